@@ -1,0 +1,3 @@
+"""agentrun: a stateful runtime for AI agents."""
+
+__version__ = "0.1.0"

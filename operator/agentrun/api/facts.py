@@ -1,0 +1,289 @@
+"""What is known of a step and of a call: the small frozen values that the journal yields and the planner reads.
+
+A ``StepFact`` is all that the planner needs of a step's journal. The runner writes it as its termination message
+(``to_json``), and the journal's fold makes the same one from the records when a process died without a word.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from decimal import Decimal
+from typing import Any, Literal, NamedTuple
+
+from agentrun.api.run import StepState
+from agentrun.api.workflow import Approvers, FailureClass
+
+
+class StepKey(NamedTuple):
+    """One thing that is run: a step, an item of its fan-out, or the compensation of either."""
+
+    name: str
+    index: int | None = None  # type: ignore[assignment]  # hides tuple.index, which nobody calls
+    compensate: bool = False
+
+    @property
+    def path(self) -> str:
+        """The name of its folder in the journal: ``letter``, ``letter.3``, ``letter.3.compensate``."""
+        item = "" if self.index is None else f".{self.index}"
+        return f"{self.name}{item}{'.compensate' if self.compensate else ''}"
+
+    @property
+    def label(self) -> str:
+        """As people write it: ``letter``, ``letter[3]``, ``letter[3].compensate``."""
+        item = "" if self.index is None else f"[{self.index}]"
+        return f"{self.name}{item}{'.compensate' if self.compensate else ''}"
+
+    @classmethod
+    def parse(cls, text: str) -> StepKey:
+        """The inverse of ``path`` and of ``label``.
+
+        Raises:
+            ValueError: ``text`` is neither.
+        """
+        found = re.fullmatch(r"([a-z0-9]([-a-z0-9]*[a-z0-9])?)(?:\.([0-9]+)|\[([0-9]+)\])?(\.compensate)?", text)
+        if not found:
+            raise ValueError(f"{text!r} is not a step: write NAME or NAME[INDEX]")
+        index = found[3] or found[4]
+        return cls(found[1], None if index is None else int(index), found[5] is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What was spent. Tokens are counted as the model's endpoint counts them; the cost is exact decimal USD."""
+
+    model_calls: int = 0
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    tool_calls: int = 0
+    cost_usd: Decimal = Decimal(0)
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.model_calls + other.model_calls,
+            self.input_tokens + other.input_tokens,
+            self.cached_input_tokens + other.cached_input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.tool_calls + other.tool_calls,
+            self.cost_usd + other.cost_usd,
+        )
+
+    @property
+    def tokens(self) -> int:
+        """Input and output together, as ``budget.tokens`` counts them."""
+        return self.input_tokens + self.output_tokens
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in a status."""
+        return {
+            "modelCalls": self.model_calls,
+            "inputTokens": self.input_tokens,
+            "cachedInputTokens": self.cached_input_tokens,
+            "outputTokens": self.output_tokens,
+            "toolCalls": self.tool_calls,
+            "costUSD": format(self.cost_usd.normalize() + 0, "f"),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Usage:
+        """The inverse of ``to_json``."""
+        return cls(
+            value["modelCalls"],
+            value["inputTokens"],
+            value["cachedInputTokens"],
+            value["outputTokens"],
+            value["toolCalls"],
+            Decimal(value["costUSD"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """The part of a run's budget that one attempt may spend; None where nothing bounds it.
+
+    ``last``: nobody else holds a part, so waiting would bring no more; what does not fit now fails.
+    """
+
+    model_calls: int | None = None
+    tokens: int | None = None
+    tool_calls: int | None = None
+    cost_usd: Decimal | None = None
+    last: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """For the attempt's coordinates."""
+        found: dict[str, Any] = {
+            "modelCalls": self.model_calls,
+            "tokens": self.tokens,
+            "toolCalls": self.tool_calls,
+            "costUSD": None if self.cost_usd is None else str(self.cost_usd),
+        }
+        return {**{k: v for k, v in found.items() if v is not None}, "last": self.last}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Allowance:
+        """The inverse of ``to_json``."""
+        cost = value.get("costUSD")
+        return cls(
+            value.get("modelCalls"),
+            value.get("tokens"),
+            value.get("toolCalls"),
+            None if cost is None else Decimal(cost),
+            value.get("last", True),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FailureInfo:
+    """Why an attempt or a step failed, for a person and for the retry rules."""
+
+    failure_class: FailureClass
+    message: str
+    retry_after: float | None = None
+    """Seconds that the other side asked us to wait."""
+    retryable: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in records."""
+        found: dict[str, Any] = {"class": str(self.failure_class), "message": self.message}
+        if self.retry_after is not None:
+            found["retryAfter"] = self.retry_after
+        if not self.retryable:
+            found["retryable"] = False
+        return found
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> FailureInfo:
+        """The inverse of ``to_json``."""
+        return cls(
+            FailureClass(value["class"]), value["message"], value.get("retryAfter"), value.get("retryable", True)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRequest:
+    """What people are asked. ``digest`` binds a decision to exactly this."""
+
+    subject: str
+    details: Any
+    digest: str
+    approvers: Approvers
+    required: int
+    expires_at: float
+    """Seconds since the epoch."""
+    call_id: str | None = None
+    """The tool call that waits for it; None for an approval step."""
+    tool: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in records and events."""
+        found = {
+            "subject": self.subject,
+            "details": self.details,
+            "digest": self.digest,
+            "approvers": {"users": self.approvers.users, "groups": self.approvers.groups},
+            "required": self.required,
+            "expiresAt": self.expires_at,
+        }
+        return found | ({"callId": self.call_id, "tool": self.tool} if self.call_id is not None else {})
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> ApprovalRequest:
+        """The inverse of ``to_json``."""
+        return cls(
+            value["subject"],
+            value["details"],
+            value["digest"],
+            Approvers(**value["approvers"]),
+            value["required"],
+            value["expiresAt"],
+            value.get("callId"),
+            value.get("tool"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownCall:
+    """A ``Once`` call that was begun and whose end nobody knows."""
+
+    call_id: str
+    tool: str
+    args: Any
+    message: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in records."""
+        return {"callId": self.call_id, "tool": self.tool, "args": self.args, "message": self.message}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> UnknownCall:
+        """The inverse of ``to_json``."""
+        return cls(value["callId"], value["tool"], value["args"], value["message"])
+
+
+AttemptEnd = Literal["waiting", "failed", "closed"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepFact:
+    """What the journal of one step says, in short. Times are seconds since the epoch."""
+
+    attempt: int = 0
+    """The last attempt that opened; 0: none did."""
+    seq: int = 0
+    head: str = ""
+    """The hash of the last record."""
+    started: float = 0.0
+    at: float = 0.0
+    """When the last record was written."""
+    end: AttemptEnd | None = None
+    """How the last attempt ended; None: it runs, or was lost without a word."""
+    intervals: tuple[tuple[float, float], ...] = ()
+    """When attempts were at work: opened until their last record."""
+    usage: Usage = field(default_factory=Usage)
+    failures: int = 0
+    """Attempts that said they failed."""
+    losses: int = 0
+    """Attempts in a row that were lost without any progress."""
+    failure: FailureInfo | None = None
+    approvals: tuple[ApprovalRequest, ...] = ()
+    unknown: UnknownCall | None = None
+    needs_budget: bool = False
+    outcome: StepState | None = None
+    output: Any = None
+
+    @property
+    def active(self) -> float:
+        """Seconds of work over all attempts."""
+        return sum(end - start for start, end in self.intervals)
+
+    def to_json(self) -> dict[str, Any]:
+        """The termination message; what has its default value is left out."""
+        found: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name == "usage":
+                found["usage"] = value.to_json()
+            elif f.name == "approvals":
+                found |= {"approvals": [request.to_json() for request in value]} if value else {}
+            elif f.name in ("failure", "unknown"):
+                found |= {f.name: value.to_json()} if value is not None else {}
+            elif f.name == "output" or value != f.default:
+                found[f.name] = value
+        return found
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> StepFact:
+        """The inverse of ``to_json``."""
+        found = dict(value)
+        found["usage"] = Usage.from_json(value["usage"])
+        found["intervals"] = tuple((start, end) for start, end in value.get("intervals", ()))
+        found["approvals"] = tuple(ApprovalRequest.from_json(request) for request in value.get("approvals", ()))
+        if "failure" in value:
+            found["failure"] = FailureInfo.from_json(value["failure"])
+        if "unknown" in value:
+            found["unknown"] = UnknownCall.from_json(value["unknown"])
+        if "outcome" in value:
+            found["outcome"] = StepState(value["outcome"])
+        return cls(**found)

@@ -1,0 +1,140 @@
+"""AgentRun: one durable execution, and the shape of its status."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from agentrun.api.values import Duration, Money, Name, Spec
+from agentrun.api.workflow import API_VERSION, WorkflowSpec
+
+ONE_WORKFLOW = "give exactly one of workflowRef and workflow"
+
+
+class StepState(StrEnum):
+    """Where a step stands."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    WAITING = "Waiting"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    SKIPPED = "Skipped"
+    CANCELLED = "Cancelled"
+    OUTCOME_UNKNOWN = "OutcomeUnknown"
+
+    @property
+    def final(self) -> bool:
+        """Whether the step can still change."""
+        return self in _FINAL
+
+
+_FINAL = frozenset({StepState.SUCCEEDED, StepState.FAILED, StepState.SKIPPED, StepState.CANCELLED})
+
+
+class Outcome(StrEnum):
+    """How a run ended."""
+
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+
+class ConditionType(StrEnum):
+    """The conditions of a run (kstatus reads Reconciling and Stalled)."""
+
+    SUCCEEDED = "Succeeded"
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+
+
+class Reason(StrEnum):
+    """Machine-readable reasons in conditions; docs/spec.md says what each means and which verb frees it."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    AWAITING_APPROVAL = "AwaitingApproval"
+    AWAITING_SIGNAL = "AwaitingSignal"
+    AWAITING_TIMER = "AwaitingTimer"
+    RETRYING = "Retrying"
+    SUSPENDED = "Suspended"
+    CANCELLING = "Cancelling"
+    COMPENSATING = "Compensating"
+    OUTCOME_UNKNOWN = "OutcomeUnknown"
+    ATTEMPTS_LOST = "AttemptsLost"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+
+class Budget(Spec):
+    """Ceilings for the whole run, reserved before each call."""
+
+    model_calls: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    tokens: Annotated[int, Field(ge=0, le=10**12)] | None = None
+    cost_usd: Money | None = Field(default=None, alias="costUSD")
+    tool_calls: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+
+
+class WorkflowRef(Spec):
+    """An AgentWorkflow in the run's namespace."""
+
+    name: Name
+
+
+class Source(Spec):
+    """The point of another run from which this one goes on: before ``step``, or after its record ``seq``."""
+
+    run: Annotated[str, Field(min_length=1, max_length=253)]
+    step: Name
+    seq: Annotated[int, Field(ge=1)] | None = None
+
+
+class RunSpec(Spec):
+    """What one execution does. Immutable once it runs, but for ``suspend`` and ``cancel``."""
+
+    workflow_ref: WorkflowRef | None = None
+    workflow: WorkflowSpec | None = None
+    inputs: dict[str, Any] = {}
+    budget: Budget = Budget()
+    timeout: Duration | None = None
+    suspend: bool = False
+    cancel: bool = False
+    source: Source | None = None
+
+    @model_validator(mode="after")
+    def _one_workflow(self) -> RunSpec:
+        if (self.workflow_ref is None) == (self.workflow is None):
+            raise ValueError(ONE_WORKFLOW)
+        return self
+
+
+class Metadata(Spec):
+    """The part of Kubernetes' ObjectMeta that agentrun reads on one machine."""
+
+    name: Name | None = None
+    generate_name: Annotated[str, Field(max_length=45)] | None = None
+    namespace: Annotated[str, Field(max_length=63)] | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class AgentWorkflow(Spec):
+    """The document."""
+
+    api_version: Annotated[str, Field(pattern=f"^{API_VERSION}$")]
+    kind: Annotated[str, Field(pattern="^AgentWorkflow$")]
+    metadata: Metadata
+    spec: WorkflowSpec
+
+
+class AgentRun(Spec):
+    """The document."""
+
+    api_version: Annotated[str, Field(pattern=f"^{API_VERSION}$")]
+    kind: Annotated[str, Field(pattern="^AgentRun$")]
+    metadata: Metadata
+    spec: RunSpec

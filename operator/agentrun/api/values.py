@@ -1,0 +1,64 @@
+"""Scalar types shared by every resource, each with the bounds that the CRD enforces too.
+
+Durations follow Go's and Kubernetes' notation ("90s", "1h30m") with "d" for days besides. Money is a decimal
+string, never a float: Kubernetes forbids floats in APIs because they do not survive a round trip.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+JSON = Any
+"""A JSON value: null, bool, int, float, str, list or dict with string keys."""
+
+EXPRESSION_MAX = 1024
+TEXT_MAX = 32 * 1024
+DURATION_PATTERN = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"
+MONEY_PATTERN = r"^[0-9]+(\.[0-9]+)?$"
+NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+TOOL_PATTERN = r"^[a-zA-Z][a-zA-Z0-9_-]*$"
+
+Name = Annotated[str, Field(min_length=1, max_length=50, pattern=NAME_PATTERN)]
+"""A DNS label: names of steps, models and runs. 50 characters leave room for what pods' names add."""
+
+ToolName = Annotated[str, Field(min_length=1, max_length=64, pattern=TOOL_PATTERN)]
+"""What the model APIs accept as the name of a function."""
+
+Duration = Annotated[str, Field(max_length=32, pattern=DURATION_PATTERN)]
+Money = Annotated[str, Field(max_length=20, pattern=MONEY_PATTERN)]
+Expression = Annotated[str, Field(min_length=1, max_length=EXPRESSION_MAX)]
+"""A CEL expression, without ``${}``."""
+
+Template = Annotated[str, Field(max_length=TEXT_MAX)]
+"""A text in which ``${…}`` holds CEL expressions and ``$${`` is a literal ``${``."""
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(duration: str) -> float:
+    """The length of ``duration`` in seconds.
+
+    Raises:
+        ValueError: ``duration`` is not in the notation above.
+    """
+    if not re.fullmatch(DURATION_PATTERN, duration):
+        raise ValueError(f"{duration!r} is not a duration: write for example 30s, 10m, 24h or 7d")
+    return sum(float(n) * _UNITS[unit] for n, _, unit in re.findall(r"([0-9]+(\.[0-9]+)?)(ms|s|m|h|d)", duration))
+
+
+def money(amount: str) -> Decimal:
+    """``amount`` (USD) as an exact decimal."""
+    return Decimal(amount)
+
+
+class Spec(BaseModel):
+    """Base of every type that a person writes: closed to unknown fields, immutable, camelCase outside."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True, defer_build=True
+    )

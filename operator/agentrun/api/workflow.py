@@ -1,0 +1,320 @@
+"""AgentWorkflow: a reusable workflow, as a person writes it.
+
+Only what is obeyed is here: a field that does nothing would be a lie. The semantic checks that a schema cannot
+say (the graph, references, expressions) are in ``agentrun.plan.check``. The messages in capitals are shared with
+the CRD's own rules (``agentrun.api.crd``), so that a laptop and a cluster refuse in the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from agentrun.api.values import (
+    TEXT_MAX,
+    Duration,
+    Expression,
+    Money,
+    Name,
+    Spec,
+    Template,
+    ToolName,
+)
+
+GROUP = "agentrun.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+DATA_KEY_PATTERN = r"^[-._a-zA-Z0-9]+$"
+URL_PATTERN = r"^https?://[^\s]+$"
+
+MAX_STEPS = 1000
+MAX_ITEMS = 10_000
+DEFAULT_PARALLEL = 10
+DEFAULT_MAX_TURNS = 20
+
+ONE_KIND = "give exactly one of agent, tool, approval and wait"
+FOR_EACH_KINDS = "forEach goes with agent and tool only: people are asked, and a run waits, once"
+ONE_WAIT = "give exactly one of duration, until and signal"
+WAIT_TIMEOUT = "timeout goes with signal only: duration and until end by themselves"
+SOMEBODY = "give at least one user or group"
+
+JsonSchema = dict[str, Any]
+"""A JSON Schema, draft 2020-12, without references that leave the document."""
+
+
+class Effect(StrEnum):
+    """What calling a tool again would do: the delivery contract hangs on it (docs/contract.md)."""
+
+    READ_ONLY = "ReadOnly"
+    IDEMPOTENT = "Idempotent"
+    ONCE = "Once"
+
+
+class FailureClass(StrEnum):
+    """Why an attempt, a step or a run failed. docs/spec.md says which are retried, and how."""
+
+    INFRASTRUCTURE = "Infrastructure"
+    RATE_LIMITED = "RateLimited"
+    PROVIDER = "Provider"
+    TOOL = "Tool"
+    INVALID = "Invalid"
+    TIMEOUT = "Timeout"
+    POLICY = "Policy"
+    BUDGET = "Budget"
+    FENCED = "Fenced"
+    UNKNOWN = "Unknown"
+    REJECTED = "Rejected"
+    CANCELLED = "Cancelled"
+
+
+class SecretKey(Spec):
+    """A key of a Secret in the run's namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253, pattern=SUBDOMAIN_PATTERN)]
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern=DATA_KEY_PATTERN)]
+
+
+class SecretRef(Spec):
+    """Where a secret value is read from; the value itself never stands in a document."""
+
+    secret_ref: SecretKey
+
+
+class Price(Spec):
+    """USD per million tokens."""
+
+    input: Money
+    cached_input: Money | None = None
+    output: Money
+
+
+class Model(Spec):
+    """A model endpoint that steps refer to by name."""
+
+    name: Name
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    provider: Literal["openai"] = "openai"
+    endpoint: Annotated[str, Field(max_length=2000, pattern=URL_PATTERN)] | None = None
+    api: Literal["responses", "chat"] = "responses"
+    credentials: SecretRef | None = None
+    price: Price | None = None
+    context_window: Annotated[int, Field(ge=1000, le=100_000_000)] = 200_000
+    """Tokens of history and answer that the model takes; the history is compacted before it outgrows it."""
+
+
+class Backoff(Spec):
+    """The pause before the n-th retry: ``initial * factor ** (n - 1)``, at most ``max``."""
+
+    initial: Duration = "5s"
+    factor: Annotated[float, Field(ge=1, le=10)] = 2
+    max: Duration = "2m"
+
+
+RetryClass = Literal["RateLimited", "Provider", "Tool", "Invalid", "Infrastructure"]
+
+
+class Retry(Spec):
+    """How often a failed attempt of a step is followed by another one."""
+
+    limit: Annotated[int, Field(ge=0, le=100)] = 2
+    backoff: Backoff = Backoff()
+    on: Annotated[list[RetryClass], Field(min_length=1, max_length=5)] = ["RateLimited", "Provider", "Tool"]
+
+    @field_validator("on")
+    @classmethod
+    def _each_once(cls, on: list[RetryClass]) -> list[RetryClass]:
+        if twice := next((item for n, item in enumerate(on) if item in on[:n]), None):
+            raise ValueError(f"names {twice} twice: keep one")
+        return on
+
+
+class Defaults(Spec):
+    """What steps take where they say nothing themselves."""
+
+    model: Name | None = None
+    timeout: Duration | None = None
+    retry: Retry | None = None
+
+
+class Bearer(Spec):
+    """``Authorization: Bearer <secret>``."""
+
+    bearer: SecretRef
+
+
+class Http(Spec):
+    """An HTTP request as a tool. ``${…}`` sees ``args``; ``output`` sees ``args`` and ``response``."""
+
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = "POST"
+    url: Annotated[str, Field(min_length=8, max_length=2000, pattern=URL_PATTERN)]
+    query: Annotated[dict[str, Template], Field(max_length=50)] = {}
+    headers: Annotated[dict[str, Template], Field(max_length=50)] = {}
+    body: Any = None
+    auth: Bearer | None = None
+    output: Expression | None = None
+    max_bytes: Annotated[int, Field(ge=1, le=16 * 1024 * 1024)] = 1024 * 1024
+    timeout: Duration = "30s"
+
+
+class Approvers(Spec):
+    """Who may decide: any of these users, or any member of these groups."""
+
+    users: Annotated[list[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=50)] = []
+    groups: Annotated[list[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=50)] = []
+
+    @model_validator(mode="after")
+    def _somebody(self) -> Approvers:
+        if not self.users and not self.groups:
+            raise ValueError(SOMEBODY)
+        return self
+
+
+class ToolApproval(Spec):
+    """When a call of this tool needs people first. Without ``when``, always."""
+
+    when: Expression | None = None
+    approvers: Approvers
+    required: Annotated[int, Field(ge=1, le=10)] = 1
+    timeout: Duration = "24h"
+
+
+class Tool(Spec):
+    """Something that agents and steps can call."""
+
+    name: ToolName
+    description: Annotated[str, Field(max_length=4096)] = ""
+    effect: Effect = Effect.ONCE
+    parameters: JsonSchema = {"type": "object"}
+    approval: ToolApproval | None = None
+    http: Http
+
+
+class ToolCall(Spec):
+    """A call of a named tool; strings in ``args`` are templates."""
+
+    name: ToolName
+    args: Annotated[dict[str, Any], Field(max_length=100)] = {}
+
+
+class Agent(Spec):
+    """A model that works in turns: it answers, or calls tools and sees their results."""
+
+    instructions: Template = ""
+    prompt: Annotated[Template, Field(min_length=1)]
+    model: Name | None = None
+    tools: Annotated[list[ToolName], Field(max_length=100)] = []
+    output: JsonSchema | None = None
+    max_turns: Annotated[int, Field(ge=1, le=10_000)] = DEFAULT_MAX_TURNS
+    max_output_tokens: Annotated[int, Field(ge=16, le=1_000_000)] | None = None
+
+
+class ApprovalStep(Spec):
+    """A question to people; the run holds no process while it waits."""
+
+    subject: Annotated[Template, Field(min_length=1, max_length=1000)]
+    details: Any = None
+    approvers: Approvers
+    required: Annotated[int, Field(ge=1, le=10)] = 1
+    timeout: Duration = "24h"
+
+
+class Wait(Spec):
+    """A pause: exactly one of ``duration``, ``until`` (RFC 3339) and ``signal``."""
+
+    duration: Annotated[str, Field(max_length=TEXT_MAX)] | None = None
+    until: Annotated[str, Field(max_length=TEXT_MAX)] | None = None
+    signal: Name | None = None
+    timeout: Duration | None = None
+    """With ``signal``: how long it is waited for; without, until a person signals or cancels."""
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Wait:
+        if sum(end is not None for end in (self.duration, self.until, self.signal)) != 1:
+            raise ValueError(ONE_WAIT)
+        if self.timeout is not None and self.signal is None:
+            raise ValueError(WAIT_TIMEOUT)
+        return self
+
+
+class ForEach(Spec):
+    """Run the step once for each element of ``items``; ``item`` and ``index`` are in scope."""
+
+    items: Any
+    max_parallel: Annotated[int, Field(ge=1, le=1000)] = DEFAULT_PARALLEL
+
+
+class Step(Spec):
+    """One step: exactly one of ``agent``, ``tool``, ``approval`` and ``wait``."""
+
+    name: Name
+    agent: Agent | None = None
+    tool: ToolCall | None = None
+    approval: ApprovalStep | None = None
+    wait: Wait | None = None
+    depends_on: Annotated[list[Name], Field(max_length=MAX_STEPS)] = []
+    when: Expression | None = None
+    for_each: ForEach | None = None
+    retry: Retry | None = None
+    timeout: Duration | None = None
+    continue_on_error: bool = False
+    compensate: ToolCall | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Step:
+        kinds = [kind for kind in STEP_KINDS if getattr(self, kind) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"{'has ' + ' and '.join(kinds) if kinds else 'does nothing'}: {ONE_KIND}")
+        if self.for_each is not None and kinds[0] not in FOR_EACH:
+            raise ValueError(FOR_EACH_KINDS)
+        return self
+
+    @property
+    def kind(self) -> str:
+        """The field that says what the step does."""
+        return next(k for k in STEP_KINDS if getattr(self, k) is not None)
+
+
+STEP_KINDS = ("agent", "tool", "approval", "wait")
+FOR_EACH = ("agent", "tool")
+
+
+def _taken(*lists: tuple[str, Sequence[Step | Tool | Model]]) -> Iterator[InitErrorDetails]:
+    """A problem for each name that stands before in the same list, or in one of the lists before it."""
+    first: dict[str, str] = {}
+    for field, items in lists:
+        for index, item in enumerate(items):
+            place = f"{field}[{index}]"
+            if (other := first.setdefault(item.name, place)) != place:
+                said = PydanticCustomError(
+                    "name_taken",
+                    "the name {name} is taken by {other}: give another",
+                    {"name": item.name, "other": other},
+                )
+                yield InitErrorDetails(type=said, loc=(field, index, "name"), input=item.name)
+
+
+class WorkflowSpec(Spec):
+    """The content of an AgentWorkflow, and of ``spec.workflow`` of an AgentRun."""
+
+    description: Annotated[str, Field(max_length=4096)] = ""
+    inputs: JsonSchema = {"type": "object"}
+    models: Annotated[list[Model], Field(max_length=50)] = []
+    defaults: Defaults = Defaults()
+    tools: Annotated[list[Tool], Field(max_length=200)] = []
+    steps: Annotated[list[Step], Field(min_length=1, max_length=MAX_STEPS)]
+    finally_: Annotated[list[Step], Field(max_length=50, alias="finally")] = []
+    output: Any = None
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> WorkflowSpec:
+        steps = _taken(("steps", self.steps), ("finally", self.finally_))
+        if found := [*steps, *_taken(("tools", self.tools)), *_taken(("models", self.models))]:
+            # raised in place of a ValueError, it keeps the path of each second name
+            raise ValidationError.from_exception_data("WorkflowSpec", found)
+        return self

@@ -1,0 +1,189 @@
+"""The fold: what the records of a step amount to. Deterministic, without side effects, linear.
+
+The same fold feeds the runner that resumes, the driver that asks how a step stands, and the person who looks. A
+``compacted`` record carries the whole folded state, so folding from it gives what folding from the start gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentrun.api.facts import ApprovalRequest, FailureInfo, StepFact, UnknownCall, Usage
+from agentrun.api.run import StepState
+from agentrun.journal.records import Kind, Record
+
+
+@dataclass(slots=True)
+class Folded:
+    """The state of a step after some records. Everything in it is JSON or converts to it (``to_json``)."""
+
+    attempt: int = 0
+    seq: int = 0
+    head: str = ""
+    started: float = 0.0
+    at: float = 0.0
+    end: str | None = None
+    intervals: list[list[float]] = field(default_factory=list)
+    usage: dict[str, Any] = field(default_factory=lambda: Usage().to_json())
+    failures: int = 0
+    losses: int = 0
+    process: dict[str, Any] = field(default_factory=dict)
+    """Where the last attempt runs or ran."""
+    progress: bool = False
+    """Whether the last attempt committed anything after it opened."""
+    failure: dict[str, Any] | None = None
+    waiting: dict[str, Any] = field(default_factory=dict)
+    """The body of the ``waiting`` record that the last attempt ended with."""
+    task: dict[str, Any] | None = None
+    """What the step was asked, rendered once when it first opened."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """For an agent: ``{user: text}``, ``{items: […]}`` (a model's output, verbatim), ``{results: […]}``."""
+    turns: int = 0
+    repairs: int = 0
+    last: dict[str, Any] | None = None
+    """The last model turn's text, refusal and so on, while it asks for no calls."""
+    pending: list[dict[str, Any]] = field(default_factory=list)
+    """Calls of the last turn (or of the tool step) that have no result, in order."""
+    intent: dict[str, Any] | None = None
+    """The ``Once`` call that was begun and has no result: its outcome is unknown once its attempt is gone."""
+    events: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Decisions and resolutions that attempts took in, by their event's number; a resolution until it is used."""
+    requests: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What people were asked about tool calls, by the call's id."""
+    context: int = 0
+    """Tokens that the model's last request and its answer took."""
+    outcome: str | None = None
+    output: Any = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The state as a checkpoint holds it."""
+        return {name: getattr(self, name) for name in self.__slots__ if name not in ("seq", "head")}
+
+    def fact(self) -> StepFact:
+        """The short form that the planner reads."""
+        unknown = self.waiting.get("unknown")
+        return StepFact(
+            attempt=self.attempt,
+            seq=self.seq,
+            head=self.head,
+            started=self.started,
+            at=self.at,
+            end=self.end,  # type: ignore[arg-type]  # only ``apply`` sets it
+            intervals=tuple((start, end) for start, end in self.intervals),
+            usage=Usage.from_json(self.usage),
+            failures=self.failures,
+            losses=self.losses,
+            failure=FailureInfo.from_json(self.failure) if self.failure else None,
+            approvals=tuple(ApprovalRequest.from_json(request) for request in self.waiting.get("approvals", ())),
+            unknown=UnknownCall.from_json(unknown) if unknown else None,
+            needs_budget=bool(self.waiting.get("budget")),
+            outcome=StepState(self.outcome) if self.outcome else None,
+            output=self.output,
+        )
+
+
+def fold(records: Iterable[Record], state: Folded | None = None) -> Folded:
+    """Apply ``records`` in order to ``state`` (a new one by default), which is returned."""
+    state = state or Folded()
+    for record in records:
+        apply(state, record)
+    return state
+
+
+def checkpoint(records: Iterable[Record]) -> dict[str, Any]:
+    """The body of a ``compacted`` record that stands for ``records``."""
+    return {"reason": "checkpoint", "state": fold(records).to_json()}
+
+
+def apply(state: Folded, record: Record) -> None:
+    """Let ``record`` happen to ``state``."""
+    body = record.body
+    state.progress = True
+    state.seq, state.head = record.seq, record.hash
+    match record.kind:
+        case Kind.OPENED:
+            _open(state, record)
+        case Kind.TURN:
+            _turn(state, body)
+        case Kind.INTENT:
+            state.intent = body
+            state.events = {n: e for n, e in state.events.items() if e.get("callId") != body["id"]}
+        case Kind.RESULT:
+            _result(state, body)
+        case Kind.WAITING:
+            state.end, state.waiting = "waiting", body
+            state.requests |= {request["callId"]: request for request in body.get("approvals", ())}
+        case Kind.FAILED:
+            state.end, state.failure = "failed", body
+            state.failures += 1
+        case Kind.CLOSED:
+            state.end = "closed"
+            state.outcome, state.output = body["outcome"], body.get("output")
+            state.failure = body.get("failure")
+            _count_tool(state, body.get("toolCalls", 0))
+        case Kind.COMPACTED:
+            if "state" in body:
+                for name, value in body["state"].items():
+                    setattr(state, name, value)
+                return  # the copied state keeps its own instants
+            state.history, state.context = body["history"], 0
+            state.usage = (Usage.from_json(state.usage) + Usage.from_json(body["usage"])).to_json()
+    state.at = record.at
+    if state.intervals and record.kind != Kind.OPENED:
+        state.intervals[-1][1] = record.at
+
+
+def _open(state: Folded, record: Record) -> None:
+    body = record.body
+    if state.end is not None:
+        state.losses = 0
+    elif state.attempt:
+        # The attempt before was lost without a word; if it committed anything, the count starts again.
+        state.losses = 1 if state.progress else state.losses + 1
+    if state.end == "failed":
+        state.repairs = 0
+    state.attempt, state.end, state.waiting, state.progress = record.attempt, None, {}, False
+    state.process = body.get("process", {})
+    state.started = state.started or record.at
+    state.intervals.append([record.at, record.at])
+    state.task = state.task or body.get("task")
+    state.events.update(body.get("events", {}))
+
+
+def _turn(state: Folded, body: dict[str, Any]) -> None:
+    state.turns += 1
+    state.repairs = 0 if body["calls"] else state.repairs
+    state.history.append({"items": body["items"]})
+    state.pending = [dict(call) for call in body["calls"]]
+    state.last = {k: body.get(k) for k in ("text", "refusal", "incomplete")}
+    spent = Usage.from_json(body["usage"])
+    state.context = spent.tokens
+    state.usage = (Usage.from_json(state.usage) + spent).to_json()
+
+
+def _result(state: Folded, body: dict[str, Any]) -> None:
+    if "repair" in body:
+        state.repairs += 1
+        state.history.append({"user": body["repair"]})
+        return
+    if "undone" in body:  # the call surely did not happen: it is as if it had not been begun
+        state.intent = None
+        return
+    results = body["results"]
+    done = {result["id"] for result in results}
+    state.pending = [call for call in state.pending if call["id"] not in done]
+    if state.intent and state.intent["id"] in done:
+        state.intent = None
+    # The results of one turn stand together, however many records they came in.
+    if state.history and "results" in state.history[-1]:
+        state.history[-1] = {"results": state.history[-1]["results"] + results}
+    else:
+        state.history.append({"results": results})
+    _count_tool(state, sum(1 for result in results if result["called"]))
+
+
+def _count_tool(state: Folded, calls: int) -> None:
+    if calls:
+        state.usage = (Usage.from_json(state.usage) + Usage(tool_calls=calls)).to_json()

@@ -1,0 +1,30 @@
+"""From the address that a person gives to the store."""
+
+from __future__ import annotations
+
+import re
+
+from agentrun.journal.folder import FolderStore
+from agentrun.journal.s3 import S3Store
+from agentrun.journal.store import Store, StoreUnfit
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
+
+
+def open_store(url: str) -> Store:
+    """The store at ``s3://bucket/prefix`` or in the folder ``url``. Reads and writes nothing yet.
+
+    Raises StoreUnfit where ``url`` is neither.
+    """
+    if url.startswith("s3://"):
+        return S3Store(url)
+    scheme = _SCHEME.match(url)
+    if scheme is not None:
+        # Only the scheme is quoted: addresses of databases and web servers tend to hold passwords.
+        raise StoreUnfit(
+            f"{scheme[1]}: is no kind of store; write s3://BUCKET/PREFIX or the path of a folder "
+            f"(./{scheme[1]}:… where its name has a colon)"
+        )
+    if not url.strip() or "\0" in url:
+        raise StoreUnfit("the store's address is empty; write s3://BUCKET/PREFIX or the path of a folder")
+    return FolderStore(url)

@@ -1,0 +1,121 @@
+"""A record of the journal: canonical JSON in a hash chain (DESIGN: one append-only log per step, and one per run).
+
+The hash of a record covers all its fields, ``prev`` (the hash before it) included, so that a changed, dropped,
+reordered or inserted record is found offline by anyone who has the objects.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from agentrun.api.canonical import canonical, moment, sha256, timestamp
+from agentrun.api.errors import AgentrunError
+
+SCHEMA = 1
+"""The version of the record's form that this code writes; it reads every version up to it."""
+
+INLINE_MAX = 64 * 1024
+"""Bytes of a body that stay in the record; a larger one is a blob."""
+
+
+class Kind(StrEnum):
+    """What a step's record says."""
+
+    OPENED = "opened"
+    TURN = "turn"
+    INTENT = "intent"
+    RESULT = "result"
+    WAITING = "waiting"
+    COMPACTED = "compacted"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+
+class EventKind(StrEnum):
+    """What a record of the run as a whole says."""
+
+    APPROVAL_REQUESTED = "approvalRequested"
+    DECIDED = "decided"
+    SIGNALLED = "signalled"
+    WAIT_STARTED = "waitStarted"
+    SETTLED = "settled"
+    SUSPENDED = "suspended"
+    UNSUSPENDED = "unsuspended"
+    CANCELLED = "cancelled"
+    RESUMED = "resumed"
+    RESOLVED = "resolved"
+    ENDED = "ended"
+
+
+class Damaged(AgentrunError):
+    """An object of the journal is not what was written. Nothing is guessed: the message names the object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One entry. ``step`` is the key's path, empty for an event; ``at`` is in seconds since the epoch."""
+
+    run: str
+    step: str
+    attempt: int
+    seq: int
+    at: float
+    kind: str
+    body: dict[str, Any]
+    prev: str
+    hash: str = ""
+
+    def sealed(self) -> tuple[Record, bytes]:
+        """The record with its hash, and its bytes."""
+        content = self._content()
+        digest = sha256(canonical(content))
+        record = Record(self.run, self.step, self.attempt, self.seq, self.at, self.kind, self.body, self.prev, digest)
+        return record, canonical(content | {"hash": digest})
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "v": SCHEMA,
+            "run": self.run,
+            "step": self.step,
+            "attempt": self.attempt,
+            "seq": self.seq,
+            "at": timestamp(self.at),
+            "kind": str(self.kind),
+            "body": self.body,
+            "prev": self.prev,
+        }
+
+
+def parse(data: bytes, key: str) -> Record:
+    """The record in ``data``, checked against its own hash.
+
+    Raises:
+        Damaged: it is no record, its hash does not fit, or a newer agentrun wrote it; the message names ``key``.
+    """
+    try:
+        value = json.loads(data)
+        content = {k: v for k, v in value.items() if k != "hash"}
+        version, digest = value["v"], value["hash"]
+        record = Record(
+            value["run"],
+            value["step"],
+            value["attempt"],
+            value["seq"],
+            moment(value["at"]),
+            value["kind"],
+            value["body"],
+            value["prev"],
+            digest,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(
+            f"{key}: this is not a record ({type(error).__name__}: {error}); the object was damaged"
+        ) from error
+    if not isinstance(version, int) or version > SCHEMA:
+        raise Damaged(f"{key}: written in schema version {version!r}; this agentrun reads up to {SCHEMA}: upgrade it")
+    if sha256(canonical(content)) != digest:
+        raise Damaged(f"{key}: the content does not fit its hash; the object was changed after it was written")
+    return record

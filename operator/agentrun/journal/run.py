@@ -1,0 +1,129 @@
+"""Runs as a whole: making one, finding one by its name, and how its steps stand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from agentrun.api.canonical import canonical, digest_of
+from agentrun.api.errors import AgentrunError
+from agentrun.api.facts import StepFact, StepKey
+from agentrun.journal.fold import Folded, fold
+from agentrun.journal.layout import RunPath, name_key
+from agentrun.journal.log import READERS, manifest_bytes, parse_manifest, read_step
+from agentrun.journal.records import Record
+from agentrun.journal.store import KeyExists, KeyMissing, Store
+from agentrun.plan.snapshot import Event
+
+
+class RunExists(AgentrunError):
+    """A run of that name is there already."""
+
+
+class NoSuchRun(AgentrunError):
+    """No run of that name."""
+
+
+def create_run(store: Store, manifest: dict[str, Any]) -> RunPath:
+    """Make a run durable; with its ``run.json`` it exists. The name comes first, so that of two only one gets it.
+
+    Raises:
+        RunExists: the name is taken.
+    """
+    run = RunPath(manifest["namespace"], manifest["name"], manifest["uid"])
+    data = canonical({"uid": run.uid})
+    try:
+        store.create(run.name_key, data)
+    except KeyExists as error:
+        taken, version = store.read_version(run.name_key)
+        if taken != data:
+            other = RunPath(run.namespace, run.name, parse_name(taken))
+            if _exists(store, other):
+                raise RunExists(
+                    f"a run named {run.name} exists in {run.namespace}: give another name with --name, "
+                    f"or go on with it: agentrun resume {run.name}"
+                ) from error
+            # Whoever took the name died before the run existed.
+            store.swap(run.name_key, data, version)
+    try:
+        store.create(run.manifest, manifest_bytes(manifest))
+    except KeyExists:
+        pass  # the uid is ours alone: this was our own PUT, whose answer was lost
+    if store.get(run.name_key) != data:
+        raise RunExists(f"another run took the name {run.name} at the same moment; start again")
+    return run
+
+
+def find_run(store: Store, namespace: str, name: str) -> RunPath:
+    """The run of that name.
+
+    Raises:
+        NoSuchRun: there is none.
+    """
+    try:
+        run = RunPath(namespace, name, parse_name(store.get(name_key(namespace, name))))
+    except KeyMissing:
+        run = None
+    if run is None or not _exists(store, run):
+        raise NoSuchRun(f"there is no run {name!r} in namespace {namespace} of {store.url}: see agentrun list")
+    return run
+
+
+def list_runs(store: Store, namespace: str | None) -> list[RunPath]:
+    """Every run of a namespace, or of all, by name."""
+    spaces = [namespace] if namespace is not None else [s for s in store.children("") if not s.startswith(".")]
+    found = []
+    for space in spaces:
+        for name in store.children(f"{space}/names/"):
+            run = RunPath(space, name, parse_name(store.get(name_key(space, name))))
+            if _exists(store, run):
+                found.append(run)
+    return found
+
+
+def read_manifest(store: Store, run: RunPath) -> dict[str, Any]:
+    """``run.json``, checked against its digest. Raises Damaged."""
+    return parse_manifest(store.get(run.manifest), run.manifest)
+
+
+def read_states(store: Store, run: RunPath) -> dict[StepKey, Folded]:
+    """Every step that has a journal, folded."""
+    keys = [StepKey.parse(name) for name in store.children(f"{run}/steps/")]
+
+    def state(key: StepKey) -> Folded:
+        return fold(read_step(store, run, key))
+
+    if len(keys) < 3 or not store.url.startswith("s3:"):
+        return {key: state(key) for key in keys}
+    with ThreadPoolExecutor(READERS) as readers:
+        return dict(zip(keys, readers.map(state, keys), strict=True))
+
+
+def read_facts(store: Store, run: RunPath) -> dict[StepKey, StepFact]:
+    """Every step that has a journal, in short."""
+    return {key: state.fact() for key, state in read_states(store, run).items()}
+
+
+def as_events(records: Sequence[Record]) -> tuple[Event, ...]:
+    """The run's records as the planner reads them."""
+    return tuple(Event(r.seq, r.at, r.kind, r.body) for r in records)
+
+
+def workflow_digest(workflow: dict[str, Any]) -> str:
+    """What a run is pinned by."""
+    return digest_of(workflow)
+
+
+def parse_name(data: bytes) -> str:
+    """The uid in a name's object."""
+    return str(json.loads(data)["uid"])
+
+
+def _exists(store: Store, run: RunPath) -> bool:
+    try:
+        store.get(run.manifest)
+    except KeyMissing:
+        return False
+    return True

@@ -1,0 +1,307 @@
+"""The driver of one run on one machine: snapshot, plan, effects, wait; again.
+
+It decides nothing: ``plan`` does. Everything it holds in memory is read anew from the journal when another driver
+takes the run over: the facts are folds of the steps' records, the events are records, and a running attempt that
+was not started here is seen by the process identity in its ``opened`` record. Only ``unopened`` is lost, a count of
+fruitless starts, which then begins again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, TypeVar
+
+import tenacity
+
+from agentrun.api.canonical import moment
+from agentrun.api.facts import Allowance, StepFact, StepKey
+from agentrun.api.run import Budget, Outcome
+from agentrun.api.values import money, seconds
+from agentrun.api.workflow import WorkflowSpec
+from agentrun.journal.fold import Folded, fold
+from agentrun.journal.layout import RunPath
+from agentrun.journal.log import EventLog, read_step
+from agentrun.journal.records import Record
+from agentrun.journal.run import as_events, read_manifest, read_states
+from agentrun.journal.store import Store, StoreUnavailable
+from agentrun.local.lease import Lease
+from agentrun.local.processes import Process, Processes
+from agentrun.plan.planner import plan
+from agentrun.plan.program import Program, compile_program
+from agentrun.plan.snapshot import Append, Execution, Plan, Snapshot, Start, Stop
+from agentrun.runner.coordinates import Coordinates
+from agentrun.runner.identity import surely_alive
+
+T = TypeVar("T")
+
+POLL = 0.5
+"""Seconds between looks for what people have said."""
+
+STORE_PATIENCE = 60.0
+"""Seconds that the driver goes on trying a store that does not answer."""
+
+
+class End(Enum):
+    """Why a driver stopped."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    WAITING = "waiting for a person"
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A run as its ``run.json`` says it, compiled."""
+
+    run: RunPath
+    manifest: dict[str, Any]
+    program: Program
+
+    @classmethod
+    def read(cls, store: Store, run: RunPath) -> Pinned:
+        """Read and compile. Raises Damaged."""
+        manifest = read_manifest(store, run)
+        return cls(run, manifest, compile_program(WorkflowSpec.model_validate(manifest["workflow"])))
+
+    def snapshot(
+        self,
+        now: float,
+        facts: dict[StepKey, StepFact],
+        events: list[Record],
+        executions: dict[StepKey, Execution] | None = None,
+        unopened: dict[StepKey, int] | None = None,
+    ) -> Snapshot:
+        """What the planner is shown."""
+        m = self.manifest
+        budget = Budget.model_validate(m.get("budget", {}))
+        return Snapshot(
+            program=self.program,
+            run={k: m[k] for k in ("name", "namespace", "requestedBy", "uid")},
+            inputs=m["inputs"],
+            started=moment(m["createdAt"]),
+            now=now,
+            budget=Allowance(
+                budget.model_calls,
+                budget.tokens,
+                budget.tool_calls,
+                None if budget.cost_usd is None else money(budget.cost_usd),
+            ),
+            timeout=seconds(m["timeout"]) if m.get("timeout") else None,
+            facts=facts,
+            executions=executions or {},
+            unopened=unopened or {},
+            events=as_events(events),
+        )
+
+
+@dataclass(slots=True)
+class Watcher:
+    """Where a driver reports to: the view on a terminal, plain lines, or nothing."""
+
+    plan: Callable[[Plan], None] = lambda _: None
+    line: Callable[[StepKey, dict[str, Any]], None] = lambda _key, _line: None
+    tell: Callable[[str], None] = lambda _: None
+
+
+@dataclass(slots=True)
+class Driver:
+    """Drives one run until it ends or only a person can move it."""
+
+    store: Store
+    pinned: Pinned
+    processes: Processes
+    lease: Lease
+    watcher: Watcher = field(default_factory=Watcher)
+    clock: Callable[[], float] = time.time
+    _log: EventLog = field(init=False)
+    _facts: dict[StepKey, StepFact] = field(default_factory=dict)
+    _running: dict[StepKey, Execution] = field(default_factory=dict)
+    _children: dict[StepKey, Process] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _unopened: dict[StepKey, int] = field(default_factory=dict)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self._log = EventLog(self.store, self.pinned.run, self.clock)
+
+    async def drive(self) -> End:
+        """Drive the run. Cancellation (Ctrl-C) asks running attempts to leave and waits for them.
+
+        Raises:
+            HeldByOther: another driver has the run, or took it over.
+            StoreError: the store stayed out of reach.
+            Damaged: an object of the journal is not what was written.
+        """
+        await self.lease.acquire(self.watcher.tell)
+        keeper = asyncio.ensure_future(self.lease.keep())
+        driving = asyncio.ensure_future(self._drive())
+        try:
+            await asyncio.wait({keeper, driving}, return_when=asyncio.FIRST_COMPLETED)
+            if not driving.done():
+                keeper.result()  # raises why the lease was lost
+            return driving.result()
+        finally:
+            driving.cancel()
+            keeper.cancel()
+            await asyncio.gather(driving, keeper, return_exceptions=True)
+            await self._leave()
+
+    async def _drive(self) -> End:
+        states = await self._io(read_states, self.store, self.pinned.run)
+        self._facts = {key: state.fact() for key, state in states.items()}
+        self._adopt(states)
+        await self._io(self._log.refresh)
+        while True:
+            self._wake.clear()
+            planned = self._plan()
+            self.watcher.plan(planned)
+            if planned.ended:
+                return self._ended(planned)
+            for effect in planned.effects:
+                await self._apply(effect)
+            if any(isinstance(effect, Append) for effect in planned.effects):
+                continue
+            if planned.waits_for_person:
+                return End.WAITING
+            await self._sleep(planned)
+            await self._io(self._log.refresh)
+
+    def _plan(self) -> Plan:
+        running, unopened = dict(self._running), dict(self._unopened)
+        return plan(self.pinned.snapshot(self.clock(), dict(self._facts), self._log.records, running, unopened))
+
+    async def _apply(self, effect: Start | Stop | Append) -> None:
+        match effect:
+            case Start():
+                await self._start(effect)
+            case Stop(key=key):
+                self._running[key] = _stopping(self._running[key])
+                if key in self._children:
+                    self._children[key].stop()
+            case Append(kind=kind, body=body):
+                step = body.get("step")
+                await self._io(
+                    self._log.append,
+                    kind,
+                    body,
+                    lambda records: any(r.kind == kind and r.body.get("step") == step for r in records),
+                )
+
+    async def _start(self, start: Start) -> None:
+        coordinates = Coordinates.of(self.store.url, self.pinned.run, start, leash=True)
+        key = start.key
+        self._running[key] = Execution(start.attempt, self.clock(), start.allowance)
+        try:
+            child = await self.processes.start(coordinates, lambda line: self.watcher.line(key, line))
+        except OSError as error:
+            # No process to be had (limits of the machine): as if it had been lost at once; the plan backs off.
+            self.watcher.tell(f"{key.label}: cannot start a process: {error.strerror}")
+            await self._gone(key, start.attempt, None)
+            return
+        self._children[key] = child
+        self._spawn(self._follow(key, start.attempt, child))
+
+    async def _follow(self, key: StepKey, attempt: int, child: Process) -> None:
+        _, message = await child.ended()
+        await self._gone(key, attempt, message)
+
+    async def _gone(self, key: StepKey, attempt: int, message: dict[str, Any] | None) -> None:
+        """An attempt is over; by its own word, or by what its journal says where it left none."""
+        if message is not None:
+            fact = StepFact.from_json(message)
+        else:
+            fact = (await self._io(self._read, key)).fact()
+        if fact.attempt:
+            self._facts[key] = fact
+        if fact.attempt < attempt:
+            self._unopened[key] = self._unopened.get(key, 0) + 1
+        else:
+            self._unopened.pop(key, None)
+        self._running.pop(key, None)
+        self._children.pop(key, None)
+        self._wake.set()
+
+    def _read(self, key: StepKey) -> Folded:
+        return fold(read_step(self.store, self.pinned.run, key))
+
+    def _adopt(self, states: dict[StepKey, Folded]) -> None:
+        """Attempts of a driver that died: they are on their way out, and their last word is worth waiting for."""
+        for key, state in states.items():
+            if state.end is None and surely_alive(state.process):
+                self.watcher.tell(f"{key.label}: waiting for the attempt that the driver before has left behind")
+                self._running[key] = Execution(state.attempt, self.clock(), stopping=True)
+                self._spawn(self._outlive(key, state))
+
+    async def _outlive(self, key: StepKey, state: Folded) -> None:
+        while surely_alive(state.process):
+            await asyncio.sleep(0.05)
+        await self._gone(key, state.attempt, None)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        # A task that failed (the store, a damaged journal) stays in the set: ``_sleep`` raises what it met.
+        if task.cancelled() or task.exception() is None:
+            self._tasks.discard(task)
+        self._wake.set()
+
+    async def _sleep(self, planned: Plan) -> None:
+        """Until a child ends, a time comes, or it is time to look for what people said."""
+        for task in [t for t in self._tasks if t.done()]:
+            task.result()
+        wait = POLL
+        if planned.wake_at is not None:
+            wait = min(wait, max(0.0, planned.wake_at - self.clock()))
+        try:
+            await asyncio.wait_for(self._wake.wait(), wait)
+        except TimeoutError:
+            return
+
+    async def _io(self, call: Callable[..., T], *args: Any) -> T:
+        """A store call in a thread, tried again for a minute while the store is out of reach."""
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(StoreUnavailable),
+            wait=tenacity.wait_exponential(0.5, max=5.0),
+            stop=tenacity.stop_after_delay(STORE_PATIENCE),
+            before_sleep=lambda state: self.watcher.tell(f"store out of reach, trying again: {_why(state)}"),
+            reraise=True,
+        )
+        return await retrying(asyncio.to_thread, call, *args)
+
+    async def _leave(self) -> None:
+        """Ask what runs to leave, wait for it, give the lease back."""
+        for child in self._children.values():
+            child.stop()
+        following = [task for task in self._tasks if not task.done()]
+        if self._children:
+            self.watcher.tell("waiting for running steps to commit and leave; Ctrl-C again kills them")
+        try:
+            await asyncio.gather(*(child.ended() for child in list(self._children.values())))
+        except asyncio.CancelledError:
+            for child in self._children.values():
+                child.stop()
+            raise
+        finally:
+            for task in following:
+                task.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
+            await self.lease.release()
+
+    def _ended(self, planned: Plan) -> End:
+        return End.SUCCEEDED if planned.status["phase"] == Outcome.SUCCEEDED else End.FAILED
+
+
+def _stopping(execution: Execution) -> Execution:
+    return Execution(execution.attempt, execution.started, execution.allowance, stopping=True)
+
+
+def _why(state: tenacity.RetryCallState) -> str:
+    assert state.outcome is not None
+    return str(state.outcome.exception())

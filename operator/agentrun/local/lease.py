@@ -1,0 +1,124 @@
+"""Who drives a run: one driver at a time, and a dead one is replaced.
+
+The lease is one object that its holder renews by compare-and-swap. On the machine of its holder, a look at the
+process tells whether it lives; from elsewhere, a lease that did not change for its whole length, by the watcher's own
+monotonic clock, is taken over, so no two clocks are ever compared. Losing the lease is not what keeps the contract
+(the fence in each step's journal does): it keeps two drivers from fighting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from agentrun.api.errors import AgentrunError
+from agentrun.journal.layout import RunPath
+from agentrun.journal.store import KeyExists, KeyMissing, Store
+from agentrun.runner.identity import surely_alive, surely_dead, this_process
+
+LENGTH = 15.0
+"""Seconds without renewal after which a driver on another machine counts as dead."""
+
+
+class HeldByOther(AgentrunError):
+    """Another driver has the run."""
+
+
+class Lease:
+    """The lease of one run, from ``acquire`` to ``release``."""
+
+    def __init__(
+        self, store: Store, run: RunPath, writer: str, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store, self._run, self._monotonic = store, run, monotonic
+        self._holder = {"writer": writer, "process": this_process()}
+        self._renewals = 0
+        self._version: str | None = None
+
+    async def acquire(self, tell: Callable[[str], None]) -> None:
+        """Become the driver. ``tell`` is given a line where that takes a while. Cancellation leaves things as they are.
+
+        Raises:
+            HeldByOther: a driver that lives has the run; the message says which.
+            StoreError: the store is out of reach.
+        """
+        seen: str | None = None
+        since = 0.0
+        while True:
+            try:
+                data, version = await asyncio.to_thread(self._store.read_version, self._run.lease)
+            except KeyMissing:
+                data, version = b"", None
+            holder = json.loads(data) if data else {}
+            process: dict[str, Any] = holder.get("process") or {}
+            if process and not surely_dead(process):
+                if surely_alive(process):
+                    raise HeldByOther(self._held(process))
+                if version != seen:
+                    if seen is not None:
+                        raise HeldByOther(self._held(process))
+                    seen, since = version, self._monotonic()
+                    tell(f"waiting {LENGTH:.0f} s to see whether the driver on {process.get('host')} still lives")
+                if self._monotonic() - since < LENGTH:
+                    await asyncio.sleep(1.0)
+                    continue
+            try:
+                self._version = await asyncio.to_thread(self._swap, version)
+            except KeyExists:
+                continue  # another one was faster: see who it is
+            return
+
+    def _held(self, process: dict[str, Any]) -> str:
+        return (
+            f"run {self._run.name} is driven by process {process.get('pid')} on {process.get('host')}; "
+            f"follow it with agentrun logs {self._run.name} -f, or end that process first"
+        )
+
+    async def keep(self) -> None:
+        """Renew for ever. Cancellation ends it.
+
+        Raises:
+            HeldByOther: the lease was taken: stop before the next effect.
+            StoreError: it could not be renewed in time.
+        """
+        while True:
+            await asyncio.sleep(LENGTH / 3)
+            try:
+                self._version = await asyncio.to_thread(self._swap, self._version)
+            except KeyExists as error:
+                raise HeldByOther(f"another driver took run {self._run.name} over; this one stops") from error
+
+    async def release(self) -> None:
+        """Give the run free for the next driver. The lease of somebody else is left alone."""
+        if self._version is None:
+            return
+        try:
+            await asyncio.to_thread(self._store.swap, self._run.lease, b"{}", self._version)
+        except KeyExists:
+            pass  # it was taken over: it is no longer ours to give
+        self._version = None
+
+    def _swap(self, version: str | None) -> str:
+        self._renewals += 1
+        data = json.dumps(self._holder | {"renewals": self._renewals}).encode()
+        try:
+            return self._store.swap(self._run.lease, data, version)
+        except KeyExists:
+            # Our own write whose answer was lost looks like another's: the content tells.
+            now, found = self._store.read_version(self._run.lease)
+            if now == data:
+                return found
+            raise
+
+
+def is_driven(store: Store, run: RunPath) -> bool:
+    """Whether a driver seems to have the run: one that lives here, or one elsewhere that has not let go."""
+    try:
+        data, _ = store.read_version(run.lease)
+    except KeyMissing:
+        return False
+    process = json.loads(data).get("process")
+    return bool(process) and not surely_dead(process)

@@ -1,0 +1,130 @@
+"""Step processes on one machine: the same runner that a pod runs, started as a child.
+
+A child has a process group of its own, so that a Ctrl-C reaches the driver alone, and a leash: its standard input
+is a pipe that only the driver holds open, so it leaves by itself if the driver dies in any way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from agentrun.runner.coordinates import VARIABLE, Coordinates
+from agentrun.runner.ports import SECRETS_VARIABLE
+from agentrun.runner.process import GRACE, TERMINATION_VARIABLE
+
+LINE_MAX = 1024 * 1024
+"""Bytes of one line of a child's output that are read; the runner's own lines are far shorter."""
+
+OnLine = Callable[[dict[str, Any]], None]
+
+
+class Process(Protocol):
+    """A running attempt."""
+
+    pid: int
+
+    async def ended(self) -> tuple[int, dict[str, Any] | None]:
+        """Wait for the end: exit code (negative: the signal) and termination message, if there was a whole one."""
+        ...
+
+    def stop(self) -> None:
+        """Ask it to leave (SIGTERM); a second time, or after the grace period, it is killed."""
+        ...
+
+
+class Processes(Protocol):
+    """Starts attempts."""
+
+    async def start(self, coordinates: Coordinates, on_line: OnLine) -> Process:
+        """Begin an attempt. ``on_line`` gets each line of its progress. Raises OSError where no process can be had."""
+        ...
+
+
+@dataclass(slots=True)
+class ChildProcesses:
+    """Attempts as child processes."""
+
+    secrets: str | None = None
+    command: Sequence[str] = field(default_factory=lambda: (sys.executable, "-m", "agentrun.runner"))
+
+    async def start(self, coordinates: Coordinates, on_line: OnLine) -> Child:
+        """See ``Processes``."""
+        environment = {k: v for k, v in os.environ.items() if k != TERMINATION_VARIABLE}
+        environment[VARIABLE] = coordinates.to_json()
+        if self.secrets is not None:
+            environment[SECRETS_VARIABLE] = self.secrets
+        child = await asyncio.create_subprocess_exec(
+            *self.command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+            process_group=0,
+            limit=LINE_MAX,
+        )
+        return Child(child, on_line)
+
+
+class Child:
+    """One attempt as a child process."""
+
+    def __init__(self, child: asyncio.subprocess.Process, on_line: OnLine) -> None:
+        self._child = child
+        self.pid = child.pid
+        self._on_line = on_line
+        self._stops = 0
+        self._end = asyncio.ensure_future(self._watch())
+
+    async def ended(self) -> tuple[int, dict[str, Any] | None]:
+        """See ``Process``. Cancellation leaves the child running."""
+        return await asyncio.shield(self._end)
+
+    def stop(self) -> None:
+        """See ``Process``."""
+        self._stops += 1
+        if self._child.returncode is not None:
+            return
+        if self._stops > 1:
+            self._kill()
+            return
+        self._child.send_signal(signal.SIGTERM)
+        asyncio.get_running_loop().call_later(GRACE + 10.0, self._kill)
+
+    def _kill(self) -> None:
+        if self._child.returncode is None:
+            self._child.kill()
+
+    async def _watch(self) -> tuple[int, dict[str, Any] | None]:
+        assert self._child.stdout is not None
+        out, _ = await asyncio.gather(self._child.stdout.read(), self._lines())
+        code = await self._child.wait()
+        try:
+            message = json.loads(out) if out else None
+        except ValueError:
+            message = None  # killed while it wrote: the journal says how it stands
+        return code, message
+
+    async def _lines(self) -> None:
+        assert self._child.stderr is not None
+        while True:
+            try:
+                line = await self._child.stderr.readline()
+            except ValueError:
+                continue  # longer than LINE_MAX: nothing that the runner writes
+            if not line:
+                return
+            try:
+                value = json.loads(line)
+            except ValueError:
+                value = None
+            if isinstance(value, dict) and "event" in value:
+                self._on_line(value)
+            else:
+                self._on_line({"event": "output", "text": line.decode(errors="replace").rstrip("\n")})

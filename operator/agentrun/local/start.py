@@ -1,0 +1,165 @@
+"""From documents to a run: what is checked before anything is written, and what is pinned."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from agentrun.api.canonical import digest_of, timestamp
+from agentrun.api.document import Document
+from agentrun.api.errors import InvalidDocument, Problem
+from agentrun.api.run import AgentRun, AgentWorkflow, RunSpec
+from agentrun.api.workflow import WorkflowSpec
+from agentrun.plan.program import Program, compile_program, model_of
+from agentrun.plan.schema import compile_schema
+
+NAME_MAX = 50
+
+
+def check(documents: Sequence[Document]) -> list[Program]:
+    """Everything that can be told of ``documents`` without running them.
+
+    Raises:
+        InvalidDocument: the first document with problems, with all of them.
+    """
+    programs = []
+    for document in documents:
+        if isinstance(document.model, AgentWorkflow):
+            programs.append(_compile(document, document.model.spec, ("spec",)))
+        elif document.model.spec.workflow is not None:
+            programs.append(_compile(document, document.model.spec.workflow, ("spec", "workflow")))
+    for document in documents:
+        if isinstance(document.model, AgentRun):
+            _check_run(document, document.model.spec, workflow_of(documents, document))
+    return programs
+
+
+def pin(
+    documents: Sequence[Document],
+    inputs: dict[str, Any],
+    *,
+    name: str | None,
+    namespace: str | None,
+    now: float,
+    new_id: Callable[[], str],
+) -> dict[str, Any]:
+    """The manifest (``run.json``) of the one run that ``documents`` describe, with ``inputs`` over its own.
+
+    A file with one AgentRun runs it; a file with one AgentWorkflow alone runs that.
+
+    Raises:
+        InvalidDocument: they describe none or several, or something in them is wrong.
+    """
+    check(documents)
+    document, run = _the_run(documents)
+    workflow = workflow_of(documents, document)
+    pinned = workflow.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    merged = {**run.inputs, **inputs}
+    _check_inputs(document, workflow, merged)
+    meta = document.model.metadata
+    uid = new_id()
+    base = name or meta.name or meta.generate_name or "run"
+    if name is None and (meta.name is None or isinstance(document.model, AgentWorkflow)):
+        base = f"{base.rstrip('-')[: NAME_MAX - 6]}-{uid[:5]}"
+    return {
+        "v": 1,
+        "name": _name(document, base),
+        "namespace": namespace or meta.namespace or "default",
+        "uid": uid,
+        "createdAt": timestamp(now),
+        "requestedBy": user(),
+        "workflow": pinned,
+        "workflowDigest": digest_of(pinned),
+        "inputs": merged,
+        "budget": run.budget.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "timeout": run.timeout,
+        "suspend": run.suspend,
+        "cancel": run.cancel,
+        "source": run.source.model_dump(mode="json", exclude_none=True) if run.source else None,
+        "labels": meta.labels,
+    }
+
+
+def user() -> str:
+    """The operating system's user: nobody vouches for it, which is why decisions here are recorded as unverified."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())  # a user id without a name, as in a container
+
+
+def workflow_of(documents: Sequence[Document], document: Document) -> WorkflowSpec:
+    """The workflow that ``document`` runs: its own, or one of the same file.
+
+    Raises:
+        InvalidDocument: it refers to one that is not in the file.
+    """
+    if isinstance(document.model, AgentWorkflow):
+        return document.model.spec
+    spec = document.model.spec
+    if spec.workflow is not None:
+        return spec.workflow
+    assert spec.workflow_ref is not None
+    there = [d.model for d in documents if isinstance(d.model, AgentWorkflow)]
+    for other in there:
+        if other.metadata.name == spec.workflow_ref.name:
+            return other.spec
+    names = ", ".join(str(other.metadata.name) for other in there) or "none"
+    message = (
+        f"there is no AgentWorkflow {spec.workflow_ref.name!r} in this file (it has: {names}); "
+        "on one machine put it into the same file, after a line ---"
+    )
+    raise _invalid(document, [Problem(("spec", "workflowRef", "name"), message)])
+
+
+def _the_run(documents: Sequence[Document]) -> tuple[Document, RunSpec]:
+    runs = [d for d in documents if isinstance(d.model, AgentRun)]
+    if len(runs) == 1:
+        assert isinstance(runs[0].model, AgentRun)
+        return runs[0], runs[0].model.spec
+    if not runs and len(documents) == 1:
+        model = documents[0].model
+        assert isinstance(model, AgentWorkflow)
+        return documents[0], RunSpec(workflow=model.spec)
+    what = f"{len(runs)} AgentRuns" if runs else f"{len(documents)} AgentWorkflows and no AgentRun"
+    raise InvalidDocument([Problem((), f"the file has {what}; keep one to run")], documents[0].source)
+
+
+def _compile(document: Document, spec: WorkflowSpec, path: tuple[str, ...]) -> Program:
+    try:
+        return compile_program(spec, path)
+    except InvalidDocument as error:
+        raise _invalid(document, error.problems) from error
+
+
+def _check_run(document: Document, run: RunSpec, workflow: WorkflowSpec) -> None:
+    problems = []
+    if run.budget.cost_usd is not None:
+        used = [model_of(workflow, s) for s in [*workflow.steps, *workflow.finally_] if s.agent is not None]
+        for model in {m.name: m for m in used if m is not None and m.price is None}.values():
+            message = f"a budget in money needs the price of model {model.name}: give spec.models[].price"
+            problems.append(Problem(("spec", "budget", "costUSD"), message))
+    if problems:
+        raise _invalid(document, problems)
+
+
+def _check_inputs(document: Document, workflow: WorkflowSpec, inputs: dict[str, Any]) -> None:
+    errors = compile_schema(workflow.inputs).errors(inputs)
+    if errors:
+        raise _invalid(document, 
+            [Problem(("spec", "inputs"), f"{e}; give it with -i KEY=VALUE or --inputs FILE") for e in errors]
+        )
+
+
+def _invalid(document: Document, problems: Sequence[Problem]) -> InvalidDocument:
+    return InvalidDocument(problems, document.source, dict(document.lines))
+
+
+def _name(document: Document, name: str) -> str:
+    if len(name) > NAME_MAX or not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name):
+        message = f"{name!r} is not a name: lower-case letters, digits and '-', at most {NAME_MAX} characters"
+        raise _invalid(document, [Problem(("metadata", "name"), message)])
+    return name

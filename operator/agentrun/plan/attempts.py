@@ -1,0 +1,120 @@
+"""One thing that runs in a process or pod: how it stands, and whether another attempt begins.
+
+``stand`` reads as a table: from what the journal's last record was, to what happens next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from agentrun.api.facts import FailureInfo, StepFact, StepKey
+from agentrun.api.run import Reason, StepState
+from agentrun.api.workflow import FailureClass, Retry
+from agentrun.plan.events import EventIndex
+from agentrun.plan.retry import LOSSES_MAX, loss_delay, loss_is_final, retry_delay
+from agentrun.plan.snapshot import Execution
+
+STOP_GRACE = 15.0
+"""Seconds past its time after which an attempt that did not end itself is stopped."""
+
+
+@dataclass(slots=True)
+class Standing:
+    """How one key stands now. ``begin`` asks for an attempt; ``wake_at`` says when a look is worth it."""
+
+    state: StepState
+    fact: StepFact
+    reason: Reason | None = None
+    waiting_for: dict[str, Any] | None = None
+    output: Any = None
+    failure: FailureInfo | None = None
+    event: int | None = None
+    """The event that settled it, for what has no journal of its own."""
+    finished: float | None = None
+    begin: bool = False
+    events: tuple[int, ...] = ()
+    drain: bool = False
+    stop: bool = False
+    wake_at: float | None = None
+    person: bool = False
+    """It waits for somebody's verb."""
+
+    @property
+    def quiet(self) -> bool:
+        """Final, or nothing that has to be waited for when the run is ending."""
+        return self.state.final
+
+
+def stand(
+    key: StepKey,
+    fact: StepFact,
+    execution: Execution | None,
+    unopened: int,
+    events: EventIndex,
+    retry: Retry,
+    timeout: float,
+    now: float,
+) -> Standing:
+    """How ``key`` stands by its journal (``fact``), its process (``execution``) and the run's events."""
+    if fact.outcome is not None:
+        return Standing(fact.outcome, fact, output=fact.output, failure=fact.failure, finished=fact.at)
+    if execution is not None:
+        overdue = execution.started + max(0.0, timeout - fact.active) + STOP_GRACE
+        late = now >= overdue
+        wake = None if late else overdue
+        return Standing(StepState.RUNNING, fact, Reason.RUNNING, stop=late, wake_at=wake)
+    match fact.end:
+        case "waiting":
+            return _waiting(key, fact, events, now)
+        case "failed":
+            assert fact.failure is not None
+            due = fact.at + retry_delay(retry, fact.failures, fact.failure.retry_after)
+            if now >= due:
+                return Standing(StepState.PENDING, fact, Reason.RETRYING, begin=True)
+            waiting = {"retry": due, "because": fact.failure.message}
+            return Standing(StepState.WAITING, fact, Reason.RETRYING, waiting, wake_at=due, failure=fact.failure)
+        case _:
+            losses = unopened + (0 if fact.attempt == 0 else fact.losses + 1)
+            return _lost(key, fact, losses, events, retry, now) if losses else _fresh(fact)
+
+
+def _fresh(fact: StepFact) -> Standing:
+    return Standing(StepState.PENDING, fact, Reason.PENDING, begin=True)
+
+
+def _lost(key: StepKey, fact: StepFact, losses: int, events: EventIndex, retry: Retry, now: float) -> Standing:
+    """The last attempt, or the start of one, ended without a word: killed, evicted, out of memory."""
+    if loss_is_final(retry, losses):
+        failure = FailureInfo(FailureClass.INFRASTRUCTURE, f"{losses} attempts in a row were lost")
+        return Standing(StepState.FAILED, fact, failure=failure, finished=now)
+    parked = losses > LOSSES_MAX and FailureClass.INFRASTRUCTURE not in retry.on
+    if parked and not events.resumed_after(key.label, fact.at):
+        waiting: dict[str, Any] = {"resume": f"{losses} attempts in a row were lost without progress; see its log, then resume"}
+        return Standing(StepState.WAITING, fact, Reason.ATTEMPTS_LOST, waiting, person=True)
+    due = fact.at + (0.0 if parked else loss_delay(losses - 1))
+    if now >= due:
+        return _fresh(fact)
+    waiting = {"retry": due, "because": "the attempt before was lost"}
+    return Standing(StepState.WAITING, fact, Reason.RETRYING, waiting, wake_at=due)
+
+
+def _waiting(key: StepKey, fact: StepFact, events: EventIndex, now: float) -> Standing:
+    """The last attempt released its process to wait for something."""
+    if fact.unknown is not None:
+        answers = events.resolved.get((key.path, fact.unknown.call_id), ())
+        answer = next((e for e in answers if e.at >= fact.at), None)
+        if answer is None:
+            waiting = {"resolve": fact.unknown.message, "tool": fact.unknown.tool, "callId": fact.unknown.call_id}
+            return Standing(StepState.OUTCOME_UNKNOWN, fact, Reason.OUTCOME_UNKNOWN, waiting, person=True)
+        return Standing(StepState.PENDING, fact, begin=True, events=(answer.seq,))
+    if fact.approvals:
+        tallies = [events.tally(request, now) for request in fact.approvals]
+        open_ = [r for r, t in zip(fact.approvals, tallies, strict=True) if t.state == "Pending"]
+        if open_:
+            asked: dict[str, Any] = {"approval": key.label, "subjects": [r.subject for r in open_]}
+            wake = min(r.expires_at for r in open_)
+            return Standing(StepState.WAITING, fact, Reason.AWAITING_APPROVAL, asked, wake_at=wake, person=True)
+        seqs = tuple(sorted({seq for t in tallies for seq in t.events}))
+        return Standing(StepState.PENDING, fact, begin=True, events=seqs)
+    return Standing(StepState.PENDING, fact, begin=True)

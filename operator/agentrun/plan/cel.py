@@ -1,0 +1,278 @@
+"""CEL expressions: compiled and checked once, evaluated often, over values that are converted once.
+
+The language is CEL with its extensions for strings, numbers and optional values
+(https://github.com/google/cel-spec/blob/master/doc/langdef.md), less what JSON has no form for: bytes and protobuf
+messages. It has no clock and no randomness. Public names are re-exported by ``agentrun.plan.expressions``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from agentrun.api.errors import AgentrunError
+from agentrun.api.values import EXPRESSION_MAX, JSON
+from agentrun.plan import explain
+from agentrun.plan.checked import Node, read
+from agentrun.plan.cost import PATTERN_MAX, TooExpensive, estimate, needs_estimate, pattern_size
+from agentrun.plan.explain import Keys
+from agentrun.plan.runtime import RESULT_MAX, TOO_LARGE, Reader, Unfit, Values, environment
+
+_TREE_MAX = 64 * 1024
+"""Bytes of a checked expression. Without macros 1,024 characters stay far below, but nested ones double it."""
+
+_FIELDS = {"run": frozenset({"name", "namespace", "outcome", "requestedBy"})}
+_STEP_FIELDS = frozenset({"output", "state"})
+_ACCESS = frozenset({"_[_]", "_[?_]", "_?._", "has"})
+
+LITERAL = r"""//[^\n]*|(?<![A-Za-z0-9_])[bB]?[rR](?:'{3}.*?'{3}|"{3}.*?"{3}|'[^'\n\r]*'|"[^"\n\r]*")""" + (
+    r"""|'{3}(?:[^\\]|\\.)*?'{3}|"{3}(?:[^\\]|\\.)*?"{3}|'(?:[^'\\\n\r]|\\.)*'|"(?:[^"\\\n\r]|\\.)*\""""
+)
+"""A pattern (with DOTALL) for a comment or a literal text, in each of CEL's forms."""
+
+_LITERALS = re.compile(LITERAL, re.DOTALL)
+_STEP = re.compile(r"(?<![\w.])steps\s*\.\s*\??\s*([a-z0-9][-a-z0-9]*)")
+_NOT_TEXT = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\ud800-\udfff]")
+
+
+class ExpressionError(AgentrunError):
+    """An expression that is invalid, or that has no value over what it was given.
+
+    ``reason`` is the message without the expression's text.
+    """
+
+    def __init__(self, reason: str, text: str = "") -> None:
+        self.reason = reason
+        shown = text if len(text) <= 100 else text[:100] + "…"
+        super().__init__(f"{reason} (in {shown})" if text else reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What an expression may name.
+
+    ``variables``: for example ``("inputs", "steps", "run", "item")``. ``steps``: the steps that it may refer to;
+    None leaves that unchecked.
+    """
+
+    variables: tuple[str, ...]
+    steps: frozenset[str] | None = None
+
+
+class Expression:
+    """A compiled expression. Immutable, and safe to share between threads."""
+
+    __slots__ = (
+        "_costly",
+        "_path",
+        "_program",
+        "_tree",
+        "references",
+        "returns_bool",
+        "step_references",
+        "text",
+        "want",
+    )
+
+    def __init__(self, text: str, scope: Scope, want: Literal["bool"] | None) -> None:
+        if len(text) > EXPRESSION_MAX:
+            raise ExpressionError(
+                f"the expression has {len(text):,} characters, at most {EXPRESSION_MAX:,} are allowed"
+            )
+        if _NOT_TEXT.search(text):
+            raise ExpressionError("the expression holds characters that are not text", ascii(text))
+        self.text = text
+        self.want = want
+        for name in _misnamed_steps(text, scope):
+            raise ExpressionError(f"write steps[{name!r}]: {name} cannot stand after a dot", text)
+        try:
+            self._program = environment(scope.variables).compile(text)
+        except RuntimeError as error:
+            raise ExpressionError(explain.invalid(str(error), text, scope.variables), text) from None
+        serialized: bytes = self._program.serialize()
+        if len(serialized) > _TREE_MAX:
+            raise ExpressionError("the expression is too large: a chain of optMap doubles with each link", text)
+        self._tree = read(serialized)
+        try:
+            found = frozenset(_references(self._tree, scope, frozenset()))
+        except ExpressionError as error:
+            raise ExpressionError(error.reason, text) from None
+        self.references: frozenset[str] = frozenset(name for name, _ in found)
+        """The variables that it names."""
+        self.step_references: frozenset[str] = frozenset(step for _, step in found if step)
+        """The steps that it names."""
+        returned = self._program.return_type().name()
+        self.returns_bool: bool | None = None if returned == "DYN" else returned == "BOOL"
+        """False: its result is surely no boolean. None: that shows only when it is evaluated."""
+        if want == "bool" and self.returns_bool is False:
+            raise ExpressionError(f"a condition is true or false, but this is of type {returned.lower()}", text)
+        if returned.startswith("optional_type"):
+            raise ExpressionError("the result is optional: say with .orValue(…) what it is when there is none", text)
+        self._path = explain.path_of(self._tree)
+        if self._path is not None and self._path[0] not in scope.variables:
+            self._path = None  # the name of a type
+        self._costly = needs_estimate(self._tree)
+
+    def evaluate(self, values: Values) -> JSON:
+        """The value of the expression; what is part of ``values`` is given as it is, not copied.
+
+        Raises:
+            ExpressionError: something that it names is missing, an operation does not fit its values, or the result
+                is not JSON, too large, or no boolean where one is wanted.
+        """
+        return self.measured(values)[0]
+
+    def measured(self, values: Values) -> tuple[JSON, int]:
+        """As ``evaluate``, and about how many bytes the value has as JSON."""
+        if self._path is None:
+            result, size = self._computed(values)
+        else:
+            result, size = self._found(self._path, values)
+        if self.want == "bool" and not isinstance(result, bool):
+            raise ExpressionError(f"a condition is true or false, but this gives {explain.kind(result)}", self.text)
+        return result, size
+
+    def _found(self, path: Keys, values: Values) -> tuple[JSON, int]:
+        # A path needs no runtime: exact for what the runtime would not take, such as integers beyond 64 bits.
+        try:
+            result = explain.follow(path, values.variables)
+        except LookupError as error:
+            raise ExpressionError(str(error.args[0]), self.text) from None
+        if result is None or isinstance(result, bool):
+            return result, 5
+        try:
+            text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, allow_nan=False)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ExpressionError(f"the value is not JSON, or nested too deeply: {error}", self.text) from None
+        size = len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+        if size > RESULT_MAX:
+            raise ExpressionError(TOO_LARGE, self.text)
+        return result, size
+
+    def _computed(self, values: Values) -> tuple[JSON, int]:
+        try:
+            variables, unusable = values.screened()
+            if unusable:
+                self._refuse(unusable)
+            cost = estimate(self._tree, variables) if self._costly else 0
+            reader = Reader()
+            return reader.read(self._program.eval(values.activation(cost))), reader.size
+        except TooExpensive:
+            raise ExpressionError(
+                "evaluating this would take too much: make its lists shorter (about 1,500 elements for map and "
+                "filter) or build less text in it",
+                self.text,
+            ) from None
+        except Unfit as error:
+            raise ExpressionError(str(error), self.text) from None
+        except RuntimeError as error:
+            raise ExpressionError(explain.failed(str(error), self._tree, values.variables), self.text) from None
+
+    def _refuse(self, unusable: Mapping[Keys, str]) -> None:
+        for keys in explain.paths(self._tree, _ACCESS):
+            for place, reason in unusable.items():
+                common = min(len(keys), len(place))
+                if keys[:common] == place[:common]:
+                    raise ExpressionError(f"{explain.written(place)} cannot be computed with: {reason}", self.text)
+
+
+@lru_cache(maxsize=4096)
+def compile_expression(text: str, scope: Scope, want: Literal["bool"] | None = None) -> Expression:
+    """Compile and check ``text``; with ``want="bool"`` it must be, or may turn out to be, a boolean.
+
+    Raises:
+        ExpressionError: it is invalid in ``scope``.
+    """
+    return Expression(text, scope, want)
+
+
+def _misnamed_steps(text: str, scope: Scope) -> Iterator[str]:
+    """The names of steps that stand after a dot but cannot: ``steps.sign-off`` is a subtraction to CEL."""
+    if "steps" not in scope.variables:
+        return
+    for match in _STEP.finditer(_LITERALS.sub(lambda literal: " " * len(literal[0]), text)):
+        name = match[1].rstrip("-")
+        if scope.steps is None:
+            # Not known which names there are; what starts as no identifier can, is certainly meant as a name.
+            if not explain.is_field(name.partition("-")[0]):
+                yield name
+            continue
+        while name not in scope.steps and "-" in name:
+            name = name.rpartition("-")[0].rstrip("-")
+        if name in scope.steps and not explain.is_field(name):
+            yield name
+
+
+def _references(node: Node, scope: Scope, local: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """Each variable that ``node`` names, and the step where it is ``steps``. Raises ExpressionError."""
+    match node:
+        case Node("ident"):
+            name = _global(node, local)
+            if name == "steps":
+                raise ExpressionError("steps can only be used as steps.NAME or steps['NAME']")
+            if name in scope.variables:
+                yield name, ""
+        case Node("select") | Node("call") if node.kind == "select" or node.name in _ACCESS:
+            yield from _accessed(node, scope, local)
+        case Node("fold"):
+            over, start, *inner = node.args
+            yield from _references(over, scope, local)
+            yield from _references(start, scope, local)
+            for child in inner:
+                yield from _references(child, scope, local | set(node.names))
+        case _:
+            _check_supported(node)
+            for child in node.args:
+                yield from _references(child, scope, local)
+
+
+def _accessed(node: Node, scope: Scope, local: frozenset[str]) -> Iterator[tuple[str, str]]:
+    target, key = node.args[0], _key(node)
+    if _global(target, local) == "steps":
+        if not isinstance(key, str):
+            raise ExpressionError("which step is meant must be plain to see: steps.NAME or steps['NAME']")
+        if scope.steps is not None and key not in scope.steps:
+            known = explain.nearest(key, scope.steps)
+            raise ExpressionError(f"there is no step {key} to refer to here{known}")
+        yield "steps", key
+        return
+    if target.args and _global(target.args[0], local) == "steps":
+        _check_field(f"steps.{_key(target)}", key, _STEP_FIELDS)
+    elif (name := _global(target, local)) in _FIELDS:
+        _check_field(name, key, _FIELDS[name])
+    yield from _references(target, scope, local)
+    for child in node.args[1:]:
+        yield from _references(child, scope, local)
+
+
+def _global(node: Node, local: frozenset[str]) -> str:
+    """The variable that ``node`` names, unless a macro's own variable hides it."""
+    return node.name.removeprefix(".") if node.kind == "ident" and node.name not in local else ""
+
+
+def _key(node: Node) -> object:
+    return node.name if node.kind == "select" else node.args[1].value
+
+
+def _check_field(owner: str, key: object, fields: frozenset[str]) -> None:
+    if key not in fields:
+        shown = f".{key}" if isinstance(key, str) else "[…]"
+        hint = explain.nearest(key, fields) if isinstance(key, str) else ""
+        raise ExpressionError(f"{owner} has no {shown}, only {', '.join(sorted(fields))}{hint}")
+
+
+def _check_supported(node: Node) -> None:
+    if node.kind == "message":
+        raise ExpressionError(f"the message {node.name} has no form in JSON")
+    if isinstance(node.value, bytes) or (node.kind == "call" and node.name == "bytes"):
+        raise ExpressionError("bytes have no form in JSON; use text")
+    if node.kind == "call" and node.name == "matches":
+        pattern = node.args[1].value
+        if not isinstance(pattern, str):
+            raise ExpressionError("the pattern of matches() must be a literal text")
+        if pattern_size(pattern) > PATTERN_MAX:
+            raise ExpressionError("the pattern of matches() is too large: use smaller repetitions than {n} there")

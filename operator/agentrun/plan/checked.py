@@ -1,0 +1,156 @@
+"""Reads what CEL's type checker made of an expression: its tree, with the overloads it chose.
+
+The runtime gives its checked expression only as a serialised ``cel.expr.CheckedExpr``
+(https://github.com/google/cel-spec/blob/master/proto/cel/expr/checked.proto, and syntax.proto beside it). The few
+messages in it are read here directly, which spares every process the protobuf runtime and its import.
+
+Macros are expanded in this tree: ``map``, ``filter``, ``all``, ``exists`` and the like are all a *fold*.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["const", "ident", "select", "call", "list", "map", "message", "fold"]
+
+
+@dataclass(slots=True)
+class Node:
+    """One node of the tree.
+
+    ``name`` is the identifier, the selected field, or the function. ``args`` are the children: the operand of a
+    select, the target (if any) and arguments of a call, the elements of a list, keys and values of a map in turn,
+    and range, initial value, condition, step and result of a fold. ``has(a.b)`` is a call of ``has`` with ``a`` and
+    the constant ``"b"``. ``names`` of a fold: its iteration variables and last its accumulator. ``overloads`` stands
+    on ``+`` alone, where it tells numbers from text.
+    """
+
+    kind: Kind
+    name: str = ""
+    args: tuple[Node, ...] = ()
+    value: str | bytes | int | float | bool | None = None
+    names: tuple[str, ...] = ()
+    overloads: tuple[str, ...] = ()
+
+
+def read(serialized: bytes) -> Node:
+    """The tree in ``serialized``, the output of ``Expression.serialize()`` (a CheckedExpr within an Any)."""
+    checked = next(_message(value) for field, value in _fields(serialized) if field == 2)
+    overloads: dict[int, tuple[str, ...]] = {}
+    root = b""
+    for field, value in _fields(checked):
+        if field == 2 and b"_+_" in _message(value):
+            entry = dict(_fields(_message(value)))
+            ids = tuple(_text(v) for f, v in _fields(_message(entry[2])) if f == 3)
+            overloads[_number(entry.get(1, 0))] = ids
+        elif field == 4:
+            root = _message(value)
+    return _node(root, overloads)
+
+
+def _node(data: bytes, overloads: dict[int, tuple[str, ...]]) -> Node:
+    number, kind, body = 0, 0, b""
+    for field, value in _fields(data):
+        if field == 2:
+            number = _number(value)
+        else:
+            kind, body = field, _message(value)
+    match kind:
+        case 3:
+            return Node("const", value=_constant(body))
+        case 4:
+            return Node("ident", next((_text(v) for _, v in _fields(body)), ""))
+        case 5:
+            parts = dict(_fields(body))
+            operand, field_name = _node(_message(parts[1]), overloads), _text(parts[2])
+            if parts.get(3):
+                return Node("call", "has", (operand, Node("const", value=field_name)))
+            return Node("select", field_name, (operand,))
+        case 6:
+            name = next(_text(v) for f, v in _fields(body) if f == 2)
+            args = tuple(_node(_message(v), overloads) for f, v in _fields(body) if f in (1, 3))
+            return Node("call", name, args, overloads=overloads.get(number, ()))
+        case 7:
+            return Node("list", args=tuple(_node(_message(v), overloads) for f, v in _fields(body) if f == 1))
+        case 8:
+            message = next((_text(v) for f, v in _fields(body) if f == 1), "")
+            entries = [dict(_fields(_message(v))) for f, v in _fields(body) if f == 2]
+            items = (_node(_message(entry[f]), overloads) for entry in entries for f in (3, 4) if f in entry)
+            return Node("message" if message else "map", message, tuple(items))
+        case 9:
+            parts = dict(_fields(body))
+            args = tuple(_node(_message(parts[f]), overloads) for f in (2, 4, 5, 6, 7))
+            return Node("fold", args=args, names=tuple(_text(parts[f]) for f in (1, 8, 3) if f in parts))
+    raise ValueError(f"a checked expression holds an unknown kind of node: {kind}")
+
+
+def _constant(data: bytes) -> str | bytes | int | float | bool | None:
+    for field, value in _fields(data):
+        match field:
+            case 2:
+                return bool(value)
+            case 3 | 4:
+                number = _number(value)
+                return number - (1 << 64) if field == 3 and number >> 63 else number
+            case 5:
+                return float(struct.unpack("<d", _message(value))[0])
+            case 6:
+                return _text(value)
+            case 7:
+                return _message(value)
+    return None
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The fields of a message in wire format (https://protobuf.dev/programming-guides/encoding/)."""
+    at, end = 0, len(data)
+    while at < end:
+        tag, at = _varint(data, at)
+        match tag & 7:
+            case 0:
+                value, at = _varint(data, at)
+                yield tag >> 3, value
+            case 2:
+                length, at = _varint(data, at)
+                yield tag >> 3, data[at : at + length]
+                at += length
+            case 1:
+                yield tag >> 3, data[at : at + 8]
+                at += 8
+            case other:
+                raise ValueError(f"a checked expression holds an unknown wire type: {other}")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = data[at]
+    at += 1
+    if value < 0x80:
+        return value, at
+    value &= 0x7F
+    shift = 7
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def _number(value: int | bytes) -> int:
+    if isinstance(value, bytes):
+        raise ValueError("a checked expression holds bytes where a number belongs")
+    return value
+
+
+def _message(value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        raise ValueError("a checked expression holds a number where a message belongs")
+    return value
+
+
+def _text(value: int | bytes) -> str:
+    return _message(value).decode()

@@ -1,0 +1,318 @@
+"""Estimates what evaluating an expression costs, before it is evaluated.
+
+The CEL runtime bounds an evaluation to 10,000 iterations, but neither its memory nor its time: 20 characters such as
+``x.replace('', x)`` square a text, each link of a chain of ``map(a, [a, a, a])`` triples a structure that ``==`` then
+walks, and a ``map`` copies its result for each element that it adds. A tenant's expression may run in a process
+that others share, so an upper bound is worked out first, from the expression's tree and the sizes of the actual
+values, and too expensive expressions are refused. Nothing that an honest expression does comes near the limit.
+
+One unit is a byte of memory or about 5 ns of work. Where a value is known, its true size counts; what the
+expression makes itself is bounded by the sizes of what it is made from.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from agentrun.api.values import JSON
+from agentrun.plan.checked import Node
+
+COST_MAX = 48 * 1024 * 1024
+"""Units: 48 MiB, or about a quarter of a second. A ``map`` or ``filter`` over 1,700 elements reaches it."""
+
+ITERATIONS_MAX = 10_000
+"""The runtime's own budget, for one evaluation as a whole."""
+
+PATTERN_MAX = 5_000
+"""Instructions of a compiled regular expression; 5,000 take about 5 ms, on every evaluation."""
+
+_ELEMENT = 32
+"""Bytes of an element of a list in the runtime."""
+
+
+class TooExpensive(Exception):  # noqa: N818 - it is caught and told as an ExpressionError
+    """The evaluation could cost more than COST_MAX."""
+
+
+class Size(NamedTuple):
+    """An upper bound of a value."""
+
+    size: int
+    """Bytes, if it were written out as JSON: shared parts count each time."""
+    length: int = 0
+    """Elements or characters."""
+    each: int = 0
+    """The size of the largest element."""
+
+
+class Known(NamedTuple):
+    """A value that is there already."""
+
+    value: JSON
+
+
+Value = Size | Known
+_SCALAR = Size(24, 1, 24)
+
+_FREE = frozenset({"_&&_", "_||_", "!_", "@not_strictly_false", "_-_", "_*_", "_/_", "_%_", "-_", "has", "hasValue"})
+_NUMERIC = frozenset(
+    {"add_int64", "add_uint64", "add_double"}
+    | {"add_duration_duration", "add_duration_timestamp", "add_timestamp_duration"}
+)
+_SELECT = frozenset({"_[_]", "_[?_]", "_?._"})
+_STRING = Size(400, 400, 4)
+"""The longest text that a number, a time or a boolean becomes."""
+_COMPARE = frozenset({"_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_"})
+_EITHER = frozenset({"_?:_", "_?_:_", "or", "orValue", "optional.of", "optional.ofNonZeroValue", "value", "dyn"})
+_FIND = frozenset({"contains", "startsWith", "endsWith", "indexOf", "lastIndexOf"})
+_CHEAP = _FREE | _SELECT | _COMPARE | _EITHER | {"size", "@in"}
+
+
+def needs_estimate(node: Node) -> bool:
+    """Whether evaluating ``node`` can cost more than a few passes over the values that it names."""
+    if node.kind == "fold" or (node.kind == "call" and node.name not in _CHEAP and not _is_numeric(node)):
+        return True
+    return any(needs_estimate(child) for child in node.args)
+
+
+def estimate(node: Node, values: Mapping[str, JSON]) -> int:
+    """An upper bound, in units, for evaluating ``node`` over ``values``.
+
+    Raises:
+        TooExpensive: it is above COST_MAX.
+    """
+    run = _Estimate(values)
+    run.visit(node, {}, 1)
+    return run.spent
+
+
+def pattern_size(pattern: str) -> int:
+    """About how many instructions RE2 compiles ``pattern`` to: counted repetitions multiply what they repeat."""
+    open_groups: list[int] = []
+    total = last = 0
+    for token in re.finditer(r"\\[pP]|\\?\[(?:\\.|[^\]\\])*\]|\\.|\{(\d+)(?:,(\d*))?\}|.", pattern, re.DOTALL):
+        text = token[0]
+        if text == "(":
+            open_groups.append(total)
+            total = last = 0
+        elif text == ")":
+            last = total + 2
+            total = last + (open_groups.pop() if open_groups else 0)
+        elif token[1]:
+            times = max(int(token[1][:5]), int((token[2] or "0")[:5]), 1)
+            total += last * (times - 1)
+            last *= times
+        else:
+            # A class of Unicode characters stands for hundreds of ranges, any other for at most one per character.
+            last = 1000 if text in ("\\p", "\\P") else 1000 if "\\p" in text or "\\P" in text else len(text) + 3
+            total += last
+    return total
+
+
+class _Estimate:
+    def __init__(self, values: Mapping[str, JSON]) -> None:
+        self.spent = 0
+        self._values = values
+        # By id, which is safe because the value is kept beside its size.
+        self._measured: dict[int, tuple[JSON, Size]] = {}
+
+    def visit(self, node: Node, local: Mapping[str, Value], times: int) -> Value:
+        """The bound of what ``node`` gives, having spent what evaluating it ``times`` times costs."""
+        match node.kind:
+            case "const":
+                return Known(node.value)
+            case "ident":
+                return local[node.name] if node.name in local else Known(self._values.get(node.name.lstrip(".")))
+            case "select":
+                return self._select(self.visit(node.args[0], local, times), Known(node.name))
+            case "fold":
+                return self._fold(node, local, times)
+        args = [self.visit(child, local, times) for child in node.args]
+        if node.kind == "call":
+            return self._call(node, args, times)
+        sizes = [self.size(arg) for arg in args]
+        self._spend(times, _ELEMENT * (len(sizes) + 1))
+        return Size(sum(s.size + 2 for s in sizes) + 2, len(sizes), max((s.size for s in sizes), default=0))
+
+    def size(self, value: Value) -> Size:
+        """The bound of ``value``; a known one is measured, once."""
+        if isinstance(value, Size):
+            return value
+        known = value.value
+        if isinstance(known, str):
+            return _measure(known)
+        if not isinstance(known, (list, dict)):
+            return _SCALAR
+        if id(known) not in self._measured:
+            self._measured[id(known)] = (known, _measure(known))
+        return self._measured[id(known)][1]
+
+    def _spend(self, times: int, units: int) -> None:
+        self.spent += times * units
+        if self.spent > COST_MAX:
+            raise TooExpensive
+
+    def _select(self, target: Value, key: Value) -> Value:
+        if isinstance(target, Known) and isinstance(key, Known):
+            try:
+                return Known(target.value[key.value])
+            except (TypeError, LookupError):
+                pass  # missing, or a key that only CEL takes, such as [0.0]: any element will do as a bound
+        return _element(self.size(target))
+
+    def _fold(self, node: Node, local: Mapping[str, Value], times: int) -> Value:
+        over, start, condition, step, result = node.args
+        *variables, accumulator = node.names
+        if over.kind == "list" and not over.args:  # how optMap names a value
+            return self.visit(result, {**local, accumulator: self.visit(start, local, times)}, times)
+        over_size = self.size(self.visit(over, local, times))
+        count = min(over_size.length, ITERATIONS_MAX)
+        total_times = min(times * count, ITERATIONS_MAX)
+        item = _element(over_size)
+        inside: dict[str, Value] = {**local, **dict.fromkeys(variables, item), accumulator: Size(0)}
+        first = self.size(self.visit(start, local, times))
+        self.visit(condition, inside, total_times)
+        added = self.size(self.visit(step, inside, total_times))  # what one iteration adds to an empty accumulator
+        self._spend(total_times, 8)
+        if start.kind == "list":
+            # The list so far is copied for each element: n squared over two in all.
+            self._spend(total_times, _ELEMENT * count // 2)
+        gathered = Size(first.size + count * added.size, count * added.length, max(first.each, added.each))
+        return self.visit(result, {**local, accumulator: gathered}, times)
+
+    def _call(self, node: Node, args: list[Value], times: int) -> Value:
+        name = node.name
+        if name in _FREE or _is_numeric(node):
+            return _SCALAR
+        if name in _SELECT:
+            return self._select(args[0], args[1])
+        if name == "split" and (parts := _split(args)) is not None:
+            self._spend(times, _ELEMENT * len(parts) + len(args[0].value))  # type: ignore[union-attr]
+            return Known(parts)
+        if name == "trim" and isinstance(args[0], Known):
+            self._spend(times, self.size(args[0]).size)
+            return args[0]
+        sizes = [self.size(arg) for arg in args]
+        if name in _EITHER:
+            options = sizes[1:] if name == "_?_:_" else sizes
+            return Size(*(max(bounds) for bounds in zip(*options, strict=True)))
+        if name in _COMPARE:
+            self._spend(times, min(s.size for s in sizes))
+            return _SCALAR
+        if name in _SPECIAL:
+            work, made = _SPECIAL[name](sizes, args)
+            self._spend(times, work + made.size + _ELEMENT * made.length * (name == "split"))
+            return made
+        each = max((s.each for s in sizes), default=0)
+        made = Size(sum(s.size for s in sizes) + 24, sum(s.length for s in sizes), each)
+        self._spend(times, made.size + (_ELEMENT * made.length if name == "_+_" and _may_be_lists(node) else 0))
+        return made
+
+
+def _is_numeric(node: Node) -> bool:
+    return node.name == "_+_" and _NUMERIC.issuperset(node.overloads)
+
+
+def _may_be_lists(node: Node) -> bool:
+    return "add_list" in node.overloads
+
+
+def _element(of: Size) -> Size:
+    return Size(of.each, of.each, of.each)
+
+
+def _measure(value: JSON) -> Size:
+    if isinstance(value, str):
+        return Size(len(value) if value.isascii() else 4 * len(value), len(value), 4)
+    if isinstance(value, list):
+        each = [_written(item) for item in value]
+    elif isinstance(value, dict):
+        each = [_written(key) + _written(item) for key, item in value.items()]
+    else:
+        return _SCALAR
+    return Size(sum(each) + 2 * len(each) + 2, len(each), max(each, default=0))
+
+
+def _written(value: JSON) -> int:
+    return len(value) * 4 if isinstance(value, str) else len(json.dumps(value, default=str)) + 8
+
+
+def _split(args: list[Value]) -> list[str] | None:
+    """The parts themselves where the text and the separator are known: their number is what costs."""
+    match args:
+        case [Known(str(text)), Known(str(separator))]:
+            return text.split(separator) if separator else list(text)
+    return None
+
+
+def _find(sizes: list[Size], _: list[Value]) -> tuple[int, Size]:
+    return sizes[0].size + sizes[0].size * sizes[1].size // 256, _SCALAR
+
+
+def _in(sizes: list[Size], args: list[Value]) -> tuple[int, Size]:
+    wanted, within = sizes
+    if isinstance(args[1], Known) and isinstance(args[1].value, dict):
+        return wanted.size, _SCALAR
+    return within.length * (4 + min(wanted.size, within.each)), _SCALAR
+
+
+def _join(sizes: list[Size], _: list[Value]) -> tuple[int, Size]:
+    between = sizes[1].size if len(sizes) > 1 else 0
+    size = sizes[0].size + sizes[0].length * between
+    return 0, Size(size, size, 4)
+
+
+def _replace(sizes: list[Size], args: list[Value]) -> tuple[int, Size]:
+    width = len(args[1].value) if isinstance(args[1], Known) and isinstance(args[1].value, str) else 0
+    size = sizes[0].size + (sizes[0].size // max(width, 1) + 1) * sizes[2].size
+    return _find(sizes, args)[0], Size(size, size, 4)
+
+
+def _split_bound(sizes: list[Size], args: list[Value]) -> tuple[int, Size]:
+    return _find(sizes, args)[0], Size(3 * sizes[0].size + 3, sizes[0].length + 1, sizes[0].size)
+
+
+def _format(sizes: list[Size], args: list[Value]) -> tuple[int, Size]:
+    # A precision is at most 1,000 digits, a double has at most 309 before them; %b and %x widen at most eightfold.
+    known = args[0].value if isinstance(args[0], Known) else None
+    clauses = known.count("%") if isinstance(known, str) else sizes[0].size
+    size = sizes[0].size + 1400 * clauses + 8 * sizes[1].size
+    return 0, Size(size, size, 4)
+
+
+def _quote(sizes: list[Size], _: list[Value]) -> tuple[int, Size]:
+    return 0, Size(2 * sizes[0].size + 2, 2 * sizes[0].size + 2, 4)
+
+
+def _matches(sizes: list[Size], args: list[Value]) -> tuple[int, Size]:
+    # The pattern is a constant (expressions are refused otherwise) and compiled at each evaluation.
+    instructions = pattern_size(args[1].value) if isinstance(args[1], Known) else PATTERN_MAX
+    return instructions * (200 + 2 * sizes[0].size), _SCALAR
+
+
+def _string(sizes: list[Size], _: list[Value]) -> tuple[int, Size]:
+    return 0, Size(*(max(bounds) for bounds in zip(sizes[0], _STRING, strict=True)))
+
+
+def _length(sizes: list[Size], _: list[Value]) -> tuple[int, Size]:
+    return sizes[0].size // 8, _SCALAR
+
+
+_Rule = Callable[[list[Size], list[Value]], tuple[int, Size]]
+"""What a function works, besides making its result, and the bound of the result."""
+
+_SPECIAL: dict[str, _Rule] = {
+    **dict.fromkeys(_FIND, _find),
+    "@in": _in,
+    "join": _join,
+    "replace": _replace,
+    "split": _split_bound,
+    "format": _format,
+    "strings.quote": _quote,
+    "matches": _matches,
+    "size": _length,
+    "string": _string,
+}

@@ -1,0 +1,117 @@
+"""The run's own events, indexed for the planner, and the tally of decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from agentrun.api.facts import ApprovalRequest
+
+if TYPE_CHECKING:
+    from agentrun.plan.snapshot import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What people have decided of one request: undecided while ``state`` is Pending."""
+
+    state: Literal["Pending", "Approved", "Rejected", "Expired"]
+    at: float
+    events: tuple[int, ...]
+    """The numbers of the decisions that count."""
+    by: tuple[str, ...] = ()
+    comment: str = ""
+
+
+def tally(request: ApprovalRequest, decisions: Sequence[Event], now: float) -> Tally:
+    """Count the decisions on ``request``: each person's first one that is bound to its digest, in time, and theirs to give.
+
+    One rejection rejects. ``required`` distinct people approve. A decision after the end of the time does not count,
+    so the answer does not depend on when one looks.
+    """
+    approved: dict[str, Event] = {}
+    for event in decisions:
+        body = event.body
+        if body["digest"] != request.digest or event.at > request.expires_at:
+            continue
+        if not may_decide(request, body["by"], body.get("groups", ())):
+            continue
+        if body["decision"] == "Rejected":
+            return Tally("Rejected", event.at, (event.seq,), (body["by"],), body.get("comment", ""))
+        approved.setdefault(body["by"], event)
+        if len(approved) >= request.required:
+            seqs = tuple(e.seq for e in approved.values())
+            return Tally("Approved", event.at, seqs, tuple(approved), body.get("comment", ""))
+    if now > request.expires_at:
+        return Tally("Expired", request.expires_at, ())
+    return Tally("Pending", now, (), tuple(approved))
+
+
+def may_decide(request: ApprovalRequest, user: str, groups: Sequence[str]) -> bool:
+    """Whether ``user`` is among the approvers, by name or by a group."""
+    return user in request.approvers.users or not set(groups).isdisjoint(request.approvers.groups)
+
+
+class EventIndex:
+    """The events by what they are about. Built anew for each plan: a few microseconds an event."""
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self.decisions: dict[str, list[Event]] = {}
+        self.settled: dict[str, Event] = {}
+        self.requested: dict[str, Event] = {}
+        self.waits: dict[str, Event] = {}
+        self.resolved: dict[tuple[str, str], list[Event]] = {}
+        self.signals: dict[str, list[Event]] = {}
+        self.resumed: list[Event] = []
+        self.suspended = False
+        self.cancelled: Event | None = None
+        self.ended: Event | None = None
+        for event in events:
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
+        body: dict[str, Any] = event.body
+        match event.kind:
+            case "decided":
+                self.decisions.setdefault(body["digest"], []).append(event)
+            case "settled":
+                self.settled.setdefault(body["step"], event)
+            case "approvalRequested":
+                self.requested.setdefault(body["step"], event)
+            case "waitStarted":
+                self.waits.setdefault(body["step"], event)
+            case "resolved":
+                self.resolved.setdefault((body["step"], body["callId"]), []).append(event)
+            case "signalled":
+                self.signals.setdefault(body["name"], []).append(event)
+            case "resumed":
+                self.resumed.append(event)
+            case "suspended":
+                self.suspended = True
+            case "unsuspended":
+                self.suspended = False
+            case "cancelled":
+                self.cancelled = self.cancelled or event
+            case "ended":
+                self.ended = self.ended or event
+
+    def tally(self, request: ApprovalRequest, now: float) -> Tally:
+        """See ``tally``."""
+        return tally(request, self.decisions.get(request.digest, ()), now)
+
+    def signal_for(self, step: str) -> Event | None:
+        """The signal that the open wait of ``step`` takes: the n-th open wait for a name, the n-th signal left of it.
+
+        A signal that came before its wait counts, so that nobody has to win a race.
+        """
+        name = self.waits[step].body["signal"]
+        open_waits = [p for p, e in self.waits.items() if e.body.get("signal") == name and p not in self.settled]
+        taken = {e.body.get("signal") for e in self.settled.values()}
+        left = [e for e in self.signals.get(name, ()) if e.seq not in taken]
+        place = open_waits.index(step)
+        return left[place] if place < len(left) else None
+
+    def resumed_after(self, step: str, at: float) -> bool:
+        """Whether a person asked to go on with ``step`` (or with everything) after ``at``."""
+        return any(e.at >= at and e.body.get("step") in (None, step) for e in self.resumed)

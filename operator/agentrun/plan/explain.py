@@ -1,0 +1,200 @@
+"""Turns what the CEL runtime says about an expression into what a person can act on."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import TypeGuard
+
+from agentrun.api.values import JSON
+from agentrun.plan.checked import Node
+
+Keys = tuple[str | int, ...]
+"""A variable's name and the keys that lead on from it."""
+
+_ERROR = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): ([^\n]*)")
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_RESERVED = frozenset(
+    re.findall(
+        r"\w+",
+        "in null true false as break const continue else for function if import let loop package namespace return "
+        "var void while",
+    )
+)
+_TYPES = {"int64": "int", "uint64": "uint", "null_type": "null", "map": "object"}
+
+
+def written(keys: Keys) -> str:
+    """``keys`` as an expression: ``steps['sign-off'].output.items[0]``."""
+    text = ""
+    for key in keys[:12]:
+        if not text:
+            text = str(key)
+        elif isinstance(key, str) and is_field(key):
+            text += f".{key}"
+        else:
+            text += f"[{key}]" if isinstance(key, int) else "['" + key.replace("\\", "\\\\").replace("'", "\\'") + "']"
+    return text + "…" * (len(keys) > 12)
+
+
+def is_field(name: str) -> bool:
+    """Whether ``name`` can stand after a dot."""
+    return bool(_PLAIN.match(name)) and name not in _RESERVED
+
+
+def nearest(name: str, names: Collection[str]) -> str:
+    """A hint at the name that was perhaps meant, or nothing."""
+    close = difflib.get_close_matches(name, sorted(names), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def path_of(node: Node, through: Collection[str] = ("_[_]",)) -> Keys | None:
+    """The path that ``node`` is, if it is nothing but one: ``steps.triage.output``, ``inputs.items[0]``.
+
+    ``through`` names the functions whose second argument is a key.
+    """
+    keys: list[str | int] = []
+    while node.kind != "ident":
+        if node.kind == "select":
+            keys.append(node.name)
+        elif node.kind == "call" and node.name in through and _is_key(key := node.args[1].value):
+            keys.append(key)
+        else:
+            return None
+        node = node.args[0]
+    return (node.name.removeprefix("."), *reversed(keys))
+
+
+def paths(node: Node, through: Collection[str] = ("_[_]",)) -> Iterator[Keys]:
+    """The longest paths within ``node``, as ``path_of`` has them."""
+    if (keys := path_of(node, through)) is not None:
+        yield keys
+    else:
+        for child in node.args:
+            yield from paths(child, through)
+
+
+def _is_key(value: object) -> TypeGuard[str | int]:
+    return isinstance(value, (str, int)) and not isinstance(value, bool)
+
+
+def follow(keys: Keys, values: Mapping[str, JSON]) -> JSON:
+    """The value at ``keys``.
+
+    Raises:
+        LookupError: there is none; its argument says what is missing.
+    """
+    if keys[0] not in values:
+        raise LookupError(f"{keys[0]} has no value here")
+    value: JSON = values[str(keys[0])]
+    for at, key in enumerate(keys[1:], 1):
+        if isinstance(value, dict) and isinstance(key, str):
+            if key not in value:
+                raise LookupError(f"{written(keys[: at + 1])} is missing" + nearest(key, value.keys()))
+        elif isinstance(value, list) and isinstance(key, int):
+            if not 0 <= key < len(value):
+                raise LookupError(f"{written(keys[: at + 1])} is missing: the list has {len(value)} elements")
+        else:
+            raise LookupError(f"{written(keys[: at + 1])} is missing: {written(keys[:at])} is {kind(value)}")
+        value = value[key]
+    return value
+
+
+def invalid(message: str, text: str, variables: Collection[str]) -> str:
+    """What is wrong with ``text`` when compiling it ended with ``message``."""
+    if "recursion" in message:
+        return "it is nested too deeply: at most 32 levels, and each operator of a chain such as a + b + c is one"
+    found = _ERROR.search(message)
+    if found is None:
+        return _bare(message)
+    line, column, what = int(found[1]), int(found[2]), found[3]
+    reason, hint = _compiler(what, text, line, column, variables)
+    return reason + _place(line, column, text) + hint
+
+
+def failed(message: str, node: Node, values: Mapping[str, JSON]) -> str:
+    """Why evaluating ``node`` over ``values`` ended with ``message``."""
+    if found := re.search(r'Key not found in map : (?:"(.*)"|(.*))$', message, re.DOTALL):
+        key = found[1] if found[1] is not None else found[2]
+        return _missing(key, node, values) or f"there is no {key!r} in the object"
+    if found := re.search(r"No matching overloads found : (.*)$", message, re.DOTALL):
+        return _no_overload(found[1])
+    if found := re.search(r'No value with name "(.*)" found', message):
+        return f"{found[1]} has no value here"
+    if found := re.search(r"Index error: index=(-?\d+) size=(\d+)", message):
+        return f"there is no [{found[1]}]: the list has {found[2]} elements"
+    if "Applying SELECT" in message:
+        return _missing(None, node, values) or "a field is read of something that is not an object"
+    if "budget exceeded" in message:
+        return "it takes more than 10,000 iterations"
+    return _bare(message)
+
+
+def _compiler(what: str, text: str, line: int, column: int, variables: Collection[str]) -> tuple[str, str]:
+    """What the compiler means, and a hint, where there is one."""
+    if found := re.match(r"undeclared reference to '(.*)' \(in container", what):
+        name = found[1].partition(".")[0]
+        if "".join(text.split("\n")[line - 1 : line])[column - 1 : column] == "(":
+            return f"there is no function {name}", ""
+        known = ", ".join(sorted(variables)) or "nothing"
+        return f"{name} is not known here, only {known}", nearest(name, variables)
+    if found := re.match(r"found no matching overload for '(.*)' applied to '\((.*)\)'", what):
+        return _no_overload(f"{found[1]}({found[2]})"), ""
+    if found := re.match(r"Syntax error: (?:mismatched|extraneous) input '(.*?)' expecting", what):
+        return "the expression ends too early" if found[1] == "<EOF>" else f"{found[1]!r} is unexpected", ""
+    if found := re.match(r"Syntax error: no viable alternative at input '(.*)'", what):
+        return f"{found[1]!r} is unexpected", ""
+    if found := re.match(r"Syntax error: token recognition error at: '(.*)'", what):
+        unclosed = found[1][:1] in ("'", '"')
+        return f"{found[1]!r} is not understood", "; is the quote closed, are its escapes valid?" if unclosed else ""
+    if found := re.match(r"Syntax error: missing (.*) at '(.*)'", what):
+        return f"{found[1]} is missing before " + ("the end" if found[2] == "<EOF>" else repr(found[2])), ""
+    if found := re.match(r"reserved identifier: (.*)", what):
+        return f"{found[1]!r} is a reserved word", ""
+    return _bare(what.removeprefix("Syntax error: ")), ""
+
+
+def _place(line: int, column: int, text: str) -> str:
+    if line < 1 or column < 1:
+        return ""
+    return f", at line {line} column {column}" if "\n" in text.strip() else f", at column {column}"
+
+
+def _no_overload(call: str) -> str:
+    name, _, arguments = call.partition("(")
+    plain = re.sub(r"\b(map|list)\([^()]*(?:\([^()]*\))?[^()]*\)", r"\1", arguments.removesuffix(")"))
+    types = [_TYPES.get(part, part) for part in plain.split(", ")]
+    if name in ("_?_:_", "<jump_condition>"):
+        if types[:1] in (["bool"], ["dyn"]):
+            return f"both results of ?: must have one type, not {types[1]} and {types[-1]}: wrap them in dyn()"
+        return "what stands before ? is not true or false"
+    if name in ("_&&_", "_||_", "!_"):
+        return f"{name.strip('_')} takes only true and false"
+    operator = name.strip("_@") if re.match(r"_.*_|-_|@in", name) else f"{name}()"
+    hint = ": write 1.0 for 1, or double(x) for x" if {"int", "double"} <= set(types) else ""
+    return f"{operator} does not take " + (" and ".join(types) if types != [""] else "these values") + hint
+
+
+def _missing(key: str | None, node: Node, values: Mapping[str, JSON]) -> str:
+    for keys in paths(node):
+        if keys[0] in values and (key is None or key in keys):
+            try:
+                follow(keys, values)
+            except LookupError as error:
+                return str(error)
+    return ""
+
+
+def kind(value: JSON) -> str:
+    """What ``value`` is, in words."""
+    for kind, name in ((bool, "a boolean"), (str, "a string"), (dict, "an object"), (list, "a list")):
+        if isinstance(value, kind):
+            return name
+    return "null" if value is None else "a number"
+
+
+def _bare(message: str) -> str:
+    text = message.split("\n", 1)[0]
+    text = re.sub(r"^[A-Z_]+: |^ERROR: (?:<input>:-?\d+:-?\d+: )?| \[[A-Z_]+\]$", "", text)
+    return re.sub(r"^ERROR: (?:<input>:-?\d+:-?\d+: )?", "", text) or "the expression is invalid"

@@ -1,0 +1,227 @@
+"""Expressions and templates in workflows: what ``when: …`` and ``"${…}"`` mean.
+
+A text that is one ``${…}`` whole has the value of its expression, of whatever type. In any other text the values are
+put in: strings as they are, everything else as JSON. ``$${`` is a literal ``${``. Values are put in once and never
+looked at as templates, so a ``${`` from a model, a tool or an input stays text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+
+from agentrun.api.errors import Path, Problem
+from agentrun.api.values import EXPRESSION_MAX, JSON
+from agentrun.plan.cel import LITERAL, Expression, ExpressionError, Scope, compile_expression
+from agentrun.plan.runtime import DEPTH_MAX, RESULT_MAX, Values
+
+__all__ = [
+    "Expression",
+    "ExpressionError",
+    "Scope",
+    "Template",
+    "ValueTemplate",
+    "Values",
+    "compile_expression",
+    "compile_template",
+    "compile_value",
+]
+
+EXPRESSIONS_MAX = 100
+"""Expressions in one text."""
+
+_OPEN = re.compile(r"\$?\$\{")
+_INSIDE = re.compile(LITERAL + r"""|[{}'"]""", re.DOTALL)
+_TOO_LARGE = f"the text with its values put in is larger than {RESULT_MAX // 1024} KiB"
+
+Escape = Callable[[str], str]
+
+
+class Template:
+    """A text with expressions in it. Immutable, and safe to share between threads."""
+
+    __slots__ = ("expressions", "literal", "parts", "references", "step_references")
+
+    def __init__(self, parts: tuple[str | Expression, ...]) -> None:
+        self.parts = parts
+        self.expressions: tuple[Expression, ...] = tuple(part for part in parts if isinstance(part, Expression))
+        self.literal = not self.expressions
+        """Whether it is the same text whatever the values."""
+        self.references: frozenset[str] = frozenset[str]().union(*(e.references for e in self.expressions))
+        self.step_references: frozenset[str] = frozenset[str]().union(*(e.step_references for e in self.expressions))
+
+    def render(self, values: Values) -> JSON:
+        """The value of the template, of the expression's type where it is one expression whole.
+
+        Raises:
+            ExpressionError: as ``Expression.evaluate``; or the text is larger than RESULT_MAX.
+        """
+        match self.parts:
+            case (Expression() as whole,):
+                return whole.evaluate(values)
+        return self.render_text(values)
+
+    def render_text(self, values: Values, escape: Escape | None = None) -> str:
+        """The template as a text; ``escape`` is applied to each value that is put in, and not to what stands around it.
+
+        Raises:
+            ExpressionError: as ``render``.
+        """
+        texts: list[str] = []
+        total = 0
+        for part in self.parts:
+            text = part if isinstance(part, str) else _as_text(part.evaluate(values))
+            if escape is not None and not isinstance(part, str):
+                text = escape(text)
+            total += len(text)
+            if total > RESULT_MAX:
+                raise ExpressionError(_TOO_LARGE)
+            texts.append(text)
+        return "".join(texts)
+
+
+class ValueTemplate:
+    """A JSON value whose texts, at any depth, are templates; keys are literal. Immutable, safe between threads."""
+
+    __slots__ = ("_shape", "literal", "references", "step_references")
+
+    def __init__(self, shape: JSON, templates: list[Template]) -> None:
+        self._shape = shape
+        self.literal = not templates
+        """Whether it is the same value whatever the values."""
+        self.references: frozenset[str] = frozenset[str]().union(*(t.references for t in templates))
+        self.step_references: frozenset[str] = frozenset[str]().union(*(t.step_references for t in templates))
+
+    def render(self, values: Values) -> JSON:
+        """The value with its templates rendered. Parts that come from ``values`` whole are not copied.
+
+        Raises:
+            ExpressionError: as ``Template.render``, or what is put in is larger than RESULT_MAX altogether.
+        """
+        return _Rendering(values).render(self._shape)
+
+
+class _Rendering:
+    """One rendering of a value, which counts what is put into all of it."""
+
+    def __init__(self, values: Values) -> None:
+        self._values = values
+        self._size = 0
+
+    def render(self, shape: JSON) -> JSON:
+        if isinstance(shape, dict):
+            return {key: self.render(part) for key, part in shape.items()}
+        if isinstance(shape, list):
+            return [self.render(part) for part in shape]
+        if not isinstance(shape, Template):
+            return shape
+        match shape.parts:
+            case (Expression() as whole,):
+                value, size = whole.measured(self._values)
+            case _:
+                value = shape.render_text(self._values)
+                size = len(value)
+        self._size += size
+        if self._size > RESULT_MAX:
+            raise ExpressionError(f"the values put in are larger than {RESULT_MAX // 1024} KiB altogether")
+        return value
+
+
+def compile_template(text: str, scope: Scope) -> Template:
+    """Compile the template ``text``; all its expressions are checked in ``scope``.
+
+    Raises:
+        ExpressionError: a ``${`` is not closed, or what it holds is invalid.
+    """
+    parts: list[str | Expression] = []
+    expressions = 0
+    for literal, expression in _split(text):
+        if expression is None:
+            parts.append(literal)
+            continue
+        expressions += 1
+        if expressions > EXPRESSIONS_MAX:
+            raise ExpressionError(f"there are more than {EXPRESSIONS_MAX} expressions in one text")
+        parts += [literal] * bool(literal)
+        parts.append(compile_expression(expression, scope))
+    return Template(tuple(part for part in parts if part != ""))
+
+
+def compile_value(value: JSON, scope: Scope, path: Path, problems: list[Problem]) -> ValueTemplate:
+    """Compile each text in ``value``; what is wrong is added to ``problems``, with its place under ``path``.
+
+    The result can be rendered only if nothing was wrong.
+    """
+    templates: list[Template] = []
+
+    def compiled(part: JSON, place: Path) -> JSON:
+        if isinstance(part, (dict, list)) and len(place) - len(path) >= DEPTH_MAX:
+            problems.append(Problem(place, f"this is nested deeper than {DEPTH_MAX} levels"))
+        elif isinstance(part, dict):
+            return {key: compiled(inner, (*place, key)) for key, inner in part.items()}
+        elif isinstance(part, list):
+            return [compiled(inner, (*place, at)) for at, inner in enumerate(part)]
+        elif not isinstance(part, str):
+            return part
+        else:
+            try:
+                template = compile_template(part, scope)
+            except ExpressionError as error:
+                problems.append(Problem(place, str(error)))
+                return None
+            if template.literal:
+                return "".join(str(text) for text in template.parts)
+            templates.append(template)
+            return template
+        return None
+
+    shape = compiled(value, path)
+    return ValueTemplate(shape, templates)
+
+
+def _split(text: str) -> Iterator[tuple[str, str | None]]:
+    """Each expression in ``text`` with the literal text before it; last the rest with None."""
+    literal, at = "", 0
+    while found := _OPEN.search(text, at):
+        literal += text[at : found.start()]
+        if len(found[0]) == 3:
+            literal, at = literal + "${", found.end()
+            continue
+        end = _end(text, found.end())
+        if not text[found.end() : end].strip():
+            raise ExpressionError(f"the ${{}} at {_place(text, found.start())} is empty; write $${{ for a literal ${{")
+        yield literal, text[found.end() : end]
+        literal, at = "", end + 1
+    yield literal + text[at:], None
+
+
+def _end(text: str, start: int) -> int:
+    """Where the brace is that closes the expression which begins at ``start``."""
+    depth = 0
+    limit = start + EXPRESSION_MAX + 1
+    for token in _INSIDE.finditer(text, start, limit):
+        match token[0]:
+            case "{":
+                depth += 1
+            case "}" if depth == 0:
+                return token.start()
+            case "}":
+                depth -= 1
+            case "'" | '"' if len(text) < limit or "\n" in text[token.start() : limit]:
+                place = _place(text, token.start())
+                raise ExpressionError(f"the quote at {place} is not closed, in the ${{ at {_place(text, start - 2)}")
+    within = f" within {EXPRESSION_MAX:,} characters" if len(text) >= limit else ""
+    raise ExpressionError(
+        f"the ${{ at {_place(text, start - 2)} is not closed{within}: add a }}, or write $${{ for a literal ${{"
+    )
+
+
+def _place(text: str, at: int) -> str:
+    line = text.count("\n", 0, at) + 1
+    column = at - text.rfind("\n", 0, at)
+    return f"line {line} column {column}" if "\n" in text.strip() else f"column {column}"
+
+
+def _as_text(value: JSON) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

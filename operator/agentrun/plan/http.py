@@ -1,0 +1,147 @@
+"""An ``http`` tool, checked and compiled: what its templates see, and what it may not say.
+
+Where a request goes is the author's decision alone: values from models and inputs are put into the path, the query,
+headers and the body, and never into the scheme or the authority.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from agentrun.api.errors import InvalidDocument, Path, Problem
+from agentrun.api.workflow import Http
+from agentrun.plan.expressions import (
+    Expression,
+    ExpressionError,
+    Scope,
+    Template,
+    ValueTemplate,
+    compile_expression,
+    compile_template,
+    compile_value,
+)
+
+REQUEST_SCOPE = Scope(("inputs", "run", "args"), None)
+OUTPUT_SCOPE = Scope(("inputs", "run", "args", "response"), None)
+
+METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+"""The methods that send the arguments as JSON where the tool says nothing about a body."""
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OURS = {
+    "host": "it follows from url",
+    "content-length": "it follows from the body",
+    "transfer-encoding": "it follows from the body",
+    "connection": "connections are the runtime's",
+    "accept-encoding": "answers are decompressed within maxBytes, and only gzip is",
+    "idempotency-key": "the runtime sends it for Idempotent and Once tools",
+    "cookie": "cookies are not supported; use auth",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledHttp:
+    """The templates of a tool's request, and the expression over its response."""
+
+    url: Template
+    query: Mapping[str, Template]
+    headers: Mapping[str, Template]
+    body: ValueTemplate | None
+    output: Expression | None
+    references: frozenset[str]
+    """Every variable that the request names."""
+
+
+def check_http(http: Http, path: Path) -> list[Problem]:
+    """Everything that is wrong with ``http``, which stands at ``path``."""
+    problems = [*_url(http, path), *_headers(http, path), *_body(http, path)]
+    _compile(http, path, problems)
+    return problems
+
+
+def compile_http(http: Http) -> CompiledHttp:
+    """The compiled form of a tool that was checked before.
+
+    Raises:
+        InvalidDocument: with what :func:`check_http` reports.
+    """
+    problems = [*_url(http, ()), *_headers(http, ()), *_body(http, ())]
+    compiled = _compile(http, (), problems)
+    if problems:
+        raise InvalidDocument(problems)
+    return compiled
+
+
+def _compile(http: Http, path: Path, problems: list[Problem]) -> CompiledHttp:
+    def text(template: str, *place: str) -> Template:
+        try:
+            return compile_template(template, REQUEST_SCOPE)
+        except ExpressionError as error:
+            problems.append(Problem((*path, *place), str(error)))
+            return Template(())
+
+    url = text(http.url, "url")
+    query = {name: text(template, "query", name) for name, template in http.query.items()}
+    headers = {name: text(template, "headers", name) for name, template in http.headers.items()}
+    body = None if http.body is None else compile_value(http.body, REQUEST_SCOPE, (*path, "body"), problems)
+    output = None
+    if http.output is not None:
+        try:
+            output = compile_expression(http.output, OUTPUT_SCOPE)
+        except ExpressionError as error:
+            problems.append(Problem((*path, "output"), str(error)))
+    parts: list[Template | ValueTemplate] = [url, *query.values(), *headers.values()]
+    parts += [body] if body else []
+    return CompiledHttp(url, query, headers, body, output, frozenset().union(*(part.references for part in parts)))
+
+
+def _url(http: Http, path: Path) -> Iterator[Problem]:
+    where = (*path, "url")
+    if not http.url.isprintable():
+        yield Problem(where, "holds a control character")
+        return
+    before = _before_values(http.url)
+    authority = re.match(r"https?://([^/?#]*)([/?#]?)", before)
+    if authority is None or (before != http.url and not authority[2]):
+        yield Problem(where, "an expression may stand in the path and the query, not in the scheme, host or port")
+        return
+    try:
+        parts = urlsplit(authority[0])
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or "\\" in before or "%" in authority[1]:
+        yield Problem(where, "has no valid host and port")
+    elif "@" in authority[1]:
+        yield Problem(where, "holds credentials, which everybody who sees the workflow can read; use auth")
+    if "#" in before:
+        yield Problem(where, "has a fragment (#…), which is never sent; write %23 for a literal #")
+
+
+def _before_values(url: str) -> str:
+    """``url`` up to its first expression; ``$${`` is text."""
+    start = url.replace("$${", "\0\0\0").find("${")
+    return url if start < 0 else url[:start]
+
+
+def _headers(http: Http, path: Path) -> Iterator[Problem]:
+    seen: dict[str, str] = {}
+    for name in http.headers:
+        where, lower = (*path, "headers", name), name.lower()
+        if not _TOKEN.fullmatch(name):
+            yield Problem(where, "is not the name of a header")
+        elif lower in _OURS:
+            yield Problem(where, f"cannot be set: {_OURS[lower]}")
+        elif lower == "authorization" and http.auth is not None:
+            yield Problem(where, "cannot be set besides auth; leave one of them out")
+        elif lower in seen:
+            yield Problem(where, f"is the same header as {seen[lower]}")
+        seen.setdefault(lower, name)
+
+
+def _body(http: Http, path: Path) -> Iterator[Problem]:
+    if http.body is not None and http.method in ("GET", "HEAD"):
+        yield Problem((*path, "body"), f"a {http.method} request has no body; use query, or method POST")

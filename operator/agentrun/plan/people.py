@@ -1,0 +1,137 @@
+"""Steps that hold no process: questions to people, and waits for a time or a signal. Their life is events alone."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from agentrun.api.canonical import digest_of
+from agentrun.api.facts import ApprovalRequest, FailureInfo, StepFact
+from agentrun.api.run import Reason, StepState
+from agentrun.api.values import seconds
+from agentrun.api.workflow import FailureClass
+from agentrun.plan.attempts import Standing
+from agentrun.plan.expressions import ExpressionError
+from agentrun.plan.program import CompiledStep
+from agentrun.plan.snapshot import Append
+
+if TYPE_CHECKING:
+    from agentrun.plan.planner import _Planner
+
+
+def approval_step(step: CompiledStep, planner: _Planner, failing: bool) -> Standing:
+    """An ``approval`` step: asks once, then waits for the tally."""
+    assert step.spec.approval is not None
+    now = planner.s.now
+    event = planner.events.requested.get(step.name)
+    if event is None:
+        if planner.suspended:
+            return _pending()
+        return _ask(step, planner)
+    request = ApprovalRequest.from_json(event.body["request"])
+    fact = StepFact(attempt=1, started=event.at, approvals=(request,))
+    counted = planner.events.tally(request, now)
+    if counted.state == "Pending":
+        if failing:
+            return Standing(StepState.CANCELLED, fact, finished=now)
+        waiting = {"approval": step.name, "subjects": [request.subject]}
+        return Standing(
+            StepState.WAITING, fact, Reason.AWAITING_APPROVAL, waiting, wake_at=request.expires_at, person=True
+        )
+    body: dict[str, Any] = {"step": step.name, "state": str(StepState.SUCCEEDED)}
+    if counted.state == "Approved":
+        body["output"] = {"approved": True, "by": list(counted.by), "comment": counted.comment}
+    elif counted.state == "Rejected":
+        why = f"rejected by {counted.by[0]}" + (f": {counted.comment}" if counted.comment else "")
+        body |= {"state": str(StepState.FAILED), "failure": FailureInfo(FailureClass.REJECTED, why).to_json()}
+    else:
+        why = f"nobody decided within {step.spec.approval.timeout}"
+        body |= {"state": str(StepState.FAILED), "failure": FailureInfo(FailureClass.TIMEOUT, why).to_json()}
+    planner.effects.append(Append("settled", body))
+    return Standing(StepState.WAITING, fact, Reason.RUNNING)
+
+
+def _ask(step: CompiledStep, planner: _Planner) -> Standing:
+    spec = step.spec.approval
+    assert spec is not None
+    try:
+        subject = planner.render(step.texts["subject"])
+        details = planner.render(step.texts["details"]) if "details" in step.texts else None
+    except ExpressionError as error:
+        return planner.settle_failed(step.name, FailureInfo(FailureClass.INVALID, f"approval: {error}"))
+    asked = {"run": planner.s.run["uid"], "step": step.name, "subject": subject, "details": details}
+    request = ApprovalRequest(
+        subject=subject if isinstance(subject, str) else str(subject),
+        details=details,
+        digest=digest_of(asked),
+        approvers=spec.approvers,
+        required=spec.required,
+        expires_at=planner.s.now + seconds(spec.timeout),
+    )
+    planner.effects.append(Append("approvalRequested", {"step": step.name, "request": request.to_json()}))
+    return _pending()
+
+
+def wait_step(step: CompiledStep, planner: _Planner, failing: bool) -> Standing:
+    """A ``wait`` step: notes once until when or for what, then waits."""
+    now = planner.s.now
+    event = planner.events.waits.get(step.name)
+    if event is None:
+        if planner.suspended:
+            return _pending()
+        return _begin_wait(step, planner)
+    until: float | None = event.body.get("until")
+    fact = StepFact(attempt=1, started=event.at)
+    body: dict[str, Any] = {"step": step.name, "state": str(StepState.SUCCEEDED), "output": None}
+    if "signal" in event.body:
+        arrived = planner.events.signal_for(step.name)
+        if arrived is not None:
+            body |= {"output": arrived.body.get("payload"), "signal": arrived.seq}
+        elif until is not None and now >= until:
+            why = FailureInfo(FailureClass.TIMEOUT, f"no signal {event.body['signal']} came in time")
+            body |= {"state": str(StepState.FAILED), "failure": why.to_json()}
+        else:
+            waiting = {"signal": event.body["signal"]}
+            cancelled = Standing(StepState.CANCELLED, fact, finished=now)
+            open_ = Standing(StepState.WAITING, fact, Reason.AWAITING_SIGNAL, waiting, wake_at=until, person=True)
+            return cancelled if failing else open_
+    elif until is not None and now < until:
+        if failing:
+            return Standing(StepState.CANCELLED, fact, finished=now)
+        return Standing(StepState.WAITING, fact, Reason.AWAITING_TIMER, {"until": until}, wake_at=until)
+    planner.effects.append(Append("settled", body))
+    return Standing(StepState.WAITING, fact, Reason.RUNNING)
+
+
+def _begin_wait(step: CompiledStep, planner: _Planner) -> Standing:
+    wait = step.spec.wait
+    assert wait is not None
+    body: dict[str, Any] = {"step": step.name}
+    now = planner.s.now
+    try:
+        if wait.signal is not None:
+            body["signal"] = wait.signal
+            if wait.timeout is not None:
+                body["until"] = now + seconds(wait.timeout)
+        elif wait.duration is not None:
+            body["until"] = now + seconds(str(planner.render(step.texts["duration"])))
+        else:
+            body["until"] = _instant(planner.render(step.texts["until"]))
+    except (ExpressionError, ValueError) as error:
+        return planner.settle_failed(step.name, FailureInfo(FailureClass.INVALID, f"wait: {error}"))
+    planner.effects.append(Append("waitStarted", body))
+    return _pending()
+
+
+def _instant(value: Any) -> float:
+    try:
+        at = datetime.fromisoformat(str(value))
+    except ValueError:
+        raise ValueError(f"{value!r} is no instant: write RFC 3339, for example 2027-01-31T09:00:00Z") from None
+    if at.tzinfo is None:
+        raise ValueError(f"{value!r} has no time zone: end it with Z or an offset")
+    return at.timestamp()
+
+
+def _pending() -> Standing:
+    return Standing(StepState.PENDING, StepFact(), Reason.PENDING)

@@ -1,0 +1,287 @@
+"""A workflow, checked and compiled: the graph in order, every expression type-checked once.
+
+``compile_program`` reports everything that is wrong at once, each with its path in the document; a program that
+exists can be planned without looking at the text again.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentrun.api.errors import InvalidDocument, Path, Problem
+from agentrun.api.values import seconds
+from agentrun.api.workflow import Model, Retry, Step, Tool, WorkflowSpec
+from agentrun.plan.expressions import (
+    Expression,
+    ExpressionError,
+    Scope,
+    ValueTemplate,
+    compile_expression,
+    compile_value,
+)
+from agentrun.plan.http import check_http
+from agentrun.plan.schema import check_schema
+
+DEFAULT_TIMEOUT = "1h"
+STEP_VARIABLES = ("inputs", "steps", "run")
+ITEM_VARIABLES = ("item", "index")
+TOOL_SCOPE = Scope(("inputs", "run", "args"), None)
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledStep:
+    """One step with what the planner and the runner evaluate of it."""
+
+    spec: Step
+    ancestors: frozenset[str]
+    """Every step that is done before this one starts: those whose outputs it may use."""
+    when: Expression | None
+    items: ValueTemplate | None
+    texts: Mapping[str, ValueTemplate]
+    """The step's own templates by field: ``prompt``, ``instructions``, ``args``, ``subject``, ``details`` …"""
+    compensation: ValueTemplate | None
+    retry: Retry
+    timeout: float
+    """Seconds of active time."""
+
+    @property
+    def name(self) -> str:
+        """The step's name."""
+        return self.spec.name
+
+    @property
+    def when_per_item(self) -> bool:
+        """Whether ``when`` is asked of each item rather than once."""
+        return self.when is not None and not self.when.references.isdisjoint(ITEM_VARIABLES)
+
+    def needs(self, *, compensate: bool) -> frozenset[str]:
+        """The steps whose outputs the runner has to read to begin."""
+        templates = [self.compensation] if compensate else [*self.texts.values()]
+        templates += [self.items]
+        return frozenset().union(*(t.step_references for t in templates if t is not None))
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A compiled workflow. ``steps`` and ``finally_`` are in an order in which dependencies come first."""
+
+    spec: WorkflowSpec
+    steps: Mapping[str, CompiledStep]
+    finally_: Mapping[str, CompiledStep]
+    output: ValueTemplate | None
+
+    def step(self, name: str) -> CompiledStep:
+        """The step of that name, wherever it stands. Raises KeyError."""
+        return self.steps[name] if name in self.steps else self.finally_[name]
+
+    def tool(self, name: str) -> Tool:
+        """The tool of that name. Raises KeyError."""
+        return next(tool for tool in self.spec.tools if tool.name == name)
+
+
+def model_of(spec: WorkflowSpec, step: Step) -> Model | None:
+    """The model that an agent step uses: its own, the default one, or the only one there is."""
+    assert step.agent is not None
+    name = step.agent.model or spec.defaults.model
+    if name is None:
+        return spec.models[0] if len(spec.models) == 1 else None
+    return next((model for model in spec.models if model.name == name), None)
+
+
+def compile_program(spec: WorkflowSpec, path: Path = ("spec",)) -> Program:
+    """Check and compile ``spec``, which stands at ``path`` of its document.
+
+    Raises:
+        InvalidDocument: with every problem that was found.
+    """
+    problems: list[Problem] = []
+    main = _graph(spec.steps, (*path, "steps"), problems)
+    last = _graph(spec.finally_, (*path, "finally"), problems, elsewhere={s.name for s in spec.steps})
+    problems += check_schema(spec.inputs, (*path, "inputs"))
+    for number, tool in enumerate(spec.tools):
+        _check_tool(tool, (*path, "tools", number), problems)
+    every = frozenset(s.name for s in spec.steps)
+    if problems and any("cycle" in p.message for p in problems):
+        raise InvalidDocument(problems)
+    steps = {step.name: _compile_step(spec, step, ancestors, place, problems) for step, ancestors, place in main}
+    finals = {
+        step.name: _compile_step(spec, step, every | ancestors, place, problems) for step, ancestors, place in last
+    }
+    output = None
+    if spec.output is not None:
+        output = compile_value(spec.output, Scope(STEP_VARIABLES, every), (*path, "output"), problems)
+    if problems:
+        raise InvalidDocument(problems)
+    return Program(spec, steps, finals, output)
+
+
+def compile_step(spec: WorkflowSpec, name: str) -> CompiledStep:
+    """One step of a workflow that was checked before: what a runner needs, without compiling all the others.
+
+    Raises:
+        InvalidDocument: the workflow was not checked before.
+    """
+    step = next(s for s in [*spec.steps, *spec.finally_] if s.name == name)
+    problems: list[Problem] = []
+    compiled = _compile_step(spec, step, None, ("spec", "steps", name), problems)
+    if problems:
+        raise InvalidDocument(problems)
+    return compiled
+
+
+def _graph(
+    steps: Sequence[Step], path: Path, problems: list[Problem], elsewhere: Iterable[str] = ()
+) -> list[tuple[Step, frozenset[str], Path]]:
+    """The steps with all that comes before each, dependencies first; in the document's order where it is free."""
+    by_name = {step.name: (number, step) for number, step in enumerate(steps)}
+    for number, step in enumerate(steps):
+        for place, dependency in enumerate(step.depends_on):
+            where = (*path, number, "dependsOn", place)
+            if dependency == step.name:
+                problems.append(Problem(where, f"{step.name} depends on itself, a cycle: remove this line"))
+            elif dependency in elsewhere:
+                problems.append(
+                    Problem(where, f"{dependency} is not a finally step: all main steps are over by then; remove this")
+                )
+            elif dependency not in by_name:
+                problems.append(Problem(where, f"there is no step {dependency!r}{_nearest(dependency, by_name)}"))
+    ancestors: dict[str, frozenset[str]] = {}
+    order: list[str] = []
+    # Depth first with a stack of its own: a chain of 1,000 steps is deeper than Python's recursion allows.
+    for root in by_name:
+        stack = [(root, iter(by_name[root][1].depends_on))]
+        trail = {root: None}
+        while stack:
+            name, rest = stack[-1]
+            if name in ancestors:
+                stack.pop()
+                trail.pop(name, None)
+                continue
+            for dependency in rest:
+                if dependency in trail and dependency != name:
+                    names = list(trail)
+                    ring = " → ".join([*names[names.index(dependency) :], dependency])
+                    where = (*path, by_name[name][0], "dependsOn")
+                    problems.append(Problem(where, f"a cycle: {ring}; remove one of these dependencies"))
+                elif dependency in by_name and dependency not in ancestors and dependency != name:
+                    stack.append((dependency, iter(by_name[dependency][1].depends_on)))
+                    trail[dependency] = None
+                    break
+            else:
+                own = [d for d in by_name[name][1].depends_on if d in ancestors]
+                ancestors[name] = frozenset(own).union(*(ancestors[d] for d in own))
+                order.append(name)
+    return [(by_name[n][1], ancestors[n], (*path, by_name[n][0])) for n in order]
+
+
+def _compile_step(
+    spec: WorkflowSpec, step: Step, ancestors: frozenset[str] | None, path: Path, problems: list[Problem]
+) -> CompiledStep:
+    scope = Scope(STEP_VARIABLES, ancestors)
+    inner = Scope((*STEP_VARIABLES, *ITEM_VARIABLES), ancestors) if step.for_each else scope
+    when = _expression(step.when, inner, (*path, "when"), problems, want="bool")
+    items = step.for_each and compile_value(step.for_each.items, scope, (*path, "forEach", "items"), problems)
+    texts: dict[str, ValueTemplate] = {}
+
+    def text(field: str, value: Any, *place: str) -> None:
+        if value is not None:
+            texts[field] = compile_value(value, inner, (*path, *place), problems)
+
+    if step.agent is not None:
+        text("instructions", step.agent.instructions, "agent", "instructions")
+        text("prompt", step.agent.prompt, "agent", "prompt")
+        _check_agent(spec, step, path, problems)
+    if step.tool is not None:
+        text("args", step.tool.args, "tool", "args")
+        _check_tool_name(spec, step.tool.name, (*path, "tool", "name"), problems)
+    if step.approval is not None:
+        text("subject", step.approval.subject, "approval", "subject")
+        text("details", step.approval.details, "approval", "details")
+    if step.wait is not None:
+        text("duration", step.wait.duration, "wait", "duration")
+        text("until", step.wait.until, "wait", "until")
+        if step.wait.duration is not None and "${" not in step.wait.duration:
+            _check_duration(step.wait.duration, (*path, "wait", "duration"), problems)
+    compensation = None
+    if step.compensate is not None:
+        own = None if ancestors is None else ancestors | {step.name}
+        undo = Scope(inner.variables, own)
+        compensation = compile_value(step.compensate.args, undo, (*path, "compensate", "args"), problems)
+        _check_tool_name(spec, step.compensate.name, (*path, "compensate", "name"), problems)
+    return CompiledStep(
+        spec=step,
+        ancestors=ancestors or frozenset(),
+        when=when,
+        items=items or None,
+        texts=texts,
+        compensation=compensation,
+        retry=step.retry or spec.defaults.retry or Retry(),
+        timeout=seconds(step.timeout or spec.defaults.timeout or DEFAULT_TIMEOUT),
+    )
+
+
+def _check_agent(spec: WorkflowSpec, step: Step, path: Path, problems: list[Problem]) -> None:
+    assert step.agent is not None
+    models = [model.name for model in spec.models]
+    if model_of(spec, step) is None:
+        name = step.agent.model or spec.defaults.model
+        if name is None:
+            message = (
+                "no model: name one here or in spec.defaults.model"
+                if models
+                else "no model: declare one in spec.models"
+            )
+            problems.append(Problem((*path, "agent", "model"), message))
+        else:
+            problems.append(Problem((*path, "agent", "model"), f"there is no model {name!r}{_nearest(name, models)}"))
+    for number, name in enumerate(step.agent.tools):
+        _check_tool_name(spec, name, (*path, "agent", "tools", number), problems)
+    if step.agent.output is not None:
+        problems += check_schema(step.agent.output, (*path, "agent", "output"))
+
+
+def _check_tool(tool: Tool, path: Path, problems: list[Problem]) -> None:
+    problems += check_schema(tool.parameters, (*path, "parameters"))
+    if tool.parameters.get("type", "object") != "object":
+        problems.append(
+            Problem((*path, "parameters", "type"), "the arguments of a tool are an object: write type: object")
+        )
+    if tool.approval is not None:
+        _expression(tool.approval.when, TOOL_SCOPE, (*path, "approval", "when"), problems, want="bool")
+    problems += check_http(tool.http, (*path, "http"))
+
+
+def _check_tool_name(spec: WorkflowSpec, name: str, path: Path, problems: list[Problem]) -> None:
+    names = [tool.name for tool in spec.tools]
+    if name not in names:
+        problems.append(Problem(path, f"there is no tool {name!r}{_nearest(name, names)}"))
+
+
+def _expression(
+    text: str | None, scope: Scope, path: Path, problems: list[Problem], want: Any = None
+) -> Expression | None:
+    if text is None:
+        return None
+    try:
+        return compile_expression(text, scope, want)
+    except ExpressionError as error:
+        problems.append(Problem(path, str(error)))
+        return None
+
+
+def _check_duration(text: str, path: Path, problems: list[Problem]) -> None:
+    try:
+        seconds(text)
+    except ValueError as error:
+        problems.append(Problem(path, str(error)))
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    known = list(names)
+    near = difflib.get_close_matches(name, known, 1)
+    if near:
+        return f": did you mean {near[0]}?"
+    return f"; there are {', '.join(sorted(known)[:10])}" if known else "; none is declared"

@@ -1,0 +1,37 @@
+"""When an attempt is followed by another one: pure rules, asked by the runner (is this the end?) and the planner (when?)."""
+
+from __future__ import annotations
+
+from agentrun.api.facts import FailureInfo
+from agentrun.api.values import seconds
+from agentrun.api.workflow import FailureClass, Retry
+
+LOSSES_MAX = 5
+"""Attempts in a row that may be lost without any progress before the step is parked for a person."""
+
+
+def retries(retry: Retry, failure: FailureInfo, failures: int) -> bool:
+    """Whether the ``failures``-th failure of a step (from 1) is followed by another attempt.
+
+    ``Unknown``, ``Rejected``, ``Policy``, ``Budget`` and ``Timeout`` never are: trying again would not change them,
+    or would do an effect twice.
+    """
+    return failure.retryable and str(failure.failure_class) in retry.on and failures <= retry.limit
+
+
+def retry_delay(retry: Retry, failures: int, retry_after: float | None = None) -> float:
+    """Seconds from the ``failures``-th failure to the next attempt; at least what the other side asked for."""
+    backoff = retry.backoff
+    # The exponent is bounded so that a long life of failures cannot overflow a float.
+    delay = min(seconds(backoff.initial) * backoff.factor ** min(failures - 1, 300), seconds(backoff.max))
+    return max(delay, retry_after or 0.0)
+
+
+def loss_delay(losses: int) -> float:
+    """Seconds before an attempt follows one that was lost: at once, then 1, 2, 4 … 30."""
+    return 0.0 if losses == 0 else min(2.0 ** (losses - 1), 30.0)
+
+
+def loss_is_final(retry: Retry, losses: int) -> bool:
+    """Whether a step that keeps being lost fails (its ``retry.on`` names Infrastructure) rather than being parked."""
+    return FailureClass.INFRASTRUCTURE in retry.on and losses > LOSSES_MAX + retry.limit

@@ -1,0 +1,210 @@
+"""The border to the CEL runtime: its environments, JSON values into it, and its values back into JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from agentrun.api.values import JSON
+from agentrun.plan.explain import Keys
+
+RESULT_MAX = 256 * 1024
+"""Bytes of a result, written as JSON."""
+
+NODES_MAX = 100_000
+"""Values within a result that an expression has built."""
+
+DEPTH_MAX = 200
+"""Levels of a value that expressions look into; the runtime's recursion would exhaust the stack at some thousands."""
+
+_KEPT = 8 * 1024 * 1024
+"""Bytes that evaluations may leave in an activation before it is made anew."""
+
+_LEAST = 1024
+"""Bytes that an evaluation is taken to leave at least."""
+
+TOO_LARGE = f"the value is larger than {RESULT_MAX // 1024} KiB"
+
+_SUSPICIOUS = re.compile(r"\\u0000|\\ud|\d{19}")
+_FOUL = re.compile("[\x00\ud800-\udfff]")
+
+
+@lru_cache(maxsize=64)
+def environment(variables: tuple[str, ...]) -> Any:
+    """A compiler for expressions over ``variables``."""
+    # Imported here because that takes 64 ms, which a process that evaluates nothing should not pay.
+    from cel_expr_python import cel  # noqa: PLC0415
+    from cel_expr_python.ext import ext_math, ext_optional, ext_strings  # noqa: PLC0415
+
+    any_type = cel.Type.DYN
+    an_object = cel.Type.Map(cel.Type.STRING, any_type)
+    types = {
+        **dict.fromkeys(("inputs", "run", "args", "response"), an_object),
+        "steps": cel.Type.Map(cel.Type.STRING, an_object),
+        "index": cel.Type.INT,
+    }
+    return cel.NewEnv(
+        variables={name: types.get(name, any_type) for name in variables},
+        extensions=[ext_strings.ExtStrings(), ext_math.ExtMath(), ext_optional.ExtOptional()],
+    )
+
+
+class Values:
+    """The values of variables, converted for the runtime once, when first needed.
+
+    They must not be changed afterwards. Safe to share between threads: two may convert at once, to the same end.
+    """
+
+    __slots__ = ("_activation", "_made", "_screened", "variables")
+
+    def __init__(self, variables: Mapping[str, JSON]) -> None:
+        self.variables = dict(variables)
+        self._screened: _Screened | None = None
+        self._activation: Any = None
+        self._made = 0
+
+    def screened(self) -> _Screened:
+        """The variables as the runtime may see them."""
+        if self._screened is None:
+            unusable: dict[Keys, str] = {}
+            usable = {n: v if _is_sound(v) else _screen(v, (n,), unusable) for n, v in self.variables.items()}
+            self._screened = _Screened(usable, unusable)
+        return self._screened
+
+    def activation(self, cost: int) -> Any:
+        """The runtime's form of the variables, for one evaluation that makes at most about ``cost`` bytes.
+
+        Any expression can be evaluated over it, whatever its scope was.
+        """
+        # What evaluations make stays in the activation's arena for as long as the activation lives, so it is not
+        # kept for ever. Threads that add at once may lose a count, which only puts that off.
+        activation = self._activation
+        if activation is None:
+            activation = environment(()).Activation(self.screened().variables)
+            self._made = 0
+        self._made += cost + _LEAST
+        self._activation = activation if self._made < _KEPT else None
+        return activation
+
+
+class _Screened(NamedTuple):
+    variables: Mapping[str, JSON]
+    """Without what the runtime would cut short (at a NUL), refuse as a whole or crash on."""
+    unusable: Mapping[Keys, str]
+    """Where something was left out, and why: an expression that could touch it is refused."""
+
+
+class Unfit(Exception):  # noqa: N818 - told as an ExpressionError
+    """A result that is no JSON, or too large."""
+
+
+class Reader:
+    """Reads a runtime's value, step by step, so that one which is large by sharing its parts is never written out."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._nodes = 0
+
+    def read(self, value: Any) -> JSON:
+        """The JSON value of ``value``; times and durations become text.
+
+        Raises:
+            RuntimeError: it is an error, whose message this is.
+            Unfit: it has no form in JSON, or is too large.
+        """
+        try:
+            found = value.value()
+        except TypeError:
+            raise Unfit("it is an optional value: say with .orValue(…) what it is when there is none") from None
+        if isinstance(found, str):
+            # An error's message is a str too; comparing the type costs more than all the rest, hence only here.
+            if value.type().name() == "ERROR":
+                raise RuntimeError(found)  # as the runtime itself does for some
+            self._add(len(found.encode()) + 2)
+        elif found is None or isinstance(found, (bool, int)):
+            self._add(5)
+        elif isinstance(found, float):
+            if not math.isfinite(found):
+                raise Unfit(f"the number {found} has no form in JSON")
+            self._add(8)
+        elif isinstance(found, list):
+            self._add(2 + len(found), len(found))
+            return [self.read(item) for item in found]
+        elif isinstance(found, dict):
+            self._add(2 + 2 * len(found), len(found))
+            return {self._key(key): self.read(item) for key, item in found.items()}
+        elif isinstance(found, datetime):
+            self._add(30)
+            return found.isoformat().replace("+00:00", "Z")
+        elif isinstance(found, timedelta):
+            self._add(20)
+            return _seconds(found)
+        else:
+            raise Unfit(f"the result is of type {value.type().name().lower()}, which has no form in JSON")
+        return found
+
+    def _key(self, key: object) -> str:
+        if not isinstance(key, str):
+            raise Unfit(f"the key {key!r} of an object is not a text; wrap it in string()")
+        self._add(len(key.encode()) + 3)
+        return key
+
+    def _add(self, size: int, nodes: int = 0) -> None:
+        self.size += size
+        self._nodes += nodes
+        if self.size > RESULT_MAX:
+            raise Unfit(TOO_LARGE)
+        if self._nodes > NODES_MAX:
+            raise Unfit(f"the value consists of more than {NODES_MAX:,} parts")
+
+
+def _seconds(duration: timedelta) -> str:
+    sign = "-" if duration < timedelta() else ""
+    whole, micro = divmod(abs(duration) // timedelta(microseconds=1), 1_000_000)
+    return f"{sign}{whole}" + (f".{micro:06}".rstrip("0") if micro else "") + "s"
+
+
+def _is_sound(value: JSON) -> bool:
+    """Whether the runtime can take ``value`` as it is. Errs towards no."""
+    try:
+        text = json.dumps(value)
+    except (ValueError, TypeError, RecursionError):
+        return False
+    if _SUSPICIOUS.search(text):
+        return False
+    level = [value]
+    for _ in range(DEPTH_MAX):
+        level = [c for v in level if isinstance(v, (dict, list)) for c in (v.values() if isinstance(v, dict) else v)]
+        if not level:
+            return True
+    return False
+
+
+def _screen(value: JSON, path: Keys, unusable: dict[Keys, str]) -> JSON:
+    """``value``, with null for all that the runtime must not see; ``unusable`` gets the places and the reasons."""
+    if isinstance(value, (list, dict)) and len(path) > DEPTH_MAX:
+        unusable[path] = f"it is nested deeper than {DEPTH_MAX} levels"
+    elif isinstance(value, list):
+        return [_screen(item, (*path, at), unusable) for at, item in enumerate(value)]
+    elif isinstance(value, dict):
+        if all(isinstance(key, str) and not _FOUL.search(key) for key in value):
+            return {key: _screen(item, (*path, key), unusable) for key, item in value.items()}
+        unusable[path] = "a key holds a NUL character or half of a surrogate pair"
+    elif isinstance(value, str):
+        if not _FOUL.search(value):
+            return value
+        unusable[path] = "its text holds a NUL character or half of a surrogate pair"
+    elif isinstance(value, int):
+        if -(1 << 63) <= value < 1 << 64:
+            return value
+        unusable[path] = "the integer does not fit into 64 bits"
+    elif value is None or isinstance(value, float):
+        return value
+    else:
+        unusable[path] = "it is not JSON"
+    return None

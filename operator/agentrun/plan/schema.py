@@ -1,0 +1,238 @@
+"""JSON Schema, draft 2020-12: which schemas are accepted, and what of a value does not fit one.
+
+Schemas come from users and values from models and tools, so both are bounded here:
+
+- Nothing is ever fetched: a ``$ref`` stays inside its document, and the validator itself runs offline besides.
+- Patterns are matched by a linear-time engine, so no value can make one run away (no look-around, no
+  back-references).
+- A schema may not multiply out: ``allOf: [{$ref: a1}, {$ref: a1}]`` chained sixty times would never come to an end.
+- Explaining a misfit costs more than finding it. Whether a value fits is memoised by the validator, but its errors
+  carry the errors of every branch below them, which under a recursive ``oneOf`` took 4 s at fourteen levels and all
+  memory at twenty. Where that could happen the value is refused without the details.
+
+``format`` is an annotation, as the draft has it by default; whoever wants it enforced writes a ``pattern``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from agentrun.api.errors import InvalidDocument, Path, Problem
+from agentrun.api.values import JSON
+
+if TYPE_CHECKING:
+    from jsonschema_rs import Draft202012Validator
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+MAX_BYTES = 64 * 1024
+MAX_DEPTH = 64
+MAX_PARTS = 20_000
+"""How many parts a schema may have once every reference is replaced by what it refers to."""
+
+MAX_ERRORS = 5
+_MAX_MESSAGE = 200
+_MAX_EXPLAINED = 10_000
+"""Branches that an explanation may visit: about 60 ms in the worst case measured."""
+
+_ONE = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames",
+        "unevaluatedItems", "unevaluatedProperties", "contentSchema")  # fmt: skip
+_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
+_MAPS = ("properties", "patternProperties", "dependentSchemas")
+_STORES = ("$defs", "definitions")
+
+_Place = tuple[str, ...]
+"""Where a schema stands in its document, as the parts of a JSON pointer."""
+
+
+def depth(value: JSON) -> int:
+    """How many lists and objects are nested in ``value``: 0 for a scalar, 1 for ``[]``. Never recurses."""
+    level, found = [value], 0
+    while level := [part for part in level if isinstance(part, list | dict)]:
+        found += 1
+        level = [inner for part in level for inner in (part.values() if isinstance(part, dict) else part)]
+    return found
+
+
+def check_schema(schema: JSON, path: Path) -> list[Problem]:
+    """What makes ``schema`` unusable, each with its place below ``path``; empty if it can be compiled."""
+    try:
+        text = json.dumps(schema, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        return [Problem(path, f"is not JSON: {error}; quote dates and other values that YAML reads as special types")]
+    if not isinstance(schema, dict | bool):
+        return [Problem(path, "is not a JSON Schema: write an object such as {type: object}")]
+    if len(text) > MAX_BYTES:
+        return [Problem(path, f"has {len(text)} bytes as JSON; a schema may have at most {MAX_BYTES}")]
+    if depth(schema) > MAX_DEPTH:
+        return [Problem(path, f"is nested deeper than {MAX_DEPTH} levels; move parts of it into $defs")]
+    try:
+        _compile(text)
+    except InvalidDocument as error:
+        return [Problem(path + problem.path, problem.message) for problem in error.problems]
+    return []
+
+
+def compile_schema(schema: JSON) -> Checker:
+    """The checker of ``schema``; the same schema is compiled once in a process.
+
+    Raises:
+        InvalidDocument: with the problems that :func:`check_schema` reports.
+    """
+    if problems := check_schema(schema, ()):
+        raise InvalidDocument(problems)
+    return _compile(json.dumps(schema, allow_nan=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Checker:
+    """A compiled schema. Safe to share between threads and tasks."""
+
+    _validator: Draft202012Validator
+    _parts: int
+    _returns: int
+
+    def fits(self, instance: JSON) -> bool:
+        """Whether ``instance`` is valid; linear in its size, whatever the schema."""
+        return self._validator.is_valid(instance)
+
+    def errors(self, instance: JSON) -> list[str]:
+        """What is wrong with ``instance``: at most five lines ``place: what``; empty if it fits.
+
+        The lines quote parts of the value.
+        """
+        if self.fits(instance):
+            return []
+        if self._parts * max(self._returns, 1) ** depth(instance) > _MAX_EXPLAINED:
+            return ["does not fit the schema (the value is nested too deeply in a recursive schema to say where)"]
+        return [
+            _line(_dotted(error.instance_path), error.message)
+            for error in islice(self._validator.iter_errors(instance), MAX_ERRORS)
+        ]
+
+
+@lru_cache(maxsize=256)
+def _compile(text: str) -> Checker:
+    # Losing this cache is harmless: it holds nothing but what the text says.
+    import jsonschema_rs  # noqa: PLC0415  (57 ms, and most commands compile no schema)
+
+    root = json.loads(text)
+    schemas = dict(_schemas(root))
+    if problems := [problem for place, schema in schemas.items() for problem in _outside(schemas, place, schema)]:
+        raise InvalidDocument(problems)
+    parts, returns = _expansion(schemas)
+    if parts > MAX_PARTS:
+        message = f"multiplies out to more than {MAX_PARTS} parts; let fewer references lead to the same place"
+        raise InvalidDocument([Problem((), message)])
+    try:
+        validator = jsonschema_rs.Draft202012Validator(root, pattern_options=jsonschema_rs.RegexOptions(), offline=True)
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
+        raise InvalidDocument([_invalid(error)]) from error
+    return Checker(validator, parts, returns)
+
+
+def _schemas(root: JSON) -> Iterator[tuple[_Place, JSON]]:
+    """Every schema in the document, and nothing that only looks like one (``const``, ``examples``, …)."""
+    found: list[tuple[_Place, JSON]] = [((), root)]
+    while found:
+        place, schema = found.pop()
+        yield place, schema
+        found += [(place + key, inner) for key, inner in _below(schema, (*_MAPS, *_STORES))]
+
+
+def _below(schema: JSON, maps: tuple[str, ...]) -> Iterator[tuple[_Place, JSON]]:
+    if not isinstance(schema, dict):
+        return
+    for key, value in schema.items():
+        if key in _ONE:
+            yield (key,), value
+        elif key in _LISTS and isinstance(value, list):
+            yield from (((key, str(index)), inner) for index, inner in enumerate(value))
+        elif key in maps and isinstance(value, dict):
+            yield from (((key, name), inner) for name, inner in value.items())
+
+
+def _outside(schemas: dict[_Place, JSON], place: _Place, schema: JSON) -> Iterator[Problem]:
+    """What in one schema would lead out of its document, or change how the rest of it is read."""
+    if not isinstance(schema, dict):
+        return
+    if "$ref" in schema and _target(schemas, schema["$ref"]) is None:
+        message = f"{schema['$ref']!r} is not a schema of this document; write for example #/$defs/name"
+        yield Problem((*place, "$ref"), _clip(message))
+    if "$dynamicRef" in schema:
+        yield Problem((*place, "$dynamicRef"), "is not supported; write $ref")
+    if "$id" in schema and place:
+        yield Problem((*place, "$id"), "is only supported at the root; refer to parts of the document by #/$defs/name")
+    if "$schema" in schema and str(schema["$schema"]).rstrip("#") != DIALECT:
+        yield Problem((*place, "$schema"), f"schemas are read as draft 2020-12; leave it out or write {DIALECT}")
+    if "$vocabulary" in schema:
+        yield Problem((*place, "$vocabulary"), "is not supported; leave it out")
+
+
+def _target(schemas: dict[_Place, JSON], ref: JSON) -> _Place | None:
+    """The place that ``ref`` leads to, if that is a schema of the same document."""
+    if not isinstance(ref, str) or not ref.startswith("#"):
+        return None
+    pointer = unquote(ref[1:])
+    if not pointer or pointer.startswith("/"):
+        place = tuple(part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
+        return place if place in schemas else None
+    return next((p for p, s in schemas.items() if isinstance(s, dict) and s.get("$anchor") == pointer), None)
+
+
+def _expansion(schemas: dict[_Place, JSON]) -> tuple[int, int]:
+    """How many parts the schema multiplies out to, and how often it returns into itself on the way.
+
+    A walk from the root that follows every reference and turns round where it would enter a schema that it is
+    still inside of. It stops once past ``MAX_PARTS``, so it is bounded although what it measures is not.
+    """
+    next_places: dict[_Place, list[_Place]] = {}
+    for place, schema in schemas.items():
+        next_places[place] = [place + key for key, _ in _below(schema, _MAPS)]
+        if isinstance(schema, dict) and (target := _target(schemas, schema.get("$ref"))) is not None:
+            next_places[place].append(target)
+    parts, returns = 1, 0
+    trail: list[_Place] = [()]
+    inside: set[_Place] = {()}
+    ahead = [iter(next_places[()])]
+    while ahead and parts <= MAX_PARTS:
+        place_ahead = next(ahead[-1], None)
+        if place_ahead is None:
+            ahead.pop()
+            inside.discard(trail.pop())
+        elif place_ahead in inside:
+            returns += 1
+        else:
+            parts += 1
+            trail.append(place_ahead)
+            inside.add(place_ahead)
+            ahead.append(iter(next_places[place_ahead]))
+    return parts, returns
+
+
+def _invalid(error: Any) -> Problem:
+    path: Path = tuple(getattr(error, "instance_path", ()))
+    message = str(getattr(error, "message", error)).splitlines()[0]
+    if message.endswith('is not a "regex"'):
+        message += ": patterns are matched in linear time, without look-around and back-references, and of bounded size"
+    return Problem(path, _clip(f"is not a valid JSON Schema: {message}"))
+
+
+def _dotted(path: list[str | int]) -> str:
+    text = ""
+    for part in path[:MAX_DEPTH]:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _line(place: str, message: str) -> str:
+    return _clip(f"{place}: {message}" if place else message)
+
+
+def _clip(message: str) -> str:
+    return message if len(message) <= _MAX_MESSAGE else f"{message[: _MAX_MESSAGE - 1]}…"

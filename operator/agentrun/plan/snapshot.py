@@ -1,0 +1,118 @@
+"""What the planner sees and what it answers: frozen values, nothing else (DESIGN: ``plan(snapshot) -> Plan``).
+
+All instants are seconds since the epoch; the planner has no clock and reads ``now``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentrun.api.facts import Allowance, StepFact, StepKey
+from agentrun.plan.program import Program
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A record of the run as a whole."""
+
+    seq: int
+    at: float
+    kind: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A process or pod that runs an attempt now."""
+
+    attempt: int
+    started: float
+    allowance: Allowance = field(default_factory=Allowance)
+    stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that is known of a run at one moment. Any part may be late; none may be wrong."""
+
+    program: Program
+    run: Mapping[str, Any]
+    """What ``run.`` is in expressions: name, namespace, requestedBy."""
+    inputs: Mapping[str, Any]
+    started: float
+    now: float
+    budget: Allowance = field(default_factory=Allowance)
+    timeout: float | None = None
+    """Seconds of active time."""
+    facts: Mapping[StepKey, StepFact] = field(default_factory=dict)
+    executions: Mapping[StepKey, Execution] = field(default_factory=dict)
+    unopened: Mapping[StepKey, int] = field(default_factory=dict)
+    """How many executions in a row ended before they opened their journal. Lost with the driver: counted anew."""
+    events: Sequence[Event] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """How an attempt gets at what another step gave: its state, and where its output stands."""
+
+    state: str
+    seq: int | None = None
+    """The ``closed`` record in that step's journal."""
+    event: int | None = None
+    """Or the run's event that settled it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For the attempt's coordinates."""
+        found: dict[str, Any] = {"state": self.state, "seq": self.seq, "event": self.event}
+        return {k: v for k, v in found.items() if v is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Begin an attempt of a step in a process or pod of its own."""
+
+    key: StepKey
+    attempt: int
+    refs: Mapping[str, Ref]
+    events: tuple[int, ...]
+    """Decisions and resolutions for this step that its journal has not taken in."""
+    allowance: Allowance
+    timeout: float | None
+    """Seconds of active time that the step has left."""
+    outcome: str = "Running"
+    """What ``run.outcome`` is: for the steps of ``finally``, how the run ends."""
+    drain: bool = False
+    """The run is ending: settle what is unknown, begin nothing new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Ask the attempt to finish its call, commit and leave."""
+
+    key: StepKey
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Record an event of the run, unless one with the same kind and the same ``step`` is there."""
+
+    kind: str
+    body: dict[str, Any]
+
+
+Effect = Start | Stop | Append
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now, what to show, and when to look again at the latest (None: when something happens)."""
+
+    effects: tuple[Effect, ...]
+    status: dict[str, Any]
+    wake_at: float | None
+    ended: bool = False
+    waits_for_person: bool = False
+    """Nothing moves before a person does something."""

@@ -1,0 +1,231 @@
+"""The status of a run, in the shape that users see on a cluster and on one machine alike (API.md, "A run").
+
+``phase`` is derived from the conditions; ``Reconciling`` and ``Stalled`` are what kstatus reads
+(https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from agentrun.api.canonical import canonical, timestamp
+from agentrun.api.facts import StepFact, StepKey, Usage
+from agentrun.api.run import ConditionType, Outcome, Reason, StepState
+from agentrun.plan.attempts import Standing
+
+if TYPE_CHECKING:
+    from agentrun.plan.planner import _Planner
+
+OUTPUT_MAX = 1024
+"""Bytes of a step's output that stand in the status; a larger one is in the journal."""
+
+EYE_MAX = 50
+"""Items of a fan-out that get an entry of their own because they need somebody's eye."""
+
+_EYE = {StepState.OUTCOME_UNKNOWN: 0, StepState.WAITING: 1, StepState.FAILED: 2, StepState.RUNNING: 3}
+
+
+@dataclass(slots=True)
+class Group:
+    """A step as others see it: ``whole``, and for a fan-out its items in ``members``."""
+
+    name: str
+    whole: Standing
+    members: Mapping[StepKey, Standing]
+    fan_out: bool = False
+
+    @classmethod
+    def of(cls, name: str, key: StepKey, standing: Standing) -> Group:
+        """A step that is one thing."""
+        return cls(name, standing, {key: standing})
+
+    @classmethod
+    def fan(cls, name: str, members: Mapping[StepKey, Standing], now: float) -> Group:
+        """A fan-out by how its items stand: not final before all of them are."""
+        states = Counter(m.state for m in members.values())
+        order = (StepState.RUNNING, StepState.OUTCOME_UNKNOWN, StepState.WAITING, StepState.PENDING)
+        state = next((s for s in order if states[s]), None)
+        failure = None
+        if state is None:
+            state = StepState.SUCCEEDED
+            if states[StepState.CANCELLED]:
+                state = StepState.CANCELLED
+            if states[StepState.FAILED]:
+                state = StepState.FAILED
+                failure = next(m.failure for m in members.values() if m.state is StepState.FAILED)
+        started = min((m.fact.started for m in members.values() if m.fact.started), default=0.0)
+        whole = Standing(state, StepFact(started=started), failure=failure, finished=now if state.final else None)
+        return cls(name, whole, members, fan_out=True)
+
+    @property
+    def state(self) -> StepState:
+        """The step's state."""
+        return self.whole.state
+
+    @property
+    def final(self) -> bool:
+        """Whether the step can still change."""
+        return self.whole.state.final
+
+    @property
+    def output(self) -> Any:
+        """What ``steps.<name>.output`` is: null for a step that was skipped or failed."""
+        return self.whole.output
+
+    def cancel(self) -> None:
+        """The run is ending: what has not begun an attempt, or only waits, is over."""
+        for standing in self.members.values():
+            if standing.state in (StepState.PENDING, StepState.WAITING):
+                standing.state, standing.person = StepState.CANCELLED, False
+        if self.whole.state in (StepState.PENDING, StepState.WAITING):
+            self.whole.state = StepState.CANCELLED
+
+
+@dataclass(slots=True)
+class _Summary:
+    states: Counter[StepState] = field(default_factory=Counter)
+    reasons: Counter[Reason] = field(default_factory=Counter)
+    messages: list[str] = field(default_factory=list)
+
+
+def run_status(planner: _Planner) -> dict[str, Any]:
+    """The whole status but for what only the store or the cluster knows (``journal``, transition times)."""
+    entries: list[dict[str, Any]] = []
+    summary = _Summary()
+    for group in planner.groups.values():
+        _add(entries, group, summary)
+    for key, standing in planner.undone.items():
+        entries.append(_entry(key.label, standing))
+        _sum(key.label, standing, summary)
+    ended = planner.events.ended
+    reason, message = _headline(planner, summary)
+    found: dict[str, Any] = {
+        "phase": _phase(planner, reason),
+        "startTime": timestamp(planner.s.started),
+        "conditions": _conditions(planner, reason, message),
+        "usage": sum((fact.usage for fact in planner.s.facts.values()), Usage()).to_json(),
+        "steps": entries,
+        "output": ended.body.get("output") if ended else None,
+    }
+    if ended:
+        found["completionTime"] = timestamp(ended.at)
+    if message:
+        found["message"] = message
+    return found
+
+
+def _add(entries: list[dict[str, Any]], group: Group, summary: _Summary) -> None:
+    entry = _entry(group.name, group.whole)
+    entries.append(entry)
+    if not group.fan_out:
+        _sum(group.name, group.whole, summary)
+        return
+    entry.pop("attempt", None)
+    entry["items"] = {str(state): n for state, n in sorted(Counter(m.state for m in group.members.values()).items())}
+    eye = [(key, m) for key, m in group.members.items() if m.state in _EYE]
+    for key, member in sorted(eye, key=lambda entry: (_EYE[entry[1].state], entry[0].index))[:EYE_MAX]:
+        entries.append(_entry(key.label, member))
+    for key, member in group.members.items():
+        _sum(key.label, member, summary)
+
+
+def _sum(label: str, standing: Standing, summary: _Summary) -> None:
+    summary.states[standing.state] += 1
+    if standing.state.final:
+        return
+    if standing.reason is not None:
+        summary.reasons[standing.reason] += 1
+    if standing.person and len(summary.messages) < 5:
+        what = standing.waiting_for or {}
+        verb = next((_VERBS[k] for k in _VERBS if k in what), "resume RUN")
+        why = what.get("subjects", [""])[0] if "subjects" in what else next(iter(what.values()), "")
+        summary.messages.append(f"{label}: {why} ({verb.replace('STEP', label)})")
+
+
+_VERBS = {
+    "resolve": "agentrun resolve RUN STEP --happened RESULT|--retry|--give-up",
+    "approval": "agentrun approve|reject RUN STEP",
+    "signal": "agentrun signal RUN NAME",
+    "resume": "agentrun resume RUN",
+}
+
+
+def _entry(name: str, standing: Standing) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": name, "state": str(standing.state)}
+    fact = standing.fact
+    if fact.attempt:
+        found["attempt"] = fact.attempt
+    if fact.started:
+        found["startedAt"] = timestamp(fact.started)
+    if standing.finished is not None and standing.state.final and standing.state is not StepState.SKIPPED:
+        found["finishedAt"] = timestamp(standing.finished)
+    if standing.waiting_for is not None and not standing.state.final:
+        found["waitingFor"] = {
+            k: timestamp(v) if k in ("retry", "until") else v for k, v in standing.waiting_for.items()
+        }
+    if standing.failure is not None:
+        found["failure"] = standing.failure.to_json()
+    if standing.output is not None and len(canonical(standing.output)) <= OUTPUT_MAX:
+        found["output"] = standing.output
+    return found
+
+
+_URGENT = (
+    Reason.OUTCOME_UNKNOWN,
+    Reason.ATTEMPTS_LOST,
+    Reason.RUNNING,
+    Reason.RETRYING,
+    Reason.AWAITING_APPROVAL,
+    Reason.AWAITING_SIGNAL,
+    Reason.AWAITING_TIMER,
+    Reason.PENDING,
+)
+
+
+def _headline(planner: _Planner, summary: _Summary) -> tuple[Reason, str]:
+    ended = planner.events.ended
+    if ended is not None:
+        why = ""
+        if planner.failure is not None and planner.outcome is not Outcome.SUCCEEDED:
+            step, failure = planner.failure
+            why = f"{step}: {failure.message}" if step else failure.message
+        return Reason(str(planner.outcome)), why
+    message = "; ".join(summary.messages)
+    if summary.reasons[Reason.OUTCOME_UNKNOWN]:
+        return Reason.OUTCOME_UNKNOWN, message
+    if planner.suspended:
+        return Reason.SUSPENDED, "agentrun resume RUN goes on"
+    if planner.phase is not Reason.RUNNING:
+        return planner.phase, message
+    return next((reason for reason in _URGENT if summary.reasons[reason]), Reason.RUNNING), message
+
+
+def _phase(planner: _Planner, reason: Reason) -> str:
+    if planner.events.ended is not None:
+        return str(planner.outcome)
+    waiting = (Reason.AWAITING_APPROVAL, Reason.AWAITING_SIGNAL, Reason.AWAITING_TIMER, Reason.RETRYING)
+    if reason in (Reason.OUTCOME_UNKNOWN, Reason.ATTEMPTS_LOST):
+        return "Stalled"
+    if reason in waiting:
+        return "Waiting"
+    return str(reason) if reason in (Reason.SUSPENDED, Reason.CANCELLING, Reason.COMPENSATING) else "Running"
+
+
+def _conditions(planner: _Planner, reason: Reason, message: str) -> list[dict[str, Any]]:
+    ended = planner.events.ended is not None
+    succeeded = ended and planner.outcome is Outcome.SUCCEEDED
+    stalled = reason in (Reason.OUTCOME_UNKNOWN, Reason.ATTEMPTS_LOST) or (ended and not succeeded)
+
+    def condition(kind: ConditionType, status: bool | None) -> dict[str, Any]:
+        text = "Unknown" if status is None else str(status)
+        return {"type": str(kind), "status": text, "reason": str(reason), "message": message}
+
+    return [
+        condition(ConditionType.SUCCEEDED, succeeded if ended else None),
+        condition(ConditionType.READY, succeeded),
+        condition(ConditionType.RECONCILING, not ended and not stalled),
+        condition(ConditionType.STALLED, stalled),
+    ]

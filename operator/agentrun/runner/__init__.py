@@ -1,0 +1,1 @@
+"""One step as a process: the agent loop and the tools. Imports neither kopf nor kubernetes."""

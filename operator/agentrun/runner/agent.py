@@ -1,0 +1,172 @@
+"""The agent loop: ask the model, call what it asks for, until it answers. Our own, and small.
+
+Level-triggered like the planner: each round looks at the folded state, so a resumed attempt goes on exactly where
+the records end, and no committed model call is repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from agentrun.api.facts import Usage
+from agentrun.api.workflow import FailureClass, Model
+from agentrun.journal.records import Kind
+from agentrun.plan.program import model_of
+from agentrun.runner.attempt import Attempt
+from agentrun.runner.calls import Tools, answer_calls
+from agentrun.runner.compaction import compact, outgrown
+from agentrun.runner.failures import ContextOverflow, Failure
+from agentrun.runner.models import Item, ModelClient, Request, ToolSpec, Turn
+from agentrun.runner.reserve import cost, estimate, reserve_model
+from agentrun.runner.structured import parse_structured
+
+REPAIRS_MAX = 2
+"""How often in a row the model is asked again for an answer that does not fit its schema."""
+
+CUT_OFF = "not called: your answer was cut off before it was complete"
+
+
+async def run_agent_step(attempt: Attempt) -> dict[str, Any]:
+    """An agent step; ``{"output": …}`` with the model's text, or with JSON where the step has a schema.
+
+    Cancellation abandons the call in hand; what was committed stays.
+
+    Raises:
+        Parked: it waits for people or for budget, or somebody asked it to leave.
+        Failure: the attempt failed; its class says how.
+    """
+    model = model_of(attempt.spec, attempt.step.spec)
+    assert model is not None
+    tools = Tools(attempt)
+    client = await asyncio.to_thread(attempt.ports.open_model, model, attempt.ports.secret)
+    try:
+        return await _Loop(attempt, model, client, tools).run()
+    finally:
+        await tools.close()
+        await client.close()
+
+
+class _Loop:
+    def __init__(self, attempt: Attempt, model: Model, client: ModelClient, tools: Tools) -> None:
+        agent = attempt.step.spec.agent
+        assert agent is not None and attempt.state.task is not None
+        self.attempt, self.model, self.client, self.tools, self.agent = attempt, model, client, tools, agent
+        self.task: dict[str, Any] = attempt.state.task
+        known = {tool.name: tool for tool in attempt.spec.tools}
+        self.specs = [ToolSpec(n, known[n].description, known[n].parameters) for n in agent.tools]
+
+    async def run(self) -> dict[str, Any]:
+        state = self.attempt.state
+        while True:
+            if state.pending:
+                await answer_calls(self.attempt, self.tools, self.agent.tools)
+            elif state.last is not None and not _asks_again(state.history):
+                output = await self._finish(state.last)
+                if output is not None:
+                    return output
+            else:
+                self.attempt.check_stop()
+                await self._turn()
+
+    async def _turn(self) -> None:
+        state = self.attempt.state
+        if state.turns >= self.agent.max_turns:
+            message = f"the agent did not finish within maxTurns ({self.agent.max_turns})"
+            raise Failure(FailureClass.BUDGET, message, retryable=False)
+        if outgrown(self.attempt, self.model):
+            await compact(self.attempt, self.model, self.client)
+        request = self.request()
+        limit = reserve_model(self.attempt, self.model, self._expected(request))
+        began = self.attempt.ports.monotonic()
+        try:
+            turn = await self.client.ask(_limited(request, limit))
+        except ContextOverflow:
+            # Our estimate was too low. Compacting once is the remedy; a second overflow is the model's last word.
+            await compact(self.attempt, self.model, self.client)
+            turn = await self.client.ask(_limited(self.request(), limit))
+        seconds = self.attempt.ports.monotonic() - began
+        await self.attempt.commit(Kind.TURN, self._record(turn, seconds))
+
+    def request(self) -> Request:
+        """The next question: the history in the model's own form."""
+        items: list[Item] = [self.client.user(str(self.task["prompt"]))]
+        for entry in self.attempt.state.history:
+            if "items" in entry:
+                items += entry["items"]
+            elif "user" in entry:
+                items.append(self.client.user(entry["user"]))
+            else:
+                items += [self.client.tool_result(r["callId"], r["tool"], r["output"]) for r in entry["results"]]
+        return Request(
+            instructions=str(self.task.get("instructions", "")),
+            history=items,
+            tools=self.specs,
+            output_schema=self.agent.output,
+        )
+
+    def _expected(self, request: Request) -> int:
+        """About how many tokens the request takes: what the model counted last time, and a guess for what is new."""
+        state = self.attempt.state
+        if not state.context:
+            tools = [[t.name, t.description, t.parameters] for t in self.specs]
+            return estimate([request.instructions, list(request.history), tools, self.agent.output])
+        since = 0
+        for entry in reversed(state.history):
+            if "items" in entry:
+                break
+            since += estimate(entry)
+        return state.context + since
+
+    def _record(self, turn: Turn, seconds: float) -> dict[str, Any]:
+        number = self.attempt.state.turns + 1
+        cut = CUT_OFF if turn.incomplete else None
+        calls = [
+            # Our own ids: an endpoint may number its calls anew in every turn.
+            {"id": f"{number}-{n}", "callId": c.id, "name": c.name, "args": c.args}
+            | ({"error": c.error or cut} if c.error or cut else {})
+            for n, c in enumerate(turn.calls)
+        ]
+        spent = turn.usage
+        usage = Usage(
+            1,
+            spent.input,
+            spent.cached,
+            spent.output,
+            0,
+            cost(self.model.price, spent.input, spent.cached, spent.output),
+        )
+        found = {"items": turn.items, "calls": calls, "text": turn.text, "usage": usage.to_json()}
+        found |= {"refusal": turn.refusal, "incomplete": turn.incomplete, "responseId": turn.response_id}
+        return found | {"model": turn.model, "seconds": round(seconds, 3)}
+
+    async def _finish(self, last: dict[str, Any]) -> dict[str, Any] | None:
+        """The answer, if it will do; else ask again, within bounds."""
+        if last["refusal"]:
+            raise Failure(FailureClass.PROVIDER, f"the model refused: {last['refusal']}", retryable=False)
+        errors: list[str] = []
+        value: Any = last["text"] or ""
+        if last["incomplete"]:
+            errors = [f"it was cut off ({last['incomplete']}): answer more briefly"]
+        elif self.agent.output is not None:
+            value, errors = parse_structured(value, self.agent.output)
+        elif not value:
+            errors = ["it was empty"]
+        if not errors:
+            return {"output": value}
+        if self.attempt.state.repairs >= REPAIRS_MAX:
+            message = f"the model's answer does not fit after {REPAIRS_MAX} corrections: {'; '.join(errors)}"
+            raise Failure(FailureClass.INVALID, message, retryable=True)
+        repair = "Your last answer cannot be used: " + "; ".join(errors) + ". Give the whole answer again, corrected."
+        await self.attempt.commit(Kind.RESULT, {"repair": repair})
+        return None
+
+
+def _asks_again(history: list[dict[str, Any]]) -> bool:
+    """Whether something follows the model's last words, so that it is its turn."""
+    return not history or "items" not in history[-1]
+
+
+def _limited(request: Request, limit: int | None) -> Request:
+    return replace(request, max_output_tokens=limit)

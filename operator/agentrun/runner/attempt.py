@@ -1,0 +1,274 @@
+"""One attempt of one step, from its coordinates to ``closed`` (or to a reason to wait, or to a failure).
+
+The order is what makes it safe: take the log over, fold what is there, settle what an earlier attempt left in the
+air, then work; and nothing is acted on before it is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentrun import __version__
+from agentrun.api.facts import FailureInfo, StepFact, StepKey
+from agentrun.api.run import StepState
+from agentrun.api.workflow import FailureClass, WorkflowSpec
+from agentrun.journal.fold import Folded, apply, checkpoint, fold
+from agentrun.journal.layout import RunPath
+from agentrun.journal.log import StepLog, open_step, parse_manifest, read_records
+from agentrun.journal.log import load_body as load
+from agentrun.journal.records import Kind, Record
+from agentrun.journal.store import Store
+from agentrun.plan.expressions import ExpressionError, Values
+from agentrun.plan.program import CompiledStep, compile_step
+from agentrun.plan.retry import retries
+from agentrun.runner.coordinates import Coordinates
+from agentrun.runner.exits import Closed, Exit, Parked, failed
+from agentrun.runner.failures import Failure
+from agentrun.runner.identity import this_process
+from agentrun.runner.ports import Ports
+
+
+@dataclass(slots=True)
+class Attempt:
+    """An opened attempt: its step, its journal, and what it may use. The agent loop and the tools work on it."""
+
+    coordinates: Coordinates
+    ports: Ports
+    store: Store
+    manifest: dict[str, Any]
+    spec: WorkflowSpec
+    step: CompiledStep
+    values: dict[str, Any]
+    """The variables that the step's expressions see."""
+    log: StepLog
+    state: Folded
+    spent_before: dict[str, Any]
+    """The step's usage when this attempt opened: the allowance counts from there."""
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def commit(self, kind: Kind, body: dict[str, Any]) -> None:
+        """Append a record and let it happen to the state. Returns when it is durable.
+
+        Cancellation waits for the write in hand: whether it was committed must not be left open.
+
+        Raises:
+            Fenced: a later attempt holds the step.
+            StoreError: nothing is known to be written.
+        """
+        if self.log.checkpoint_due and kind is not Kind.COMPACTED:
+            await self.commit(Kind.COMPACTED, {"reason": "checkpoint", "state": self.state.to_json()})
+        write = asyncio.ensure_future(asyncio.to_thread(self.log.append, kind, body))
+        try:
+            record = await asyncio.shield(write)
+        except asyncio.CancelledError:
+            record = await write
+            apply(self.state, record)
+            raise
+        apply(self.state, record)
+        self.ports.progress(str(kind), seq=record.seq, **_shown(kind, body))
+
+    def check_stop(self) -> None:
+        """Leave between two calls where somebody asked for it. Raises Parked."""
+        if self.stopping.is_set():
+            raise Parked({"interrupted": True})
+
+    @property
+    def tool_call(self) -> tuple[str, dict[str, Any]]:
+        """The tool and the rendered arguments of a tool step or of a compensation."""
+        call = self.step.spec.compensate if self.coordinates.key.compensate else self.step.spec.tool
+        assert call is not None and self.state.task is not None
+        return call.name, self.state.task["args"]
+
+
+Work = Callable[[Attempt], Any]
+
+
+async def run_attempt(
+    coordinates: Coordinates, ports: Ports, work: Work, stopping: asyncio.Event
+) -> tuple[Exit, StepFact]:
+    """Run the attempt; how it ended, in a word and in full.
+
+    ``stopping`` asks it to leave between two calls. Cancellation abandons the call in hand and commits the reason.
+
+    Raises:
+        Fenced: another attempt has the step; this one did nothing since.
+        StoreError: the store is out of reach or unfit.
+        Damaged: an object of the journal is not what was written.
+    """
+    attempt = await asyncio.to_thread(_open, coordinates, ports)
+    attempt.stopping = stopping
+    if attempt.state.end == "closed":
+        return Exit.CLOSED, attempt.state.fact()
+    ports.progress.attach(attempt.store, coordinates.run, coordinates.key, coordinates.attempt)
+    ports.progress("opened", seq=attempt.state.seq, attempt=coordinates.attempt)
+    try:
+        await _settle_unknown(attempt)
+        if coordinates.drain:
+            raise Closed({"outcome": str(StepState.CANCELLED)})
+        async with asyncio.timeout(coordinates.timeout):
+            output = await work(attempt)
+        await attempt.commit(Kind.CLOSED, {"outcome": str(StepState.SUCCEEDED), **output})
+    except Closed as closed:
+        await attempt.commit(Kind.CLOSED, closed.body)
+    except Parked as parked:
+        await attempt.commit(Kind.WAITING, parked.body)
+    except asyncio.CancelledError:
+        # The grace period after SIGTERM is over: the call in hand was abandoned.
+        await attempt.commit(Kind.WAITING, unknown_of(attempt) or {"interrupted": True})
+    except TimeoutError:
+        await _timed_out(attempt)
+    except ExpressionError as error:
+        await _fail(attempt, FailureInfo(FailureClass.INVALID, str(error), retryable=False))
+    except Failure as failure:
+        info = FailureInfo(failure.failure_class, failure.message, failure.retry_after, failure.retryable)
+        await _fail(attempt, info)
+    ends = {"closed": Exit.CLOSED, "waiting": Exit.WAITING, "failed": Exit.FAILED}
+    return ends[attempt.state.end or "closed"], attempt.state.fact()
+
+
+def _open(coordinates: Coordinates, ports: Ports) -> Attempt:
+    store = ports.open_store(coordinates.store)
+    run = coordinates.run
+    manifest = parse_manifest(store.get(run.manifest), run.manifest)
+    spec = WorkflowSpec.model_validate(manifest["workflow"])
+    step = compile_step(spec, coordinates.key.name)
+    if step.spec.agent is not None and not coordinates.key.compensate:
+        ports.preload()
+    values = _values(store, run, coordinates, manifest, step)
+    events = {str(seq): _event(store, run, seq) for seq in coordinates.events}
+
+    def body(before: list[Record]) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "writer": ports.new_id(),
+            "process": this_process(),
+            "version": __version__,
+            "allowance": coordinates.allowance.to_json(),
+        }
+        if events:
+            found["events"] = events
+        if fold(before).task is None:
+            found["task"] = _task(step, coordinates.key, values)
+        return found
+
+    log, records = open_step(store, run, coordinates.key, coordinates.attempt, body, ports.clock, checkpoint=checkpoint)
+    state = fold(records)
+    return Attempt(coordinates, ports, store, manifest, spec, step, values, log, state, dict(state.usage))
+
+
+def _values(
+    store: Store, run: RunPath, coordinates: Coordinates, manifest: dict[str, Any], step: CompiledStep
+) -> dict[str, Any]:
+    """What the step's expressions see: read from the journal, never handed over, so it is what was committed."""
+    steps: dict[str, Any] = {}
+    for name, ref in coordinates.refs.items():
+        output = None
+        if ref.event is not None:
+            output = _event(store, run, ref.event).get("output")
+        elif ref.seq is not None:
+            own = StepKey(name, coordinates.key.index if name == coordinates.key.name else None)
+            [record] = read_records(store, run.step(own), [ref.seq])
+            output = load(store, run, record).body.get("output")
+        steps[name] = {"state": ref.state, "output": output}
+    about = {k: manifest[k] for k in ("name", "namespace", "requestedBy")}
+    about["outcome"] = coordinates.outcome
+    found: dict[str, Any] = {"inputs": manifest["inputs"], "run": about, "steps": steps}
+    index = coordinates.key.index
+    if index is not None and step.items is not None:
+        found |= {"item": step.items.render(Values(found))[index], "index": index}
+    return found
+
+
+def _event(store: Store, run: RunPath, seq: int) -> dict[str, Any]:
+    [record] = read_records(store, run.events, [seq])
+    return load(store, run, record).body | {"at": record.at, "kind": record.kind}
+
+
+def _task(step: CompiledStep, key: StepKey, values: dict[str, Any]) -> dict[str, Any]:
+    """What the step is asked, rendered: recorded once, so that every attempt works on the same."""
+    scope = Values(values)
+    try:
+        if key.compensate:
+            assert step.compensation is not None
+            return {"args": step.compensation.render(scope)}
+        return {name: template.render(scope) for name, template in step.texts.items()}
+    except ExpressionError as error:
+        return {"error": str(error)}
+
+
+async def _settle_unknown(attempt: Attempt) -> None:
+    """Deal with a ``Once`` call whose result no record holds: nobody but a person can say what happened."""
+    state = attempt.state
+    if state.task is not None and "error" in state.task:
+        raise failed(FailureInfo(FailureClass.INVALID, state.task["error"]))
+    if state.intent is None:
+        return
+    call_id = state.intent["id"]
+    answers = [e for e in state.events.values() if e["kind"] == "resolved" and e["callId"] == call_id]
+    if not answers:
+        raise Parked(unknown_of(attempt) or {})
+    answer = max(answers, key=lambda e: e["at"])
+    if answer["answer"] == "giveUp":
+        why = f"{answer['by']} gave up on {state.intent['tool']}, whose outcome is unknown"
+        raise failed(FailureInfo(FailureClass.UNKNOWN, why))
+    if answer["answer"] == "retry":
+        return  # the call is made again, after a new intent
+    if attempt.step.spec.agent is None or attempt.coordinates.key.compensate:
+        body = {"outcome": str(StepState.SUCCEEDED), "output": answer["result"], "toolCalls": 1}
+        raise Closed(body | {"resolvedBy": answer["by"]})
+    text = answer["result"] if isinstance(answer["result"], str) else json.dumps(answer["result"])
+    call = next(c for c in state.pending if c["id"] == call_id)
+    result = {"id": call_id, "callId": call["callId"], "tool": call["name"], "output": text, "called": True}
+    await attempt.commit(Kind.RESULT, {"results": [result | {"resolvedBy": answer["by"]}]})
+
+
+def unknown_of(attempt: Attempt) -> dict[str, Any] | None:
+    """The body of ``waiting`` for the ``Once`` call that is in the air; None where there is none."""
+    intent = attempt.state.intent
+    if intent is None:
+        return None
+    message = f"{intent['tool']} was called and no answer is known; look whether it happened, then resolve"
+    return {"unknown": {"callId": intent["id"], "tool": intent["tool"], "args": intent["args"], "message": message}}
+
+
+async def _timed_out(attempt: Attempt) -> None:
+    unknown = unknown_of(attempt)
+    if unknown is not None:
+        await attempt.commit(Kind.WAITING, unknown)
+        return
+    why = FailureInfo(
+        FailureClass.TIMEOUT, f"the step was at work for longer than its timeout of {attempt.step.timeout:g} s"
+    )
+    await attempt.commit(Kind.CLOSED, failed(why).body)
+
+
+async def _fail(attempt: Attempt, info: FailureInfo) -> None:
+    """The attempt failed: the step's end, or a reason for another attempt. The retry rules decide."""
+    unknown = unknown_of(attempt)
+    if unknown is not None:
+        unknown["unknown"]["message"] = f"{info.message}; look whether it happened, then resolve"
+        await attempt.commit(Kind.WAITING, unknown)
+    elif not attempt.coordinates.drain and retries(attempt.step.retry, info, attempt.state.failures + 1):
+        await attempt.commit(Kind.FAILED, info.to_json())
+    else:
+        await attempt.commit(Kind.CLOSED, failed(info).body)
+
+
+def _shown(kind: Kind, body: dict[str, Any]) -> dict[str, Any]:
+    """What a progress line says of a record: never content, only what happened."""
+    match kind:
+        case Kind.TURN:
+            return {"calls": [call["name"] for call in body["calls"]], "usage": body["usage"]}
+        case Kind.INTENT:
+            return {"tool": body["tool"]}
+        case Kind.RESULT if "results" in body:
+            return {"tools": [r["tool"] for r in body["results"]]}
+        case Kind.CLOSED:
+            return {"outcome": body["outcome"]}
+        case Kind.FAILED:
+            return {"class": body["class"]}
+        case _:
+            return {}

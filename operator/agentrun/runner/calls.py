@@ -1,0 +1,272 @@
+"""Calling tools with the care that their effect asks for.
+
+ReadOnly and Idempotent calls of one turn run side by side and are committed together. A ``Once`` call stands alone:
+its ``intent`` is committed, it is made, its result is committed; if the process dies in between, the intent without
+a result says that nobody knows. What needs people is asked after everything else was done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from agentrun.api.canonical import digest_of
+from agentrun.api.facts import ApprovalRequest, FailureInfo
+from agentrun.api.values import seconds
+from agentrun.api.workflow import Effect, FailureClass, Tool
+from agentrun.journal.records import Kind
+from agentrun.plan.events import Tally, tally
+from agentrun.plan.expressions import ExpressionError, Values, compile_expression
+from agentrun.plan.program import TOOL_SCOPE
+from agentrun.plan.schema import compile_schema
+from agentrun.plan.snapshot import Event
+from agentrun.runner.attempt import Attempt
+from agentrun.runner.exits import Parked, failed
+from agentrun.runner.failures import Failure, plain
+from agentrun.runner.http_tool import HttpTool
+from agentrun.runner.reserve import reserve_tool
+
+SEND_WITHIN = 10.0
+"""Seconds after an intent began to be written within which its call is sent; later, a stopped process has woken up
+and somebody may already have settled the call, so it is not sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a call came to: ``value`` for the workflow, ``text`` for the model."""
+
+    value: Any
+    text: str
+    is_error: bool = False
+    called: bool = True
+
+
+class Tools:
+    """The tools of one step. Clients are made when first used and live as long as the attempt."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self._tools = {tool.name: tool for tool in attempt.spec.tools}
+        self._clients: dict[str, HttpTool] = {}
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for client in self._clients.values():
+            await client.close()
+
+    def refusal(self, call: dict[str, Any], allowed: list[str] | None) -> str | None:
+        """Why a call is not made at all, in words for whoever asked for it; None where it may be."""
+        name = call["name"]
+        if call.get("error"):
+            return str(call["error"])
+        if name not in self._tools or (allowed is not None and name not in allowed):
+            known = ", ".join(allowed if allowed is not None else self._tools)
+            return f"there is no tool {plain(name)!r}; there are: {known or 'none'}"
+        errors = compile_schema(self._tools[name].parameters).errors(call["args"])
+        return "the arguments do not fit the tool's parameters: " + "; ".join(errors) if errors else None
+
+    def approval(self, call: dict[str, Any]) -> ApprovalRequest | None:
+        """What people are asked before ``call``; None where the tool asks for nobody, or not for these arguments.
+
+        Raises:
+            ExpressionError: the tool's condition cannot be told for these arguments.
+        """
+        attempt = self._attempt
+        tool = self._tools[call["name"]]
+        if tool.approval is None:
+            return None
+        earlier = attempt.state.requests.get(call["id"])
+        if earlier is not None:
+            return ApprovalRequest.from_json(earlier)
+        if tool.approval.when is not None:
+            condition = compile_expression(tool.approval.when, TOOL_SCOPE, "bool")
+            scope = {k: attempt.values[k] for k in ("inputs", "run")} | {"args": call["args"]}
+            if not condition.evaluate(Values(scope)):
+                return None
+        asked = {
+            "run": attempt.manifest["uid"],
+            "step": attempt.coordinates.key.path,
+            "call": call["id"],
+            "tool": tool.name,
+            "args": call["args"],
+        }
+        return ApprovalRequest(
+            subject=f"{tool.name}({plain(json.dumps(call['args']), 300)})",
+            details=call["args"],
+            digest=digest_of(asked),
+            approvers=tool.approval.approvers,
+            required=tool.approval.required,
+            expires_at=attempt.ports.clock() + seconds(tool.approval.timeout),
+            call_id=call["id"],
+            tool=tool.name,
+        )
+
+    def decided(self, request: ApprovalRequest) -> Tally:
+        """What people have said, by the decisions that attempts took in."""
+        events = [
+            Event(int(seq), body["at"], "decided", body)
+            for seq, body in sorted(self._attempt.state.events.items(), key=lambda item: int(item[0]))
+            if body["kind"] == "decided"
+        ]
+        return tally(request, events, self._attempt.ports.clock())
+
+    def is_once(self, call: dict[str, Any]) -> bool:
+        """Whether the call must not be made a second time."""
+        return self._tools[call["name"]].effect is Effect.ONCE
+
+    async def make(self, call: dict[str, Any]) -> Answer:
+        """Call a ReadOnly or Idempotent tool. Cancellation abandons the request; it may have happened.
+
+        Raises:
+            Failure: no answer, after the effect's own retries.
+        """
+        reserve_tool(self._attempt)
+        return await self._call(call)
+
+    async def make_once(self, call: dict[str, Any], approved_by: list[str]) -> Answer:
+        """Commit the intent, make the call. The result must be committed next.
+
+        Raises:
+            Failure: where it is known that nothing happened (the intent is taken back), or where nothing is known
+                (the intent stays, and the step waits for a person).
+        """
+        attempt = self._attempt
+        reserve_tool(attempt)
+        began = attempt.ports.monotonic()
+        body = {"id": call["id"], "tool": call["name"], "args": call["args"], "key": self._key(call)}
+        await attempt.commit(Kind.INTENT, body | ({"approvedBy": approved_by} if approved_by else {}))
+        if attempt.ports.monotonic() - began > SEND_WITHIN:
+            why = "the process was held up between intent and call, so the call was not sent"
+            raise Failure(FailureClass.TOOL, why, retryable=False, happened="unknown")
+        try:
+            return await self._call(call)
+        except Failure as failure:
+            if failure.happened == "no":
+                await attempt.commit(Kind.RESULT, {"undone": call["id"], "because": failure.message})
+            raise
+
+    async def _call(self, call: dict[str, Any]) -> Answer:
+        tool = self._tools[call["name"]]
+        client = self._clients.get(tool.name)
+        if client is None:
+            client = self._clients[tool.name] = self._attempt.ports.open_tool(tool, self._attempt.ports.secret)
+        key = None if tool.effect is Effect.READ_ONLY else self._key(call)
+        about = {k: self._attempt.values[k] for k in ("inputs", "run")}
+        output = await client.call(call["args"], about, idempotency_key=key, timeout=seconds(tool.http.timeout))
+        return Answer(output.output, output.text, output.is_error)
+
+    def _key(self, call: dict[str, Any]) -> str:
+        """The same for every try of this call, and for no other call of any run."""
+        whole = [self._attempt.manifest["uid"], self._attempt.coordinates.key.path, call["id"]]
+        return digest_of(whole).removeprefix("sha256:")[:32]
+
+
+async def answer_calls(attempt: Attempt, tools: Tools, allowed: list[str]) -> None:
+    """Deal with every call of the last turn that has no result, committing results as they come.
+
+    Raises:
+        Parked: some wait for people, or somebody asked the attempt to leave.
+        Failure: a tool gave no answer; what others gave is committed.
+    """
+    ready: list[dict[str, Any]] = []
+    once: list[tuple[dict[str, Any], list[str]]] = []
+    asked: list[ApprovalRequest] = []
+    results: list[dict[str, Any]] = []
+    for call in attempt.state.pending:
+        refusal = tools.refusal(call, allowed)
+        approved_by: list[str] = []
+        if refusal is None:
+            try:
+                request = tools.approval(call)
+            except ExpressionError as error:
+                raise Failure(FailureClass.INVALID, f"approval.when: {error}", retryable=False) from error
+            if request is not None:
+                said = tools.decided(request)
+                if said.state == "Pending":
+                    asked.append(request)
+                    continue
+                approved_by = list(said.by)
+                refusal = _not_approved(said)
+        if refusal is not None:
+            results.append(_result(call, Answer(None, refusal, is_error=True, called=False)))
+        elif tools.is_once(call):
+            once.append((call, approved_by))
+        else:
+            ready.append(call)
+    await _side_by_side(attempt, tools, ready, results)
+    for call, approved_by in once:
+        attempt.check_stop()
+        answer = await tools.make_once(call, approved_by)
+        await attempt.commit(Kind.RESULT, {"results": [_result(call, answer)]})
+    if asked:
+        raise Parked({"approvals": [request.to_json() for request in asked]})
+
+
+async def _side_by_side(
+    attempt: Attempt, tools: Tools, calls: list[dict[str, Any]], results: list[dict[str, Any]]
+) -> None:
+    answers = await asyncio.gather(*(tools.make(call) for call in calls), return_exceptions=True)
+    failures: list[BaseException] = []
+    for call, answer in zip(calls, answers, strict=True):
+        if isinstance(answer, BaseException):
+            failures.append(answer)
+        else:
+            results.append(_result(call, answer))
+    if results:
+        await attempt.commit(Kind.RESULT, {"results": results})
+    if failures:
+        raise failures[0]
+
+
+def _not_approved(said: Tally) -> str | None:
+    if said.state == "Rejected":
+        return f"a person rejected this call ({', '.join(said.by)})" + (f": {said.comment}" if said.comment else "")
+    return "nobody approved this call in time" if said.state == "Expired" else None
+
+
+def _result(call: dict[str, Any], answer: Answer) -> dict[str, Any]:
+    found = {
+        "id": call["id"],
+        "callId": call["callId"],
+        "tool": call["name"],
+        "output": answer.text,
+        "called": answer.called,
+    }
+    return found | ({"isError": True} if answer.is_error else {})
+
+
+async def run_tool_step(attempt: Attempt) -> dict[str, Any]:
+    """A tool step, or a compensation: one call whose value is the step's output.
+
+    Raises:
+        Parked: it waits for people.
+        Failure: the call failed, was refused, or was rejected.
+    """
+    tools = Tools(attempt)
+    try:
+        name, args = attempt.tool_call
+        call = {"id": "call", "callId": "call", "name": name, "args": args}
+        refusal = tools.refusal(call, None)
+        if refusal is not None:
+            raise Failure(FailureClass.INVALID, refusal, retryable=False)
+        request = tools.approval(call)
+        approved_by: list[str] = []
+        if request is not None:
+            said = tools.decided(request)
+            if said.state == "Pending":
+                raise Parked({"approvals": [request.to_json()]})
+            approved_by = list(said.by)
+            if said.state == "Rejected":
+                raise Failure(FailureClass.REJECTED, _not_approved(said) or "", retryable=False)
+            if said.state == "Expired":
+                raise Failure(FailureClass.TIMEOUT, _not_approved(said) or "", retryable=False)
+        attempt.check_stop()
+        answer = await (tools.make_once(call, approved_by) if tools.is_once(call) else tools.make(call))
+    finally:
+        await tools.close()
+    if answer.is_error:
+        # The other side said no, so the call is over: this is its result, known and final.
+        raise failed(FailureInfo(FailureClass.TOOL, plain(answer.text), retryable=False))
+    return {"output": answer.value, "toolCalls": 1}

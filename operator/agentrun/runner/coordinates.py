@@ -1,0 +1,102 @@
+"""What a step's process is told: which attempt of which step it is, and where everything else stands.
+
+Nothing secret is in it: it travels in the environment of a process, and in the manifest of a pod.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agentrun.api.errors import AgentrunError
+from agentrun.api.facts import Allowance, StepKey
+from agentrun.journal.layout import RunPath
+from agentrun.plan.snapshot import Ref, Start
+
+VARIABLE = "AGENTRUN_STEP"
+
+
+class BadCoordinates(AgentrunError):
+    """The environment does not say which step to run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinates:
+    """One attempt."""
+
+    store: str
+    run: RunPath
+    key: StepKey
+    attempt: int
+    refs: Mapping[str, Ref]
+    events: tuple[int, ...]
+    allowance: Allowance
+    timeout: float | None
+    outcome: str = "Running"
+    drain: bool = False
+    leash: bool = False
+    """Standard input is a pipe that whoever started this holds open; its end means: leave, nobody watches you."""
+
+    @classmethod
+    def of(cls, store: str, run: RunPath, start: Start, *, leash: bool) -> Coordinates:
+        """The coordinates of a planned start."""
+        return cls(
+            store,
+            run,
+            start.key,
+            start.attempt,
+            start.refs,
+            start.events,
+            start.allowance,
+            start.timeout,
+            start.outcome,
+            start.drain,
+            leash,
+        )
+
+    def to_json(self) -> str:
+        """The value of the environment variable ``AGENTRUN_STEP``."""
+        found = {
+            "store": self.store,
+            "run": str(self.run),
+            "step": self.key.path,
+            "attempt": self.attempt,
+            "refs": {name: ref.to_json() for name, ref in self.refs.items()},
+            "events": list(self.events),
+            "allowance": self.allowance.to_json(),
+            "timeout": self.timeout,
+            "outcome": self.outcome,
+            "drain": self.drain,
+            "leash": self.leash,
+        }
+        return json.dumps(found, separators=(",", ":"))
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Coordinates:
+        """Read the variable.
+
+        Raises:
+            BadCoordinates: it is missing or is not what ``to_json`` writes.
+        """
+        text = environment.get(VARIABLE)
+        if text is None:
+            raise BadCoordinates(f"{VARIABLE} is not set: this program is started by agentrun, not by hand")
+        try:
+            value: dict[str, Any] = json.loads(text)
+            return cls(
+                value["store"],
+                RunPath.parse(value["run"]),
+                StepKey.parse(value["step"]),
+                value["attempt"],
+                {name: Ref(**ref) for name, ref in value["refs"].items()},
+                tuple(value["events"]),
+                Allowance.from_json(value["allowance"]),
+                value["timeout"],
+                value["outcome"],
+                value["drain"],
+                value["leash"],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadCoordinates(f"{VARIABLE} cannot be read ({type(error).__name__}: {error})") from error

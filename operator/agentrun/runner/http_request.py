@@ -1,0 +1,109 @@
+"""From a tool's templates and one call's values to the bytes of a request, or to the reason why there is none.
+
+Values come from a model that may have been talked into something, so each is confined to the place it was put in:
+one path segment, one query value, one header value, one part of the JSON body.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+from agentrun.api.values import JSON
+from agentrun.api.workflow import Http
+from agentrun.plan.expressions import ExpressionError, Template, Values
+from agentrun.plan.http import METHODS_WITH_BODY, CompiledHttp
+
+MAX_URL = 16 * 1024
+MAX_HEADER = 8 * 1024
+
+_MARK = "\0"
+"""Stands around every value in the URL until its segment was looked at; a checked template cannot hold it."""
+
+
+class Refused(Exception):  # noqa: N818
+    """The request cannot be made from these values. Nothing was sent; the message is for whoever gave them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request, but for what is added when it is sent: authorization and the idempotency key."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    content: bytes | None
+
+
+def prepare(http: Http, compiled: CompiledHttp, variables: Mapping[str, JSON]) -> Prepared:
+    """The request for a call.
+
+    Raises:
+        Refused: a value is missing, or would leave the place that it is put in.
+    """
+    values = Values({name: value for name, value in variables.items() if name in compiled.references})
+    try:
+        url = _url(compiled, values)
+        headers = {name: _header(name, template, values) for name, template in compiled.headers.items()}
+        content = _body(http, compiled, values, variables["args"], headers)
+    except ExpressionError as error:
+        raise Refused(f"the request cannot be made: {error}") from error
+    return Prepared(http.method, url, headers, content)
+
+
+def _url(compiled: CompiledHttp, values: Values) -> str:
+    marked = compiled.url.render_text(values, escape=lambda value: f"{_MARK}{_quoted(value)}{_MARK}")
+    address, question, query = marked.partition("?")
+    for segment in address.split("/")[3:]:
+        if _MARK in segment:
+            _check_segment(unquote(segment.replace(_MARK, "")))
+    pairs = [f"{_quoted(name)}={_quoted(text.render_text(values))}" for name, text in compiled.query.items()]
+    if pairs:
+        query = "&".join(filter(None, [query, *pairs]))
+    url = (address + (f"?{query}" if question or pairs else "")).replace(_MARK, "")
+    if len(url) > MAX_URL:
+        raise Refused(f"the URL would have {len(url)} characters, more than {MAX_URL}: pass less in it")
+    return url
+
+
+def _check_segment(segment: str) -> None:
+    # Servers and proxies differ in what they decode before they resolve dots, so an encoded slash counts as one.
+    if not segment:
+        raise Refused("a value in the URL's path is empty, which would make the request one for something else")
+    if not {".", ".."}.isdisjoint(re.split(r"[/\\]", segment)):
+        raise Refused("a value in the URL's path is or holds . or .. as a segment, which would lead elsewhere")
+
+
+def _quoted(text: str) -> str:
+    try:
+        return quote(text, safe="")
+    except UnicodeEncodeError as error:
+        raise Refused("a value in the URL holds half of a surrogate pair, which is no character") from error
+
+
+def _header(name: str, template: Template, values: Values) -> str:
+    value = template.render_text(values).strip(" \t")
+    if not (value.isascii() and value.isprintable()):
+        raise Refused(f"the value of header {name} holds line breaks or other characters that a header cannot carry")
+    if len(value) > MAX_HEADER:
+        raise Refused(f"the value of header {name} would have {len(value)} characters, more than {MAX_HEADER}")
+    return value
+
+
+def _body(http: Http, compiled: CompiledHttp, values: Values, args: JSON, headers: dict[str, str]) -> bytes | None:
+    """The body, with its Content-Type put into ``headers`` where the tool names none."""
+    if compiled.body is None and http.method not in METHODS_WITH_BODY:
+        return None
+    body = args if compiled.body is None else compiled.body.render(values)
+    kind = next((value for name, value in headers.items() if name.lower() == "content-type"), None)
+    if kind is None:
+        headers["Content-Type"] = "application/json"
+    # A text under a type of its own (a form, XML) is meant as it stands; everything else is JSON.
+    as_it_stands = isinstance(body, str) and kind is not None and "json" not in kind.lower()
+    try:
+        return (body if as_it_stands else json.dumps(body, ensure_ascii=False, allow_nan=False)).encode()
+    except ValueError as error:
+        raise Refused("the body holds half of a surrogate pair or a number that JSON has no form for") from error

@@ -1,0 +1,60 @@
+"""Everything of the outside that a step's process uses, in one place, so that a test can stand at each door."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agentrun.api.workflow import Model, SecretKey, Tool
+from agentrun.journal.open_store import open_store
+from agentrun.journal.store import Store
+from agentrun.runner.http_tool import HttpTool
+from agentrun.runner.models import ModelClient, open_model
+from agentrun.runner.progress import Progress
+
+SECRETS_VARIABLE = "AGENTRUN_SECRETS"
+
+
+@dataclass(slots=True)
+class Ports:
+    """Clock, ids, store, models, tools, secrets, and the line that says what goes on."""
+
+    clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    new_id: Callable[[], str] = lambda: uuid.uuid4().hex
+    open_store: Callable[[str], Store] = open_store
+    open_model: Callable[[Model, Callable[[SecretKey], str]], ModelClient] = open_model
+    open_tool: Callable[[Tool, Callable[[SecretKey], str]], HttpTool] = HttpTool
+    secret: Callable[[SecretKey], str] = lambda key: read_secret_file(os.environ.get(SECRETS_VARIABLE, ""), key)
+    progress: Progress = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.progress = Progress(self.clock)
+
+    def preload(self) -> None:
+        """Begin to import what a model call needs, in a thread: it takes a second, and the journal is read meanwhile."""
+        threading.Thread(target=_import_openai, daemon=True).start()
+
+
+def _import_openai() -> None:
+    import openai.resources.responses  # noqa: F401, PLC0415  (lazy: only agent steps pay for it)
+
+
+def read_secret_file(folder: str, key: SecretKey) -> str:
+    """A key of a Secret as Kubernetes mounts it: ``<folder>/<name>/<key>``.
+
+    Raises:
+        LookupError: there is no folder or no such file.
+    """
+    if not folder:
+        raise LookupError(f"no Secrets are at hand: give --secrets DIR with DIR/{key.name}/{key.key}")
+    path = Path(folder) / key.name / key.key
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise LookupError(f"{path}: {error.strerror}") from error

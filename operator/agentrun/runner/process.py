@@ -1,0 +1,103 @@
+"""The life of a step's process: signals, the leash to whoever started it, the termination message, the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agentrun.api.errors import AgentrunError
+from agentrun.api.facts import StepFact
+from agentrun.journal.log import Fenced
+from agentrun.journal.store import StoreError
+from agentrun.runner.attempt import Attempt, run_attempt
+from agentrun.runner.coordinates import BadCoordinates, Coordinates
+from agentrun.runner.exits import Exit
+from agentrun.runner.ports import Ports
+
+GRACE = 20.0
+"""Seconds that a call in hand may still take after SIGTERM; less than a pod's 30 until SIGKILL."""
+
+TERMINATION_VARIABLE = "AGENTRUN_TERMINATION_LOG"
+
+
+def main(ports: Ports | None = None) -> int:
+    """Run the step that the environment names; the exit code (``agentrun.runner.exits.Exit``)."""
+    ports = ports or Ports()
+    try:
+        coordinates = Coordinates.from_environment(os.environ)
+    except BadCoordinates as error:
+        print(f"agentrun: {error}", file=sys.stderr)
+        return Exit.USAGE
+    try:
+        code, fact = asyncio.run(_run(coordinates, ports))
+    except Fenced as error:
+        ports.progress("fenced", message=str(error))
+        return Exit.FENCED
+    except (StoreError, AgentrunError) as error:
+        ports.progress("error", message=str(error))
+        return Exit.STORE
+    except asyncio.CancelledError:
+        ports.progress("abandoned", message="asked to leave before the step was opened")
+        return Exit.WAITING
+    except Exception:
+        # A defect of ours: its trace belongs into the step's log, where `agentrun logs` shows it.
+        ports.progress("crashed", trace=traceback.format_exc())
+        raise
+    finally:
+        ports.progress.close()
+    _say(fact.to_json())
+    return code
+
+
+async def _run(coordinates: Coordinates, ports: Ports) -> tuple[Exit, StepFact]:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    running = asyncio.ensure_future(run_attempt(coordinates, ports, _work, stopping))
+
+    def stop() -> None:
+        if not stopping.is_set():
+            stopping.set()
+            loop.call_later(GRACE, running.cancel)
+
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    # A Ctrl-C at a terminal reaches every process of its group; the driver hears it too and sends SIGTERM.
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    if coordinates.leash:
+        loop.add_reader(sys.stdin.fileno(), _on_leash, loop, stop)
+    return await running
+
+
+def _on_leash(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
+    """The end of standard input: the driver is gone, however it died. Finish the call in hand, commit, leave."""
+    if not os.read(sys.stdin.fileno(), 1):
+        loop.remove_reader(sys.stdin.fileno())
+        stop()
+
+
+async def _work(attempt: Attempt) -> dict[str, Any]:
+    if attempt.step.spec.agent is not None and not attempt.coordinates.key.compensate:
+        from agentrun.runner.agent import run_agent_step  # noqa: PLC0415  (lazy: a tool step needs no model)
+
+        return await run_agent_step(attempt)
+    from agentrun.runner.calls import run_tool_step  # noqa: PLC0415
+
+    return await run_tool_step(attempt)
+
+
+def _say(fact: dict[str, Any]) -> None:
+    """Write the termination message. A pod's may hold 4,096 bytes, so a large output is left out: the journal has it."""
+    text = json.dumps(fact, separators=(",", ":"))
+    target = os.environ.get(TERMINATION_VARIABLE)
+    if target is None:
+        print(text, flush=True)
+        return
+    if len(text) > 4000:
+        text = json.dumps({k: v for k, v in fact.items() if k != "output"} | {"truncated": True}, separators=(",", ":"))
+    Path(target).write_text(text)

@@ -1,0 +1,98 @@
+"""Reserving from the attempt's allowance before each call, so that a budget holds while it is spent.
+
+The allowance is this attempt's part of the run's budget; what the step spent before was taken off it already.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from agentrun.api.canonical import canonical
+from agentrun.api.facts import Usage
+from agentrun.api.values import money
+from agentrun.api.workflow import FailureClass, Model, Price
+from agentrun.runner.attempt import Attempt
+from agentrun.runner.exits import Parked
+from agentrun.runner.failures import Failure
+
+MILLION = Decimal(1_000_000)
+OUTPUT_MIN = 16
+"""Fewer tokens of answer than this are not worth a request; the Responses API refuses less."""
+
+BYTES_PER_TOKEN = 3
+"""A cautious guess for text that no model has counted yet: real ratios are nearer to 4."""
+
+
+def cost(price: Price | None, input_tokens: int, cached: int, output_tokens: int) -> Decimal:
+    """USD for one call; 0 where the model has no price."""
+    if price is None:
+        return Decimal(0)
+    cached_price = money(price.cached_input) if price.cached_input is not None else money(price.input)
+    whole = money(price.input) * (input_tokens - cached) + cached_price * cached + money(price.output) * output_tokens
+    return whole / MILLION
+
+
+def spent(attempt: Attempt) -> Usage:
+    """What this attempt has spent of its allowance."""
+    now, before = Usage.from_json(attempt.state.usage), Usage.from_json(attempt.spent_before)
+    return Usage(
+        now.model_calls - before.model_calls,
+        now.input_tokens - before.input_tokens,
+        0,
+        now.output_tokens - before.output_tokens,
+        now.tool_calls - before.tool_calls,
+        now.cost_usd - before.cost_usd,
+    )
+
+
+def reserve_tool(attempt: Attempt) -> None:
+    """Make sure that one more tool call fits.
+
+    Raises:
+        Parked: it may fit when other attempts have given back what they do not use.
+        Failure: of class Budget: it never will.
+    """
+    allowance = attempt.coordinates.allowance
+    if allowance.tool_calls is not None and spent(attempt).tool_calls >= allowance.tool_calls:
+        _refuse(attempt, "toolCalls")
+
+
+def reserve_model(attempt: Attempt, model: Model, expected_input: int) -> int | None:
+    """Make sure that a model call with about ``expected_input`` tokens fits; how long its answer may be in tokens.
+
+    None: nothing but the model bounds it.
+
+    Raises:
+        Parked, Failure: as ``reserve_tool``.
+    """
+    allowance = attempt.coordinates.allowance
+    used = spent(attempt)
+    agent = attempt.step.spec.agent
+    assert agent is not None
+    limits = [agent.max_output_tokens] if agent.max_output_tokens is not None else []
+    if allowance.model_calls is not None and used.model_calls >= allowance.model_calls:
+        _refuse(attempt, "modelCalls")
+    if allowance.tokens is not None:
+        limits.append(allowance.tokens - used.tokens - expected_input)
+    if allowance.cost_usd is not None and model.price is not None:
+        left = allowance.cost_usd - used.cost_usd - cost(model.price, expected_input, 0, 0)
+        price = money(model.price.output)
+        if price > 0:
+            limits.append(int(left * MILLION / price))
+        elif left < 0:
+            limits.append(0)
+    if limits and min(limits) < OUTPUT_MIN:
+        _refuse(attempt, "tokens" if allowance.tokens is not None else "costUSD")
+    return min(limits, default=None)
+
+
+def estimate(value: object) -> int:
+    """About how many tokens ``value`` takes in a request."""
+    return len(canonical(value)) // BYTES_PER_TOKEN + 1
+
+
+def _refuse(attempt: Attempt, what: str) -> None:
+    if not attempt.coordinates.allowance.last:
+        raise Parked({"budget": what})
+    message = f"the run's budget of {what} does not cover the next call"
+    raise Failure(FailureClass.BUDGET, message, retryable=False, happened="no")

@@ -1,0 +1,84 @@
+"""The short retries inside one call. What outlasts them is the step's own ``retry``, which may wait for minutes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
+
+from agentrun.runner.failures import Failure
+
+Sleep = Callable[[float], Awaitable[None]]
+Clock = Callable[[], float]
+
+TRIES = 3
+LONGEST_PAUSE = 60.0
+"""Seconds that a call waits because the other side asked for it; a longer pause is left to the step's retry."""
+
+_DAY = 86_400.0
+_backoff = wait_exponential(multiplier=0.5, max=8.0) + wait_random(0, 0.5)
+
+T = TypeVar("T")
+
+
+async def with_retries(call: Callable[[], Awaitable[T]], sleep: Sleep) -> T:
+    """The result of ``call``, after up to two more tries where a :class:`Failure` says that one makes sense.
+
+    Pauses grow from about 0.5 s, or last as long as the other side asked. Cancellation ends a pause or the call in
+    hand at once.
+
+    Raises:
+        Failure: the last one, or at once one that is not retryable or asks for more than a minute.
+    """
+
+    async def attempt() -> T:  # tenacity awaits only what it can see to be a coroutine function
+        return await call()
+
+    return await AsyncRetrying(
+        sleep=sleep,
+        stop=stop_after_attempt(TRIES),
+        retry=retry_if_exception(_worth_a_pause),
+        wait=_pause,
+        reraise=True,
+    )(attempt)
+
+
+def _worth_a_pause(error: BaseException) -> bool:
+    return isinstance(error, Failure) and error.retryable and (error.retry_after or 0) <= LONGEST_PAUSE
+
+
+def _pause(state: RetryCallState) -> float:
+    failure = state.outcome.exception() if state.outcome else None
+    asked = failure.retry_after if isinstance(failure, Failure) else None
+    # Beyond what was asked for: a thousand steps told to come back in 10 s should not all do so together.
+    return _backoff(state) + (asked or 0.0)
+
+
+def retry_after(headers: Mapping[str, str], now: Clock = time.time) -> float | None:
+    """The pause in seconds that a response asks for, between 0 and a day; None if it says nothing sensible.
+
+    ``Retry-After`` holds seconds or a date (RFC 9110, 10.2.3); ``retry-after-ms`` is what model APIs add.
+    """
+    text, unit = headers.get("retry-after-ms"), 0.001
+    if text is None:
+        text, unit = headers.get("retry-after"), 1.0
+    if text is None:
+        return None
+    try:
+        seconds = float(text) * unit
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(text).timestamp() - now()
+        except (ValueError, OverflowError):
+            return None
+    return min(max(seconds, 0.0), _DAY) if seconds == seconds else None  # noqa: PLR0124  (not NaN)

@@ -1,0 +1,513 @@
+"""Model clients against a server that misbehaves: every failure has its class, its words, and its number of tries."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentrun.api.workflow import FailureClass, Model, SecretKey
+from agentrun.runner import chat, responses
+from agentrun.runner.endpoint import Malformed
+from agentrun.runner.failures import ContextOverflow, Failure, plain
+from agentrun.runner.models import ModelClient, Request, ToolSpec, Turn, Usage, open_model
+from agentrun.runner.structured import fits_strict_mode, parse_structured
+from agentrun.runner.untrusted import parse_json
+from tests.unit.loopback import Loopback, cut, endless, hang, loopback, raw, reply
+
+KEY = "sk-test-0123456789"
+NOW = 1_800_000_000.0
+SCHEMA = {
+    "type": "object",
+    "properties": {"refund": {"type": "boolean"}},
+    "required": ["refund"],
+    "additionalProperties": False,
+}
+LOOSE = {"type": "object", "properties": {"refund": {"type": "boolean"}}}
+TOOL = ToolSpec("look_up_order", "The order.", {"type": "object"})
+REASONING = {
+    "type": "reasoning",
+    "id": "rs_1",
+    "summary": [],
+    "encrypted_content": "opaque==",
+    "future_field": {"a": 1},
+}
+
+
+def message(*content: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [*content], **more}
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"type": "output_text", "text": words, "annotations": [], "logprobs": []}
+
+
+def call(arguments: str, call_id: str = "call_1") -> dict[str, Any]:
+    return {"type": "function_call", "id": "fc", "call_id": call_id, "name": "look_up_order", "arguments": arguments}
+
+
+def response(*items: dict[str, Any], **more: Any) -> dict[str, Any]:
+    usage = {"input_tokens": 50, "input_tokens_details": {"cached_tokens": 10}, "output_tokens": 7, "total_tokens": 57}
+    return {"id": "resp_1", "model": "gpt-5.5-1", "status": "completed", "error": None, "output": [*items],
+            "incomplete_details": None, "usage": usage, **more}  # fmt: skip
+
+
+def completion(finish: str = "stop", **fields: Any) -> dict[str, Any]:
+    answer = {"role": "assistant", "content": None, "refusal": None, "annotations": [], "tool_calls": [], **fields}
+    usage = {"prompt_tokens": 50, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 10}}
+    choice = {"index": 0, "finish_reason": finish, "message": answer}
+    return {"id": "chatcmpl_1", "model": "gpt-5.5-1", "choices": [choice], "usage": usage}
+
+
+OK = reply(response(message(text("hello"))))
+
+
+class Bench:
+    """A client, the server that it talks to, and the pauses that it would have made."""
+
+    def __init__(self, server: Loopback, client: ModelClient, pauses: list[float]) -> None:
+        self.server, self.client, self.pauses = server, client, pauses
+
+    async def ask(self, *answers: Any, **more: Any) -> Turn:
+        self.server.then(*answers)
+        fields: dict[str, Any] = {
+            "instructions": "Decide.",
+            "history": [self.client.user("hi")],
+            "timeout": 5.0,
+            **more,
+        }
+        return await self.client.ask(Request(**fields))
+
+    async def fails(self, *answers: Any, **more: Any) -> Failure:
+        with pytest.raises(Failure) as caught:
+            await self.ask(*answers, **more)
+        assert KEY not in caught.value.message
+        assert caught.value.message.isprintable()
+        assert caught.value.message.startswith("model main at http://127.0.0.1:")
+        return caught.value
+
+
+@asynccontextmanager
+async def bench(api: str) -> AsyncIterator[Bench]:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async with loopback() as server:
+        credentials = {"secretRef": {"name": "model-key", "key": "api-key"}}
+        model = Model.model_validate(
+            {"name": "main", "model": "gpt-5.5", "endpoint": f"{server.url}/v1", "api": api, "credentials": credentials}
+        )
+        client = open_model(model, lambda _: f"{KEY}\n", sleep=sleep, now=lambda: NOW)
+        yield Bench(server, client, pauses)
+        await client.close()
+
+
+@pytest.fixture
+async def model() -> AsyncIterator[Bench]:
+    async with bench("responses") as found:
+        yield found
+
+
+@pytest.fixture
+async def chatty() -> AsyncIterator[Bench]:
+    async with bench("chat") as found:
+        yield found
+
+
+async def test_a_turn(model: Bench) -> None:
+    items = [REASONING, message(text("hel"), text("lo")), call('{"orderId": "4711"}')]
+    turn = await model.ask(reply(response(*items)), tools=[TOOL], max_output_tokens=100)
+    assert turn.items == items
+    assert (turn.text, turn.refusal, turn.incomplete) == ("hello", None, None)
+    assert [(c.id, c.name, c.args, c.error) for c in turn.calls] == [
+        ("call_1", "look_up_order", {"orderId": "4711"}, None)
+    ]
+    assert turn.usage == Usage(input=50, cached=10, output=7)
+    assert (turn.response_id, turn.model) == ("resp_1", "gpt-5.5-1")
+    [sent] = model.server.received
+    assert (sent.method, sent.target, sent.headers["authorization"]) == ("POST", "/v1/responses", f"Bearer {KEY}")
+    assert sent.json == {
+        "model": "gpt-5.5",
+        "store": False,
+        "include": ["reasoning.encrypted_content"],
+        "instructions": "Decide.",
+        "input": [{"role": "user", "content": "hi"}],
+        "tools": [
+            {
+                "type": "function",
+                "name": "look_up_order",
+                "description": "The order.",
+                "parameters": {"type": "object", "properties": {}},
+                "strict": False,
+            }
+        ],
+        "parallel_tool_calls": True,
+        "max_output_tokens": 100,
+    }
+
+
+async def test_the_history_goes_back_as_it_came(model: Bench) -> None:
+    first = await model.ask(reply(response(REASONING, call("{}"))))
+    history = [model.client.user("hi"), *first.items, model.client.tool_result("call_1", "look_up_order", "ünïcode")]
+    await model.ask(OK, history=history)
+    assert model.server.received[1].json["input"] == [
+        {"role": "user", "content": "hi"},
+        REASONING,
+        call("{}"),
+        {"type": "function_call_output", "call_id": "call_1", "output": "ünïcode"},
+    ]
+
+
+async def test_a_chat_turn(chatty: Bench) -> None:
+    tool_calls = [
+        {"id": "c1", "type": "function", "function": {"name": "look_up_order", "arguments": '{"orderId": "1"}'}}
+    ]
+    turn = await chatty.ask(reply(completion("tool_calls", tool_calls=tool_calls)), tools=[TOOL], max_output_tokens=9)
+    assert turn.items == [{"role": "assistant", "content": None, "tool_calls": tool_calls}]
+    assert [(c.id, c.args) for c in turn.calls] == [("c1", {"orderId": "1"})]
+    assert (turn.text, turn.usage) == (None, Usage(50, 10, 7))
+    history = [chatty.client.user("hi"), *turn.items, chatty.client.tool_result("c1", "look_up_order", "found")]
+    turn = await chatty.ask(reply(completion(content="done")), history=history, output_schema=SCHEMA)
+    assert (turn.text, turn.items) == ("done", [{"role": "assistant", "content": "done"}])
+    first, second = (received.json for received in chatty.server.received)
+    assert first["max_completion_tokens"] == 9
+    assert first["tools"][0]["function"] == {
+        "name": "look_up_order",
+        "description": "The order.",
+        "parameters": {"type": "object", "properties": {}},
+    }
+    assert second["response_format"]["json_schema"] == {"name": "output", "schema": SCHEMA, "strict": True}
+    assert [m["role"] for m in second["messages"]] == ["system", "user", "assistant", "tool"]
+    assert "tools" not in second
+    assert "parallel_tool_calls" not in second
+
+
+async def test_calls_whose_arguments_are_no_object(model: Bench) -> None:
+    broken = [
+        '{"a": ',
+        "[1]",
+        '{"a": NaN}',
+        '{"a": 1e999}',
+        '{"a": "\\ud800"}',
+        '{"a": ' + "[" * 2000 + "]" * 2000 + "}",
+    ]
+    turn = await model.ask(reply(response(*(call(a, f"call_{n}") for n, a in enumerate([*broken, ""])))))
+    *bad, empty = turn.calls
+    assert [c.args for c in bad] == [None] * len(broken)
+    assert [(c.error or "")[:30] for c in bad] == [
+        "the arguments are not JSON: Ex",
+        "the arguments are not a JSON o",
+        "the arguments are not JSON: Na",
+        "the arguments are not JSON: th",
+        "the arguments are not JSON: a ",
+        "the arguments are not JSON: ne",
+    ]
+    assert (empty.args, empty.error) == ({}, None)
+
+
+async def test_commentary_is_not_the_answer(model: Bench) -> None:
+    items = [message(text("Let me see."), phase="commentary"), message(text('{"refund": true}'), phase="final_answer")]
+    turn = await model.ask(reply(response(*items)))
+    assert turn.text == '{"refund": true}'
+    assert turn.items == items
+
+
+async def test_refusal_and_incomplete(model: Bench, chatty: Bench) -> None:
+    turn = await model.ask(reply(response(message({"type": "refusal", "refusal": "I won't."}))))
+    assert (turn.text, turn.refusal) == (None, "I won't.")
+    cut_off = response(message(text("hel")), status="incomplete", incomplete_details={"reason": "max_output_tokens"})
+    turn = await model.ask(reply(cut_off))
+    assert (turn.text, turn.incomplete) == ("hel", "max_output_tokens")
+    assert (await chatty.ask(reply(completion(refusal="No.")))).refusal == "No."
+    assert (await chatty.ask(reply(completion("length", content="hel")))).incomplete == "max_output_tokens"
+
+
+async def test_structured_output_is_strict_only_where_the_schema_can_be(model: Bench) -> None:
+    await model.ask(OK, output_schema=SCHEMA)
+    await model.ask(OK, output_schema=LOOSE)
+    await model.ask(OK, output_schema={"type": "array"})
+    strict, loose, in_words = (received.json for received in model.server.received)
+    assert strict["text"]["format"] == {"type": "json_schema", "name": "output", "schema": SCHEMA, "strict": True}
+    assert loose["text"]["format"]["strict"] is False
+    assert "text" not in in_words
+    assert in_words["instructions"].startswith("Decide.\n\nAnswer with JSON only")
+
+
+async def test_rate_limited_then_fine(model: Bench) -> None:
+    turn = await model.ask(reply(status=429, retry_after="7"), reply(status=429, retry_after_ms="1500"), OK)
+    assert turn.text == "hello"
+    assert [7 <= model.pauses[0] < 9, 1.5 <= model.pauses[1] < 4] == [True, True]
+
+
+async def test_rate_limited_for_good(model: Bench) -> None:
+    failure = await model.fails(reply({"error": {"message": "Slow down."}}, status=429, retry_after="7"))
+    assert (failure.failure_class, failure.retryable, failure.retry_after) == (FailureClass.RATE_LIMITED, True, 7.0)
+    assert "Slow down." in failure.message
+    assert len(model.server.received) == 3
+
+
+async def test_a_long_pause_is_left_to_the_caller(model: Bench) -> None:
+    failure = await model.fails(reply(status=429, retry_after=formatdate(NOW + 600, usegmt=True)))
+    assert (failure.retry_after, model.pauses, len(model.server.received)) == (600.0, [], 1)
+
+
+@pytest.mark.parametrize(("said", "pause"), [("soon", None), ("-5", 0.0), ("1e300", 86_400.0), ("nan", None)])
+async def test_what_is_no_sensible_pause(model: Bench, said: str, pause: float | None) -> None:
+    assert (await model.fails(reply(status=429, retry_after=said))).retry_after == pause
+
+
+async def test_a_used_up_quota_is_not_waited_for(model: Bench) -> None:
+    body = {"error": {"message": "You exceeded your current quota.", "code": "insufficient_quota"}}
+    failure = await model.fails(reply(body, status=429))
+    assert (failure.failure_class, failure.retryable, model.pauses) == (FailureClass.PROVIDER, False, [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (reply({"error": {"message": "Oh dear."}}, status=500, x_request_id="req_9"), "request req_9: Oh dear."),
+        (reply(b"<html>bad gateway</html>", status=502, content_type="text/html"), "502 Because: <html>bad gateway"),
+        (reply(status=408), "408"),
+        (reply(status=409), "409"),
+        (cut(), "the connection failed"),
+        (cut(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"), "the connection failed"),
+        (raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), "the connection failed"),
+        (reply(b'{"output": [', content_type="application/json"), "malformed answer: it is not JSON"),
+        (reply(b"\xff\xfe"), "malformed answer: it is not JSON"),
+        (reply([]), "not a JSON object"),
+        (reply(response(status="in_progress")), "its status is 'in_progress'"),
+        (reply(response({"type": "message", "content": "x"})), "content is not a list"),
+        (reply(response(call("{}", "a"), call("{}", "a"))), "the same one twice"),
+        (reply(response(usage={"input_tokens": -5})), "input_tokens is not a number of tokens"),
+        (reply(response(status="failed", error={"code": "server_error", "message": "Sorry."})), "Sorry."),
+        (reply(b"junk", content_encoding="gzip"), "not the gzip"),
+        (reply(b"junk", content_encoding="br"), "encoded as 'br'"),
+    ],
+)
+async def test_what_may_pass_is_tried_thrice(model: Bench, answer: Any, words: str) -> None:
+    failure = await model.fails(answer)
+    assert words in failure.message
+    assert (failure.failure_class, failure.retryable) == (FailureClass.PROVIDER, True)
+    assert (len(model.server.received), len(model.pauses)) == (3, 2)
+    assert 0.5 <= model.pauses[0] < model.pauses[1] + 0.5 <= 9
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            reply({"error": {"message": f"Incorrect API key: {KEY}"}}, status=401),
+            "check key api-key of Secret model-key",
+        ),
+        (reply(status=403), "check what key api-key of Secret model-key may use"),
+        (reply(status=404), "check endpoint, api (responses or chat) and the model's name 'gpt-5.5'"),
+        (reply({"error": {"message": f"Bad \x1b[31m {KEY}"}}, status=400), "Bad \\x1b[31m ***"),
+        (reply({"detail": "x"}, status=422), "the request was refused: 422"),
+        (reply(status=307, location="http://elsewhere.example/v1"), "redirects are not followed"),
+        (reply({"error": {"code": "model_unknown", "message": "Which?"}}), "the answer is an error: Which?"),
+    ],
+)
+async def test_what_cannot_pass_is_tried_once(model: Bench, answer: Any, words: str) -> None:
+    failure = await model.fails(answer)
+    assert words in failure.message
+    assert (failure.failure_class, failure.retryable) == (FailureClass.PROVIDER, False)
+    assert not isinstance(failure, ContextOverflow)
+    assert len(model.server.received) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply({"error": {"code": "context_length_exceeded", "message": "Too long."}}, status=400),
+        reply({"error": {"message": "This model's maximum context length is 8192 tokens."}}, status=400),
+        reply(response(status="failed", error={"code": "context_length_exceeded", "message": "Too long."})),
+    ],
+)
+async def test_an_overflow_is_told_apart(model: Bench, answer: Any) -> None:
+    failure = await model.fails(answer)
+    assert isinstance(failure, ContextOverflow)
+    assert (failure.retryable, len(model.server.received)) == (False, 1)
+
+
+async def test_a_server_that_hangs_or_drips(model: Bench) -> None:
+    failure = await model.fails(hang(), timeout=0.05)
+    assert "no answer within 0.05 s" in failure.message
+    failure = await model.fails(hang(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"), timeout=0.05)
+    assert (failure.failure_class, failure.retryable) == (FailureClass.PROVIDER, True)
+    assert len(model.server.received) == 6
+
+
+async def test_nobody_listens(model: Bench) -> None:
+    async with loopback() as gone:
+        pass
+    there = Model.model_validate({"name": "main", "model": "m", "endpoint": gone.url})
+
+    async def sleep(_: float) -> None:
+        return None
+
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OPENAI_API_KEY", KEY)
+        client = open_model(there, lambda ref: "", sleep=sleep)
+    with pytest.raises(Failure, match="the connection failed: .*; check endpoint") as caught:
+        await client.ask(Request("", [], timeout=5))
+    assert caught.value.retryable
+    await client.close()
+
+
+async def test_an_endless_answer_is_given_up(model: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentrun.runner.endpoint.MAX_ANSWER", 1_000_000)
+    failure = await model.fails(endless(b" " * 65_536, "application/json"))
+    assert "larger than 1000000 bytes" in failure.message
+    bomb = gzip.compress(b" " * 50_000_000)
+    failure = await model.fails(reply(bomb, content_encoding="gzip"))
+    assert "larger than 1000000 bytes" in failure.message
+    assert len(model.server.received) == 2
+
+
+async def test_gzip_is_understood(model: Bench) -> None:
+    packed = gzip.compress(json.dumps(response(message(text("hello")))).encode())
+    assert (await model.ask(reply(packed, content_encoding="gzip"))).text == "hello"
+
+
+async def test_a_model_without_reasoning(model: Bench) -> None:
+    refused = reply({"error": {"message": "Encrypted content is not supported with this model."}}, status=400)
+    assert (await model.ask(refused, OK)).text == "hello"
+    assert (await model.ask(OK)).text == "hello"
+    assert [received.json.get("include") for received in model.server.received] == [
+        ["reasoning.encrypted_content"],
+        None,
+        None,
+    ]
+    assert (await model.fails(refused)).retryable is False
+
+
+async def test_cancellation_ends_the_call_at_once(model: Bench) -> None:
+    task = asyncio.create_task(model.ask(hang()))
+    while not model.server.received:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(model.server.received) == 1
+
+
+async def test_the_connection_is_kept(model: Bench) -> None:
+    for _ in range(3):
+        await model.ask(OK)
+    assert model.server.connections == 1
+
+
+def missing(ref: SecretKey) -> str:
+    raise FileNotFoundError(f"/secrets/{ref.name}/{ref.key}")
+
+
+@pytest.mark.parametrize(
+    ("credentials", "secret", "words"),
+    [
+        (None, missing, "there is no API key; set OPENAI_API_KEY, or give the model credentials"),
+        (True, missing, "key api-key of Secret model-key cannot be read"),
+        (True, lambda _: "\n", "key api-key of Secret model-key is empty"),
+        (True, lambda _: "sk-a\r\nX-Evil: 1", "key api-key of Secret model-key holds a line break"),
+    ],
+)
+def test_no_key(monkeypatch: pytest.MonkeyPatch, credentials: Any, secret: Any, words: str) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    ref = {"secretRef": {"name": "model-key", "key": "api-key"}} if credentials else None
+    model = Model.model_validate({"name": "main", "model": "m", "credentials": ref})
+    with pytest.raises(Failure) as caught:
+        open_model(model, secret)
+    assert words in caught.value.message
+    assert "Evil" not in caught.value.message
+    assert (caught.value.retryable, caught.value.happened) == (False, "no")
+
+
+@pytest.mark.parametrize(
+    ("schema", "strict"),
+    [
+        (SCHEMA, True),
+        (LOOSE, False),
+        ({"type": "array", "items": SCHEMA}, False),
+        ({**SCHEMA, "required": []}, False),
+        ({**SCHEMA, "properties": {"refund": LOOSE}}, False),
+        ({**SCHEMA, "properties": {"refund": SCHEMA}}, True),
+        ({**SCHEMA, "properties": {"refund": {"type": "string", "minLength": 1}}}, False),
+        ({**SCHEMA, "properties": {"refund": {"anyOf": [SCHEMA, {"type": "null"}]}}}, True),
+        ({**SCHEMA, "properties": {"refund": {"type": ["object", "null"]}}}, False),
+        ({**SCHEMA, "$defs": {"a": LOOSE}}, False),
+        ({"type": "object"}, False),
+    ],
+)
+def test_what_fits_strict_mode(schema: Any, strict: bool) -> None:
+    assert fits_strict_mode(schema) is strict
+
+
+@pytest.mark.parametrize(
+    ("answer", "schema", "value", "error"),
+    [
+        ('{"refund": true}', SCHEMA, {"refund": True}, None),
+        ('```json\n{"refund": true}\n```', LOOSE, {"refund": True}, None),
+        (' ```\r\n{"refund": true}\r\n``` \n', LOOSE, {"refund": True}, None),
+        ('```json\n{"refund": true}\n```', SCHEMA, None, "the answer is not JSON: Expecting value"),
+        ("Sure! Here it is", LOOSE, None, "the answer is not JSON"),
+        ("```python\n1\n```", LOOSE, None, "the answer is not JSON"),
+        ("```", LOOSE, None, "the answer is not JSON"),
+        ('{"refund": "yes"}', LOOSE, {"refund": "yes"}, 'refund: "yes" is not of type "boolean"'),
+        ("", LOOSE, None, "the answer is not JSON"),
+    ],
+)
+def test_reading_structured_output(answer: str, schema: Any, value: Any, error: str | None) -> None:
+    found, errors = parse_structured(answer, schema)
+    assert found == value
+    assert [e[: len(error or "")] for e in errors] == ([error] if error else [])
+
+
+json_like = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.text(max_size=3)
+    | st.sampled_from(["message", "{}", "completed"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["output", "type", "content", "text", "status", "usage", "choices", "message", "tool_calls", "function"]
+            ),
+            inner,
+        )
+    ),
+    max_leaves=15,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["output", "status", "usage", "choices", "id", "model"]), json_like))
+def test_whatever_is_answered_is_a_turn_or_malformed(answer: dict[str, Any]) -> None:
+    for read in (responses.read_turn, chat.read_turn):
+        try:
+            turn = read(answer)
+        except Malformed as error:
+            assert str(error)
+        else:
+            assert json.loads(json.dumps(turn.items)) == turn.items
+
+
+@given(st.text(), st.integers(1, 50))
+def test_plain_text_is_bounded_and_prints(words: str, limit: int) -> None:
+    assert plain(words, limit).isprintable()
+    assert len(plain(words, limit)) <= limit + 1
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=10))
+def test_json_within_bounds_reads_as_it_is(value: Any) -> None:
+    assert parse_json(json.dumps(value)) == value
