@@ -34,6 +34,8 @@ class Loopback:
     answers: list[Answer] = field(default_factory=list)
     received: list[Received] = field(default_factory=list)
     connections: int = 0
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by the first request."""
 
     def then(self, *answers: Answer) -> None:
         self.answers[:] = answers
@@ -47,6 +49,7 @@ class Loopback:
                 headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines if line)}
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
                 self.received.append(Received(method, target, headers, body))
+                self.arrived.set()
                 await (self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])(writer)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the client is gone, which is its right
@@ -66,7 +69,7 @@ async def loopback() -> AsyncIterator[Loopback]:
         task.add_done_callback(tasks.discard)
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    state.url = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+    state.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield state
     finally:

@@ -316,8 +316,11 @@ async def test_nobody_listens(shop: Bench) -> None:
     assert "the connection failed" in failure.message
 
 
-async def test_no_such_host(shop: Bench) -> None:
-    failure = await shop.fails(url="http://shop.invalid/orders")
+async def test_a_proxy_that_refuses_the_tunnel(shop: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The proxy has seen a request by then, but not ours.
+    monkeypatch.setenv("HTTPS_PROXY", shop.server.url)
+    failure = await shop.fails(reply(status=403), url="https://shop.invalid/orders")
+    assert [sent.method for sent in shop.server.received] == ["CONNECT"]
     assert (failure.happened, failure.retryable) == ("no", True)
 
 
@@ -341,8 +344,7 @@ async def test_a_server_that_hangs(shop: Bench, begin: bytes) -> None:
 
 async def test_cancellation_ends_the_call_at_once(shop: Bench) -> None:
     task = asyncio.create_task(shop.call({}, hang(), effect="ReadOnly"))
-    while not shop.server.received:
-        await asyncio.sleep(0)
+    await shop.server.arrived.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

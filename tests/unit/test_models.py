@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from email.utils import formatdate
 from typing import Any
 
@@ -358,7 +358,7 @@ async def test_nobody_listens(model: Bench) -> None:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("OPENAI_API_KEY", KEY)
         client = open_model(there, lambda ref: "", sleep=sleep)
-    with pytest.raises(Failure, match="the connection failed: .*; check endpoint") as caught:
+    with pytest.raises(Failure, match=r"the connection failed: .*; check endpoint") as caught:
         await client.ask(Request("", [], timeout=5))
     assert caught.value.retryable
     await client.close()
@@ -393,8 +393,7 @@ async def test_a_model_without_reasoning(model: Bench) -> None:
 
 async def test_cancellation_ends_the_call_at_once(model: Bench) -> None:
     task = asyncio.create_task(model.ask(hang()))
-    while not model.server.received:
-        await asyncio.sleep(0)
+    await model.server.arrived.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -494,11 +493,8 @@ json_like = st.recursive(
 @given(st.dictionaries(st.sampled_from(["output", "status", "usage", "choices", "id", "model"]), json_like))
 def test_whatever_is_answered_is_a_turn_or_malformed(answer: dict[str, Any]) -> None:
     for read in (responses.read_turn, chat.read_turn):
-        try:
+        with suppress(Malformed):
             turn = read(answer)
-        except Malformed as error:
-            assert str(error)
-        else:
             assert json.loads(json.dumps(turn.items)) == turn.items
 
 

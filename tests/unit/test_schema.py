@@ -147,6 +147,13 @@ def test_explaining_a_deep_misfit_of_a_recursive_schema_is_bounded() -> None:
     assert "oneOf" in checker.errors([3])[0]
 
 
+def test_a_value_nested_beyond_reason_is_refused() -> None:
+    # 100,000 levels overflowed the stack of the validator, which ended the process.
+    checker = compile_schema({"items": {"$ref": "#"}})
+    assert checker.errors(nested(200)) == []
+    assert checker.errors(nested(100_000)) == ["is nested deeper than 200 levels"]
+
+
 def test_a_pattern_cannot_run_away() -> None:
     assert compile_schema({"pattern": "^(a+)+$"}).errors("a" * 50_000 + "b")
 

@@ -27,19 +27,24 @@ NewStore = Callable[[], Store]
 
 
 @pytest.fixture(params=["folder", "s3"])
-def new_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NewStore:
+def new_store(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    s3_server: S3Server,
+    first_s3_store: S3Store,
+) -> NewStore:
     """Makes empty stores; each is named by its ``url``, so a second object of that URL is the same store."""
     number = count()
     if request.param == "folder":
         return lambda: FolderStore(tmp_path / f"store-{next(number)}")
-    first: S3Store = request.getfixturevalue("first_s3_store")
-    for name, value in request.getfixturevalue("s3_server").environment(tmp_path / "none").items():
+    for name, value in s3_server.environment(tmp_path / "none").items():
         monkeypatch.setenv(name, value)
     home = uuid.uuid4().hex
 
     def make() -> S3Store:
-        made = S3Store(f"{first.url}/{home}/{next(number)}")
-        made._client = first._client  # making one takes 60 ms
+        made = S3Store(f"{first_s3_store.url}/{home}/{next(number)}")
+        made._client = first_s3_store._client  # making one takes 60 ms
         return made
 
     return make

@@ -336,9 +336,10 @@ def test_a_limit_on_file_sizes_leaves_no_half_object(store: FolderStore) -> None
     assert files(Path(store.url)) == ["ns/0"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere; the read-only mount covers it")
 def test_a_folder_without_permission_is_unfit(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
+    if os.access(tmp_path, os.W_OK):
+        pytest.skip("this user may write everywhere; the test of a read-only disk covers it")
     with pytest.raises(StoreUnfit, match="make the folder writable"):
         FolderStore(tmp_path).create("a", b"")
     with pytest.raises(StoreUnfit, match="make the folder writable"):

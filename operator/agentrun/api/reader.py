@@ -268,7 +268,7 @@ class _Builder:
 
     def _key(self, frame: _Open, key: str, plain: bool, line: int) -> None:
         children = frame.node.children
-        assert isinstance(children, dict)  # noqa: S101  (for the type checker; _expects_key has looked)
+        assert isinstance(children, dict)
         if plain and key == "<<":
             if frame.merges is not None:
                 self.refuse("the key << stands twice: merge a list, <<: [*a, *b]", line)

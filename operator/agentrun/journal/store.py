@@ -13,7 +13,6 @@ from typing import Protocol
 
 from agentrun.api.errors import AgentrunError
 
-
 Keys = list[str]  # inside the protocol, ``list`` is a method
 
 

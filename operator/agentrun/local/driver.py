@@ -211,10 +211,7 @@ class Driver:
 
     async def _gone(self, key: StepKey, attempt: int, message: dict[str, Any] | None) -> None:
         """An attempt is over; by its own word, or by what its journal says where it left none."""
-        if message is not None:
-            fact = StepFact.from_json(message)
-        else:
-            fact = (await self._io(self._read, key)).fact()
+        fact = (await self._io(self._read, key)).fact() if message is None else StepFact.from_json(message)
         if fact.attempt:
             self._facts[key] = fact
         if fact.attempt < attempt:
@@ -237,7 +234,7 @@ class Driver:
                 self._spawn(self._outlive(key, state))
 
     async def _outlive(self, key: StepKey, state: Folded) -> None:
-        while surely_alive(state.process):
+        while surely_alive(state.process):  # noqa: ASYNC110  (the process of another: nothing here is told of its end)
             await asyncio.sleep(0.05)
         await self._gone(key, state.attempt, None)
 

@@ -149,8 +149,8 @@ def _check_run(document: Document, run: RunSpec, workflow: WorkflowSpec) -> None
 def _check_inputs(document: Document, workflow: WorkflowSpec, inputs: dict[str, Any]) -> None:
     errors = compile_schema(workflow.inputs).errors(inputs)
     if errors:
-        raise _invalid(document, 
-            [Problem(("spec", "inputs"), f"{e}; give it with -i KEY=VALUE or --inputs FILE") for e in errors]
+        raise _invalid(
+            document, [Problem(("spec", "inputs"), f"{e}; give it with -i KEY=VALUE or --inputs FILE") for e in errors]
         )
 
 

@@ -90,7 +90,7 @@ def _lost(key: StepKey, fact: StepFact, losses: int, events: EventIndex, retry: 
         return Standing(StepState.FAILED, fact, failure=failure, finished=now)
     parked = losses > LOSSES_MAX and FailureClass.INFRASTRUCTURE not in retry.on
     if parked and not events.resumed_after(key.label, fact.at):
-        waiting: dict[str, Any] = {"resume": f"{losses} attempts in a row were lost without progress; see its log, then resume"}
+        waiting: dict[str, Any] = {"resume": f"{losses} attempts in a row were lost; see its log, then resume"}
         return Standing(StepState.WAITING, fact, Reason.ATTEMPTS_LOST, waiting, person=True)
     due = fact.at + (0.0 if parked else loss_delay(losses - 1))
     if now >= due:

@@ -33,7 +33,11 @@ _ELEMENT = 32
 """Bytes of an element of a list in the runtime."""
 
 
-class TooExpensive(Exception):  # noqa: N818 - it is caught and told as an ExpressionError
+_ATOM = re.compile(r"\\[pP](?:\{[^}]*\}|.)|\[(?:\\.|[^\]\\])*\]|\\.|\{(\d+)(?:,(\d*))?\}|.", re.DOTALL)
+"""A part of a regular expression; of a counted repetition the two numbers."""
+
+
+class TooExpensive(Exception):
     """The evaluation could cost more than COST_MAX."""
 
 
@@ -93,7 +97,7 @@ def pattern_size(pattern: str) -> int:
     """About how many instructions RE2 compiles ``pattern`` to: counted repetitions multiply what they repeat."""
     open_groups: list[int] = []
     total = last = 0
-    for token in re.finditer(r"\\[pP]|\\?\[(?:\\.|[^\]\\])*\]|\\.|\{(\d+)(?:,(\d*))?\}|.", pattern, re.DOTALL):
+    for token in _ATOM.finditer(pattern):
         text = token[0]
         if text == "(":
             open_groups.append(total)
@@ -107,9 +111,9 @@ def pattern_size(pattern: str) -> int:
             last *= times
         else:
             # A class of Unicode characters stands for hundreds of ranges, any other for at most one per character.
-            last = 1000 if text in ("\\p", "\\P") else 1000 if "\\p" in text or "\\P" in text else len(text) + 3
+            last = 1000 if "\\p" in text.lower() else len(text) + 3
             total += last
-    return total
+    return total + sum(open_groups)
 
 
 class _Estimate:

@@ -25,7 +25,7 @@ class Tally:
 
 
 def tally(request: ApprovalRequest, decisions: Sequence[Event], now: float) -> Tally:
-    """Count the decisions on ``request``: each person's first one that is bound to its digest, in time, and theirs to give.
+    """Count the decisions on ``request``: each person's first that is bound to its digest, in time and theirs to give.
 
     One rejection rejects. ``required`` distinct people approve. A decision after the end of the time does not count,
     so the answer does not depend on when one looks.

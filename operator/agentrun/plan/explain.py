@@ -162,6 +162,9 @@ def _place(line: int, column: int, text: str) -> str:
 
 
 def _no_overload(call: str) -> str:
+    # Either name(argument, …) or (target).name(argument, …).
+    if method := re.match(r"\((.*?)\)\.(\w+)\((.*)\)$", call):
+        call = f"{method[2]}({', '.join(filter(None, (method[1], method[3])))})"
     name, _, arguments = call.partition("(")
     plain = re.sub(r"\b(map|list)\([^()]*(?:\([^()]*\))?[^()]*\)", r"\1", arguments.removesuffix(")"))
     types = [_TYPES.get(part, part) for part in plain.split(", ")]

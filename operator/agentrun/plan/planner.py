@@ -96,7 +96,7 @@ class _Planner:
         body: dict[str, Any] = {"outcome": str(self.outcome), "output": output}
         if self.failure is not None and self.outcome is not Outcome.SUCCEEDED:
             step, why = self.failure
-            body |= {"failure": why.to_json()} | ({"step": step} if step else {})
+            body |= {"failure": why.to_json()} | ({"failedStep": step} if step else {})
         body["steps"] = {name: str(group.state) for name, group in self.groups.items()}
         body["compensations"] = {key.label: str(s.state) for key, s in self.undone.items()}
         body["heads"] = {key.path: [fact.seq, fact.head] for key, fact in sorted(self.s.facts.items(), key=_by_path)}
@@ -441,7 +441,7 @@ class _Planner:
         assert event is not None
         self.outcome = Outcome(event.body["outcome"])
         if "failure" in event.body:
-            self.failure = (event.body.get("step", ""), FailureInfo.from_json(event.body["failure"]))
+            self.failure = (event.body.get("failedStep", ""), FailureInfo.from_json(event.body["failure"]))
         for steps in (self.program.steps, self.program.finally_):
             for step in steps.values():
                 group = self._settled(step)

@@ -1,4 +1,4 @@
-"""When an attempt is followed by another one: pure rules, asked by the runner (is this the end?) and the planner (when?)."""
+"""When an attempt is followed by another: pure rules for the runner (is this the end?) and the planner (when?)."""
 
 from __future__ import annotations
 

@@ -16,9 +16,6 @@ from agentrun.plan.explain import Keys
 RESULT_MAX = 256 * 1024
 """Bytes of a result, written as JSON."""
 
-NODES_MAX = 100_000
-"""Values within a result that an expression has built."""
-
 DEPTH_MAX = 200
 """Levels of a value that expressions look into; the runtime's recursion would exhaust the stack at some thousands."""
 
@@ -99,16 +96,18 @@ class _Screened(NamedTuple):
     """Where something was left out, and why: an expression that could touch it is refused."""
 
 
-class Unfit(Exception):  # noqa: N818 - told as an ExpressionError
+class Unfit(Exception):
     """A result that is no JSON, or too large."""
 
 
 class Reader:
-    """Reads a runtime's value, step by step, so that one which is large by sharing its parts is never written out."""
+    """Reads a runtime's value step by step, so that one which is large by sharing its parts is never written out.
+
+    Every part counts at least three bytes, which bounds their number too: to 87,000.
+    """
 
     def __init__(self) -> None:
         self.size = 0
-        self._nodes = 0
 
     def read(self, value: Any) -> JSON:
         """The JSON value of ``value``; times and durations become text.
@@ -133,10 +132,10 @@ class Reader:
                 raise Unfit(f"the number {found} has no form in JSON")
             self._add(8)
         elif isinstance(found, list):
-            self._add(2 + len(found), len(found))
+            self._add(2 + len(found))
             return [self.read(item) for item in found]
         elif isinstance(found, dict):
-            self._add(2 + 2 * len(found), len(found))
+            self._add(2 + 2 * len(found))
             return {self._key(key): self.read(item) for key, item in found.items()}
         elif isinstance(found, datetime):
             self._add(30)
@@ -154,13 +153,10 @@ class Reader:
         self._add(len(key.encode()) + 3)
         return key
 
-    def _add(self, size: int, nodes: int = 0) -> None:
+    def _add(self, size: int) -> None:
         self.size += size
-        self._nodes += nodes
         if self.size > RESULT_MAX:
             raise Unfit(TOO_LARGE)
-        if self._nodes > NODES_MAX:
-            raise Unfit(f"the value consists of more than {NODES_MAX:,} parts")
 
 
 def _seconds(duration: timedelta) -> str:

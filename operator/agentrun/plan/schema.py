@@ -35,6 +35,9 @@ MAX_DEPTH = 64
 MAX_PARTS = 20_000
 """How many parts a schema may have once every reference is replaced by what it refers to."""
 
+MAX_VALUE_DEPTH = 200
+"""Levels of a value that is looked at; the validator's recursion ends the process at some tens of thousands."""
+
 MAX_ERRORS = 5
 _MAX_MESSAGE = 200
 _MAX_EXPLAINED = 10_000
@@ -98,8 +101,8 @@ class Checker:
     _returns: int
 
     def fits(self, instance: JSON) -> bool:
-        """Whether ``instance`` is valid; linear in its size, whatever the schema."""
-        return self._validator.is_valid(instance)
+        """Whether ``instance`` is valid; linear in its size, whatever the schema. Deeper than 200 levels is not."""
+        return depth(instance) <= MAX_VALUE_DEPTH and self._validator.is_valid(instance)
 
     def errors(self, instance: JSON) -> list[str]:
         """What is wrong with ``instance``: at most five lines ``place: what``; empty if it fits.
@@ -108,7 +111,10 @@ class Checker:
         """
         if self.fits(instance):
             return []
-        if self._parts * max(self._returns, 1) ** depth(instance) > _MAX_EXPLAINED:
+        levels = depth(instance)
+        if levels > MAX_VALUE_DEPTH:
+            return [f"is nested deeper than {MAX_VALUE_DEPTH} levels"]
+        if self._parts * max(self._returns, 1) ** levels > _MAX_EXPLAINED:
             return ["does not fit the schema (the value is nested too deeply in a recursive schema to say where)"]
         return [
             _line(_dotted(error.instance_path), error.message)

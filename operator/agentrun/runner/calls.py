@@ -15,7 +15,7 @@ from typing import Any
 from agentrun.api.canonical import digest_of
 from agentrun.api.facts import ApprovalRequest, FailureInfo
 from agentrun.api.values import seconds
-from agentrun.api.workflow import Effect, FailureClass, Tool
+from agentrun.api.workflow import Effect, FailureClass
 from agentrun.journal.records import Kind
 from agentrun.plan.events import Tally, tally
 from agentrun.plan.expressions import ExpressionError, Values, compile_expression

@@ -34,7 +34,7 @@ _TRANSIENT_CODES = frozenset({"server_error", "internal_error", "overloaded", "t
 T = TypeVar("T")
 
 
-class Malformed(Exception):  # noqa: N818
+class Malformed(Exception):
     """An answer has not the shape that the API promises; the message says what is missing."""
 
 

@@ -20,7 +20,7 @@ class Exit(IntEnum):
     FENCED = 5
 
 
-class Parked(Exception):  # noqa: N818  (an outcome, not an error)
+class Parked(Exception):
     """The attempt can go no further for now: commit ``waiting`` with this body and release the process."""
 
     def __init__(self, body: dict[str, Any]) -> None:
@@ -28,7 +28,7 @@ class Parked(Exception):  # noqa: N818  (an outcome, not an error)
         super().__init__(str(body))
 
 
-class Closed(Exception):  # noqa: N818
+class Closed(Exception):
     """The step is over in a way that is decided already: commit ``closed`` with this body."""
 
     def __init__(self, body: dict[str, Any]) -> None:

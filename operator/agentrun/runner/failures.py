@@ -21,7 +21,7 @@ def plain(text: str, limit: int = MESSAGE_MAX) -> str:
     return shown[:limit] + "…" if len(shown) > limit or len(text) > limit else shown
 
 
-class Failure(Exception):  # noqa: N818  (an outcome of a call, not a defect of the program)
+class Failure(Exception):
     """A call failed.
 
     ``failure_class`` decides how a step's ``retry.on`` treats it, and ``retryable`` whether another try could end

@@ -24,7 +24,7 @@ _MARK = "\0"
 """Stands around every value in the URL until its segment was looked at; a checked template cannot hold it."""
 
 
-class Refused(Exception):  # noqa: N818
+class Refused(Exception):
     """The request cannot be made from these values. Nothing was sent; the message is for whoever gave them."""
 
 

@@ -37,7 +37,7 @@ class Ports:
         self.progress = Progress(self.clock)
 
     def preload(self) -> None:
-        """Begin to import what a model call needs, in a thread: it takes a second, and the journal is read meanwhile."""
+        """Begin to import what a model call needs, in a thread: it takes a second; the journal is read meanwhile."""
         threading.Thread(target=_import_openai, daemon=True).start()
 
 

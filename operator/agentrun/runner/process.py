@@ -92,7 +92,7 @@ async def _work(attempt: Attempt) -> dict[str, Any]:
 
 
 def _say(fact: dict[str, Any]) -> None:
-    """Write the termination message. A pod's may hold 4,096 bytes, so a large output is left out: the journal has it."""
+    """Write the termination message. A pod's holds 4,096 bytes, so a large output is left out: the journal has it."""
     text = json.dumps(fact, separators=(",", ":"))
     target = os.environ.get(TERMINATION_VARIABLE)
     if target is None:

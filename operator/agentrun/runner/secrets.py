@@ -10,7 +10,7 @@ Secrets = Callable[[SecretKey], str]
 """Reads a key of a Secret; raises LookupError or OSError where there is none."""
 
 
-class MissingSecret(Exception):  # noqa: N818
+class MissingSecret(Exception):
     """A Secret cannot be used; the message names it and says what to do, and never quotes the value."""
 
 

@@ -48,11 +48,11 @@ def _finite(number: str) -> float:
     return value
 
 
-class TooLarge(Exception):  # noqa: N818  (read as a word: except TooLarge)
+class TooLarge(Exception):
     """A body is larger than its limit, as it came or once decompressed."""
 
 
-class Undecodable(Exception):  # noqa: N818
+class Undecodable(Exception):
     """A body does not decompress; the message says why."""
 
 

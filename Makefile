@@ -1,0 +1,64 @@
+# Everything that a person or CI runs. Each target sets up what it needs, into .venv/ and nowhere else.
+# `make demo` shows the main job, `make test` passes the tests; README.md builds on these two.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: demo test test-fast test-crash bench check format lock crds clean help
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+demo: $(VENV)/.runtime ## run the refund example, kill it twice, finish it
+	@$(BIN)/python -m examples.refund.demo
+
+test: $(VENV)/.dev check ## all tests
+	$(PYTEST) -n 2 tests/unit tests/replay
+	$(PYTEST) -n 2 tests/crash tests/e2e
+
+test-fast: $(VENV)/.dev ## the fast tests, under a minute
+	$(PYTEST) -n 2 tests/unit tests/replay
+
+test-crash: $(VENV)/.dev ## every point of failure, one at a time
+	$(PYTEST) -n 2 tests/crash
+
+bench: $(VENV)/.dev ## measure, beside a reference in the same run
+	$(BIN)/python -m tests.bench
+
+check: $(VENV)/.dev ## types, style, layers, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict -p agentrun
+	$(BIN)/mypy --strict examples
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m agentrun.api.crd --check crds
+
+format: $(VENV)/.dev ## write what can be written for you: style and generated files
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/python -m agentrun.api.crd crds
+
+lock: ## resolve the dependencies anew (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		pyproject.toml --group build -o requirements.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		pyproject.toml --group dev -o requirements-dev.lock
+
+clean: ## remove the environment and what runs left in .agentrun/
+	rm -rf $(VENV) .agentrun
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"agentrun needs Python 3.11 or later, $(PYTHON) is {v.major}.{v.minor}: make PYTHON=python3.11 …")'
+	@echo "setting up $(VENV)/ (once, about a minute)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/bin/python
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
