@@ -12,11 +12,12 @@ The environment variable BACKEND_TOKEN holds the token that payments ask for (``
 | ``POST /customers/{id}/notes`` | ``{text, orderId?}`` becomes a note, once per Idempotency-Key |
 | ``POST /refunds`` | ``{orderId, amount}`` is paid, *each time*: on purpose nothing here is idempotent |
 | ``GET /payments`` | ``{payments: […]}``, what was paid |
-| ``GET /control``, ``POST /control`` | scripted trouble for payments, see below |
+| ``GET /control``, ``POST /control`` | scripted trouble, see below |
 
 ``POST /control {"pause_payment_after_commit": 30}`` makes and records the next payment and holds its answer back for
 30 seconds: time to kill whoever asked for it. ``{"fail_payments": 503, "times": 2}`` answers the next two with 503 and
-pays nothing. Both are for one payment unless ``times`` says otherwise; 0 ends them. A restart forgets them.
+pays nothing. ``{"pause_order_look_up": 30}`` holds back an order. Each is for one request unless ``times`` says
+otherwise; 0 ends it. A restart forgets them.
 
 STATE/payments.jsonl and STATE/notes.jsonl are the truth: a line is on disk (fsync) before its answer leaves, and a
 restarted backend goes on from them.
@@ -168,7 +169,9 @@ class Backend:
         url = urlsplit(target)
         match (method, *url.path.strip("/").split("/")):
             case ("GET", "orders", order):
-                return 200, _known(ORDERS, order, "order"), 0
+                found = _known(ORDERS, order, "order")
+                with self._lock:
+                    return 200, found, self._take("pause_order_look_up")
             case ("GET", "customers"):
                 email = parse_qs(url.query).get("email")
                 if not email:
@@ -241,7 +244,7 @@ class Backend:
         return value
 
     def _control(self, body: Body) -> Body:
-        kinds = ("pause_payment_after_commit", "fail_payments")
+        kinds = ("pause_order_look_up", "pause_payment_after_commit", "fail_payments")
         unknown = body.keys() - {*kinds, "times"}
         if unknown:
             raise RefusedError(422, f"unknown {', '.join(sorted(unknown))}; known are {', '.join(kinds)}, times")

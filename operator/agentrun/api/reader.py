@@ -1,15 +1,15 @@
 """YAML, from an untrusted file, as plain JSON values that know the lines they stand on.
 
 The text is read as libyaml's *events*, not as its tree: nothing recurses, nesting is refused before it grows, and an
-alias is a reference to a value that was built once, whose expanded size is counted and never made. (It is also three
+alias is a reference to a value that was built once, whose expanded size is counted before anything expands it. (It is also three
 times as fast as composing a tree of nodes.)
 
 Scalars follow the JSON schema of YAML 1.2, with the booleans of its core schema: ``true`` and ``false`` (also ``True``
 and ``TRUE``), ``null`` and ``~``, and numbers as JSON writes them. ``yes``, ``no``, ``on`` and ``off`` stay text: they
 are country codes, answers and the field ``retry.on`` far more often than booleans, and no field of ours needs another
-word for ``true``. Dates stay text, because JSON has none. A number in a notation that readers of YAML disagree about
-(``0123`` is 83 for kubectl and 123 for YAML 1.2; ``1_000``, ``0x1F``, ``.5``) is refused, rather than read as one of
-them.
+word for ``true``. (kubectl reads YAML 1.1, where they are booleans, as keys too: a file for both quotes them.) Dates
+stay text, because JSON has none. A number in a notation that readers of YAML disagree about (``0123`` is 83 for kubectl
+and 123 for YAML 1.2; ``1_000``, ``0x1F``, ``.5``) is refused, rather than read as one of them.
 """
 
 from __future__ import annotations

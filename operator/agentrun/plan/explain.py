@@ -14,6 +14,9 @@ Keys = tuple[str | int, ...]
 """A variable's name and the keys that lead on from it."""
 
 _ERROR = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): ([^\n]*)")
+_TOO_DEEP = re.compile(
+    r"CANCELLED: Expression recursion limit|INVALID_ARGUMENT: ERROR: <input>:-1:-1: Exceeded max rec"
+)
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _RESERVED = frozenset(
     re.findall(
@@ -103,7 +106,7 @@ def follow(keys: Keys, values: Mapping[str, JSON]) -> JSON:
 
 def invalid(message: str, text: str, variables: Collection[str]) -> str:
     """What is wrong with ``text`` when compiling it ended with ``message``."""
-    if "recursion" in message:
+    if _TOO_DEEP.match(message):
         return "it is nested too deeply: at most 32 levels, and each operator of a chain such as a + b + c is one"
     found = _ERROR.search(message)
     if found is None:
@@ -115,18 +118,19 @@ def invalid(message: str, text: str, variables: Collection[str]) -> str:
 
 def failed(message: str, node: Node, values: Mapping[str, JSON]) -> str:
     """Why evaluating ``node`` over ``values`` ended with ``message``."""
-    if found := re.search(r'Key not found in map : (?:"(.*)"|(.*))$', message, re.DOTALL):
+    text = re.sub(r"^[A-Z_]+: ", "", message)
+    if found := re.match(r'Key not found in map : (?:"(.*)"|(.*))$', text, re.DOTALL):
         key = found[1] if found[1] is not None else found[2]
         return _missing(key, node, values) or f"there is no {key!r} in the object"
-    if found := re.search(r"No matching overloads found : (.*)$", message, re.DOTALL):
+    if found := re.match(r"No matching overloads found : (.*)$", text, re.DOTALL):
         return _no_overload(found[1])
-    if found := re.search(r'No value with name "(.*)" found', message):
+    if found := re.match(r'No value with name "(.*)" found', text):
         return f"{found[1]} has no value here"
-    if found := re.search(r"Index error: index=(-?\d+) size=(\d+)", message):
+    if found := re.match(r"Index error: index=(-?\d+) size=(\d+)", text):
         return f"there is no [{found[1]}]: the list has {found[2]} elements"
-    if "Applying SELECT" in message:
+    if text.startswith("Applying SELECT"):
         return _missing(None, node, values) or "a field is read of something that is not an object"
-    if "budget exceeded" in message:
+    if text.startswith("Iteration budget exceeded"):
         return "it takes more than 10,000 iterations"
     return _bare(message)
 

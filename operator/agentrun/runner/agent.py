@@ -78,7 +78,8 @@ class _Loop:
         if outgrown(self.attempt, self.model):
             await compact(self.attempt, self.model, self.client)
         request = self.request()
-        limit = reserve_model(self.attempt, self.model, self._expected(request))
+        expected = self._expected(request)
+        limit = reserve_model(self.attempt, self.model, expected)
         began = self.attempt.ports.monotonic()
         try:
             turn = await self.client.ask(_limited(request, limit))
@@ -87,7 +88,7 @@ class _Loop:
             await compact(self.attempt, self.model, self.client)
             turn = await self.client.ask(_limited(self.request(), limit))
         seconds = self.attempt.ports.monotonic() - began
-        await self.attempt.commit(Kind.TURN, self._record(turn, seconds))
+        await self.attempt.commit(Kind.TURN, self._record(turn, expected, seconds))
 
     def request(self) -> Request:
         """The next question: the history in the model's own form."""
@@ -119,7 +120,7 @@ class _Loop:
             since += estimate(entry)
         return state.context + since
 
-    def _record(self, turn: Turn, seconds: float) -> dict[str, Any]:
+    def _record(self, turn: Turn, expected: int, seconds: float) -> dict[str, Any]:
         number = self.attempt.state.turns + 1
         cut = CUT_OFF if turn.incomplete else None
         calls = [
@@ -129,6 +130,10 @@ class _Loop:
             for n, c in enumerate(turn.calls)
         ]
         spent = turn.usage
+        estimated = spent.input == 0 and spent.output == 0
+        if estimated:
+            # An endpoint that reports nothing must not make a budget endless; the record says that it is a guess.
+            spent = replace(spent, input=expected, output=estimate(turn.items))
         usage = Usage(
             1,
             spent.input,
@@ -139,6 +144,7 @@ class _Loop:
         )
         found = {"items": turn.items, "calls": calls, "text": turn.text, "usage": usage.to_json()}
         found |= {"refusal": turn.refusal, "incomplete": turn.incomplete, "responseId": turn.response_id}
+        found |= {"usageEstimated": True} if estimated else {}
         return found | {"model": turn.model, "seconds": round(seconds, 3)}
 
     async def _finish(self, last: dict[str, Any]) -> dict[str, Any] | None:

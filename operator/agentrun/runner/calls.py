@@ -28,6 +28,9 @@ from agentrun.runner.failures import Failure, plain
 from agentrun.runner.http_tool import HttpTool
 from agentrun.runner.reserve import reserve_tool
 
+SHOWN_MAX = 64 * 1024
+"""Characters of a tool's answer that a model is shown; a workflow's expressions see the whole."""
+
 SEND_WITHIN = 10.0
 """Seconds after an intent began to be written within which its call is sent; later, a stopped process has woken up
 and somebody may already have settled the call, so it is not sent."""
@@ -231,10 +234,16 @@ def _result(call: dict[str, Any], answer: Answer) -> dict[str, Any]:
         "id": call["id"],
         "callId": call["callId"],
         "tool": call["name"],
-        "output": answer.text,
+        "output": _clipped(answer.text),
         "called": answer.called,
     }
     return found | ({"isError": True} if answer.is_error else {})
+
+
+def _clipped(text: str) -> str:
+    if len(text) <= SHOWN_MAX:
+        return text
+    return f"{text[:SHOWN_MAX]}… ({len(text) - SHOWN_MAX} more characters are not shown)"
 
 
 async def run_tool_step(attempt: Attempt) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Ports:
 
 
 def _import_openai() -> None:
-    import openai.resources.responses  # noqa: F401, PLC0415  (lazy: only agent steps pay for it)
+    import openai  # noqa: F401, PLC0415  (lazy: only agent steps pay for it)
 
 
 def read_secret_file(folder: str, key: SecretKey) -> str:
