@@ -253,7 +253,7 @@ steps:
       maxTurns: 12
       maxOutputTokens: 1000
     timeout: 1h30m
-    retry: {limit: 0, "on": [Tool, Invalid]}
+    retry: {limit: 0, classes: [Tool, Invalid]}
   - name: sign-off
     dependsOn: [triage]
     when: steps.triage.output.refund
@@ -371,9 +371,9 @@ CHANGES: list[tuple[str, Any, bool]] = [
     (STEP + "name", "-x", False),
     (STEP + "when", "", False),
     (STEP + "when", "x" * 1025, False),
-    (STEP + "retry.on", [], False),
-    (STEP + "retry.on", ["Tool", "Tool"], False),
-    (STEP + "retry.on", ["Fenced"], False),
+    (STEP + "retry.classes", [], False),
+    (STEP + "retry.classes", ["Tool", "Tool"], False),
+    (STEP + "retry.classes", ["Fenced"], False),
     (STEP + "retry.limit", 101, False),
     (STEP + "retry.backoff", {"factor": 0.5}, False),
     (STEP + "retry.backoff", {"factor": 3}, True),

@@ -101,11 +101,12 @@ def test_what_does_not_pass_is_unavailable(store: S3Store, proxy: FlakyProxy, ob
     assert objects() == {}
 
 
-def test_a_busy_server_is_unavailable_in_the_end(store: S3Store, proxy: FlakyProxy) -> None:
-    proxy.fail(Fault.SLOW_DOWN, times=1000)
-    with pytest.raises(StoreUnavailable, match="503 SlowDown"):
-        S3Store(store.url, limits=Limits(attempts=2)).create("a", b"1")
-    assert proxy.requests == ["PUT", "PUT"]
+@pytest.mark.parametrize(("fault", "says"), [(Fault.SLOW_DOWN, "503 SlowDown"), (Fault.THROTTLE, "429 TooManyReq")])
+def test_a_busy_server_is_unavailable_in_the_end(store: S3Store, proxy: FlakyProxy, fault: Fault, says: str) -> None:
+    proxy.fail(fault, times=1000)
+    with pytest.raises(StoreUnavailable, match=f"{says}.*; wait, then resume the run"):
+        S3Store(store.url, limits=Limits(attempts=1)).create("a", b"1")
+    assert proxy.requests == ["PUT"]
 
 
 @pytest.mark.parametrize("fault", [Fault.CUT_ANSWER, Fault.DROP_ANSWER, Fault.INTERNAL])

@@ -1,15 +1,13 @@
 """YAML, from an untrusted file, as plain JSON values that know the lines they stand on.
 
 The text is read as libyaml's *events*, not as its tree: nothing recurses, nesting is refused before it grows, and an
-alias is a reference to a value that was built once, whose expanded size is counted before anything expands it. (It is also three
-times as fast as composing a tree of nodes.)
+alias is a reference to a value that was built once, whose expanded size is counted before anything expands it.
+(It is also three times as fast as composing a tree of nodes.)
 
 Scalars follow the JSON schema of YAML 1.2, with the booleans of its core schema: ``true`` and ``false`` (also ``True``
-and ``TRUE``), ``null`` and ``~``, and numbers as JSON writes them. ``yes``, ``no``, ``on`` and ``off`` stay text: they
-are country codes, answers and the field ``retry.on`` far more often than booleans, and no field of ours needs another
-word for ``true``. (kubectl reads YAML 1.1, where they are booleans, as keys too: a file for both quotes them.) Dates
-stay text, because JSON has none. A number in a notation that readers of YAML disagree about (``0123`` is 83 for kubectl
-and 123 for YAML 1.2; ``1_000``, ``0x1F``, ``.5``) is refused, rather than read as one of them.
+and ``TRUE``), ``null`` and ``~``, and numbers as JSON writes them. Dates stay text, because JSON has none. What readers
+of YAML disagree about is refused rather than read as one of them: ``yes``, ``no``, ``on`` and ``off`` (booleans for
+kubectl, which reads YAML 1.1, also as keys) and numbers such as ``0123`` (83 for kubectl), ``1_000``, ``0x1F``, ``.5``.
 """
 
 from __future__ import annotations
@@ -35,6 +33,9 @@ _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
+_DISPUTED_WORDS = frozenset(
+    form for word in ("yes", "no", "on", "off") for form in (word, word.capitalize(), word.upper())
+)
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _DISPUTED = re.compile(
@@ -209,6 +210,8 @@ class _Builder:
         self._untagged(event, line)
         frame = self._expects_key()
         if frame is not None:
+            if plain:
+                self._undisputed(event.value, line)
             self._key(frame, event.value, plain, line)
             return
         value = self._resolve(event.value, line) if plain else event.value
@@ -323,10 +326,15 @@ class _Builder:
             short = shown(tag.replace("tag:yaml.org,2002:", "!!"))
             self.refuse(f"the tag {short} is not allowed: only plain values are read; remove the tag", line)
 
+    def _undisputed(self, text: str, line: int) -> None:
+        if text in _DISPUTED_WORDS:
+            self.refuse(f'{text} is a truth value for some readers of YAML: write true or false, or "{text}"', line)
+
     def _resolve(self, text: str, line: int) -> Any:
         """The value of an unquoted scalar."""
         if text in _WORDS:
             return _WORDS[text]
+        self._undisputed(text, line)
         if text[0] not in _NUMERIC:
             return text
         if _NOT_FINITE.fullmatch(text):

@@ -124,14 +124,14 @@ class Retry(Spec):
 
     limit: Annotated[int, Field(ge=0, le=100)] = 2
     backoff: Backoff = Backoff()
-    on: Annotated[list[RetryClass], Field(min_length=1, max_length=5)] = ["RateLimited", "Provider", "Tool"]
+    classes: Annotated[list[RetryClass], Field(min_length=1, max_length=5)] = ["RateLimited", "Provider", "Tool"]
 
-    @field_validator("on")
+    @field_validator("classes")
     @classmethod
-    def _each_once(cls, on: list[RetryClass]) -> list[RetryClass]:
-        if twice := next((item for n, item in enumerate(on) if item in on[:n]), None):
+    def _each_once(cls, classes: list[RetryClass]) -> list[RetryClass]:
+        if twice := next((item for n, item in enumerate(classes) if item in classes[:n]), None):
             raise ValueError(f"names {twice} twice: keep one")
-        return on
+        return classes
 
 
 class Defaults(Spec):

@@ -77,7 +77,7 @@ class S3Store:
         cut = len(self._start)
         keys = (found["Key"][cut:] for page in pages for found in page.get("Contents", ()))
         # What other programs keep there, such as the `folder/` objects of consoles, is none of ours.
-        return sorted(key for key in keys if key > after and is_key(key))
+        return sorted(filter(is_key, keys))
 
     def children(self, prefix: str) -> builtins.list[str]:
         """The distinct next segments of the keys below ``prefix``, sorted."""

@@ -40,23 +40,22 @@ class Standing:
     person: bool = False
     """It waits for somebody's verb."""
 
-    @property
-    def quiet(self) -> bool:
-        """Final, or nothing that has to be waited for when the run is ending."""
-        return self.state.final
-
 
 def stand(
     key: StepKey,
     fact: StepFact,
     execution: Execution | None,
     unopened: int,
+    lost_at: float,
     events: EventIndex,
     retry: Retry,
     timeout: float,
     now: float,
 ) -> Standing:
-    """How ``key`` stands by its journal (``fact``), its process (``execution``) and the run's events."""
+    """How ``key`` stands by its journal (``fact``), its process (``execution``) and the run's events.
+
+    ``unopened`` executions in a row ended, the last of them at ``lost_at``, before they opened the journal.
+    """
     if fact.outcome is not None:
         return Standing(fact.outcome, fact, output=fact.output, failure=fact.failure, finished=fact.at)
     if execution is not None:
@@ -66,35 +65,40 @@ def stand(
         return Standing(StepState.RUNNING, fact, Reason.RUNNING, stop=late, wake_at=wake)
     match fact.end:
         case "waiting":
-            return _waiting(key, fact, events, now)
+            standing = _waiting(key, fact, events, now)
         case "failed":
             assert fact.failure is not None
             due = fact.at + retry_delay(retry, fact.failures, fact.failure.retry_after)
-            if now >= due:
-                return Standing(StepState.PENDING, fact, Reason.RETRYING, begin=True)
-            waiting = {"retry": due, "because": fact.failure.message}
-            return Standing(StepState.WAITING, fact, Reason.RETRYING, waiting, wake_at=due, failure=fact.failure)
+            standing = Standing(StepState.PENDING, fact, Reason.RETRYING, begin=True)
+            if now < due:
+                waiting = {"retry": due, "because": fact.failure.message}
+                standing = Standing(
+                    StepState.WAITING, fact, Reason.RETRYING, waiting, wake_at=due, failure=fact.failure
+                )
         case _:
-            losses = unopened + (0 if fact.attempt == 0 else fact.losses + 1)
-            return _lost(key, fact, losses, events, retry, now) if losses else _fresh(fact)
+            standing = Standing(StepState.PENDING, fact, Reason.PENDING, begin=True)
+    losses = unopened + (fact.losses + 1 if fact.attempt and fact.end is None else 0)
+    if standing.begin and losses:
+        # Whatever the next attempt is for, it does not follow starts that came to nothing at once and for ever.
+        return _held_back(key, fact, losses, max(fact.at, lost_at), events, retry, now) or standing
+    return standing
 
 
-def _fresh(fact: StepFact) -> Standing:
-    return Standing(StepState.PENDING, fact, Reason.PENDING, begin=True)
-
-
-def _lost(key: StepKey, fact: StepFact, losses: int, events: EventIndex, retry: Retry, now: float) -> Standing:
-    """The last attempt, or the start of one, ended without a word: killed, evicted, out of memory."""
-    if loss_is_final(retry, losses):
+def _held_back(
+    key: StepKey, fact: StepFact, losses: int, lost_at: float, events: EventIndex, retry: Retry, now: float
+) -> Standing | None:
+    """How it stands where the last attempt, or the start of one, ended without a word (killed, evicted, out of memory)
+    and nothing follows it yet; None where another one may begin."""
+    if loss_is_final(retry, losses) and fact.unknown is None:
         failure = FailureInfo(FailureClass.INFRASTRUCTURE, f"{losses} attempts in a row were lost")
-        return Standing(StepState.FAILED, fact, failure=failure, finished=now)
-    parked = losses > LOSSES_MAX and FailureClass.INFRASTRUCTURE not in retry.on
-    if parked and not events.resumed_after(key.label, fact.at):
-        waiting: dict[str, Any] = {"resume": f"{losses} attempts in a row were lost; see its log, then resume"}
+        return Standing(StepState.FAILED, fact, failure=failure, finished=lost_at)
+    parked = losses > LOSSES_MAX and FailureClass.INFRASTRUCTURE not in retry.classes
+    if parked and not events.resumed_after(key, lost_at):
+        waiting: dict[str, Any] = {"resume": f"{losses} attempts in a row were lost without progress; see its log, then resume"}
         return Standing(StepState.WAITING, fact, Reason.ATTEMPTS_LOST, waiting, person=True)
-    due = fact.at + (0.0 if parked else loss_delay(losses - 1))
+    due = lost_at + (0.0 if parked else loss_delay(losses - 1))
     if now >= due:
-        return _fresh(fact)
+        return None
     waiting = {"retry": due, "because": "the attempt before was lost"}
     return Standing(StepState.WAITING, fact, Reason.RETRYING, waiting, wake_at=due)
 

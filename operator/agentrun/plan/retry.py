@@ -16,7 +16,7 @@ def retries(retry: Retry, failure: FailureInfo, failures: int) -> bool:
     ``Unknown``, ``Rejected``, ``Policy``, ``Budget`` and ``Timeout`` never are: trying again would not change them,
     or would do an effect twice.
     """
-    return failure.retryable and str(failure.failure_class) in retry.on and failures <= retry.limit
+    return failure.retryable and str(failure.failure_class) in retry.classes and failures <= retry.limit
 
 
 def retry_delay(retry: Retry, failures: int, retry_after: float | None = None) -> float:
@@ -33,5 +33,5 @@ def loss_delay(losses: int) -> float:
 
 
 def loss_is_final(retry: Retry, losses: int) -> bool:
-    """Whether a step that keeps being lost fails (its ``retry.on`` names Infrastructure) rather than being parked."""
-    return FailureClass.INFRASTRUCTURE in retry.on and losses > LOSSES_MAX + retry.limit
+    """Whether a step that keeps being lost fails (its ``retry.classes`` names Infrastructure) rather than being parked."""
+    return FailureClass.INFRASTRUCTURE in retry.classes and losses > LOSSES_MAX + retry.limit

@@ -50,6 +50,8 @@ class Snapshot:
     executions: Mapping[StepKey, Execution] = field(default_factory=dict)
     unopened: Mapping[StepKey, int] = field(default_factory=dict)
     """How many executions in a row ended before they opened their journal. Lost with the driver: counted anew."""
+    lost_at: Mapping[StepKey, float] = field(default_factory=dict)
+    """When the last of those ended: no journal says so, and the pause before the next one counts from there."""
     events: Sequence[Event] = ()
 
 

@@ -142,7 +142,7 @@ class _Loop:
             0,
             cost(self.model.price, spent.input, spent.cached, spent.output),
         )
-        found = {"items": turn.items, "calls": calls, "text": turn.text, "usage": usage.to_json()}
+        found: dict[str, Any] = {"items": turn.items, "calls": calls, "text": turn.text, "usage": usage.to_json()}
         found |= {"refusal": turn.refusal, "incomplete": turn.incomplete, "responseId": turn.response_id}
         found |= {"usageEstimated": True} if estimated else {}
         return found | {"model": turn.model, "seconds": round(seconds, 3)}

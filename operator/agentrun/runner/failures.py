@@ -24,7 +24,7 @@ def plain(text: str, limit: int = MESSAGE_MAX) -> str:
 class Failure(Exception):
     """A call failed.
 
-    ``failure_class`` decides how a step's ``retry.on`` treats it, and ``retryable`` whether another try could end
+    ``failure_class`` decides how a step's ``retry.classes`` treats it, and ``retryable`` whether another try could end
     differently at all. ``retry_after`` is in seconds, where the other side asked for a pause. ``happened`` matters
     for calls that have an effect: "no" means that the call was surely not carried out (never connected, or refused
     by 429), "unknown" that it may have been. ``message`` is for a person: bounded, printable, without secrets.

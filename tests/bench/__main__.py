@@ -1,0 +1,65 @@
+"""The command line of the benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.bench import cli, driver, planner, resume, startup, turn
+from tests.bench.parts import ROOT, Parts
+from tests.bench.table import Row, show
+from tests.servers import versitygw
+
+MEASUREMENTS: dict[str, Callable[[Parts], Iterator[Row]]] = {
+    "startup": startup.measure,
+    "cli": cli.measure,
+    "turn": turn.measure,
+    "plan": planner.measure,
+    "resume": resume.measure,
+    "driver": driver.measure,
+}
+
+
+def main() -> int:
+    """Measure; 1 where something could not be measured."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="What the runtime costs.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MEASUREMENTS)}; all by default")
+    names = parser.parse_args().names or list(MEASUREMENTS)
+    if unknown := [name for name in names if name not in MEASUREMENTS]:
+        parser.error(f"there is no {unknown[0]!r}; there are {', '.join(MEASUREMENTS)}")
+    console = Console()
+    rows: list[Row] = []
+    failed: list[str] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "s3").mkdir()
+        with versitygw.running(folder / "s3") as server:
+            os.environ.update(server.environment(folder / "nowhere"))
+            os.environ.update({"OPENAI_API_KEY": "bench", "PYTHONPATH": os.pathsep.join([str(ROOT / "operator"), str(ROOT)])})
+            parts = Parts(folder, server)
+            for measurement in names:
+                began = time.monotonic()
+                try:
+                    rows += MEASUREMENTS[measurement](parts)
+                except Exception:  # noqa: BLE001  (shown, and the exit code says so: the others are worth having)
+                    failed.append(measurement)
+                    traceback.print_exc()
+                console.print(f"{measurement}: {time.monotonic() - began:.0f} s", style="dim")
+    show(rows, console)
+    missed = sum(row.met is False for row in rows)
+    console.print(f"S3 is {server.kind}. Bars: {sum(row.met is True for row in rows)} met, {missed} missed.")
+    if failed:
+        console.print(f"could not be measured: {', '.join(failed)}", style="red")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
