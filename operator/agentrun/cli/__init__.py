@@ -1,1 +1,1 @@
-"""The command line, also installed as kubectl-agentrun."""
+"""The command line. ``main`` imports click alone; each verb imports what it needs when it is called."""

@@ -39,7 +39,10 @@ from agentrun.runner.identity import surely_alive
 T = TypeVar("T")
 
 POLL = 0.5
-"""Seconds between looks for what people have said."""
+"""Seconds between looks for what people have said, while steps run."""
+
+IDLE_POLL = 2.0
+"""The same while nothing runs: a wait of days on S3 must not cost a request every moment."""
 
 STORE_PATIENCE = 60.0
 """Seconds that the driver goes on trying a store that does not answer."""
@@ -253,7 +256,7 @@ class Driver:
         """Until a child ends, a time comes, or it is time to look for what people said."""
         for task in [t for t in self._tasks if t.done()]:
             task.result()
-        wait = POLL
+        wait = POLL if self._running else IDLE_POLL
         if planned.wake_at is not None:
             wait = min(wait, max(0.0, planned.wake_at - self.clock()))
         try:

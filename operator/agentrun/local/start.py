@@ -13,28 +13,38 @@ from agentrun.api.document import Document
 from agentrun.api.errors import InvalidDocument, Problem
 from agentrun.api.run import AgentRun, AgentWorkflow, RunSpec
 from agentrun.api.workflow import WorkflowSpec
-from agentrun.plan.program import Program, compile_program, model_of
+from agentrun.plan.program import compile_program, model_of
 from agentrun.plan.schema import compile_schema
 
 NAME_MAX = 50
 
 
-def check(documents: Sequence[Document]) -> list[Program]:
-    """Everything that can be told of ``documents`` without running them.
+def check(documents: Sequence[Document]) -> list[str]:
+    """Everything that can be told of ``documents`` without running them; notes on what could not be.
 
     Raises:
         InvalidDocument: the first document with problems, with all of them.
     """
-    programs = []
-    for document in documents:
-        if isinstance(document.model, AgentWorkflow):
-            programs.append(_compile(document, document.model.spec, ("spec",)))
-        elif document.model.spec.workflow is not None:
-            programs.append(_compile(document, document.model.spec.workflow, ("spec", "workflow")))
+    notes = []
+    _compile_all(documents)
     for document in documents:
         if isinstance(document.model, AgentRun):
-            _check_run(document, document.model.spec, workflow_of(documents, document))
-    return programs
+            workflow = _find_workflow(documents, document.model.spec)
+            if workflow is None:
+                name = document.model.spec.workflow_ref.name if document.model.spec.workflow_ref else ""
+                notes.append(f"{document.source}: AgentWorkflow {name} is not in this file: inputs were not checked")
+                continue
+            _check_run(document, document.model.spec, workflow)
+            _check_inputs(document, workflow, document.model.spec.inputs)
+    return notes
+
+
+def _compile_all(documents: Sequence[Document]) -> None:
+    for document in documents:
+        if isinstance(document.model, AgentWorkflow):
+            _compile(document, document.model.spec, ("spec",))
+        elif document.model.spec.workflow is not None:
+            _compile(document, document.model.spec.workflow, ("spec", "workflow"))
 
 
 def pin(
@@ -53,9 +63,10 @@ def pin(
     Raises:
         InvalidDocument: they describe none or several, or something in them is wrong.
     """
-    check(documents)
+    _compile_all(documents)
     document, run = _the_run(documents)
     workflow = workflow_of(documents, document)
+    _check_run(document, run, workflow)
     pinned = workflow.model_dump(mode="json", by_alias=True, exclude_unset=True)
     merged = {**run.inputs, **inputs}
     _check_inputs(document, workflow, merged)
@@ -99,20 +110,25 @@ def workflow_of(documents: Sequence[Document], document: Document) -> WorkflowSp
     """
     if isinstance(document.model, AgentWorkflow):
         return document.model.spec
-    spec = document.model.spec
-    if spec.workflow is not None:
-        return spec.workflow
-    assert spec.workflow_ref is not None
+    found = _find_workflow(documents, document.model.spec)
+    if found is not None:
+        return found
+    assert document.model.spec.workflow_ref is not None
     there = [d.model for d in documents if isinstance(d.model, AgentWorkflow)]
-    for other in there:
-        if other.metadata.name == spec.workflow_ref.name:
-            return other.spec
     names = ", ".join(str(other.metadata.name) for other in there) or "none"
     message = (
-        f"there is no AgentWorkflow {spec.workflow_ref.name!r} in this file (it has: {names}); "
+        f"there is no AgentWorkflow {document.model.spec.workflow_ref.name!r} in this file (it has: {names}); "
         "on one machine put it into the same file, after a line ---"
     )
     raise _invalid(document, [Problem(("spec", "workflowRef", "name"), message)])
+
+
+def _find_workflow(documents: Sequence[Document], run: RunSpec) -> WorkflowSpec | None:
+    if run.workflow is not None:
+        return run.workflow
+    assert run.workflow_ref is not None
+    there = (d.model for d in documents if isinstance(d.model, AgentWorkflow))
+    return next((w.spec for w in there if w.metadata.name == run.workflow_ref.name), None)
 
 
 def _the_run(documents: Sequence[Document]) -> tuple[Document, RunSpec]:
@@ -128,9 +144,9 @@ def _the_run(documents: Sequence[Document]) -> tuple[Document, RunSpec]:
     raise InvalidDocument([Problem((), f"the file has {what}; keep one to run")], documents[0].source)
 
 
-def _compile(document: Document, spec: WorkflowSpec, path: tuple[str, ...]) -> Program:
+def _compile(document: Document, spec: WorkflowSpec, path: tuple[str, ...]) -> None:
     try:
-        return compile_program(spec, path)
+        compile_program(spec, path)
     except InvalidDocument as error:
         raise _invalid(document, error.problems) from error
 

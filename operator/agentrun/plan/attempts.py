@@ -89,12 +89,13 @@ def _held_back(
 ) -> Standing | None:
     """How it stands where the last attempt, or the start of one, ended without a word (killed, evicted, out of memory)
     and nothing follows it yet; None where another one may begin."""
-    if loss_is_final(retry, losses) and fact.unknown is None:
+    final = loss_is_final(retry, losses)
+    if final and fact.unknown is None:
         failure = FailureInfo(FailureClass.INFRASTRUCTURE, f"{losses} attempts in a row were lost")
         return Standing(StepState.FAILED, fact, failure=failure, finished=lost_at)
-    parked = losses > LOSSES_MAX and FailureClass.INFRASTRUCTURE not in retry.classes
+    parked = final or (losses > LOSSES_MAX and FailureClass.INFRASTRUCTURE not in retry.classes)
     if parked and not events.resumed_after(key, lost_at):
-        waiting: dict[str, Any] = {"resume": f"{losses} attempts in a row were lost without progress; see its log, then resume"}
+        waiting: dict[str, Any] = {"resume": f"{losses} attempts in a row were lost; see its log, then resume"}
         return Standing(StepState.WAITING, fact, Reason.ATTEMPTS_LOST, waiting, person=True)
     due = lost_at + (0.0 if parked else loss_delay(losses - 1))
     if now >= due:

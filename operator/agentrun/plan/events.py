@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from agentrun.api.facts import ApprovalRequest
+from agentrun.api.facts import ApprovalRequest, StepKey
 
 if TYPE_CHECKING:
     from agentrun.plan.snapshot import Event
@@ -27,23 +27,23 @@ class Tally:
 def tally(request: ApprovalRequest, decisions: Sequence[Event], now: float) -> Tally:
     """Count the decisions on ``request``: each person's first that is bound to its digest, in time and theirs to give.
 
-    One rejection rejects. ``required`` distinct people approve. A decision after the end of the time does not count,
-    so the answer does not depend on when one looks.
+    One rejection rejects. ``required`` distinct people approve. A decision at or after the end of the time does not
+    count, so the answer does not depend on when one looks.
     """
     approved: dict[str, Event] = {}
     for event in decisions:
         body = event.body
-        if body["digest"] != request.digest or event.at > request.expires_at:
+        if body["digest"] != request.digest or event.at >= request.expires_at:
             continue
-        if not may_decide(request, body["by"], body.get("groups", ())):
+        if body["by"] in approved or not may_decide(request, body["by"], body.get("groups", ())):
             continue
         if body["decision"] == "Rejected":
             return Tally("Rejected", event.at, (event.seq,), (body["by"],), body.get("comment", ""))
-        approved.setdefault(body["by"], event)
+        approved[body["by"]] = event
         if len(approved) >= request.required:
             seqs = tuple(e.seq for e in approved.values())
             return Tally("Approved", event.at, seqs, tuple(approved), body.get("comment", ""))
-    if now > request.expires_at:
+    if now >= request.expires_at:
         return Tally("Expired", request.expires_at, ())
     return Tally("Pending", now, (), tuple(approved))
 
@@ -112,6 +112,6 @@ class EventIndex:
         place = open_waits.index(step)
         return left[place] if place < len(left) else None
 
-    def resumed_after(self, step: str, at: float) -> bool:
-        """Whether a person asked to go on with ``step`` (or with everything) after ``at``."""
-        return any(e.at >= at and e.body.get("step") in (None, step) for e in self.resumed)
+    def resumed_after(self, key: StepKey, at: float) -> bool:
+        """Whether a person asked to go on with ``key`` (or with everything) after ``at``."""
+        return any(e.at >= at and e.body.get("step") in (None, key.path, key.label) for e in self.resumed)

@@ -13,6 +13,7 @@ from agentrun.api.workflow import FailureClass
 from agentrun.plan.attempts import Standing
 from agentrun.plan.expressions import ExpressionError
 from agentrun.plan.program import CompiledStep
+from agentrun.plan.retry import DELAY_MAX
 from agentrun.plan.snapshot import Append
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _ask(step: CompiledStep, planner: _Planner) -> Standing:
         digest=digest_of(asked),
         approvers=spec.approvers,
         required=spec.required,
-        expires_at=planner.s.now + seconds(spec.timeout),
+        expires_at=planner.s.now + min(seconds(spec.timeout), DELAY_MAX),
     )
     planner.effects.append(Append("approvalRequested", {"step": step.name, "request": request.to_json()}))
     return _pending()
@@ -85,7 +86,7 @@ def wait_step(step: CompiledStep, planner: _Planner, failing: bool) -> Standing:
     body: dict[str, Any] = {"step": step.name, "state": str(StepState.SUCCEEDED), "output": None}
     if "signal" in event.body:
         arrived = planner.events.signal_for(step.name)
-        if arrived is not None:
+        if arrived is not None and (until is None or arrived.at < until):
             body |= {"output": arrived.body.get("payload"), "signal": arrived.seq}
         elif until is not None and now >= until:
             why = FailureInfo(FailureClass.TIMEOUT, f"no signal {event.body['signal']} came in time")
@@ -112,9 +113,12 @@ def _begin_wait(step: CompiledStep, planner: _Planner) -> Standing:
         if wait.signal is not None:
             body["signal"] = wait.signal
             if wait.timeout is not None:
-                body["until"] = now + seconds(wait.timeout)
+                body["until"] = now + min(seconds(wait.timeout), DELAY_MAX)
         elif wait.duration is not None:
-            body["until"] = now + seconds(str(planner.render(step.texts["duration"])))
+            pause = seconds(str(planner.render(step.texts["duration"])))
+            if pause > DELAY_MAX:
+                raise ValueError(f"a pause of {pause:g} s is too long: at most {DELAY_MAX / 86400:g}d")
+            body["until"] = now + pause
         else:
             body["until"] = _instant(planner.render(step.texts["until"]))
     except (ExpressionError, ValueError) as error:

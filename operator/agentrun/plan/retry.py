@@ -10,6 +10,10 @@ LOSSES_MAX = 5
 """Attempts in a row that may be lost without any progress before the step is parked for a person."""
 
 
+DELAY_MAX = 100 * 365 * 86400.0
+"""Seconds; no pause is longer. A later instant than the year 9999 could not even be shown."""
+
+
 def retries(retry: Retry, failure: FailureInfo, failures: int) -> bool:
     """Whether the ``failures``-th failure of a step (from 1) is followed by another attempt.
 
@@ -24,7 +28,7 @@ def retry_delay(retry: Retry, failures: int, retry_after: float | None = None) -
     backoff = retry.backoff
     # The exponent is bounded so that a long life of failures cannot overflow a float.
     delay = min(seconds(backoff.initial) * backoff.factor ** min(failures - 1, 300), seconds(backoff.max))
-    return max(delay, retry_after or 0.0)
+    return min(max(delay, retry_after or 0.0), DELAY_MAX)
 
 
 def loss_delay(losses: int) -> float:

@@ -1,0 +1,33 @@
+"""Errors as a person reads them, and the exit code of each."""
+
+from __future__ import annotations
+
+import click
+
+from agentrun.api.errors import AgentrunError, InvalidDocument
+from agentrun.cli.printable import printable
+from agentrun.journal.records import Damaged
+from agentrun.journal.store import StoreError
+
+
+class Refused(AgentrunError):
+    """The command cannot be given as things stand. Nothing was written."""
+
+
+def explain(error: Exception) -> int | None:
+    """Print ``error`` to standard error; its exit code, or None where it is a defect that needs its traceback."""
+    match error:
+        case InvalidDocument():
+            for line in error.describe():
+                click.echo(printable(line), err=True)
+            return 2
+        case StoreError():
+            code = 4
+        case Damaged():
+            code = 1
+        case AgentrunError():
+            code = 2
+        case _:
+            return None
+    click.echo(f"agentrun: {printable(error, lines=True)}", err=True)
+    return code

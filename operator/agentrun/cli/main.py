@@ -1,0 +1,104 @@
+"""``agentrun``: the verbs, imported one by one, and how a command ends.
+
+Exit codes: 0 done and succeeded; 1 the run failed, was cancelled or rejected (also: ``diff`` found differences,
+``audit verify`` found damage); 2 wrong usage, an invalid file, or a command that cannot be given as things stand; 3 the
+run waits for a person; 4 the store is out of reach; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import PurePath
+from typing import NoReturn
+
+import click
+
+from agentrun import __version__
+from agentrun.cli.options import place_options, remember_place
+
+VERBS = {
+    "validate": ("validate", "Check files without running anything."),
+    "run": ("run", "Run a file and follow it."),
+    "list": ("listing", "The runs of a namespace, newest first."),
+    "show": ("show", "How a run stands, and its timeline."),
+    "logs": ("logs", "What the processes of a run's steps logged."),
+    "approve": ("decide", "Approve what a run waits for."),
+    "reject": ("decide", "Reject what a run waits for."),
+    "signal": ("signal", "Send a signal to a run."),
+    "resume": ("run", "Go on with a run that waits, is suspended, or lost its driver."),
+    "suspend": ("control", "Let a run start nothing new until it is resumed."),
+    "cancel": ("control", "End a run: compensations and finally still run."),
+    "resolve": ("resolve", "Say what became of a call whose outcome is unknown."),
+    "fork": ("fork", "A new run that shares the past of another."),
+    "diff": ("diff", "Where two runs part."),
+    "audit": ("audit", "Verify or export the journal of a run."),
+    "drive": ("run", ""),
+}
+"""Name, module and line of help of each verb; one without a line is for agentrun itself."""
+
+
+class _Verbs(click.Group):
+    """Imports a verb when it is called: ``--help`` and a wrong word must not wait for all of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name, (_, help_line) in VERBS.items() if help_line]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        found = getattr(importlib.import_module(f"agentrun.cli.{VERBS[name][0]}"), f"{name}_command")
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, VERBS[name][1]) for name in self.list_commands(ctx)])
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="agentrun %(version)s")
+@place_options
+@click.pass_context
+def app(ctx: click.Context, store: str | None, namespace: str | None, output: str | None) -> None:
+    """Durable runs of AI agents.
+
+    Everything about a run is kept in a store: a folder (.agentrun by default, or $AGENTRUN_STORE) or s3://BUCKET/PREFIX.
+    """
+    remember_place(ctx, store, namespace, output)
+
+
+def main() -> NoReturn:
+    """Entry point of ``agentrun`` and ``kubectl-agentrun``; exits the process."""
+    name = PurePath(sys.argv[0]).name
+    # A stream that is not UTF-8 must not turn a name into a traceback.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _run("kubectl agentrun" if name.startswith("kubectl") else "agentrun")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read us has seen enough (head, less). The flush at exit would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + 13
+    sys.exit(code)
+
+
+def _run(name: str) -> int:
+    try:
+        result = app.main(prog_name=name, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except Exception as error:
+        from agentrun.cli.failures import explain  # noqa: PLC0415  (lazy: --help has no errors of ours)
+
+        code = explain(error)
+        if code is None:
+            raise
+        return code
+    return result if isinstance(result, int) else 0
