@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from agentrun.api.values import JSON
-from agentrun.journal.store import KeyExists, Store, StoreUnavailable
+from agentrun.journal.store import KeyExists, Store, StoreError, StoreUnavailable
+from agentrun.runner.failures import Failure
 from agentrun.runner.http_tool import HttpTool, ToolOutput
 from agentrun.runner.models import Item, ModelClient, Request, Turn
 
@@ -69,11 +70,11 @@ class Trace:
     """The calls of a run, one JSON line each, in the order in which they began."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         path.touch()
 
     def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._path.read_text().splitlines()]
+        return [json.loads(line) for line in self.path.read_text().splitlines()]
 
     def calls(self) -> list[dict[str, Any]]:
         return [line for line in self.lines() if "kind" in line]
@@ -84,7 +85,7 @@ class Trace:
 
     def add(self, line: dict[str, Any]) -> dict[str, Any]:
         """Append a line; a call gets its number."""
-        with self._path.open("r+") as file:
+        with self.path.open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if "kind" in line:
                 same = [one for one in map(json.loads, file) if one.get("kind") == line["kind"]]
@@ -105,7 +106,11 @@ class Calls:
         """Around one call of the outside."""
         line = self._trace.add({"role": self._role, "kind": kind, "what": what, "pid": os.getpid()})
         self._reach(Point.of(line, "before"))
-        yield
+        try:
+            yield
+        except (StoreError, Failure):
+            self._reach(Point.of(line, "after"))  # an answer as well
+            raise
         self._reach(Point.of(line, "after"))
 
     def _reach(self, here: Point) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from agentrun.api.workflow import Model, SecretKey, Tool
 from agentrun.journal.layout import RunPath
 from agentrun.journal.open_store import open_store
-from agentrun.journal.store import Store
+from agentrun.journal.store import Store, StoreError
 from agentrun.local import driver, lease
 from agentrun.local.driver import Driver, Pinned, Watcher
 from agentrun.local.lease import HeldByOther, Lease
@@ -33,8 +33,8 @@ STORE, RUN, TRACE, STRIKE = "CRASH_STORE", "CRASH_RUN", "CRASH_TRACE", "CRASH_ST
 SETTINGS = "CRASH_SETTINGS"
 """Times that a test shortens: names and seconds, as JSON."""
 
-HELD = 20
-"""A driver's exit code where another one has the run."""
+HELD, TROUBLE = 20, 21
+"""A driver's exit codes where another one has the run, and where the store gave it trouble."""
 
 NEVER = 3600.0
 
@@ -52,7 +52,7 @@ def setting(name: str, otherwise: float) -> float:
 def run_driver() -> int:
     """One driver, to the end of what it can do; the end's name on standard output."""
     # What goes by time would make numbers of calls differ from run to run.
-    driver.POLL = setting("poll", NEVER)
+    driver.POLL = driver.IDLE_POLL = setting("poll", NEVER)
     driver.ORPHAN_PATIENCE = setting("orphan", driver.ORPHAN_PATIENCE)
     lease.LENGTH = setting("lease", NEVER)
     store = TracedStore(open_store(os.environ[STORE]), calls("driver"))
@@ -75,6 +75,9 @@ def run_driver() -> int:
     except HeldByOther as error:
         print(error, flush=True)
         return HELD
+    except StoreError as error:
+        print(error, flush=True)
+        return TROUBLE
     return 0
 
 
@@ -111,7 +114,12 @@ def warm() -> None:
 
     for name in (
         "openai.resources.responses",
+        "anyio._backends._asyncio",
+        "cel_expr_python.ext.ext_math",
+        "cel_expr_python.ext.ext_optional",
+        "cel_expr_python.ext.ext_strings",
         "httpx2",
+        "jsonschema_rs",
         "botocore.session",
         "boto3",
         "agentrun.runner.agent",

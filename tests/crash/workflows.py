@@ -60,7 +60,28 @@ class Refund:
         assert len(keys) == len(set(keys)), f"notes: {keys}"
 
 
-class FanOut:
+class OnLedger:
+    """What is the same for every workflow whose outside is a ledger."""
+
+    _ledger: Ledger
+
+    def find(self, key: str) -> Any:
+        return next((one.answer for one in self._ledger.lines if one.key == key), None)
+
+    def effects(self) -> Counter[str]:
+        once = [one for one in self._ledger.lines if one.path.startswith("/once/")]
+        first = {one.key: one for one in self._ledger.lines if one.path.startswith("/idempotent/")}
+        return Counter(f"{one.path} {one.key} {one.body}" for one in [*once, *first.values()])
+
+    def check_repeats(self) -> None:
+        same: dict[str, str | None] = {}
+        for one in self._ledger.lines:
+            if one.method == "POST" and not one.path.startswith("/once/"):
+                call = f"{one.path} {one.body}"
+                assert same.setdefault(call, one.key) == one.key, f"{call}: repeated with another key"
+
+
+class FanOut(OnLedger):
     """A bit of everything else: fan-outs, an agent with parallel calls, an end in failure, compensation, finally."""
 
     SCRIPT: Mapping[str, Any] = {
@@ -138,23 +159,8 @@ class FanOut:
             },
         }
 
-    def find(self, key: str) -> Any:
-        return next((one.answer for one in self._ledger.lines if one.key == key), None)
 
-    def effects(self) -> Counter[str]:
-        once = [one for one in self._ledger.lines if one.path.startswith("/once/")]
-        first = {one.key: one for one in self._ledger.lines if one.path.startswith("/idempotent/")}
-        return Counter(f"{one.path} {one.key} {one.body}" for one in [*once, *first.values()])
-
-    def check_repeats(self) -> None:
-        same: dict[str, str | None] = {}
-        for one in self._ledger.lines:
-            if one.method == "POST" and not one.path.startswith("/once/"):
-                call = f"{one.path} {one.body}"
-                assert same.setdefault(call, one.key) == one.key, f"{call}: repeated with another key"
-
-
-class Payment:
+class Payment(OnLedger):
     """One ``Once`` call, and nothing else."""
 
     def __init__(self, folder: Path, opened: ExitStack, recorded: Callable[[], None]) -> None:
@@ -168,8 +174,6 @@ class Payment:
         }
         head = {"apiVersion": "agentrun.dev/v1alpha1", "kind": "AgentWorkflow", "metadata": {"name": "payment"}}
         self.document = yaml.safe_dump(head | {"spec": spec})
-
-    find, effects, check_repeats = FanOut.find, FanOut.effects, FanOut.check_repeats
 
 
 class _Model(ScriptedModel):

@@ -3,8 +3,8 @@
 What it forks is a process like any other, killed and stopped by signals like any other; only the imports are
 shared. Whoever wants one connects to the zygote's socket, sends a request with three descriptors (standard input,
 output and error) and hears on the same connection: ``{"pid": …}``, ``{"stopped": …}`` for each SIGSTOP, and
-``{"exit": code}``, negative for a signal. ``{"gone": true}`` is answered when nothing that was forked under the
-request's ``tag`` lives any more.
+``{"exit": code}``, negative for a signal. ``{"gone": true}`` is answered with all exit codes when nothing that
+was forked under the request's ``tag`` lives any more.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Server:
         self._listening.bind(path)
         self._listening.listen(128)
         self._children: dict[int, tuple[str, socket.socket]] = {}
+        self._exits: dict[str, list[int]] = {}
         self._waiting: list[tuple[str, socket.socket]] = []
         self._selector = selectors.SelectSelector()  # without a descriptor of its own
         self._wake, wake = socket.socketpair()
@@ -70,7 +71,10 @@ class Server:
             self._reap()
 
     def _request(self, connection: socket.socket) -> None:
-        data, fds, _, _ = socket.recv_fds(connection, MESSAGE_MAX, 3)
+        try:
+            data, fds, _, _ = socket.recv_fds(connection, MESSAGE_MAX, 3)
+        except ConnectionResetError:  # it was killed with an answer unread
+            data, fds = b"", []
         if not data:
             self._selector.unregister(connection)
             if all(connection is not c for _, c in self._children.values()):
@@ -117,12 +121,13 @@ class Server:
             if os.WIFSTOPPED(status):
                 _tell(self._children[pid][1], {"stopped": os.WSTOPSIG(status)})
                 continue
-            _, connection = self._children.pop(pid)
-            _tell(connection, {"exit": os.waitstatus_to_exitcode(status)})
+            tag, connection = self._children.pop(pid)
+            self._exits.setdefault(tag, []).append(os.waitstatus_to_exitcode(status))
+            _tell(connection, {"exit": self._exits[tag][-1]})
         for tag, connection in list(self._waiting):
             if all(tag != other for other, _ in self._children.values()):
                 self._waiting.remove((tag, connection))
-                _tell(connection, {"gone": True})
+                _tell(connection, {"gone": self._exits.get(tag, [])})
 
     def _end(self) -> None:
         for pid in self._children:
@@ -192,12 +197,13 @@ class Zygote:
             connection = ask(self.path, role, tag, environment, fds)
         return Forked(json.loads(connection.recv(MESSAGE_MAX))["pid"], connection)
 
-    def wait_gone(self, tag: str, timeout: float = 60.0) -> None:
-        """Until nothing that was forked under ``tag`` lives. Raises TimeoutError."""
+    def wait_gone(self, tag: str, timeout: float = 60.0) -> list[int]:
+        """Wait until nothing that was forked under ``tag`` lives; how all of it ended. Raises TimeoutError."""
         with _connect(self.path) as connection:
             connection.settimeout(timeout)
             connection.send(json.dumps({"gone": True, "tag": tag}).encode())
-            connection.recv(MESSAGE_MAX)
+            found: list[int] = json.loads(connection.recv(MESSAGE_MAX))["gone"]
+            return found
 
 
 def _connect(path: str) -> socket.socket:

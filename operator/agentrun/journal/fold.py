@@ -7,6 +7,7 @@ The same fold feeds the runner that resumes, the driver that asks how a step sta
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,8 @@ class Folded:
     """Calls of the last turn (or of the tool step) that have no result, in order."""
     intent: dict[str, Any] | None = None
     """The ``Once`` call that was begun and has no result: its outcome is unknown once its attempt is gone."""
+    caller: dict[str, Any] = field(default_factory=dict)
+    """Where the attempt runs or ran that began the intent."""
     events: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Decisions and resolutions that attempts took in, by their event's number; a resolution until it is used."""
     requests: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -64,6 +67,10 @@ class Folded:
     def fact(self) -> StepFact:
         """The short form that the planner reads."""
         unknown = self.waiting.get("unknown")
+        if self.end is None and self.intent is not None:
+            # Should the attempt be gone, nobody knows; where it still runs, nobody reads this.
+            message = f"{self.intent['tool']} was called and no answer is known; look whether it happened, then resolve"
+            unknown = {"callId": self.intent["id"], "message": message} | {k: self.intent[k] for k in ("tool", "args")}
         return StepFact(
             attempt=self.attempt,
             seq=self.seq,
@@ -74,7 +81,7 @@ class Folded:
             intervals=tuple((start, end) for start, end in self.intervals),
             usage=Usage.from_json(self.usage),
             failures=self.failures,
-            losses=self.losses,
+            losses=0 if self.progress else self.losses,
             failure=FailureInfo.from_json(self.failure) if self.failure else None,
             approvals=tuple(ApprovalRequest.from_json(request) for request in self.waiting.get("approvals", ())),
             unknown=UnknownCall.from_json(unknown) if unknown else None,
@@ -108,7 +115,7 @@ def apply(state: Folded, record: Record) -> None:
         case Kind.TURN:
             _turn(state, body)
         case Kind.INTENT:
-            state.intent = body
+            state.intent, state.caller = body, state.process
             state.events = {n: e for n, e in state.events.items() if e.get("callId") != body["id"]}
         case Kind.RESULT:
             _result(state, body)
@@ -125,14 +132,22 @@ def apply(state: Folded, record: Record) -> None:
             _count_tool(state, body.get("toolCalls", 0))
         case Kind.COMPACTED:
             if "state" in body:
-                for name, value in body["state"].items():
-                    setattr(state, name, value)
+                _restore(state, body["state"])
                 return  # the copied state keeps its own instants
-            state.history, state.context = body["history"], 0
+            state.history, state.context = [*body["history"]], 0
             state.usage = (Usage.from_json(state.usage) + Usage.from_json(body["usage"])).to_json()
     state.at = record.at
     if state.intervals and record.kind != Kind.OPENED:
         state.intervals[-1][1] = record.at
+
+
+def _restore(state: Folded, saved: dict[str, Any]) -> None:
+    """Take over a checkpoint. What follows grows the state's own lists and mappings, never the record's: a record may
+    be folded twice. Their entries are replaced rather than changed, but for intervals, so they need no copies.
+    """
+    for name, value in saved.items():
+        setattr(state, name, copy(value))
+    state.intervals = [list(interval) for interval in state.intervals]
 
 
 def _open(state: Folded, record: Record) -> None:

@@ -134,6 +134,8 @@ class StepLog:
         self._prefix = run.step(key)
         self._attempt = attempt
         self.head = head
+        self._unsure: Record | None = None
+        """The record whose PUT had no answer, until the next one has."""
 
     def append(self, kind: Kind, body: dict[str, Any]) -> Record:
         """Commit one record; when this returns it is durable.
@@ -152,7 +154,11 @@ class StepLog:
             body_of(self._store, self._run, body),
             self.head.hash,
         )
+        if self._unsure is not None and replace(record, at=self._unsure.at).sealed() == self._unsure.sealed():
+            record = self._unsure  # the same bytes again: with another instant it would be taken for a stranger's
+        self._unsure = record
         self.head, _ = _create(self._store, self._prefix, record)
+        self._unsure = None
         return replace(self.head, body=body)
 
     @property
@@ -291,7 +297,7 @@ def parse_manifest(data: bytes, key: str) -> dict[str, Any]:
 def _parse_body(data: bytes, key: str) -> dict[str, Any]:
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Damaged(f"{key}: this is not JSON ({error}); the object was damaged") from error
     if not isinstance(value, dict):
         raise Damaged(f"{key}: this is not a JSON object; the object was damaged")

@@ -97,9 +97,15 @@ def parse(data: bytes, key: str) -> Record:
     """
     try:
         value = json.loads(data)
-        content = {k: v for k, v in value.items() if k != "hash"}
-        version, digest = value["v"], value["hash"]
-        record = Record(
+        version = value["v"]
+        if type(version) is int and version > SCHEMA:  # first: what else stands in it, only its writer knows
+            raise Damaged(f"{key}: written in schema version {version}; this agentrun reads up to {SCHEMA}: upgrade it")
+        digest = value.pop("hash")
+        if type(version) is not int or version < 1:
+            raise ValueError(f"its schema version is {version!r}")
+        if sha256(canonical(value)) != digest:
+            raise Damaged(f"{key}: the content does not fit its hash; the object was changed after it was written")
+        return Record(
             value["run"],
             value["step"],
             value["attempt"],
@@ -110,12 +116,7 @@ def parse(data: bytes, key: str) -> Record:
             value["prev"],
             digest,
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(
             f"{key}: this is not a record ({type(error).__name__}: {error}); the object was damaged"
         ) from error
-    if not isinstance(version, int) or version > SCHEMA:
-        raise Damaged(f"{key}: written in schema version {version!r}; this agentrun reads up to {SCHEMA}: upgrade it")
-    if sha256(canonical(content)) != digest:
-        raise Damaged(f"{key}: the content does not fit its hash; the object was changed after it was written")
-    return record

@@ -27,33 +27,39 @@ class NoSuchRun(AgentrunError):
 
 
 def create_run(store: Store, manifest: dict[str, Any]) -> RunPath:
-    """Make a run durable; with its ``run.json`` it exists. The name comes first, so that of two only one gets it.
+    """Make a run durable. Its name comes last: with it the run exists, and of two runs only one gets it.
+
+    The same manifest may be given again after an error of the store. A death half way leaves a ``run.json`` that no
+    name leads to, and the name free.
 
     Raises:
         RunExists: the name is taken.
+        StoreError: the run may be there or not.
     """
     run = RunPath(manifest["namespace"], manifest["name"], manifest["uid"])
     data = canonical({"uid": run.uid})
-    try:
-        store.create(run.name_key, data)
-    except KeyExists as error:
-        taken, version = store.read_version(run.name_key)
-        if taken != data:
-            other = RunPath(run.namespace, run.name, parse_name(taken))
-            if _exists(store, other):
-                raise RunExists(
-                    f"a run named {run.name} exists in {run.namespace}: give another name with --name, "
-                    f"or go on with it: agentrun resume {run.name}"
-                ) from error
-            # Whoever took the name died before the run existed.
-            store.swap(run.name_key, data, version)
+    _check_free(store, run)  # so that a taken name, the usual mistake, leaves nothing behind
     try:
         store.create(run.manifest, manifest_bytes(manifest))
     except KeyExists:
         pass  # the uid is ours alone: this was our own PUT, whose answer was lost
-    if store.get(run.name_key) != data:
-        raise RunExists(f"another run took the name {run.name} at the same moment; start again")
+    try:
+        store.create(run.name_key, data)
+    except KeyExists:
+        _check_free(store, run)  # our own PUT again, or another run was first
     return run
+
+
+def _check_free(store: Store, run: RunPath) -> None:
+    try:
+        taken = parse_name(store.get(run.name_key))
+    except KeyMissing:
+        return
+    if taken != run.uid:
+        raise RunExists(
+            f"a run named {run.name} exists in {run.namespace}: give another name with --name, "
+            f"or go on with it: agentrun resume {run.name}"
+        )
 
 
 def find_run(store: Store, namespace: str, name: str) -> RunPath:

@@ -35,6 +35,7 @@ from agentrun.plan.program import Program, compile_program
 from agentrun.plan.snapshot import Append, Execution, Plan, Snapshot, Start, Stop
 from agentrun.runner.coordinates import Coordinates
 from agentrun.runner.identity import surely_alive
+from agentrun.runner.process import GRACE
 
 T = TypeVar("T")
 
@@ -43,6 +44,10 @@ POLL = 0.5
 
 IDLE_POLL = 2.0
 """The same while nothing runs: a wait of days on S3 must not cost a request every moment."""
+
+ORPHAN_PATIENCE = GRACE + 10.0
+"""Seconds that an attempt of a dead driver may take to leave; one that hangs or is stopped is then succeeded, and
+the fence keeps it from doing anything new."""
 
 STORE_PATIENCE = 60.0
 """Seconds that the driver goes on trying a store that does not answer."""
@@ -214,7 +219,16 @@ class Driver:
 
     async def _gone(self, key: StepKey, attempt: int, message: dict[str, Any] | None) -> None:
         """An attempt is over; by its own word, or by what its journal says where it left none."""
-        fact = (await self._io(self._read, key)).fact() if message is None else StepFact.from_json(message)
+        if message is not None:
+            fact = StepFact.from_json(message)
+        else:
+            state = await self._io(self._read, key)
+            if key in self._children and _lives(state):
+                # Ours was fenced by an attempt that a dead driver had started and that opened only now.
+                del self._children[key]
+                self._await_orphan(key, state)
+                return
+            fact = state.fact()
         if fact.attempt:
             self._facts[key] = fact
         if fact.attempt < attempt:
@@ -231,14 +245,21 @@ class Driver:
     def _adopt(self, states: dict[StepKey, Folded]) -> None:
         """Attempts of a driver that died: they are on their way out, and their last word is worth waiting for."""
         for key, state in states.items():
-            if state.end is None and surely_alive(state.process):
-                self.watcher.tell(f"{key.label}: waiting for the attempt that the driver before has left behind")
-                self._running[key] = Execution(state.attempt, self.clock(), stopping=True)
-                self._spawn(self._outlive(key, state))
+            if _lives(state):
+                self._await_orphan(key, state)
+
+    def _await_orphan(self, key: StepKey, state: Folded) -> None:
+        self.watcher.tell(f"{key.label}: waiting for the attempt that the driver before has left behind")
+        self._running[key] = Execution(state.attempt, self.clock(), stopping=True)
+        self._spawn(self._outlive(key, state))
 
     async def _outlive(self, key: StepKey, state: Folded) -> None:
-        while surely_alive(state.process):  # noqa: ASYNC110  (the process of another: nothing here is told of its end)
-            await asyncio.sleep(0.05)
+        try:
+            async with asyncio.timeout(ORPHAN_PATIENCE):
+                while surely_alive(state.process):  # noqa: ASYNC110  (the process of another: nobody tells of its end)
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            self.watcher.tell(f"{key.label}: process {state.process['pid']} does not leave; going on without it")
         await self._gone(key, state.attempt, None)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -296,6 +317,11 @@ class Driver:
 
     def _ended(self, planned: Plan) -> End:
         return End.SUCCEEDED if planned.status["phase"] == Outcome.SUCCEEDED else End.FAILED
+
+
+def _lives(state: Folded) -> bool:
+    """Whether the step's last attempt is at work in a process of this machine."""
+    return state.end is None and surely_alive(state.process)
 
 
 def _stopping(execution: Execution) -> Execution:

@@ -16,7 +16,7 @@ from typing import Any
 
 from agentrun.api.errors import AgentrunError
 from agentrun.journal.layout import RunPath
-from agentrun.journal.store import KeyExists, KeyMissing, Store
+from agentrun.journal.store import KeyExists, KeyMissing, Store, StoreUnavailable
 from agentrun.runner.identity import surely_alive, surely_dead, this_process
 
 LENGTH = 15.0
@@ -84,12 +84,18 @@ class Lease:
             HeldByOther: the lease was taken: stop before the next effect.
             StoreError: it could not be renewed in time.
         """
+        renewed = self._monotonic()
         while True:
             await asyncio.sleep(LENGTH / 3)
             try:
                 self._version = await asyncio.to_thread(self._swap, self._version)
             except KeyExists as error:
                 raise HeldByOther(f"another driver took run {self._run.name} over; this one stops") from error
+            except StoreUnavailable:
+                if self._monotonic() - renewed >= LENGTH:
+                    raise
+                continue  # there is time for another try before anybody may take the run over
+            renewed = self._monotonic()
 
     async def release(self) -> None:
         """Give the run free for the next driver. The lease of somebody else is left alone."""
@@ -99,6 +105,8 @@ class Lease:
             await asyncio.to_thread(self._store.swap, self._run.lease, b"{}", self._version)
         except KeyExists:
             pass  # it was taken over: it is no longer ours to give
+        except StoreUnavailable:
+            pass  # this process is about to end, and then whoever wants the run sees that
         self._version = None
 
     def _swap(self, version: str | None) -> str:
@@ -107,9 +115,9 @@ class Lease:
         try:
             return self._store.swap(self._run.lease, data, version)
         except KeyExists:
-            # Our own write whose answer was lost looks like another's: the content tells.
+            # Our own write whose answer was lost, now or at the try before, looks like another's: its writer tells.
             now, found = self._store.read_version(self._run.lease)
-            if now == data:
+            if json.loads(now).get("writer") == self._holder["writer"]:
                 return found
             raise
 

@@ -35,6 +35,8 @@ class Standing:
     begin: bool = False
     events: tuple[int, ...] = ()
     drain: bool = False
+    settling: bool = False
+    """Its end is being recorded in this plan."""
     stop: bool = False
     wake_at: float | None = None
     person: bool = False
@@ -87,8 +89,7 @@ def stand(
 def _held_back(
     key: StepKey, fact: StepFact, losses: int, lost_at: float, events: EventIndex, retry: Retry, now: float
 ) -> Standing | None:
-    """How it stands where the last attempt, or the start of one, ended without a word (killed, evicted, out of memory)
-    and nothing follows it yet; None where another one may begin."""
+    """Why no attempt follows yet one that ended without a word (killed, evicted, out of memory); None: one may."""
     final = loss_is_final(retry, losses)
     if final and fact.unknown is None:
         failure = FailureInfo(FailureClass.INFRASTRUCTURE, f"{losses} attempts in a row were lost")

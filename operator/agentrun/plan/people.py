@@ -34,7 +34,7 @@ def approval_step(step: CompiledStep, planner: _Planner, failing: bool) -> Stand
     counted = planner.events.tally(request, now)
     if counted.state == "Pending":
         if failing:
-            return Standing(StepState.CANCELLED, fact, finished=now)
+            return Standing(StepState.CANCELLED, fact)
         waiting = {"approval": step.name, "subjects": [request.subject]}
         return Standing(
             StepState.WAITING, fact, Reason.AWAITING_APPROVAL, waiting, wake_at=request.expires_at, person=True
@@ -93,12 +93,12 @@ def wait_step(step: CompiledStep, planner: _Planner, failing: bool) -> Standing:
             body |= {"state": str(StepState.FAILED), "failure": why.to_json()}
         else:
             waiting = {"signal": event.body["signal"]}
-            cancelled = Standing(StepState.CANCELLED, fact, finished=now)
+            cancelled = Standing(StepState.CANCELLED, fact)
             open_ = Standing(StepState.WAITING, fact, Reason.AWAITING_SIGNAL, waiting, wake_at=until, person=True)
             return cancelled if failing else open_
     elif until is not None and now < until:
         if failing:
-            return Standing(StepState.CANCELLED, fact, finished=now)
+            return Standing(StepState.CANCELLED, fact)
         return Standing(StepState.WAITING, fact, Reason.AWAITING_TIMER, {"until": until}, wake_at=until)
     planner.effects.append(Append("settled", body))
     return Standing(StepState.WAITING, fact, Reason.RUNNING)

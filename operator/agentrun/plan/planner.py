@@ -43,6 +43,7 @@ class _Planner:
         self.effects: list[Effect] = []
         self.candidates: list[tuple[StepKey, Standing]] = []
         self.wakes: list[float] = []
+        self._shared: dict[tuple[frozenset[str], frozenset[str], Outcome | None], Values] = {}
         self.failure: tuple[str, FailureInfo] | None = None
         self.outcome: Outcome | None = None
         self.phase = Reason.RUNNING
@@ -77,7 +78,7 @@ class _Planner:
 
     def _last(self) -> None:
         """The ``finally`` steps, then the end."""
-        self._graph(self.program.finally_, ending=False, stop=self.suspended)
+        self._graph(self.program.finally_, ending=False, stop=self.suspended, apart=True)
         if not all(self.groups[name].final for name in self.program.finally_):
             return
         late = self._first_failure(self.program.finally_)
@@ -105,12 +106,16 @@ class _Planner:
     def _timed_out(self) -> bool:
         if self.s.timeout is None:
             return False
-        spans = [span for fact in self.s.facts.values() for span in fact.intervals]
-        spans += [(e.started, self.s.now) for e in self.s.executions.values()]
-        active = _union(spans)
-        if self.s.executions:
+        # Of the steps alone: were what follows them counted too, a run could succeed, and fail for its ``finally``.
+        running = [e for key, e in self.s.executions.items() if self._is_main(key)]
+        spans = [span for key, fact in self.s.facts.items() if self._is_main(key) for span in fact.intervals]
+        active = _union([*spans, *((e.started, self.s.now) for e in running)])
+        if running:
             self.wakes.append(self.s.now + max(0.0, self.s.timeout - active))
         return active >= self.s.timeout
+
+    def _is_main(self, key: StepKey) -> bool:
+        return key.name in self.program.steps and not key.compensate
 
     def _compensate(self) -> bool:
         """Undo what had succeeded, one at a time, last first; whether all of that is over."""
@@ -133,15 +138,21 @@ class _Planner:
 
     # -- one graph ----------------------------------------------------------------------------------------------------
 
-    def _graph(self, steps: Mapping[str, CompiledStep], *, ending: bool, stop: bool) -> None:
-        """Look at each step, dependencies first. ``ending``: nothing new begins. ``stop``: running attempts leave."""
-        failing = ending or self._known_failure(steps)
+    def _graph(self, steps: Mapping[str, CompiledStep], *, ending: bool, stop: bool, apart: bool = False) -> None:
+        """Look at each step, dependencies first. ``ending``: nothing new begins. ``stop``: running attempts leave.
+
+        A failure ends the graph; ``apart``: it ends only what depends on the step that failed.
+        """
+        failing = ending or (not apart and self._known_failure(steps))
         for step in steps.values():
-            group = self._settled(step) or self._step(step, failing, stop)
-            self.groups[step.name] = group
-            if not failing and group.state is StepState.FAILED and not step.spec.continue_on_error:
-                failing = True
-                self._give_up_waiting(steps)
+            barred = failing or (apart and any(map(self._bars, step.spec.depends_on)))
+            self.groups[step.name] = self._settled(step) or self._step(step, barred, stop)
+
+    def _bars(self, dependency: str) -> bool:
+        """Whether what depends on that step of ``finally`` does not begin."""
+        state = self.groups[dependency].state
+        tolerated = self.program.step(dependency).spec.continue_on_error
+        return state is StepState.CANCELLED or (state is StepState.FAILED and not tolerated)
 
     def _known_failure(self, steps: Mapping[str, CompiledStep]) -> bool:
         """Whether some step has failed already: then not even those that come before it in order begin."""
@@ -158,15 +169,6 @@ class _Planner:
                 return True
         return False
 
-    def _give_up_waiting(self, steps: Mapping[str, CompiledStep]) -> None:
-        """A step failed: what was looked at before it and had not begun, does not begin."""
-        for name in steps:
-            group = self.groups.get(name)
-            if group is not None and not group.state.final:
-                group.cancel()
-        names = set(steps)
-        self.candidates = [c for c in self.candidates if c[0].name not in names or c[1].drain or c[0].compensate]
-
     def _settled(self, step: CompiledStep) -> Group | None:
         """A step whose end is an event: approvals, waits, fan-outs, and what failed before it began."""
         event = self.events.settled.get(step.name)
@@ -176,11 +178,10 @@ class _Planner:
         failure = FailureInfo.from_json(body["failure"]) if "failure" in body else None
         members: dict[StepKey, Standing] = {}
         if step.items is not None:
+            told = {index: StepState(state) for state, found in body.get("states", {}).items() for index in found}
             for index in range(body.get("items", 0)):
                 key = StepKey(step.name, index)
-                members[key] = self._attempt(key, step)
-                if not members[key].state.final:
-                    members[key] = Standing(StepState.CANCELLED, members[key].fact)
+                members[key] = self._over(key, told.get(index, StepState.CANCELLED))
         whole = Standing(
             StepState(body["state"]),
             self.s.facts.get(StepKey(step.name), NO_FACT),
@@ -210,7 +211,7 @@ class _Planner:
     def _not_yet(self, step: CompiledStep, failing: bool) -> Standing | None:
         """Why a step that has not begun does not begin; None where it may."""
         if failing:
-            return Standing(StepState.CANCELLED, NO_FACT, finished=self.s.now)
+            return Standing(StepState.CANCELLED, NO_FACT)
         for dependency in step.spec.depends_on:
             if not self.groups[dependency].final:
                 return Standing(StepState.PENDING, NO_FACT, Reason.PENDING)
@@ -241,6 +242,7 @@ class _Planner:
             self.s.facts.get(key, NO_FACT),
             self.s.executions.get(key),
             self.s.unopened.get(key, 0),
+            self.s.lost_at.get(key, 0.0),
             self.events,
             step.retry,
             step.timeout,
@@ -251,6 +253,18 @@ class _Planner:
             assert standing.failure is not None
             return self.settle_failed(key.path, standing.failure)
         return standing
+
+    def _over(self, key: StepKey, state: StepState) -> Standing:
+        """How ``key`` stands for good: by its journal or its event, else as ``state``; no time or event changes it."""
+        fact = self.s.facts.get(key, NO_FACT)
+        if fact.outcome is not None:
+            return Standing(fact.outcome, fact, output=fact.output, failure=fact.failure, finished=fact.at)
+        event = self.events.settled.get(key.path)
+        if event is not None and "failure" in event.body and key != StepKey(key.name):
+            return Standing(
+                StepState.FAILED, fact, failure=FailureInfo.from_json(event.body["failure"]), finished=event.at
+            )
+        return Standing(state, fact, failure=fact.failure)
 
     def _consider(self, key: StepKey, standing: Standing, *, may_start: bool, stop: bool, ending: bool = False) -> None:
         """Turn how ``key`` stands into effects, candidates and a time to look again."""
@@ -263,13 +277,14 @@ class _Planner:
             return
         if standing.begin and may_start:
             self.candidates.append((key, standing))
-        elif ending and not standing.state.final and standing.state is not StepState.OUTCOME_UNKNOWN:
-            if standing.begin and standing.fact.unknown is not None:
+        elif ending and standing.fact.unknown is not None:
+            # A call may have happened: only an attempt that settles it, by asking a person, ends the step.
+            if standing.begin and not self.suspended:
                 standing.drain = True
                 self.candidates.append((key, standing))
-            else:
-                standing.state, standing.finished, standing.person = StepState.CANCELLED, self.s.now, False
-        elif standing.wake_at is not None and may_start:
+        elif ending and not standing.state.final and not standing.settling:
+            standing.state, standing.person = StepState.CANCELLED, False
+        if standing.wake_at is not None and not standing.state.final:
             self.wakes.append(standing.wake_at)
 
     def _fan_out(self, step: CompiledStep, failing: bool, stop: bool) -> Group:
@@ -289,20 +304,21 @@ class _Planner:
         for (key, standing), item in zip(members.items(), items, strict=True):
             if standing.state.final:
                 continue
-            if key not in self.s.facts and key not in self.s.executions and step.when_per_item:
+            room = running < step.spec.for_each.max_parallel
+            # Asked only where the item could begin: to ask a thousand items each time would take 30 ms.
+            if room and step.when_per_item and key not in self.s.facts and key not in self.s.executions:
                 refused = self._refused_item(step, key, item)
                 if refused is not None:
                     standing.state, standing.failure = refused.state, refused.failure
                     failed = failed or (refused.state is StepState.FAILED and not step.spec.continue_on_error)
                     continue
-            room = running < step.spec.for_each.max_parallel
             before = len(self.candidates)
             self._consider(
                 key, standing, may_start=room and not (failing or failed or stop), stop=stop, ending=failing or failed
             )
             running += len(self.candidates) - before
         group = Group.fan(step.name, members, self.s.now)
-        if group.final and not failing:
+        if group.final:
             self._settle_fan_out(step, group, len(items))
         return group
 
@@ -319,6 +335,10 @@ class _Planner:
     def _settle_fan_out(self, step: CompiledStep, group: Group, items: int) -> None:
         body: dict[str, Any] = {"step": step.name, "state": str(group.state), "items": items}
         body["output"] = [standing.output for standing in group.members.values()]
+        body["states"] = states = dict[str, list[int]]()
+        for key, standing in group.members.items():
+            if standing.fact.outcome is None and key.index is not None:  # what no journal of its own says
+                states.setdefault(str(standing.state), []).append(key.index)
         if group.whole.failure is not None:
             body["failure"] = group.whole.failure.to_json()
         self.effects.append(Append("settled", body))
@@ -332,7 +352,7 @@ class _Planner:
         """Record that a step failed before it had a journal; it is final with the next plan."""
         body = {"step": name, "state": str(StepState.FAILED), "failure": failure.to_json()}
         self.effects.append(Append("settled", body))
-        return Standing(StepState.PENDING, NO_FACT, failure=failure)
+        return Standing(StepState.PENDING, NO_FACT, failure=failure, settling=True)
 
     def _start_candidates(self) -> None:
         rest = budget.free(
@@ -354,6 +374,9 @@ class _Planner:
             rest, alone = budget.less(rest, allowance), False
             step = self.program.step(key.name)
             standing.state, standing.reason = StepState.RUNNING, Reason.RUNNING
+            group = self.groups[key.name]
+            if not group.final:
+                group.whole.state = StepState.RUNNING  # of a fan-out: its items were pending when it was looked at
             self.effects.append(
                 Start(
                     key,
@@ -384,8 +407,17 @@ class _Planner:
     # -- values and answers --------------------------------------------------------------------------------------------
 
     def _values(self, of: Any, more: Mapping[str, Any] | None = None) -> Values:
-        """The variables that ``of`` (an expression or a template) uses, and no more: converting is what costs."""
-        return Values(self.variables(of.references, of.step_references) | dict(more or {}))
+        """The variables that ``of`` (an expression or a template) uses, and no more: converting is what costs.
+
+        Steps that use the same ones share them: what an expression may name is final before it is looked at.
+        """
+        if more is not None:
+            return Values(self.variables(of.references, of.step_references) | dict(more))
+        key = (of.references, of.step_references, self.outcome)
+        found = self._shared.get(key)
+        if found is None:
+            found = self._shared[key] = Values(self.variables(of.references, of.step_references))
+        return found
 
     def variables(self, references: Iterable[str], steps: Iterable[str]) -> dict[str, Any]:
         """The planner's variables among ``references``."""
@@ -442,22 +474,15 @@ class _Planner:
         self.outcome = Outcome(event.body["outcome"])
         if "failure" in event.body:
             self.failure = (event.body.get("failedStep", ""), FailureInfo.from_json(event.body["failure"]))
-        for steps in (self.program.steps, self.program.finally_):
-            for step in steps.values():
-                group = self._settled(step)
-                if group is None and step.items is None:
-                    key = StepKey(step.name)
-                    group = Group.of(step.name, key, self._attempt(key, step))
-                elif group is None:
-                    members = {
-                        k: self._attempt(k, step) for k in self.s.facts if k.name == step.name and not k.compensate
-                    }
-                    group = Group.fan(step.name, members, event.at)
-                group.whole.state = StepState(event.body["steps"].get(step.name, StepState.CANCELLED))
-                self.groups[step.name] = group
-        for key in self.s.facts:
-            if key.compensate:
-                self.undone[key] = self._attempt(key, self.program.step(key.name))
+        for step in (*self.program.steps.values(), *self.program.finally_.values()):
+            state = StepState(event.body["steps"].get(step.name, StepState.CANCELLED))
+            key = StepKey(step.name)
+            group = self._settled(step) or Group.of(step.name, key, self._over(key, state))
+            group.whole.state = state
+            self.groups[step.name] = group
+        for label, state in event.body["compensations"].items():
+            key = StepKey.parse(label)
+            self.undone[key] = self._over(key, StepState(state))
         return Plan((), run_status(self), None, ended=True)
 
 

@@ -37,5 +37,5 @@ def loss_delay(losses: int) -> float:
 
 
 def loss_is_final(retry: Retry, losses: int) -> bool:
-    """Whether a step that keeps being lost fails (its ``retry.classes`` names Infrastructure) rather than being parked."""
+    """Whether a step that keeps being lost fails (``retry.classes`` has Infrastructure) rather than being parked."""
     return FailureClass.INFRASTRUCTURE in retry.classes and losses > LOSSES_MAX + retry.limit

@@ -75,14 +75,6 @@ class Group:
         """What ``steps.<name>.output`` is: null for a step that was skipped or failed."""
         return self.whole.output
 
-    def cancel(self) -> None:
-        """The run is ending: what has not begun an attempt, or only waits, is over."""
-        for standing in self.members.values():
-            if standing.state in (StepState.PENDING, StepState.WAITING):
-                standing.state, standing.person = StepState.CANCELLED, False
-        if self.whole.state in (StepState.PENDING, StepState.WAITING):
-            self.whole.state = StepState.CANCELLED
-
 
 @dataclass(slots=True)
 class _Summary:

@@ -28,7 +28,7 @@ from agentrun.plan.retry import retries
 from agentrun.runner.coordinates import Coordinates
 from agentrun.runner.exits import Closed, Exit, Parked, failed
 from agentrun.runner.failures import Failure
-from agentrun.runner.identity import this_process
+from agentrun.runner.identity import surely_dead, this_process
 from agentrun.runner.ports import Ports
 
 
@@ -117,8 +117,10 @@ async def run_attempt(
     except Parked as parked:
         await attempt.commit(Kind.WAITING, parked.body)
     except asyncio.CancelledError:
-        # The grace period after SIGTERM is over: the call in hand was abandoned.
-        await attempt.commit(Kind.WAITING, unknown_of(attempt) or {"interrupted": True})
+        # The grace period after SIGTERM is over: the call in hand was abandoned. Where it was the last commit, that
+        # was waited for, and nothing may follow what ended the attempt.
+        if attempt.state.end is None:
+            await attempt.commit(Kind.WAITING, unknown_of(attempt) or {"interrupted": True})
     except TimeoutError:
         await _timed_out(attempt)
     except ExpressionError as error:
@@ -209,6 +211,7 @@ async def _settle_unknown(attempt: Attempt) -> None:
     call_id = state.intent["id"]
     answers = [e for e in state.events.values() if e["kind"] == "resolved" and e["callId"] == call_id]
     if not answers:
+        await _outlast_caller(attempt)
         raise Parked(unknown_of(attempt) or {})
     answer = max(answers, key=lambda e: e["at"])
     if answer["answer"] == "giveUp":
@@ -223,6 +226,24 @@ async def _settle_unknown(attempt: Attempt) -> None:
     call = next(c for c in state.pending if c["id"] == call_id)
     result = {"id": call_id, "callId": call["callId"], "tool": call["name"], "output": text, "called": True}
     await attempt.commit(Kind.RESULT, {"results": [result | {"resolvedBy": answer["by"]}]})
+
+
+async def _outlast_caller(attempt: Attempt) -> None:
+    """Ask nobody while whoever committed the intent may still wake up and send the call.
+
+    A person looks outside, finds nothing and says "try again"; if a stopped process then went on, there would be two
+    calls. It sends nothing once ``send_within`` has gone by since its intent, which was before we opened.
+
+    Raises:
+        Parked: somebody asked this attempt to leave meanwhile; the next one waits anew.
+    """
+    if surely_dead(attempt.state.caller):
+        return
+    try:
+        await asyncio.wait_for(attempt.stopping.wait(), attempt.ports.send_within)
+    except TimeoutError:
+        return
+    attempt.check_stop()
 
 
 def unknown_of(attempt: Attempt) -> dict[str, Any] | None:

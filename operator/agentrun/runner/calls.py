@@ -31,11 +31,6 @@ from agentrun.runner.reserve import reserve_tool
 SHOWN_MAX = 64 * 1024
 """Characters of a tool's answer that a model is shown; a workflow's expressions see the whole."""
 
-SEND_WITHIN = 10.0
-"""Seconds after an intent began to be written within which its call is sent; later, a stopped process has woken up
-and somebody may already have settled the call, so it is not sent."""
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a call came to: ``value`` for the workflow, ``text`` for the model."""
@@ -140,7 +135,7 @@ class Tools:
         began = attempt.ports.monotonic()
         body = {"id": call["id"], "tool": call["name"], "args": call["args"], "key": self._key(call)}
         await attempt.commit(Kind.INTENT, body | ({"approvedBy": approved_by} if approved_by else {}))
-        if attempt.ports.monotonic() - began > SEND_WITHIN:
+        if attempt.ports.monotonic() - began > attempt.ports.send_within:
             why = "the process was held up between intent and call, so the call was not sent"
             raise Failure(FailureClass.TOOL, why, retryable=False, happened="unknown")
         try:

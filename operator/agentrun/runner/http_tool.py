@@ -99,11 +99,12 @@ class HttpTool:
             if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
                 sent = "unknown"
 
+        client = self._client()  # before the clock runs: reading certificates is nothing that the other side did
         try:
             # httpx2's own timeouts are per read: a server that drips would never meet one of them.
             async with (
                 asyncio.timeout(limit),
-                self._client().stream(
+                client.stream(
                     request.method, request.url, headers=headers, content=request.content, extensions={"trace": trace}
                 ) as answer,
             ):

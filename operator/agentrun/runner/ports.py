@@ -19,6 +19,10 @@ from agentrun.runner.progress import Progress
 
 SECRETS_VARIABLE = "AGENTRUN_SECRETS"
 
+SEND_WITHIN = 10.0
+"""Seconds after an intent began to be written within which its call is sent; later, a stopped process has woken up
+and somebody may already have settled the call, so it is not sent. A successor asks people no sooner."""
+
 
 @dataclass(slots=True)
 class Ports:
@@ -31,6 +35,7 @@ class Ports:
     open_model: Callable[[Model, Callable[[SecretKey], str]], ModelClient] = open_model
     open_tool: Callable[[Tool, Callable[[SecretKey], str]], HttpTool] = HttpTool
     secret: Callable[[SecretKey], str] = lambda key: read_secret_file(os.environ.get(SECRETS_VARIABLE, ""), key)
+    send_within: float = SEND_WITHIN
     progress: Progress = field(init=False)
 
     def __post_init__(self) -> None:

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
-
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_exponential,
-    wait_random,
-)
 
 from agentrun.runner.failures import Failure
 
@@ -26,7 +18,6 @@ LONGEST_PAUSE = 60.0
 """Seconds that a call waits because the other side asked for it; a longer pause is left to the step's retry."""
 
 _DAY = 86_400.0
-_backoff = wait_exponential(multiplier=0.5, max=8.0) + wait_random(0, 0.5)
 
 T = TypeVar("T")
 
@@ -40,28 +31,16 @@ async def with_retries(call: Callable[[], Awaitable[T]], sleep: Sleep) -> T:
     Raises:
         Failure: the last one, or at once one that is not retryable or asks for more than a minute.
     """
-
-    async def attempt() -> T:  # tenacity awaits only what it can see to be a coroutine function
-        return await call()
-
-    return await AsyncRetrying(
-        sleep=sleep,
-        stop=stop_after_attempt(TRIES),
-        retry=retry_if_exception(_worth_a_pause),
-        wait=_pause,
-        reraise=True,
-    )(attempt)
-
-
-def _worth_a_pause(error: BaseException) -> bool:
-    return isinstance(error, Failure) and error.retryable and (error.retry_after or 0) <= LONGEST_PAUSE
-
-
-def _pause(state: RetryCallState) -> float:
-    failure = state.outcome.exception() if state.outcome else None
-    asked = failure.retry_after if isinstance(failure, Failure) else None
-    # Beyond what was asked for: a thousand steps told to come back in 10 s should not all do so together.
-    return _backoff(state) + (asked or 0.0)
+    for tried in range(1, TRIES + 1):
+        try:
+            return await call()
+        except Failure as failure:
+            asked = failure.retry_after or 0.0
+            if tried == TRIES or not failure.retryable or asked > LONGEST_PAUSE:
+                raise
+        # Beyond what was asked for: a thousand steps told to come back in 10 s should not all do so together.
+        await sleep(asked + 2.0 ** (tried - 2) + random.uniform(0, 0.5))  # noqa: S311  (jitter, not a secret)
+    raise AssertionError("the last try returns or raises")
 
 
 def retry_after(headers: Mapping[str, str], now: Clock = time.time) -> float | None:

@@ -1,0 +1,103 @@
+"""What a driver reports, kept for display: how each step stands and what its attempts have done so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentrun.api.facts import StepKey, Usage
+from agentrun.cli.logs import said
+from agentrun.cli.printable import printable, value
+from agentrun.journal.fold import Folded
+from agentrun.plan.snapshot import Plan
+
+_TROUBLE = frozenset({"output", "crashed", "error", "fenced", "log-lost", "abandoned"})
+"""Lines of progress that a person has to see; the rest shows in how the steps stand."""
+
+
+@dataclass(slots=True)
+class Count:
+    """What the attempts of a step have done."""
+
+    turns: int = 0
+    calls: int = 0
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(slots=True)
+class Board:
+    """Takes what the driver reports. ``tell`` gets each change as a line, ``say`` what must not be missed."""
+
+    tell: Callable[[str], None]
+    say: Callable[[str], None]
+    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    counts: dict[str, Count] = field(default_factory=dict)
+    status: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, states: Mapping[StepKey, Folded], tell: Callable[[str], None], say: Callable[[str], None]) -> Board:
+        """A board that knows what was done before this driver."""
+        counts = {}
+        for key, state in states.items():
+            usage = Usage.from_json(state.usage)
+            counts[key.label] = Count(state.turns, usage.tool_calls, usage)
+        return cls(tell, say, counts=counts)
+
+    def plan(self, planned: Plan) -> None:
+        """Take how everything stands."""
+        self.status = planned.status
+        fresh = {entry["name"]: entry for entry in planned.status["steps"]}
+        for name, entry in fresh.items():
+            before = self.entries.get(name)
+            if before is None and entry["state"] == "Pending":
+                continue
+            if before is None or _moved(before, entry):
+                self.tell(f"{name}: {described(entry)}")
+        self.entries = fresh
+
+    def line(self, key: StepKey, line: dict[str, Any]) -> None:
+        """Take a line of progress of an attempt."""
+        count = self.counts.setdefault(key.label, Count())
+        match line.get("event"):
+            case "turn":
+                count.turns += 1
+                count.usage += Usage.from_json(line["usage"])
+                calls = ", ".join(printable(name, 60) for name in line["calls"])
+                self.tell(f"{key.label}: turn {count.turns}: {f'calls {calls}' if calls else 'answers'}")
+            case "intent":
+                self.tell(f"{key.label}: begins {printable(line['tool'], 60)}")
+            case "result" if "tools" in line:
+                count.calls += len(line["tools"])
+                self.tell(f"{key.label}: answered: {', '.join(printable(name, 60) for name in line['tools'])}")
+            case "failed":
+                self.tell(f"{key.label}: {said(line)}")
+            case event if event in _TROUBLE:
+                self.say(f"{key.label}: {said(line)}")
+
+    @property
+    def usage(self) -> Usage:
+        """What all steps have spent."""
+        return sum((count.usage for count in list(self.counts.values())), Usage())
+
+
+def _moved(before: dict[str, Any], entry: dict[str, Any]) -> bool:
+    return any(before.get(k) != entry.get(k) for k in ("state", "attempt", "waitingFor", "items"))
+
+
+def described(entry: dict[str, Any]) -> str:
+    """How a step stands, in a few words."""
+    text = str(entry["state"])
+    if entry.get("attempt", 1) > 1:
+        text += f" (attempt {entry['attempt']})"
+    if "items" in entry:
+        text += f" ({', '.join(f'{n} {state}' for state, n in entry['items'].items())})"
+    if "waitingFor" in entry:
+        waiting = entry["waitingFor"]
+        kind = next(iter(waiting))
+        detail = "; ".join(waiting["subjects"]) if "subjects" in waiting else waiting[kind]
+        because = f", {waiting['because']}" if "because" in waiting else ""
+        text += f": {kind}: {value(f'{detail}{because}', 160)}"
+    elif "failure" in entry:
+        text += f": {value(entry['failure']['message'], 200)} ({entry['failure']['class']})"
+    return text

@@ -1,0 +1,56 @@
+"""``agentrun suspend`` and ``agentrun cancel``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from agentrun.cli.next_steps import resume_command
+from agentrun.cli.options import Place, verb
+from agentrun.cli.output import emit, tell
+from agentrun.cli.printable import printable
+from agentrun.cli.view import View
+from agentrun.journal.records import EventKind, Record
+from agentrun.journal.run import as_events
+from agentrun.local.start import user
+from agentrun.plan.events import EventIndex
+
+
+@verb("suspend")
+@click.argument("run")
+def suspend_command(place: Place, run: str) -> int:
+    """Let RUN start nothing new until it is resumed. What runs finishes its call, commits and leaves."""
+    done = f"{run} is suspended; go on with: {printable(resume_command(place, run, None))}"
+    return _append(place, run, EventKind.SUSPENDED, done)
+
+
+@verb("cancel")
+@click.argument("run")
+def cancel_command(place: Place, run: str) -> int:
+    """End RUN: what runs is asked to leave, then compensations and finally run, then it is Cancelled."""
+    return _append(place, run, EventKind.CANCELLED, f"{run} is being cancelled")
+
+
+def _append(place: Place, run: str, kind: EventKind, done: str) -> int:
+    store = place.open()
+    view = View.find(place, store, run)
+    view.still_going()
+
+    def there(records: Sequence[Record]) -> bool:
+        index = EventIndex(as_events(records))
+        said = index.cancelled is not None or (kind is EventKind.SUSPENDED and index.suspended)
+        return index.ended is not None or said
+
+    written = view.log.append(kind, {"by": user(), "verified": False}, unless=there)
+    after = View.read(store, view.run)
+    after.still_going()
+    if after.index.cancelled is not None and kind is EventKind.SUSPENDED:
+        tell(place, f"{run} is being cancelled; that is not held up")
+    else:
+        tell(place, done if written else f"{done} (it was before)")
+    if kind is EventKind.CANCELLED and after.driver is None:
+        tell(place, f"nobody drives it; finish it with: {printable(resume_command(place, run, None))}")
+    if place.output:
+        emit(place, after.to_json())
+    return 0

@@ -1,0 +1,148 @@
+"""Driving a run from the command line: the view, Ctrl-C, the driver in the background, and the last word."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from agentrun.api.run import Outcome
+from agentrun.cli.board import Board
+from agentrun.cli.next_steps import next_steps, resume_command
+from agentrun.cli.options import Place
+from agentrun.cli.output import coloured, emit, tell
+from agentrun.cli.printable import document, printable
+from agentrun.cli.view import View
+from agentrun.journal.layout import RunPath
+from agentrun.journal.run import read_states
+from agentrun.journal.store import Store
+from agentrun.local.driver import Driver, End, Pinned, Watcher
+from agentrun.local.lease import Lease
+from agentrun.local.processes import ChildProcesses
+
+
+def drive(place: Place, store: Store, run: RunPath, secrets: str | None) -> int:
+    """Drive ``run`` until it ends or waits for a person, and report; the exit code.
+
+    The first SIGINT or SIGTERM asks running steps to commit and leave, the second kills them.
+
+    Raises:
+        HeldByOther, StoreError, Damaged: see ``Driver.drive``.
+    """
+    pinned = Pinned.read(store, run)
+    with _board(place, pinned, store) as board:
+        watcher = Watcher(plan=board.plan, line=board.line, tell=lambda text: board.say(printable(text, lines=True)))
+        lease = Lease(store, run, uuid.uuid4().hex)
+        driver = Driver(store, pinned, ChildProcesses(secrets), lease, watcher)
+        signalled: list[int] = []
+        with asyncio.Runner() as runner:
+            end = runner.run(_interruptible(driver, signalled))
+    if end is None:
+        again = resume_command(place, run.name, secrets)
+        click.echo(
+            f"agentrun: interrupted; nothing that was committed is lost. Go on with: {printable(again)}", err=True
+        )
+        return 128 + signalled[0]
+    return report(place, store, run, secrets)
+
+
+async def _interruptible(driver: Driver, signalled: list[int]) -> End | None:
+    """How the driver ended; None where a signal, which ``signalled`` gets, ended it."""
+    loop = asyncio.get_running_loop()
+    driving = asyncio.ensure_future(driver.drive())
+
+    def interrupt(number: int) -> None:
+        signalled.append(number)
+        driving.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt, int(number))
+    try:
+        return await driving
+    except asyncio.CancelledError:
+        if not signalled:
+            raise
+        return None
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def _board(place: Place, pinned: Pinned, store: Store) -> Iterator[Board]:
+    """A board that shows itself: a live view on a terminal, else a line for each change."""
+    states = read_states(store, pinned.run)
+    stream = sys.stderr if place.output else sys.stdout
+    if not stream.isatty() or os.environ.get("TERM") == "dumb":
+
+        def line(text: str) -> None:
+            tell(place, text)
+
+        yield Board.of(states, line, line)
+        return
+    from rich.console import Console  # noqa: PLC0415  (lazy: only a terminal pays for it)
+    from rich.text import Text  # noqa: PLC0415
+
+    from agentrun.cli.live import LiveBoard  # noqa: PLC0415
+
+    console = Console(file=stream, markup=False, highlight=False, emoji=False)
+    board = Board.of(states, lambda _: None, lambda text: console.print(Text(text)))
+    with LiveBoard(board, console).open():
+        yield board
+
+
+def report(place: Place, store: Store, run: RunPath, secrets: str | None = None) -> int:
+    """Say how the run ended or what it waits for; the exit code."""
+    view = View.read(store, run)
+    if place.output:
+        emit(place, view.to_json())
+    status = view.status
+    if view.ended is None:
+        tell(place, f"{coloured(status['phase'])}: {run.name} waits for a person")
+        for line in next_steps(place, view, secrets=secrets):
+            tell(place, line)
+        return 3
+    if status["phase"] == Outcome.SUCCEEDED:
+        if not place.output:
+            tell(place, document(status["output"]))
+        return 0
+    why = f": {printable(status['message'])}" if status.get("message") else ""
+    click.echo(f"agentrun: {run.name} {coloured(status['phase'])}{why}", err=True)
+    click.echo(f"see {printable(place.command('show', run.name))}", err=True)
+    return 1
+
+
+def drive_detached(place: Place, store: Store, run: RunPath, secrets: str | None) -> None:
+    """Start a driver in the background, in a session of its own, and say where its words go.
+
+    Whatever stops it, ``agentrun resume`` goes on.
+    """
+    folder = Path(tempfile.gettempdir()) / f"agentrun-{os.getuid()}"
+    if not store.url.startswith("s3:"):
+        folder = Path(store.url) / ".drivers"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"{run.name}-{run.uid}.log"
+    words = ["drive", run.name, "--store", store.url, "-n", run.namespace]
+    if secrets is not None:
+        words += ["--secrets", str(Path(secrets).absolute())]
+    with path.open("ab") as log:
+        child = subprocess.Popen(  # noqa: S603  (this very program, with words of its own)
+            [sys.executable, "-m", "agentrun.cli", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    # It outlives us on purpose; without this, Popen complains of a child that nobody waited for.
+    child.returncode = 0
+    tell(place, f"driven in the background by process {child.pid}; its log: {printable(path)}")
+    tell(place, f"follow it: {printable(place.command('logs', run.name, '-f'))}")

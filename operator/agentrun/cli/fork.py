@@ -1,0 +1,77 @@
+"""``agentrun fork``."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import click
+
+from agentrun.api.facts import StepKey
+from agentrun.cli.failures import Refused
+from agentrun.cli.inputs import read_inputs
+from agentrun.cli.options import NAME, Place, verb
+from agentrun.cli.run import drive_options, start_fork
+from agentrun.journal.run import read_manifest
+from agentrun.local.fork import forked_manifest
+from agentrun.local.start import NAME_MAX
+
+
+@verb("fork")
+@click.argument("run")
+@click.option("--from", "point", metavar="STEP[@SEQ]", required=True, help="Where the new run parts from RUN.")
+@click.option("-i", "--input", "pairs", metavar="KEY=VALUE", multiple=True, help="Change an input; repeatable.")
+@click.option("--inputs", "inputs_file", metavar="FILE", help="Change inputs from a YAML or JSON file.")
+@click.option("--prompt", metavar="TEXT", help="Another prompt for STEP; ${…} works as in a file.")
+@click.option("--model", metavar="NAME", help="Another of the workflow's models for STEP.")
+@click.option("--name", help="The new run's name; else one is made up.")
+@drive_options
+def fork_command(
+    place: Place,
+    run: str,
+    point: str,
+    pairs: tuple[str, ...],
+    inputs_file: str | None,
+    prompt: str | None,
+    model: str | None,
+    name: str | None,
+    detach: bool,
+    secrets: str | None,
+) -> int:
+    """Make a new run that shares the past of RUN up to STEP, and drive it.
+
+    STEP and all that depends on it are done anew; with @SEQ, STEP goes on from its record SEQ (agentrun show -o json
+    and the journal have the numbers). Everything else that RUN has finished is taken over. RUN itself never changes.
+    """
+    at, seq = parse_point(point)
+    if name is not None and (not NAME.fullmatch(name) or len(name) > NAME_MAX):
+        raise click.BadParameter(
+            f"{name!r} is not a name: small letters, digits and '-', at most {NAME_MAX} characters"
+        )
+    store = place.open()
+    source = place.find(store, run)
+    before = read_manifest(store, source)
+    manifest = forked_manifest(
+        before,
+        at,
+        seq,
+        inputs=read_inputs(before["workflow"].get("inputs", {}), pairs, inputs_file),
+        prompt=prompt,
+        model=model,
+        name=name,
+        now=time.time(),
+        uid=uuid.uuid4().hex,
+    )
+    return start_fork(place, store, source, manifest, at, seq, secrets, detach=detach)
+
+
+def parse_point(text: str) -> tuple[StepKey, int | None]:
+    """``STEP`` or ``STEP@SEQ``. Raises Refused where it is neither."""
+    step, at, number = text.partition("@")
+    try:
+        key = StepKey.parse(step)
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    if at and not (number.isascii() and number.isdigit() and int(number) > 0):
+        raise Refused(f"{text!r}: write STEP@SEQ with the number of a record of that step, 1 or more")
+    return key, int(number) if at else None

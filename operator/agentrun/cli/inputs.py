@@ -1,0 +1,77 @@
+"""Inputs of a run from the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agentrun.api import reader
+from agentrun.api.document import MAX_BYTES
+from agentrun.api.errors import InvalidDocument, Problem
+from agentrun.plan.schema import compile_schema
+from agentrun.runner.untrusted import parse_json
+
+
+def read_inputs(schema: dict[str, Any], pairs: Sequence[str], file: str | None) -> dict[str, Any]:
+    """The inputs in ``file`` (YAML or JSON; ``-``: standard input) and, over them, those in ``pairs`` (KEY=VALUE).
+
+    A VALUE is JSON where it reads as JSON and that is what ``schema`` wants, else a text: ``-i orderId=4711`` is a
+    text for ``{type: string}`` and a number for ``{type: integer}``.
+
+    Raises:
+        InvalidDocument: the file cannot be used.
+        click.BadParameter: a pair is none.
+    """
+    found = _read_file(file) if file is not None else {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"{pair!r}: write KEY=VALUE", param_hint="-i")
+        found[name] = _value(schema, name, text)
+    return found
+
+
+def _value(schema: dict[str, Any], name: str, text: str) -> Any:
+    try:
+        parsed = parse_json(text)
+    except ValueError:
+        return text
+    # Only this input is looked at, in the midst of the whole schema: references lead to its other parts.
+    checker = compile_schema({k: v for k, v in schema.items() if k not in ("required", "minProperties")})
+    if not checker.errors({name: parsed}):
+        return parsed
+    own = schema.get("properties", {}).get(name)
+    wants_text = isinstance(own, dict) and own.get("type") == "string"
+    return text if wants_text or not checker.errors({name: text}) else parsed
+
+
+def _read_file(file: str) -> dict[str, Any]:
+    source = "standard input" if file == "-" else file
+    try:
+        if file == "-":
+            data = sys.stdin.buffer.read(MAX_BYTES + 1)
+        else:
+            with Path(file).open("rb") as opened:
+                data = opened.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise _refused(f"cannot be read: {error.strerror}", source) from error
+    if len(data) > MAX_BYTES:
+        raise _refused(f"is larger than {MAX_BYTES // 2**20} MiB", source)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _refused("is not UTF-8", source) from error
+    nodes = reader.read(text, source)
+    if len(nodes) != 1 or not isinstance(nodes[0].value, dict):
+        raise _refused("must hold one object, from the names of inputs to their values", source)
+    found: dict[str, Any] = json.loads(json.dumps(nodes[0].value))  # aliases share their values; a copy does not
+    return found
+
+
+def _refused(message: str, source: str) -> InvalidDocument:
+    return InvalidDocument([Problem((), message)], source)

@@ -1,0 +1,109 @@
+"""``agentrun logs``."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+
+from agentrun.api.facts import StepKey
+from agentrun.cli.failures import Refused
+from agentrun.cli.options import Place, verb
+from agentrun.cli.printable import printable, value
+from agentrun.journal.layout import RunPath
+from agentrun.journal.log import EventLog
+from agentrun.journal.records import EventKind
+from agentrun.journal.store import Store
+from agentrun.local.lease import is_driven
+
+POLL = 0.5
+"""Seconds between looks at what is new."""
+
+
+@verb("logs")
+@click.argument("run")
+@click.argument("step", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
+def logs_command(place: Place, run: str, step: str | None, follow: bool) -> int:
+    """What the processes of RUN's steps logged; of one STEP (NAME or NAME[INDEX]) or of all of them.
+
+    Logs say what happened, not what was said: contents are in agentrun show. With -o json each line is an object.
+    """
+    store = place.open()
+    path = place.find(store, run)
+    only = _key(step)
+    log = EventLog(store, path, time.time)
+    seen: set[str] = set()
+    told = False
+    while True:
+        log.refresh()
+        ended = any(record.kind == EventKind.ENDED for record in log.records)
+        # Read after the look for the end: what stood in the logs by then is printed before this stops.
+        for at, key, line in sorted(_new_lines(store, path, only, seen), key=lambda found: found[0]):
+            _print(place, at, key, line)
+        if ended or not follow:
+            break
+        if not told and not is_driven(store, path):
+            told = True
+            click.echo(f"agentrun: nobody drives {path.name} now; waiting for {place.command('resume', run)}", err=True)
+        time.sleep(POLL)
+    if not seen and not follow:
+        click.echo(f"agentrun: there are no logs of {printable(f'{run} {step}' if step else run)} yet", err=True)
+    return 0
+
+
+def _key(step: str | None) -> StepKey | None:
+    try:
+        return StepKey.parse(step) if step else None
+    except ValueError as error:
+        raise Refused(str(error)) from None
+
+
+def _new_lines(
+    store: Store, run: RunPath, only: StepKey | None, seen: set[str]
+) -> list[tuple[str, StepKey, dict[str, Any] | str]]:
+    """Every line of the parts that are not in ``seen``, which gets them; with its time, which lines sort by."""
+    found: list[tuple[str, StepKey, dict[str, Any] | str]] = []
+    for name in store.children(run.logs()):
+        key = StepKey.parse(name)
+        if only is not None and (key.name != only.name or only.index not in (None, key.index)):
+            continue
+        at = ""
+        for part in store.list(run.logs(key)):
+            if part in seen:
+                continue
+            seen.add(part)
+            for text in store.get(part).decode(errors="replace").splitlines():
+                line = _parsed(text)
+                at = str(line.get("at", at)) if isinstance(line, dict) else at
+                found.append((at, key, line))
+    return found
+
+
+def _parsed(text: str) -> dict[str, Any] | str:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return line if isinstance(line, dict) else text
+
+
+def _print(place: Place, at: str, key: StepKey, line: dict[str, Any] | str) -> None:
+    if place.output:
+        found = line if isinstance(line, dict) else {"event": "output", "text": line}
+        click.echo(json.dumps({"step": key.label, **found}))
+        return
+    click.echo(f"{printable(at[11:19])}  {key.label}  {said(line)}")
+
+
+def said(line: dict[str, Any] | str) -> str:
+    """A line of progress in words."""
+    if isinstance(line, str):
+        return printable(line)
+    rest = {k: v for k, v in line.items() if k not in ("at", "event")}
+    text = rest.pop("text", rest.pop("trace", rest.pop("message", None)))
+    tail = f": {printable(text, lines='trace' in line)}" if text is not None else ""
+    fields = " ".join(f"{printable(k, 40)}={value(v, 200)}" for k, v in rest.items())
+    return " ".join(part for part in (printable(line.get("event", "?"), 40), fields) if part) + tail

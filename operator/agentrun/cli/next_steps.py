@@ -1,0 +1,57 @@
+"""What a person can do now about a run that waits: the exact commands."""
+
+from __future__ import annotations
+
+import shlex
+
+from agentrun.cli.options import Place
+from agentrun.cli.printable import printable, value
+from agentrun.cli.timeline import approvers
+from agentrun.cli.view import View
+
+
+def next_steps(place: Place, view: View, *, secrets: str | None = None) -> list[str]:
+    """Lines to read and commands to copy; empty where the run has ended or goes on by itself."""
+    if view.ended is not None:
+        return []
+    lines: list[str] = []
+
+    def offer(why: str, *commands: str) -> None:
+        lines.append(why)
+        lines.extend(f"    {printable(command)}" for command in commands)
+
+    for key, request in view.requests():
+        group = ["--as-group", request.approvers.groups[0]] if request.approvers.groups else []
+        offer(
+            f"{key.label} waits for {approvers(request)}: {value(request.subject)}",
+            place.command("approve", view.name, key.label, *group),
+            place.command("reject", view.name, key.label, *group),
+        )
+    for name, entry in view.entries.items():
+        waiting = entry.get("waitingFor", {})
+        if "resolve" in waiting:
+            base = place.command("resolve", view.name, name)
+            offer(
+                f"{name}: nobody knows what became of {value(waiting['tool'])}: {value(waiting['resolve'])}",
+                f"{base} --happened RESULT",
+                f"{base} --retry",
+                f"{base} --give-up",
+            )
+        elif "signal" in waiting:
+            signal = str(waiting["signal"])
+            offer(f"{name} waits for a signal", f"{place.command('signal', view.name, signal)} [PAYLOAD]")
+        elif "resume" in waiting:
+            offer(
+                f"{name}: {value(waiting['resume'])}",
+                place.command("logs", view.name, name),
+                resume_command(place, view.name, secrets),
+            )
+    if view.driver is None and not any("resume" in entry.get("waitingFor", {}) for entry in view.entries.values()):
+        why = "suspended" if view.suspended else "then" if lines else "nobody drives the run"
+        offer(f"{why}:", resume_command(place, view.name, secrets))
+    return lines
+
+
+def resume_command(place: Place, name: str, secrets: str | None) -> str:
+    """The command that goes on with the run, with the Secrets that it was started with."""
+    return place.command("resume", name) + (f" --secrets {shlex.quote(secrets)}" if secrets else "")

@@ -1,0 +1,222 @@
+"""``agentrun run`` and ``agentrun resume``: make a run, drive it, follow it, say how it ended."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from agentrun.api.document import load
+from agentrun.api.facts import StepKey
+from agentrun.api.run import AgentRun, AgentWorkflow
+from agentrun.api.workflow import WorkflowSpec
+from agentrun.cli.driving import drive, drive_detached, report
+from agentrun.cli.failures import Refused
+from agentrun.cli.inputs import read_inputs
+from agentrun.cli.options import Place, verb
+from agentrun.cli.output import emit, tell
+from agentrun.cli.printable import printable
+from agentrun.cli.secrets import check_secrets
+from agentrun.cli.view import View
+from agentrun.journal.layout import RunPath
+from agentrun.journal.log import EventLog
+from agentrun.journal.records import EventKind, Record
+from agentrun.journal.run import as_events, create_run
+from agentrun.journal.store import Store
+from agentrun.local.fork import plan_fork, write_fork
+from agentrun.local.start import pin, user, workflow_of
+from agentrun.plan.events import EventIndex
+from agentrun.plan.program import compile_program
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def drive_options(command: F) -> F:
+    """The options of every verb that drives a run."""
+    secrets = click.option(
+        "--secrets",
+        metavar="DIR",
+        envvar="AGENTRUN_SECRETS",
+        type=click.Path(exists=True, file_okay=False),
+        help="Secrets as Kubernetes mounts them: DIR/NAME/KEY.",
+    )
+    return secrets(click.option("--detach", is_flag=True, help="Drive it in the background and return.")(command))
+
+
+@verb("run")
+@click.argument("file")
+@click.option("-i", "--input", "pairs", metavar="KEY=VALUE", multiple=True, help="An input; repeatable.")
+@click.option("--inputs", "inputs_file", metavar="FILE", help="Inputs from a YAML or JSON file (- for standard input).")
+@click.option("--name", help="The run's name; else the file's, or one that is made up.")
+@drive_options
+def run_command(
+    place: Place,
+    file: str,
+    pairs: tuple[str, ...],
+    inputs_file: str | None,
+    name: str | None,
+    detach: bool,
+    secrets: str | None,
+) -> int:
+    """Run FILE (- for standard input) and follow it until it ends or waits for a person.
+
+    FILE holds one AgentRun, with its workflow inside or beside it, or one AgentWorkflow alone.
+    """
+    if file == inputs_file == "-":
+        raise click.UsageError("standard input can be the file or the inputs, not both")
+    documents = load("-" if file == "-" else Path(file))
+    schema = _inputs_schema(documents)
+    inputs = read_inputs(schema, pairs, inputs_file)
+    manifest = pin(
+        documents,
+        inputs,
+        name=name,
+        namespace=place.given_namespace,
+        now=time.time(),
+        new_id=lambda: uuid.uuid4().hex,
+    )
+    return start(place, manifest, secrets, detach=detach)
+
+
+def _inputs_schema(documents: Sequence[Any]) -> dict[str, Any]:
+    """The schema of the inputs of what will run; an empty one where that cannot be told: ``pin`` says why."""
+    runs = [d for d in documents if isinstance(d.model, AgentRun)] or [
+        d for d in documents if isinstance(d.model, AgentWorkflow)
+    ]
+    return workflow_of(documents, runs[0]).inputs if len(runs) == 1 else {}
+
+
+def start(place: Place, manifest: dict[str, Any], secrets: str | None, *, detach: bool) -> int:
+    """Check all that can be checked, make the run, drive it; the exit code. Nothing is written before all is checked.
+
+    Raises:
+        Refused, RunExists: it cannot be run as it is.
+        StoreError: the store is out of reach or unfit.
+    """
+    store = place.open()
+    place = Place(place.url, manifest["namespace"], place.output)
+    source = manifest.get("source")
+    if source:
+        at = StepKey.parse(source["step"])
+        origin = place.find(store, source["run"])
+        return start_fork(place, store, origin, manifest, at, source.get("seq"), secrets, detach=detach)
+    check_secrets(compile_program(WorkflowSpec.model_validate(manifest["workflow"])), secrets)
+    store.probe()
+    return _begin(place, store, create_run(store, manifest), manifest, secrets, detach=detach)
+
+
+def start_fork(
+    place: Place,
+    store: Store,
+    source: RunPath,
+    manifest: dict[str, Any],
+    at: StepKey,
+    seq: int | None,
+    secrets: str | None,
+    *,
+    detach: bool,
+) -> int:
+    """The same for a run that goes on from a point of ``source``.
+
+    Raises:
+        ForkRefused: there is no going on from that point.
+    """
+    fork = plan_fork(store, source, manifest, at, seq, now=time.time())
+    check_secrets(compile_program(WorkflowSpec.model_validate(manifest["workflow"])), secrets, fork.done)
+    store.probe()
+    run = write_fork(store, fork, time.time)
+    for line in fork.again:
+        click.echo(printable(f"agentrun: {line}"), err=True)
+    return _begin(place, store, run, manifest, secrets, detach=detach)
+
+
+def _begin(
+    place: Place, store: Store, run: RunPath, manifest: dict[str, Any], secrets: str | None, *, detach: bool
+) -> int:
+    tell(place, run.name)
+    by = {"by": manifest["requestedBy"], "verified": False}
+    for field, kind in (("suspend", EventKind.SUSPENDED), ("cancel", EventKind.CANCELLED)):
+        if manifest.get(field):
+            EventLog(store, run, time.time).append(kind, by)
+    return _go(place, store, run, secrets, detach=detach)
+
+
+def _go(place: Place, store: Store, run: RunPath, secrets: str | None, *, detach: bool) -> int:
+    if not detach:
+        return drive(place, store, run, secrets)
+    drive_detached(place, store, run, secrets)
+    if place.output:
+        emit(place, View.read(store, run).to_json())
+    return 0
+
+
+@verb("resume")
+@click.argument("run")
+@drive_options
+def resume_command(place: Place, run: str, detach: bool, secrets: str | None) -> int:
+    """Go on with RUN: drive it where its driver is gone, let it go where it is suspended or parked.
+
+    What was committed is not done again.
+    """
+    store = place.open()
+    view = View.find(place, store, run)
+    if view.ended is not None:
+        return report(place, store, view.run)
+    done = frozenset(
+        name for name, entry in view.entries.items() if "finishedAt" in entry or entry["state"] == "Skipped"
+    )
+    if view.driver is None:
+        check_secrets(view.program, secrets, done)
+    said = [*_unsuspend(view), *_unpark(view)]
+    for line in said:
+        tell(place, line)
+    if view.driver is None:
+        return _go(place, store, view.run, secrets, detach=detach)
+    who = f"process {view.driver.get('pid')} on {printable(view.driver.get('host'), 60)}"
+    if not said:
+        raise Refused(f"run {run} is driven by {who}: follow it with {place.command('logs', run, '-f')}")
+    tell(place, f"{who} goes on with it")
+    if place.output:
+        emit(place, View.read(store, view.run).to_json())
+    return 0
+
+
+def _unsuspend(view: View) -> list[str]:
+    def moves(records: Sequence[Record]) -> bool:
+        index = EventIndex(as_events(records))
+        return not index.suspended or index.ended is not None
+
+    written = view.log.append(EventKind.UNSUSPENDED, {"by": user(), "verified": False}, unless=moves)
+    return [f"{view.name} is no longer suspended"] if written else []
+
+
+def _unpark(view: View) -> list[str]:
+    """Let the steps go on whose attempts were lost too often."""
+    lines = []
+    for name, entry in view.entries.items():
+        if "resume" not in entry.get("waitingFor", {}):
+            continue
+        key = StepKey.parse(name)
+        at = view.states[key].at if key in view.states else 0.0
+
+        def resumed(records: Sequence[Record], key: StepKey = key, since: float = at) -> bool:
+            index = EventIndex(as_events(records))
+            return index.ended is not None or index.resumed_after(key, since)
+
+        body = {"step": key.path, "by": user(), "verified": False}
+        if view.log.append(EventKind.RESUMED, body, unless=resumed):
+            lines.append(f"{name} is tried again")
+    return lines
+
+
+@verb("drive")
+@click.argument("run")
+@drive_options
+def drive_command(place: Place, run: str, detach: bool, secrets: str | None) -> int:
+    """Drive RUN as it stands: what ``--detach`` starts. People use ``resume``."""
+    store = place.open()
+    return _go(place, store, place.find(store, run), secrets, detach=detach)

@@ -1,0 +1,70 @@
+"""``agentrun signal``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from agentrun.cli.failures import Refused
+from agentrun.cli.next_steps import resume_command
+from agentrun.cli.options import Place, verb
+from agentrun.cli.output import emit, tell
+from agentrun.cli.printable import printable, value
+from agentrun.cli.view import View
+from agentrun.journal.records import EventKind
+from agentrun.local.start import user
+from agentrun.runner.untrusted import parse_json
+
+PAYLOAD_MAX = 64 * 1024
+"""Bytes of a signal's payload."""
+
+
+@verb("signal")
+@click.argument("run")
+@click.argument("name")
+@click.argument("payload", required=False)
+def signal_command(place: Place, run: str, name: str, payload: str | None) -> int:
+    """Send the signal NAME to RUN: the wait step that takes it gets PAYLOAD as its output.
+
+    PAYLOAD is JSON where it reads as JSON, else a text. A signal may come before its wait.
+    """
+    found = json_or_text(payload)
+    store = place.open()
+    view = View.find(place, store, run)
+    view.still_going()
+    steps = [*view.program.steps.values(), *view.program.finally_.values()]
+    known = sorted({s.spec.wait.signal for s in steps if s.spec.wait is not None and s.spec.wait.signal is not None})
+    if name not in known:
+        raise Refused(f"no step of {view.name} waits for a signal {name!r}; there are: {', '.join(known) or 'none'}")
+    body = {"name": name, "payload": found, "by": user(), "verified": False}
+    ended = view.log.append(
+        EventKind.SIGNALLED, body, unless=lambda records: any(r.kind == EventKind.ENDED for r in records)
+    )
+    if not ended:
+        View.read(store, view.run).still_going()
+    after = View.read(store, view.run)
+    tell(place, f"signalled: {name} {value(found)}")
+    if after.driver is None:
+        tell(place, f"go on with: {printable(resume_command(place, view.name, None))}")
+    if place.output:
+        emit(place, after.to_json())
+    return 0
+
+
+def json_or_text(text: str | None) -> Any:
+    """What a person wrote as an argument: JSON where it is that, else the text itself; None where there is none.
+
+    Raises:
+        click.BadParameter: it is larger than a payload may be.
+    """
+    if text is None:
+        return None
+    try:
+        found = parse_json(text)
+    except ValueError:
+        found = text
+    if len(json.dumps(found)) > PAYLOAD_MAX:
+        raise click.BadParameter(f"it is larger than {PAYLOAD_MAX // 1024} KiB: send a reference to it instead")
+    return found

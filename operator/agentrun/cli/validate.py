@@ -1,0 +1,49 @@
+"""``agentrun validate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from agentrun.api.document import Document, load
+from agentrun.api.errors import InvalidDocument
+from agentrun.api.run import AgentWorkflow
+from agentrun.cli.failures import explain
+from agentrun.cli.options import Place, verb
+from agentrun.cli.output import emit_list, tell
+from agentrun.cli.printable import printable
+from agentrun.local.start import check, workflow_of
+
+
+@verb("validate")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+def validate_command(place: Place, files: tuple[str, ...]) -> int:
+    """Check FILEs without running anything: their form, the graph, and the type of every expression.
+
+    FILE may be - for standard input. Prints one line per problem as file:line: path: what is wrong.
+    """
+    code = 0
+    valid: list[Document] = []
+    for name in files:
+        try:
+            documents = load("-" if name == "-" else Path(name))
+            check(documents)
+        except InvalidDocument as error:
+            code = explain(error) or code
+            continue
+        valid += documents
+        tell(place, printable(f"{name}: valid: {', '.join(_named(documents, d) for d in documents)}"))
+    if place.output:
+        emit_list(place, [document.raw for document in valid])
+    return code
+
+
+def _named(documents: list[Document], document: Document) -> str:
+    meta = document.metadata
+    name = meta.name or (f"{meta.generate_name}…" if meta.generate_name else "(unnamed)")
+    spec = workflow_of(documents, document)
+    if not isinstance(document.model, AgentWorkflow):
+        return f"{document.kind} {name}"
+    steps = len(spec.steps) + len(spec.finally_)
+    return f"{document.kind} {name} ({steps} step{'s' if steps != 1 else ''})"

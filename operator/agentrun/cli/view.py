@@ -1,0 +1,240 @@
+"""A run as it stands in the store, and as an object in the shape that the cluster has."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from agentrun.api.canonical import digest_of
+from agentrun.api.facts import ApprovalRequest, StepKey
+from agentrun.api.run import StepState
+from agentrun.api.workflow import API_VERSION, WorkflowSpec
+from agentrun.cli.failures import Refused
+from agentrun.cli.options import Place
+from agentrun.journal.fold import Folded
+from agentrun.journal.layout import RunPath
+from agentrun.journal.log import EventLog
+from agentrun.journal.records import Damaged, EventKind, Record
+from agentrun.journal.run import list_runs, read_manifest, read_states
+from agentrun.journal.store import KeyMissing, Store
+from agentrun.local.driver import Pinned
+from agentrun.plan.events import EventIndex
+from agentrun.plan.planner import plan
+from agentrun.plan.program import Program, compile_program
+from agentrun.plan.snapshot import Execution, Plan, Start
+from agentrun.runner.identity import surely_alive, surely_dead
+
+READERS = 8
+"""Runs that are read at the same time."""
+
+
+@dataclass(slots=True)
+class _Content:
+    """What the store holds of a run, before anything is made of it."""
+
+    manifest: dict[str, Any]
+    states: dict[StepKey, Folded]
+    log: EventLog
+    driver: dict[str, Any] | None
+
+
+@dataclass(slots=True)
+class View:
+    """A run at one moment, as the planner sees it."""
+
+    store: Store
+    pinned: Pinned
+    states: dict[StepKey, Folded]
+    log: EventLog
+    driver: dict[str, Any] | None
+    """The process that drives the run; None where none is known to live."""
+    plan: Plan
+    now: float
+
+    @classmethod
+    def read(cls, store: Store, run: RunPath) -> View:
+        """Read it. Raises Damaged, StoreError."""
+        return cls.of(store, run, _read(store, run), {})
+
+    @classmethod
+    def find(cls, place: Place, store: Store, name: str) -> View:
+        """Read the run of that name. Raises NoSuchRun, Damaged, StoreError."""
+        return cls.read(store, place.find(store, name))
+
+    @classmethod
+    def of(cls, store: Store, run: RunPath, content: _Content, compiled: dict[str, Program]) -> View:
+        """Make it of what was read; ``compiled`` keeps the programs of the workflows that were met, by digest."""
+        manifest = content.manifest
+        digest = digest_of(manifest["workflow"])
+        if digest not in compiled:
+            compiled[digest] = compile_program(WorkflowSpec.model_validate(manifest["workflow"]))
+        pinned = Pinned(run, manifest, compiled[digest])
+        now = time.time()
+        executions = {
+            key: Execution(state.attempt, state.intervals[-1][0])
+            for key, state in content.states.items()
+            if state.end is None and state.intervals and _runs(state.process, content.driver)
+        }
+        facts = {key: state.fact() for key, state in content.states.items()}
+        planned = plan(pinned.snapshot(now, facts, content.log.records, executions))
+        if content.driver is None:
+            _begin_nothing(planned)
+        return cls(store, pinned, content.states, content.log, content.driver, planned, now)
+
+    @property
+    def run(self) -> RunPath:
+        """Where the run stands in the store."""
+        return self.pinned.run
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.pinned.run.name
+
+    @property
+    def program(self) -> Program:
+        """The run's compiled workflow."""
+        return self.pinned.program
+
+    @property
+    def events(self) -> list[Record]:
+        """The run's own records."""
+        return self.log.records
+
+    @property
+    def index(self) -> EventIndex:
+        """The run's events by what they are about."""
+        return EventIndex(self.pinned.snapshot(self.now, {}, self.events).events)
+
+    @property
+    def ended(self) -> Record | None:
+        """The event that ended the run."""
+        return next((r for r in self.events if r.kind == EventKind.ENDED), None)
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the run starts nothing until it is resumed."""
+        return self.index.suspended and self.index.cancelled is None
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """As it stands in the object."""
+        return self.plan.status
+
+    @property
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """The status of each step by its label."""
+        return {entry["name"]: entry for entry in self.status["steps"]}
+
+    def still_going(self) -> None:
+        """Raise Refused where the run has ended."""
+        if self.ended is not None:
+            raise Refused(f"run {self.name} has ended: {self.status['phase']}; an ended run never changes")
+
+    def key(self, text: str) -> StepKey:
+        """The step that a person names. Raises Refused where the workflow has none of that name."""
+        try:
+            key = StepKey.parse(text)
+        except ValueError as error:
+            raise Refused(str(error)) from None
+        names = [*self.program.steps, *self.program.finally_]
+        if key.name not in names:
+            raise Refused(f"run {self.name} has no step {key.name!r}; it has {', '.join(names)}")
+        return key
+
+    def requests(self) -> Iterator[tuple[StepKey, ApprovalRequest]]:
+        """Everything that people were asked and that is undecided, in the order of the steps."""
+        index = self.index
+        for name in (*self.program.steps, *self.program.finally_):
+            event = index.requested.get(name)
+            if event is not None and name not in index.settled:
+                request = ApprovalRequest.from_json(event.body["request"])
+                if index.tally(request, self.now).state == "Pending":
+                    yield StepKey(name), request
+            for key, state in sorted(self.states.items(), key=lambda item: (item[0].index or 0, item[0].path)):
+                if key.name != name or state.end != "waiting":
+                    continue
+                for request in state.fact().approvals:
+                    if index.tally(request, self.now).state == "Pending":
+                        yield key, request
+
+    def to_json(self) -> dict[str, Any]:
+        """The AgentRun."""
+        m = self.pinned.manifest
+        spec = {"workflow": m["workflow"], "inputs": m["inputs"]}
+        spec |= {k: m[k] for k in ("budget", "timeout", "source") if m.get(k)}
+        spec |= {"suspend": self.suspended, "cancel": self.index.cancelled is not None}
+        metadata = {
+            "name": m["name"],
+            "namespace": m["namespace"],
+            "uid": m["uid"],
+            "creationTimestamp": m["createdAt"][:19] + "Z",
+            "labels": m.get("labels") or {},
+            "annotations": {"agentrun.dev/requested-by": m["requestedBy"]},
+        }
+        status = {"observedGeneration": 1, "workflowDigest": m["workflowDigest"], **self.status}
+        status["journal"] = f"{self.store.url.rstrip('/')}/{self.run}/"
+        return {"apiVersion": API_VERSION, "kind": "AgentRun", "metadata": metadata, "spec": spec, "status": status}
+
+
+def read_all(store: Store, namespace: str | None) -> list[View | Damaged]:
+    """Every run of a namespace, or of all; in the place of a damaged one, what is wrong with it."""
+    runs = list_runs(store, namespace)
+
+    def content(run: RunPath) -> _Content | Damaged:
+        try:
+            return _read(store, run)
+        except Damaged as error:
+            return error
+
+    with ThreadPoolExecutor(READERS) as readers:
+        found = list(readers.map(content, runs))
+    compiled: dict[str, Program] = {}
+    return [c if isinstance(c, Damaged) else View.of(store, r, c, compiled) for r, c in zip(runs, found, strict=True)]
+
+
+def _read(store: Store, run: RunPath) -> _Content:
+    manifest = read_manifest(store, run)
+    driver = _driver(store, run)
+    # The states before the events: what ends a run is written after all that it says of the steps.
+    states = read_states(store, run)
+    log = EventLog(store, run, time.time)
+    log.refresh()
+    return _Content(manifest, states, log, driver)
+
+
+def _driver(store: Store, run: RunPath) -> dict[str, Any] | None:
+    try:
+        process = json.loads(store.get(run.lease)).get("process")
+    except KeyMissing:
+        return None
+    return process if process and not surely_dead(process) else None
+
+
+def _runs(process: dict[str, Any], driver: dict[str, Any] | None) -> bool:
+    """Whether the attempt in ``process`` goes on, as far as that can be told from here."""
+    return surely_alive(process) or (driver is not None and not surely_dead(process))
+
+
+def _begin_nothing(planned: Plan) -> None:
+    """Nobody is there to begin what the plan would begin: show it as pending."""
+    entries = {entry["name"]: entry for entry in planned.status["steps"]}
+    for effect in planned.effects:
+        if not isinstance(effect, Start):
+            continue
+        entry, whole = entries.get(effect.key.label), entries.get(effect.key.name)
+        if entry is not None and entry["state"] == StepState.RUNNING:
+            entry["state"] = str(StepState.PENDING)
+        if whole is not None and "items" in whole:
+            counts = Counter(whole["items"])
+            counts[StepState.RUNNING] -= 1
+            counts[StepState.PENDING] += 1
+            whole["items"] = {str(state): n for state, n in sorted(counts.items()) if n > 0}
+            if not whole["items"].get(StepState.RUNNING) and whole["state"] == StepState.RUNNING:
+                rest = (StepState.OUTCOME_UNKNOWN, StepState.WAITING, StepState.PENDING)
+                whole["state"] = str(next(s for s in rest if whole["items"].get(s)))

@@ -1,0 +1,285 @@
+"""Is a run's journal what was written? And a form of it that can be verified elsewhere.
+
+Every record carries its hash and the hash before it, every blob is named by its digest, ``run.json`` carries its own,
+and the event that ends the run names the last record of every step. So an object that was changed, dropped, reordered
+or inserted is found by anyone who has the objects. What hashes alone cannot tell: whether the tail of a journal was cut
+off before the run ended, and whether somebody wrote the whole of it anew.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from agentrun.api.canonical import canonical, digest_of, sha256
+from agentrun.api.errors import AgentrunError
+from agentrun.api.facts import StepKey
+from agentrun.journal.layout import RunPath, entry
+from agentrun.journal.log import parse_manifest
+from agentrun.journal.records import Damaged, EventKind, Record, parse
+from agentrun.journal.store import KeyMissing, Store
+
+FORMAT = "agentrun-journal"
+VERSION = 1
+
+
+class NotAnExport(AgentrunError):
+    """The file is not what ``audit export`` writes; the message says where."""
+
+
+class Objects(Protocol):
+    """Where objects are read: a store, or an export of one run."""
+
+    def get(self, key: str) -> bytes:
+        """The object's bytes. Raises KeyMissing."""
+
+    def list(self, prefix: str, after: str = "") -> list[str]:
+        """Every key that starts with ``prefix``, sorted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One object that is not what was written."""
+
+    key: str
+    message: str
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What a verification came to. ``ended``: the run has ended, so that no tail can be missing."""
+
+    records: int = 0
+    blobs: int = 0
+    ended: bool = False
+    findings: list[Finding] = field(default_factory=list)
+
+    def blame(self, key: str, message: str) -> None:
+        """Note a finding."""
+        self.findings.append(Finding(key, message))
+
+
+def verify(objects: Objects, run: RunPath) -> Verdict:
+    """Check every object of ``run``: hashes, chains, numbers, digests, and the heads that its end names.
+
+    Raises:
+        StoreError: an object cannot be read. What is damaged raises nothing: it is among the findings.
+    """
+    verdict = Verdict()
+    keys = objects.list(f"{run}/")
+    _manifest(objects, run, keys, verdict)
+    blobs = [key for key in keys if key.startswith(f"{run}/blobs/")]
+    for key in blobs:
+        verdict.blobs += 1
+        if sha256(objects.get(key)).removeprefix("sha256:") != key.rpartition("/")[2]:
+            verdict.blame(key, "the content does not fit its name; the object was changed after it was written")
+    chains: dict[str, list[str]] = {run.events: []}
+    for key in keys:
+        _sort(run, key, chains, verdict)
+    tails: dict[str, Record] = {}
+    ended: Record | None = None
+    for prefix, found in chains.items():
+        step = "" if prefix == run.events else prefix.rstrip("/").rpartition("/")[2]
+        records = list(_chain(objects, run, prefix, step, found, verdict))
+        for record in records:
+            _body(run, entry(prefix, record.seq), record, blobs, verdict)
+            if not step and record.kind == EventKind.ENDED:
+                ended = record
+        if records and step:
+            tails[step] = records[-1]
+    if ended is not None:
+        verdict.ended = True
+        _heads(objects, run, ended, tails, chains, verdict)
+    return verdict
+
+
+def export(store: Store, run: RunPath) -> Iterator[dict[str, Any]]:
+    """The lines of an export: a header, then every object of the run, under its key.
+
+    What is canonical JSON stands as JSON, everything else in base64; the bytes can be had back exactly either way.
+    """
+    yield {"format": FORMAT, "version": VERSION, "run": str(run)}
+    for key in store.list(f"{run}/"):
+        data = store.get(key)
+        yield {"key": key} | _content(data)
+
+
+def read_export(lines: Iterable[bytes]) -> tuple[RunPath, Exported]:
+    """The run and its objects in the lines of an export.
+
+    Raises:
+        NotAnExport: the lines are none.
+    """
+    numbered = enumerate(lines, 1)
+    header = _line(*next(numbered, (1, b"")))
+    if header.get("format") != FORMAT or not isinstance(header.get("run"), str):
+        raise NotAnExport("line 1 is no header of an export: write one with agentrun audit export RUN")
+    if header.get("version") != VERSION:
+        raise NotAnExport(
+            f"the export has version {header.get('version')!r}; this agentrun reads {VERSION}: upgrade it"
+        )
+    found: dict[str, bytes] = {}
+    for number, line in numbered:
+        value = _line(number, line)
+        key = value.get("key")
+        if not isinstance(key, str) or not key.startswith(f"{header['run']}/"):
+            raise NotAnExport(f"line {number} has no key of run {header['run']}")
+        if key in found:
+            raise NotAnExport(f"line {number} holds {key} a second time")
+        try:
+            found[key] = (
+                canonical(value["content"]) if "content" in value else base64.b64decode(value["base64"], validate=True)
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise NotAnExport(f"line {number} has no content that can be read") from error
+    return RunPath.parse(header["run"]), Exported(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The objects of an export."""
+
+    found: dict[str, bytes]
+
+    def get(self, key: str) -> bytes:
+        """See ``Objects``."""
+        try:
+            return self.found[key]
+        except KeyError:
+            raise KeyMissing(f"{key} is not in the export") from None
+
+    def list(self, prefix: str, after: str = "") -> list[str]:
+        """See ``Objects``."""
+        return sorted(key for key in self.found if key.startswith(prefix) and key > after)
+
+
+def _content(data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+        if canonical(value) == data:
+            return {"content": value}
+    except (ValueError, RecursionError):
+        pass  # no JSON: a blob of another kind, a log, or an object that was damaged
+    return {"base64": base64.b64encode(data).decode()}
+
+
+def _line(number: int, line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise NotAnExport(f"line {number} is not JSON: the file was cut off or damaged") from error
+    if not isinstance(value, dict):
+        raise NotAnExport(f"line {number} is not a JSON object")
+    return value
+
+
+def _manifest(objects: Objects, run: RunPath, keys: list[str], verdict: Verdict) -> None:
+    if run.manifest not in keys:
+        verdict.blame(run.manifest, "the object is missing")
+        return
+    try:
+        manifest = parse_manifest(objects.get(run.manifest), run.manifest)
+        claimed = RunPath(manifest["namespace"], manifest["name"], manifest["uid"])
+        if claimed != run:
+            verdict.blame(run.manifest, f"it belongs to {claimed}; the object was moved")
+        if manifest["workflowDigest"] != digest_of(manifest["workflow"]):
+            verdict.blame(run.manifest, "the workflow does not fit its digest")
+    except Damaged as error:
+        verdict.blame(run.manifest, _short(error, run.manifest))
+    except KeyError as error:
+        verdict.blame(run.manifest, f"it has no {error.args[0]}")
+
+
+def _sort(run: RunPath, key: str, chains: dict[str, list[str]], verdict: Verdict) -> None:
+    """Put ``key`` with the chain that it belongs to; blame what belongs to no run."""
+    rest = key.removeprefix(f"{run}/")
+    folder, _, name = rest.rpartition("/")
+    number = name.removesuffix(".json")
+    is_record = name.endswith(".json") and number.isascii() and number.isdigit()
+    place = folder.split("/")
+    if place[0] == "events" and len(place) == 1 and is_record:
+        chains[run.events].append(key)
+    elif place[0] == "steps" and len(place) == 2 and is_record and _is_step(place[1]):
+        chains.setdefault(f"{run}/{folder}/", []).append(key)
+    elif rest not in ("run.json", "driver.json") and place[0] not in ("blobs", "logs"):
+        verdict.blame(key, "no run has such an object; it was put there by hand")
+
+
+def _is_step(name: str) -> bool:
+    try:
+        return StepKey.parse(name).path == name
+    except ValueError:
+        return False
+
+
+def _chain(
+    objects: Objects, run: RunPath, prefix: str, step: str, keys: list[str], verdict: Verdict
+) -> Iterator[Record]:
+    """The records of one log that can be read; everything that is wrong with the log goes to ``verdict``."""
+    before: Record | None = None
+    unbroken = True
+    expected = 1
+    for key in sorted(keys):
+        number = int(key.rpartition("/")[2].removesuffix(".json"))
+        for missing in range(expected, min(number, expected + 20)):
+            verdict.blame(entry(prefix, missing), "the record is missing though later ones are there")
+            unbroken = False
+        expected = number + 1
+        verdict.records += 1
+        try:
+            record = parse(objects.get(key), key)
+        except Damaged as error:
+            verdict.blame(key, _short(error, key))
+            unbroken = False
+            continue
+        if (record.run, record.step, record.seq) != (str(run), step, number) or key != entry(prefix, number):
+            verdict.blame(key, f"it is record {record.seq} of {record.run} {record.step}; the object was moved")
+        if unbroken and record.prev != (before.hash if before else ""):
+            verdict.blame(key, "it does not follow the record before it; one of the two was replaced")
+        before, unbroken = record, True
+        yield record
+
+
+def _body(run: RunPath, key: str, record: Record, blobs: Iterable[str], verdict: Verdict) -> None:
+    digest = record.body.get("$blob") if isinstance(record.body, dict) else None
+    if isinstance(digest, str) and run.blob(digest) not in blobs:
+        verdict.blame(run.blob(digest), f"the object is missing though {key} refers to it")
+
+
+def _heads(
+    objects: Objects,
+    run: RunPath,
+    ended: Record,
+    tails: dict[str, Record],
+    chains: dict[str, list[str]],
+    verdict: Verdict,
+) -> None:
+    """Compare the tails with what the run's end says of them: a log that lost its tail is still a sound chain."""
+    body = ended.body
+    if "$blob" in body:
+        try:
+            body = json.loads(objects.get(run.blob(body["$blob"])))
+        except (KeyMissing, ValueError):
+            return  # blamed already: the blob is missing or changed
+    heads: dict[str, Any] = body.get("heads", {})
+    for step, (seq, head) in heads.items():
+        tail = tails.get(step)
+        key = entry(run.step(StepKey.parse(step)), seq)
+        if tail is None or tail.seq < seq:
+            if not any(finding.key == key for finding in verdict.findings):
+                verdict.blame(key, "the run's end names this record, and it is missing; the log was cut off")
+        elif tail.seq > seq:
+            verdict.blame(entry(run.step(StepKey.parse(step)), seq + 1), "it was written after the run had ended")
+        elif tail.hash != head:
+            verdict.blame(key, "it is not the record that the run's end names; it was replaced")
+    for prefix in chains:
+        step = prefix.rstrip("/").rpartition("/")[2]
+        if prefix != run.events and step not in heads:
+            verdict.blame(prefix, "the run's end knows nothing of this step's log; it was added later")
+
+
+def _short(error: Damaged, key: str) -> str:
+    return str(error).removeprefix(f"{key}: ")

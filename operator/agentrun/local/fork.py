@@ -1,0 +1,327 @@
+"""A fork: a new run that shares the past of another and goes on from a point in it.
+
+What the new run takes over it holds itself, as records of its own that name and hash where they come from: it stands
+alone when the source is deleted, and its journal is verified like any other. Nothing that authorises travels: people
+decided on the source's calls, so the fork's are asked anew, and its idempotency keys are its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from agentrun.api.canonical import digest_of, timestamp
+from agentrun.api.errors import AgentrunError, InvalidDocument, Problem
+from agentrun.api.facts import StepKey, Usage
+from agentrun.api.run import StepState
+from agentrun.api.workflow import WorkflowSpec
+from agentrun.journal.fold import Folded, fold
+from agentrun.journal.layout import RunPath
+from agentrun.journal.log import READERS, EventLog, StepLog, read_step
+from agentrun.journal.records import EventKind, Kind, Record
+from agentrun.journal.run import NoSuchRun, RunExists, create_run, find_run, read_states
+from agentrun.journal.store import Store
+from agentrun.local.driver import Pinned
+from agentrun.local.start import NAME_MAX, user
+from agentrun.plan.planner import plan
+from agentrun.plan.program import Program, compile_program, model_of
+from agentrun.plan.schema import compile_schema
+
+_SHOWN = 200
+
+
+class ForkRefused(AgentrunError):
+    """There is no going on from that point. Nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A fork before it is written."""
+
+    manifest: dict[str, Any]
+    records: tuple[tuple[StepKey, int, Kind, dict[str, Any]], ...]
+    """Step, attempt, kind and body of the first record of each journal that the new run begins with."""
+    settled: tuple[dict[str, Any], ...]
+    """The ends of steps that have no journal."""
+    done: frozenset[str]
+    """The steps that are taken over whole."""
+    again: tuple[str, ...]
+    """``Once`` calls that the source began after this point, in words: the fork may make them a second time."""
+
+
+def forked_manifest(
+    source: dict[str, Any],
+    at: StepKey,
+    seq: int | None,
+    *,
+    inputs: dict[str, Any],
+    prompt: str | None,
+    model: str | None,
+    name: str | None,
+    now: float,
+    uid: str,
+) -> dict[str, Any]:
+    """The manifest of a fork of the run with the manifest ``source``, with what is changed about it.
+
+    Raises:
+        ForkRefused: a change does not fit the step.
+        InvalidDocument: the inputs or the workflow are not valid with the changes.
+    """
+    workflow = deepcopy(source["workflow"])
+    step = next((s for s in [*workflow["steps"], *workflow.get("finally", [])] if s["name"] == at.name), None)
+    if step is None:
+        raise ForkRefused(f"run {source['name']} has no step {at.name!r}")
+    changes = {k: v for k, v in {"prompt": prompt, "model": model}.items() if v is not None}
+    if changes and "agent" not in step:
+        raise ForkRefused(f"{at.name} is no agent step: it has no {' and no '.join(changes)} to change")
+    if changes:
+        step["agent"] |= changes
+    try:
+        spec = WorkflowSpec.model_validate(workflow)
+    except ValidationError as error:
+        raise ForkRefused(
+            f"the workflow is not valid with {' and '.join(changes)}: {error.errors()[0]['msg']}"
+        ) from error
+    compile_program(spec)
+    merged = {**source["inputs"], **inputs}
+    if errors := compile_schema(spec.inputs).errors(merged):
+        raise InvalidDocument([Problem(("inputs",), error) for error in errors])
+    return source | {
+        "name": name or f"{source['name'][: NAME_MAX - 6].rstrip('-')}-{uid[:5]}",
+        "uid": uid,
+        "createdAt": timestamp(now),
+        "requestedBy": user(),
+        "workflow": workflow,
+        "workflowDigest": digest_of(workflow),
+        "inputs": merged,
+        "suspend": False,
+        "cancel": False,
+        "source": {"run": source["name"], "step": at.label} | ({"seq": seq} if seq is not None else {}),
+    }
+
+
+def plan_fork(
+    store: Store, source: RunPath, manifest: dict[str, Any], at: StepKey, seq: int | None, *, now: float
+) -> Fork:
+    """What the run of ``manifest`` takes over from ``source``: all that is done and does not depend on ``at``.
+
+    With ``seq`` also ``at`` itself, as it stood after that record. A source that still runs is fine.
+
+    Raises:
+        ForkRefused: nobody can go on from that point; the message says from which one.
+        Damaged, StoreError: the source cannot be read.
+    """
+    origin = Pinned.read(store, source)
+    program = compile_program(WorkflowSpec.model_validate(manifest["workflow"]))
+    _check_point(program, at, seq)
+    states = read_states(store, source)
+    events = EventLog(store, source, lambda: now)
+    events.refresh()
+    facts = {key: state.fact() for key, state in states.items()}
+    status = plan(origin.snapshot(now, facts, events.records)).status
+    found = {entry["name"]: StepState(entry["state"]) for entry in status["steps"]}
+    done = _taken(program, at, found, states)
+    keys = [key for key, state in states.items() if _is_taken(program, key, state, at, done)]
+    closed = {key: read_step(store, source, key)[-1] for key in keys}
+    records: list[tuple[StepKey, int, Kind, dict[str, Any]]] = []
+    for key, record in closed.items():
+        # What it cost is the source's: the fork's budget and bill begin at nothing.
+        body = {k: v for k, v in record.body.items() if k != "toolCalls"}
+        records.append((key, record.attempt, Kind.CLOSED, body | {"source": _source(source, key, record)}))
+    if seq is not None:
+        records.append(_state_at(store, source, origin, program, manifest, at, seq, now))
+    settled = list(_settled(source, events.records, done, at, found, closed.keys()))
+    again = tuple(_again(store, source, origin.program, states.keys() - closed.keys(), at, seq))
+    return Fork(manifest, tuple(records), tuple(settled), done, again)
+
+
+def write_fork(store: Store, fork: Fork, clock: Callable[[], float]) -> RunPath:
+    """Make the fork durable. Its name is the last that is written: a death half way leaves no run.
+
+    Raises:
+        RunExists: the name is taken.
+        StoreError: the fork may be there or not.
+    """
+    manifest = fork.manifest
+    run = RunPath(manifest["namespace"], manifest["name"], manifest["uid"])
+    try:
+        find_run(store, run.namespace, run.name)
+    except NoSuchRun:
+        pass
+    else:
+        raise RunExists(f"a run named {run.name} exists in {run.namespace}: give another name with --name")
+
+    def write(entry: tuple[StepKey, int, Kind, dict[str, Any]]) -> None:
+        key, attempt, kind, body = entry
+        nothing = Record(str(run), key.path, 0, 0, 0.0, "", {}, "")
+        StepLog(store, run, key, attempt, nothing, clock).append(kind, body)
+
+    with ThreadPoolExecutor(READERS if store.url.startswith("s3:") else 1) as writers:
+        list(writers.map(write, fork.records))
+    log = EventLog(store, run, clock)
+    for body in fork.settled:
+        log.append(EventKind.SETTLED, body)
+    return create_run(store, manifest)
+
+
+def _check_point(program: Program, at: StepKey, seq: int | None) -> None:
+    if at.compensate:
+        raise ForkRefused(f"{at.label} undoes a step: fork from a step itself")
+    if at.name not in program.steps and at.name not in program.finally_:
+        names = ", ".join([*program.steps, *program.finally_])
+        raise ForkRefused(f"there is no step {at.name!r}; there are {names}")
+    fan_out = program.step(at.name).items is not None
+    if at.index is not None and not fan_out:
+        raise ForkRefused(f"{at.name} has no forEach: name the step without an index")
+    if seq is not None and fan_out and at.index is None:
+        raise ForkRefused(f"{at.name} has a journal for each item: write {at.name}[INDEX]@{seq}")
+
+
+def _taken(program: Program, at: StepKey, found: dict[str, StepState], states: dict[StepKey, Folded]) -> frozenset[str]:
+    """The steps that are taken over whole: done well, not undone, and nothing before them is done anew.
+
+    A failed or cancelled step is tried again, since a fork that took a failure over would have failed already. But a
+    fork from a ``finally`` step is about the end of that very run, so there everything before it stands as it is.
+    """
+    last = at.name in program.finally_
+    undone = {key.name for key in states if key.compensate}
+    taken: set[str] = set()
+    for step in (*program.steps.values(), *program.finally_.values()):
+        state = found.get(step.name)
+        if step.name == at.name or state is None or not step.ancestors <= taken:
+            continue
+        well = state in (StepState.SUCCEEDED, StepState.SKIPPED) and step.name not in undone
+        tolerated = state is StepState.FAILED and step.spec.continue_on_error
+        if well or tolerated or (last and step.name in program.steps and state.final):
+            taken.add(step.name)
+    return frozenset(taken)
+
+
+def _is_taken(program: Program, key: StepKey, state: Folded, at: StepKey, done: frozenset[str]) -> bool:
+    """Whether the journal of ``key`` is taken over as closed."""
+    if state.outcome is None:
+        return False
+    if key.name in done:
+        return not key.compensate or at.name in program.finally_
+    # The other items of the fan-out whose one item the fork begins with.
+    sibling = key.name == at.name and at.index is not None and key.index != at.index and not key.compensate
+    return sibling and state.outcome == StepState.SUCCEEDED
+
+
+def _settled(
+    source: RunPath,
+    events: Iterable[Record],
+    done: frozenset[str],
+    at: StepKey,
+    found: dict[str, StepState],
+    closed: Iterable[StepKey],
+) -> Iterator[dict[str, Any]]:
+    """The events that end what has no journal: copied, or made for what was skipped and so left no record at all."""
+    missing = set(done) - {key.name for key in closed if key == StepKey(key.name)}
+    for record in events:
+        if record.kind != EventKind.SETTLED:
+            continue
+        key = StepKey.parse(record.body["step"])
+        if key.name not in done or (key.compensate and at.name in done):
+            continue
+        missing.discard(record.body["step"])
+        # The number of the signal that was taken means another event here.
+        body = {k: v for k, v in record.body.items() if k != "signal"}
+        yield body | {"source": {"run": str(source), "event": record.seq, "hash": record.hash}}
+    for name in sorted(missing):
+        yield {"step": name, "state": str(found[name]), "source": {"run": str(source)}}
+
+
+def _state_at(
+    store: Store,
+    source: RunPath,
+    origin: Pinned,
+    program: Program,
+    manifest: dict[str, Any],
+    at: StepKey,
+    seq: int,
+    now: float,
+) -> tuple[StepKey, int, Kind, dict[str, Any]]:
+    """The first record of the step itself: its state after record ``seq`` of the source."""
+    records = read_step(store, source, at, whole=True)
+    if not 1 <= seq <= len(records):
+        have = f"its records are 1 to {len(records)}" if records else "it has no records"
+        raise ForkRefused(f"{at.label} has no record {seq}; {have}")
+    state = fold(records[:seq])
+    if state.outcome is not None:
+        raise ForkRefused(f"record {seq} of {at.label} closes it: choose an earlier one, or fork from a later step")
+    if state.intent is not None:
+        raise ForkRefused(
+            f"after record {seq} of {at.label} the outcome of {state.intent['tool']} is unknown, and a fork would call "
+            f"it again: choose an earlier record ({_before(records[:seq])}) or one after its result"
+        )
+    _check_model(origin.program, program, at)
+    changed = manifest["inputs"] != origin.manifest["inputs"] or _step(manifest, at) != _step(origin.manifest, at)
+    # It goes on as a step does that was asked to leave between two calls. Neither decisions nor questions come along,
+    # for they are bound to the source's calls, nor what was spent, nor a process that somebody could wait for.
+    state.end, state.waiting, state.process, state.caller = "waiting", {"interrupted": True}, {}, {}
+    state.events, state.requests, state.failure = {}, {}, None
+    state.failures = state.losses = 0
+    state.usage = Usage().to_json()
+    state.intervals, state.started, state.at = [], 0.0, round(now, 6)
+    if changed:
+        state.task = None  # rendered anew when it opens
+    body = {"reason": "fork", "state": state.to_json(), "source": _source(source, at, records[seq - 1])}
+    return at, state.attempt, Kind.COMPACTED, body
+
+
+def _before(records: list[Record]) -> str:
+    """The numbers of the records before the last intent, in words."""
+    last = max(record.seq for record in records if record.kind == Kind.INTENT)
+    return f"at most {last - 1}"
+
+
+def _check_model(before: Program, after: Program, at: StepKey) -> None:
+    """A history stands in the form of the API that it was spoken in."""
+    one, other = before.step(at.name).spec, after.step(at.name).spec
+    if one.agent is None or other.agent is None:
+        if (one.agent is None) != (other.agent is None):
+            raise ForkRefused(f"{at.name} is another kind of step now: fork from it without @SEQ")
+        return
+    was, is_ = model_of(before.spec, one), model_of(after.spec, other)
+    if was is not None and is_ is not None and was.api != is_.api:
+        raise ForkRefused(
+            f"the history of {at.label} is in the form of the {was.api} API, and model {is_.name} speaks {is_.api}: "
+            "fork from it without @SEQ"
+        )
+
+
+def _step(manifest: dict[str, Any], at: StepKey) -> Any:
+    workflow = manifest["workflow"]
+    return next((s for s in [*workflow["steps"], *workflow.get("finally", [])] if s["name"] == at.name), None)
+
+
+def _source(run: RunPath, key: StepKey, record: Record) -> dict[str, Any]:
+    return {"run": str(run), "step": key.path, "seq": record.seq, "hash": record.hash}
+
+
+def _again(
+    store: Store, source: RunPath, program: Program, keys: Iterable[StepKey], at: StepKey, seq: int | None
+) -> Iterator[str]:
+    """Every ``Once`` call that the source began in what the fork does anew."""
+    names = [*program.steps, *program.finally_]
+    for key in sorted(keys, key=lambda k: (names.index(k.name), k.index or 0)):
+        if key.compensate:
+            continue
+        records = read_step(store, source, key, whole=True)
+        undone = {r.body["undone"] for r in records if r.kind == Kind.RESULT and "undone" in r.body}
+        for record in records:
+            if record.kind != Kind.INTENT or record.body["id"] in undone or (key == at and record.seq <= (seq or 0)):
+                continue
+            args = json.dumps(record.body["args"])
+            args = args if len(args) <= _SHOWN else args[:_SHOWN] + "…"
+            yield (
+                f"{key.label}: run {source.name} called {record.body['tool']}({args}) at {timestamp(record.at)[:19]}Z; "
+                "this run may call it again"
+            )

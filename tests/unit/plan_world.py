@@ -1,0 +1,245 @@
+"""A world for the planner to act on: what it starts runs here, until a test says how it ends.
+
+It keeps the promises of the real one: one attempt of a key at a time, an event once per kind and step, a journal that
+the newest attempt alone writes to. Every plan is made twice, and has to be the same, and JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from agentrun.api.facts import Allowance, ApprovalRequest, FailureInfo, StepFact, StepKey, UnknownCall, Usage
+from agentrun.api.run import StepState
+from agentrun.api.workflow import Approvers, FailureClass, WorkflowSpec
+from agentrun.plan.planner import plan
+from agentrun.plan.program import Program, compile_program
+from agentrun.plan.retry import retries
+from agentrun.plan.snapshot import Append, Event, Execution, Plan, Snapshot, Start, Stop
+
+TOOL = {"name": "t", "http": {"url": "http://tools.example/${args.a}"}}
+MODEL = {"name": "m", "model": "gpt"}
+CALL = {"name": "t", "args": {"a": "1"}}
+PEOPLE = {"groups": ["finance"], "users": ["ana"]}
+
+
+def step(name: str, *after: str, **fields: Any) -> dict[str, Any]:
+    """A step that calls a tool, unless ``fields`` say otherwise."""
+    kind = {} if fields.keys() & {"tool", "agent", "approval", "wait"} else {"tool": CALL}
+    return {"name": name, "dependsOn": list(after), **kind, **fields}
+
+
+def approval(name: str, *after: str, **fields: Any) -> dict[str, Any]:
+    asked = {"subject": "Go on?", "approvers": PEOPLE, "timeout": "1h"} | fields
+    return {"name": name, "dependsOn": list(after), "approval": asked}
+
+
+def compiled(*steps: dict[str, Any], **more: Any) -> Program:
+    return compile_program(
+        WorkflowSpec.model_validate({"tools": [TOOL], "models": [MODEL], "steps": list(steps), **more})
+    )
+
+
+def request(call_id: str, expires_at: float = 5000.0, required: int = 1) -> ApprovalRequest:
+    """What a tool call asks."""
+    return ApprovalRequest(
+        "pay", None, f"sha256:{call_id}", Approvers(groups=["finance"]), required, expires_at, call_id, "t"
+    )
+
+
+@dataclass
+class World:
+    """The run, and everything around it that can be known."""
+
+    program: Program
+    inputs: dict[str, Any] = field(default_factory=dict)
+    budget: Allowance = field(default_factory=Allowance)
+    timeout: float | None = None
+    now: float = 1000.0
+    facts: dict[StepKey, StepFact] = field(default_factory=dict)
+    executions: dict[StepKey, Execution] = field(default_factory=dict)
+    unopened: dict[StepKey, int] = field(default_factory=dict)
+    lost_at: dict[StepKey, float] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    starts: list[Start] = field(default_factory=list)
+
+    # -- the planner's side ---------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            program=self.program,
+            run={"name": "r", "namespace": "n", "requestedBy": "me", "uid": "u"},
+            inputs=self.inputs,
+            started=1000.0,
+            now=self.now,
+            budget=self.budget,
+            timeout=self.timeout,
+            facts=dict(self.facts),
+            executions=dict(self.executions),
+            unopened=dict(self.unopened),
+            lost_at=dict(self.lost_at),
+            events=tuple(self.events),
+        )
+
+    def look(self) -> Plan:
+        """The plan, not applied."""
+        return planned(self.snapshot())
+
+    def go(self, rounds: int = 50) -> Plan:
+        """Plan and apply until nothing is left to do but to wait; the last plan."""
+        for _ in range(rounds):
+            found = self.look()
+            for effect in found.effects:
+                self.apply(effect)
+            if not found.effects:
+                return found
+        raise AssertionError(f"the planner does not come to rest: {found.effects}")
+
+    def apply(self, effect: Start | Stop | Append) -> None:
+        match effect:
+            case Start(key=key):
+                assert key not in self.executions, f"{key.label} runs already"
+                before = self.facts.get(key, StepFact())
+                assert before.outcome is None, f"{key.label} is closed"
+                assert effect.attempt > before.attempt
+                self.starts.append(effect)
+                self.executions[key] = Execution(effect.attempt, self.now, effect.allowance)
+            case Stop(key=key, attempt=attempt):
+                assert self.executions[key].attempt == attempt
+                self.executions[key] = replace(self.executions[key], stopping=True)
+            case Append(kind=kind, body=body):
+                if not any(e.kind == kind and e.body.get("step") == body.get("step") for e in self.events):
+                    self.append(kind, **body)
+
+    # -- what attempts do -----------------------------------------------------------------------------------------
+
+    def _leave(self, name: str, after: float, **changes: Any) -> StepFact:
+        key = StepKey.parse(name)
+        execution = self.executions.pop(key)
+        self.unopened.pop(key, None)
+        before = self.facts.get(key, StepFact())
+        self.now += after
+        lost = before.attempt > 0 and before.end is None
+        self.facts[key] = replace(
+            before,
+            attempt=execution.attempt,
+            seq=before.seq + 2,
+            head=f"hash-{before.seq + 2}",
+            started=before.started or execution.started,
+            at=self.now,
+            end=changes.pop("end", None),
+            intervals=(*before.intervals, (execution.started, self.now)),
+            usage=before.usage + changes.pop("usage", Usage()),
+            losses=before.losses + 1 if lost else 0,
+            approvals=changes.pop("approvals", ()),
+            unknown=changes.pop("unknown", None),
+            needs_budget=changes.pop("needs_budget", False),
+            **changes,
+        )
+        return self.facts[key]
+
+    def succeed(self, name: str, output: Any = None, after: float = 1.0, usage: Usage | None = None) -> None:
+        more = {"output": output, "usage": usage or Usage()}
+        self._leave(name, after, end="closed", outcome=StepState.SUCCEEDED, failure=None, **more)
+
+    def fail(
+        self,
+        name: str,
+        failure: FailureClass = FailureClass.TOOL,
+        message: str = "it broke",
+        retry_after: float | None = None,
+        after: float = 1.0,
+    ) -> None:
+        """The attempt fails; as the runner does, it closes the step where no other attempt follows."""
+        key = StepKey.parse(name)
+        info = FailureInfo(failure, message, retry_after)
+        failures = self.facts.get(key, StepFact()).failures + 1
+        if retries(self.program.step(key.name).retry, info, failures):
+            self._leave(name, after, end="failed", failures=failures, failure=info)
+        else:
+            self._leave(name, after, end="closed", outcome=StepState.FAILED, failure=info)
+
+    def drain(self, name: str) -> None:
+        """The attempt of a run that is ending leaves the step cancelled."""
+        self._leave(name, 1.0, end="closed", outcome=StepState.CANCELLED, failure=None)
+
+    def park(
+        self,
+        name: str,
+        *approvals: ApprovalRequest,
+        unknown: str | None = None,
+        needs_budget: bool = False,
+        usage: Usage | None = None,
+    ) -> None:
+        """The attempt leaves to wait: for approvals, for a person who knows, for budget, or as it was told to."""
+        call = UnknownCall(unknown, "t", {}, "did it happen?") if unknown else None
+        more: dict[str, Any] = {"approvals": approvals, "unknown": call, "needs_budget": needs_budget}
+        self._leave(name, 1.0, end="waiting", usage=usage or Usage(), **more)
+
+    def lose(self, name: str, after: float = 0.0, unknown: str | None = None) -> None:
+        """The attempt dies without a word; ``unknown``: within that call."""
+        call = UnknownCall(unknown, "t", {}, "did it happen?") if unknown else None
+        self._leave(name, after, unknown=call)
+
+    def lose_unopened(self, name: str) -> None:
+        """What was started dies before it opened its journal."""
+        key = StepKey.parse(name)
+        del self.executions[key]
+        self.unopened[key] = self.unopened.get(key, 0) + 1
+        self.lost_at[key] = self.now
+
+    # -- what people do -------------------------------------------------------------------------------------------
+
+    def append(self, kind: str, **body: Any) -> None:
+        self.events.append(Event(len(self.events) + 1, self.now, kind, body))
+
+    def decide(self, asked: str, decision: str = "Approved", by: str = "ana", groups: Sequence[str] = ()) -> None:
+        """A decision on the digest ``asked``, or on what the step of that name asks."""
+        found = [e for e in self.events if e.kind == "approvalRequested" and e.body["step"] == asked]
+        digest = found[0].body["request"]["digest"] if found else asked
+        self.append("decided", digest=digest, by=by, groups=list(groups), decision=decision, comment="why not")
+
+    def resolve(self, step: str, call_id: str, answer: str = "giveUp") -> None:
+        self.append("resolved", step=step, callId=call_id, answer=answer, by="ana")
+
+    # -- what is seen ---------------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> list[str]:
+        return [key.label for key in self.executions]
+
+    def state(self, name: str) -> str:
+        return str(self.entry(name)["state"])
+
+    def entry(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = next(e for e in self.look().status["steps"] if e["name"] == name)
+        return found
+
+    def settled(self, name: str) -> dict[str, Any]:
+        """The event that settled ``name``."""
+        return next(e.body for e in self.events if e.kind == "settled" and e.body["step"] == name)
+
+    @property
+    def ended(self) -> dict[str, Any]:
+        """The body of the run's end."""
+        return next(e.body for e in self.events if e.kind == "ended")
+
+
+def planned(snapshot: Snapshot) -> Plan:
+    """The plan for ``snapshot``, checked for what holds of every plan."""
+    found = plan(snapshot)
+    assert found == plan(snapshot)
+    json.dumps(found.status, allow_nan=False)
+    assert found.wake_at is None or found.wake_at > snapshot.now
+    conditions = {c["type"]: c["status"] for c in found.status["conditions"]}
+    assert (conditions["Reconciling"], conditions["Stalled"]) != ("True", "True")
+    assert found.ended or (conditions["Succeeded"], conditions["Ready"]) == ("Unknown", "False")
+    terminal = found.status["phase"] in ("Succeeded", "Failed", "Cancelled")
+    assert terminal == found.ended == (conditions["Succeeded"] != "Unknown")
+    if found.ended:
+        assert not found.effects
+    elif not found.effects and not snapshot.executions:
+        assert found.wake_at is not None or found.waits_for_person, f"wedged: {found.status}"
+    return found

@@ -1,0 +1,215 @@
+"""docs/spec.md against the code: a field, a bound, a default, a word of an enum, a variable or an option that the
+page does not have, or has and the code has not, fails here with the line that is expected."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from agentrun.api import crd, values, workflow
+from agentrun.api.run import AgentRun, AgentWorkflow, ConditionType, Outcome, Reason, StepState
+from agentrun.api.workflow import Effect, FailureClass
+from agentrun.cli.main import app
+from agentrun.journal.records import EventKind, Kind
+from agentrun.runner.exits import Exit
+
+ROOT = Path(__file__).parents[2]
+SPEC = ROOT / "docs" / "spec.md"
+
+WORDS = {
+    values.NAME_PATTERN: "[name](#scalars)",
+    values.TOOL_PATTERN: "[tool name](#scalars)",
+    values.DURATION_PATTERN: "[duration](#scalars)",
+    values.MONEY_PATTERN: "[money](#scalars)",
+    workflow.URL_PATTERN: "URL",
+    workflow.SUBDOMAIN_PATTERN: "name of a Secret",
+    workflow.DATA_KEY_PATTERN: "key in a Secret",
+}
+ENUMS: dict[str, type[Enum]] = {
+    "Effects": Effect,
+    "Failure classes": FailureClass,
+    "States of a step": StepState,
+    "Outcomes": Outcome,
+    "Conditions": ConditionType,
+    "Reasons": Reason,
+    "Records of a step": Kind,
+    "Events of a run": EventKind,
+}
+
+
+@cache
+def sections() -> dict[str, str]:
+    """The text below each heading, up to the next heading of any level."""
+    parts = re.split(r"^#{1,6} (.+)$", SPEC.read_text(), flags=re.MULTILINE)
+    titles = parts[1::2]
+    assert len(set(titles)) == len(titles), "two sections have one title"
+    return dict(zip(titles, parts[2::2], strict=True))
+
+
+def rows(title: str) -> list[list[str]]:
+    """The cells of the tables below a heading, without their heads."""
+    return [
+        [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line.strip()[1:-1])]
+        for line in sections()[title].splitlines()
+        if line.startswith("| ")
+    ]
+
+
+def named(title: str) -> list[str]:
+    """What the first cells of the tables below a heading name."""
+    return [match[1] for row in rows(title) if (match := re.fullmatch(r"`([^`]+)`", row[0]))]
+
+
+def definitions() -> dict[str, dict[str, Any]]:
+    """The JSON Schema of every type that a person writes, by its name."""
+    found: dict[str, dict[str, Any]] = {}
+    for model in (AgentWorkflow, AgentRun):
+        schema = model.model_json_schema(by_alias=True)
+        found |= schema.pop("$defs")
+        found[model.__name__] = schema
+    return {name: schema for name, schema in found.items() if "properties" in schema}
+
+
+def type_of(node: dict[str, Any]) -> str:
+    """The type and the bounds in the words of the page."""
+    if "$ref" in node:
+        name = node["$ref"].rpartition("/")[2]
+        return "[Effect](#effects)" if name == "Effect" else f"[{name}](#{name.lower()})"
+    if "anyOf" in node:
+        (some,) = [option for option in node["anyOf"] if option.get("type") != "null"]
+        return type_of(some)
+    if "enum" in node or "const" in node:
+        return ", ".join(f"`{word}`" for word in node.get("enum", [node.get("const")]))
+    match node.get("type"):
+        case "string":
+            word, low, high = WORDS.get(node.get("pattern", ""), "text"), node.get("minLength"), node.get("maxLength")
+            if word.startswith("["):
+                return word
+            if high == values.EXPRESSION_MAX:
+                return "[expression](#expressions)"
+            if high == values.TEXT_MAX:
+                word, high = "[template](#templates)", None
+            pinned = re.fullmatch(r"\^([\w./]+)\$", node.get("pattern", ""))
+            return f"`{pinned[1]}`" if pinned else word + bounds(low, high, "characters")
+        case "integer":
+            return "whole number" + bounds(node.get("minimum"), node.get("maximum"))
+        case "number":
+            return "number" + bounds(node.get("minimum"), node.get("maximum"))
+        case "boolean":
+            return "`true`, `false`"
+        case "array":
+            return f"list of {type_of(node['items'])}" + bounds(node.get("minItems"), node.get("maxItems"), "entries")
+        case "object":
+            inner = node.get("additionalProperties")
+            of = f" of {type_of(inner)}" if isinstance(inner, dict) else ""
+            return f"object{of}" + bounds(None, node.get("maxProperties"), "entries")
+        case _:
+            return "any JSON"
+
+
+def bounds(low: float | None, high: float | None, what: str = "") -> str:
+    unit = f" {what}" if what else ""
+    if low is not None and high is not None:
+        return f", {low:,g} to {high:,}{unit}"
+    if high is not None:
+        return f", at most {high:,}{unit}"
+    if low == 1 and what:
+        return ", not empty"
+    return f", at least {low:,g}{unit}" if low is not None else ""
+
+
+def default_of(schema: dict[str, Any], field: str) -> str:
+    """The default in the words of the page."""
+    if field in schema.get("required", ()):
+        return "required"
+    default = schema["properties"][field].get("default")
+    if not default and not isinstance(default, bool):
+        return ""
+    if isinstance(default, dict) and "$ref" in schema["properties"][field]:
+        return "as there"  # the defaults of the type that the row links to
+    return f"`{default}`" if isinstance(default, str) else f"`{json.dumps(default)}`"
+
+
+@pytest.mark.parametrize("name", sorted(definitions()))
+def test_every_field_stands_there_with_its_type_bounds_and_default(name: str) -> None:
+    schema = definitions()[name]
+    there = {row[0]: row for row in rows(name)}
+    expected = [
+        [f"`{field}`", type_of(node), default_of(schema, field)] for field, node in schema["properties"].items()
+    ]
+    for row in expected:
+        assert there.get(row[0], [])[:3] == row, f"under ### {name}, write | {' | '.join(row)} | what it means |"
+        assert len(there[row[0]]) == 4 and there[row[0]][3], f"{name}.{row[0]} has no meaning"
+    assert list(there)[1:] == [row[0] for row in expected], "a field that the code does not have, or another order"
+
+
+@pytest.mark.parametrize("title", ENUMS)
+def test_every_word_of_an_enum_stands_there_and_no_other(title: str) -> None:
+    assert sorted(named(title)) == sorted(str(member.value) for member in ENUMS[title])
+
+
+def test_every_exit_of_a_step_process_stands_there_and_no_other() -> None:
+    there = {row[0]: row[1] for row in rows("Exit codes of a step's process")[1:]}
+    assert there == {str(int(code)): f"`{code.name}`" for code in Exit}
+
+
+def test_every_field_of_a_status_stands_there_and_no_other() -> None:
+    assert named("Status") == list(crd.RUN_STATUS["properties"])
+
+
+def test_every_environment_variable_stands_there_and_no_other() -> None:
+    source = "\n".join(path.read_text() for path in (ROOT / "operator").rglob("*.py"))
+    ours = set(re.findall(r"\bAGENTRUN_[A-Z_]*[A-Z]\b", source))
+    others = set(re.findall(r"\b(?:OPENAI|AWS)_[A-Z0-9_]*[A-Z0-9]\b", source))
+    there = set(named("Environment variables"))
+    assert {name for name in there if name.startswith("AGENTRUN_")} == ours
+    assert others <= there
+
+
+def commands(group: click.Group, words: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    """Every command by the words that call it."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command, (*words, name))
+        else:
+            yield " ".join((*words, name)), command
+
+
+def usage(words: str, command: click.Command) -> str:
+    """The verb with its arguments."""
+    context = click.Context(command)
+    return " ".join([words, *(p.make_metavar(context) for p in command.params if isinstance(p, click.Argument))])
+
+
+def spelt(option: click.Option, context: click.Context) -> str:
+    """The option with what it takes."""
+    value = "" if option.is_flag else f" {option.make_metavar(context)}"
+    return f"`{', '.join(option.opts)}{value}`"
+
+
+def test_every_verb_stands_there_and_no_other() -> None:
+    assert named("Verbs") == [usage(words, command) for words, command in commands(app)]
+
+
+def test_every_option_stands_there_with_its_verbs_and_no_other() -> None:
+    takes: dict[str, list[str]] = {}
+    verbs = dict(commands(app))
+    for words, command in verbs.items():
+        context = click.Context(command)
+        for option in command.params:
+            if isinstance(option, click.Option):
+                takes.setdefault(spelt(option, context), []).append(f"`{words}`")
+    expected = {option: "every verb" if len(of) == len(verbs) else ", ".join(of) for option, of in takes.items()}
+    there = {row[0]: row[1] for row in rows("Options")[1:]}
+    assert there == expected
