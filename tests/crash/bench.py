@@ -71,7 +71,9 @@ class Bench:
                     if more is not None:
                         more(world)
             except Exception as error:  # noqa: BLE001 (reported, with its point, below)
-                return f"{strike.action} at {strike.point} [{self.folder / str(number)}]: {type(error).__name__}: {error}"
+                return (
+                    f"{strike.action} at {strike.point} [{self.folder / str(number)}]: {type(error).__name__}: {error}"
+                )
             return None
 
         with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -17,8 +17,8 @@ from typing import Any, Self
 from agentrun.api.document import parse
 from agentrun.api.facts import StepKey
 from agentrun.journal.log import EventLog, read_step
-from agentrun.journal.records import Record
 from agentrun.journal.open_store import open_store
+from agentrun.journal.records import Record
 from agentrun.journal.run import create_run, read_facts
 from agentrun.local.driver import Pinned
 from agentrun.local.start import pin
@@ -137,11 +137,11 @@ class World:
                 continue
             if code == roles.TROUBLE and strike is not None and strike.action in ("lost", "exists"):
                 continue
-            assert code == 0, f"the driver ended with {code}: {self._last_words()}"
+            assert code == 0, f"the driver ended with {code}: {self.last_words('driver')}"
             if self.said() in ("SUCCEEDED", "FAILED"):
                 return
-            assert self.people(), f"the run waits for nothing that a person was asked: {self._last_words()}"
-        raise AssertionError(f"no end after {ROUNDS_MAX} drivers: {self._last_words()}")
+            assert self.people(), f"the run waits for nothing that a person was asked: {self.last_words('driver')}"
+        raise AssertionError(f"no end after {ROUNDS_MAX} drivers: {self.last_words('driver')}")
 
     def people(self) -> int:
         """Do what people are asked: approve, and look into the ledger where an outcome is unknown. How much it was."""
@@ -202,6 +202,19 @@ class World:
         """How the run's processes ended that were forked by the zygote and are gone."""
         return self.nursery.wait_gone(self.tag)
 
+    def last_words(self, role: str) -> str:
+        """The end of what the processes in ``role`` said."""
+        path = self.folder / f"{role}.err"
+        return self.said(role) + "\n" + (path.read_text()[-3000:] if path.exists() else "")
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Until ``condition`` holds of files that other processes write. Raises TimeoutError."""
+        deadline = time.monotonic() + 60.0
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(self.last_words("driver"))
+            time.sleep(0.01)
+
     # -- what the outside does ------------------------------------------------------------------------------------
 
     def _recorded(self) -> None:
@@ -220,12 +233,10 @@ class World:
                 with suppress(ProcessLookupError):
                     os.kill(line["pid"], signal.SIGKILL)
 
-    def _last_words(self) -> str:
-        path = self.folder / "driver.err"
-        return self.said() + "\n" + (path.read_text()[-1500:] if path.exists() else "")
 
-
-def start_coordinates(world: World, attempt: int, *, step: str | None = None, events: tuple[int, ...] = ()) -> Coordinates:
+def start_coordinates(
+    world: World, attempt: int, *, step: str | None = None, events: tuple[int, ...] = ()
+) -> Coordinates:
     """The coordinates of an attempt that needs nothing of other steps: what a driver would give."""
     from agentrun.plan.planner import plan
     from agentrun.plan.snapshot import Start

@@ -83,6 +83,10 @@ class Trace:
         """Whether the strike fell."""
         return any("fired" in line for line in self.lines())
 
+    def fired_pid(self) -> int:
+        """Which process was struck."""
+        return int(next(line["pid"] for line in self.lines() if "fired" in line))
+
     def add(self, line: dict[str, Any]) -> dict[str, Any]:
         """Append a line; a call gets its number."""
         with self.path.open("r+") as file:

@@ -1,8 +1,8 @@
 """What the struck processes do: the real driver and the real runner, with points at each of their doors.
 
-    python -m tests.crash.roles SOCKET       is the zygote
-    python -m tests.crash.roles driver       is a driver that starts its runners as a user's does
-    python -m tests.crash.roles runner       is such a runner
+python -m tests.crash.roles SOCKET       is the zygote
+python -m tests.crash.roles driver       is a driver that starts its runners as a user's does
+python -m tests.crash.roles runner       is such a runner
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
-
 from examples.refund.backend import Backend
 from examples.scripted_model import ScriptedModel
+
 from tests.servers.ledger import Ledger
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "refund"
@@ -36,6 +36,9 @@ class Outside(Protocol):
 
 class Refund:
     """The refund example as it stands, but for its addresses and the model's pauses."""
+
+    document: str
+    model: ScriptedModel
 
     def __init__(self, folder: Path, opened: ExitStack, recorded: Callable[[], None]) -> None:
         script = yaml.safe_load((EXAMPLE / "model.yaml").read_text())
@@ -63,6 +66,8 @@ class Refund:
 class OnLedger:
     """What is the same for every workflow whose outside is a ledger."""
 
+    document: str
+    model: ScriptedModel
     _ledger: Ledger
 
     def find(self, key: str) -> Any:

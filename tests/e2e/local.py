@@ -79,14 +79,14 @@ class LocalRun:
 
     @classmethod
     def create(
-        cls, folder: Path, document: dict[str, Any], secrets: Path, inputs: dict[str, Any] | None = None
+        cls, place: Path | str, document: dict[str, Any], secrets: Path, inputs: dict[str, Any] | None = None
     ) -> LocalRun:
         """Pin and write a run of ``document``, as ``agentrun run`` does."""
         documents = parse(json.dumps(document).encode(), "made.yaml")
         manifest = pin(
             documents, inputs or {}, name=None, namespace=None, now=time.time(), new_id=lambda: uuid.uuid4().hex
         )
-        store = open_store(str(folder))
+        store = open_store(str(place))
         return cls(store, create_run(store, manifest), str(secrets))
 
     async def drive(self, watcher: Watcher | None = None) -> End:

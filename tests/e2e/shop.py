@@ -118,21 +118,24 @@ class Shop:
     @contextmanager
     def running(self, *words: str, **env: str) -> Iterator[Running]:
         """Start a command; it is killed where it outlives the block."""
-        process = subprocess.Popen(
-            self.command(*words),
-            cwd=self.folder,
-            env=self.environment | env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        number = len(list(self.folder.glob("*.out")))
+        out, err = self.folder / f"{number}.out", self.folder / f"{number}.err"
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            process = subprocess.Popen(
+                self.command(*words),
+                cwd=self.folder,
+                env=self.environment | env,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
         try:
-            yield Running(process)
+            yield Running(process, out, err)
         finally:
             if process.poll() is None:
                 process.kill()
-            process.communicate()
+            process.wait()
 
     def records(self, run: str, step: str) -> list[dict[str, Any]]:
         """The journal of a step in the folder store, read from the files themselves."""
@@ -150,17 +153,24 @@ class Shop:
 
 @dataclass
 class Running:
-    """A command that runs."""
+    """A command that runs; what it says is written to files, so that it can be read meanwhile."""
 
     process: subprocess.Popen[bytes]
+    out: Path
+    err: Path
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    @property
+    def said(self) -> str:
+        """What it has said so far."""
+        return self.out.read_text() + self.err.read_text()
+
     def end(self, patience: float = PATIENCE) -> Said:
         """Wait for its end."""
-        out, err = self.process.communicate(timeout=patience)
-        return Said(self.process.returncode, out.decode(), err.decode())
+        code = self.process.wait(patience)
+        return Said(code, self.out.read_text(), self.err.read_text())
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +34,8 @@ class Board:
     say: Callable[[str], None]
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
     counts: dict[str, Count] = field(default_factory=dict)
-    status: dict[str, Any] = field(default_factory=dict)
+    began: dict[str, float] = field(default_factory=dict)
+    """Since when steps run, by this process's clock: an attempt that has said nothing yet has no other."""
 
     @classmethod
     def of(cls, states: Mapping[StepKey, Folded], tell: Callable[[str], None], say: Callable[[str], None]) -> Board:
@@ -46,10 +48,11 @@ class Board:
 
     def plan(self, planned: Plan) -> None:
         """Take how everything stands."""
-        self.status = planned.status
         fresh = {entry["name"]: entry for entry in planned.status["steps"]}
         for name, entry in fresh.items():
             before = self.entries.get(name)
+            if entry["state"] == "Running":
+                self.began.setdefault(name, time.time())
             if before is None and entry["state"] == "Pending":
                 continue
             if before is None or _moved(before, entry):

@@ -53,7 +53,9 @@ def _side(view: View) -> Side:
     return Side(
         path=str(view.run),
         manifest=view.pinned.manifest,
-        states={name: entry["state"] for name, entry in view.entries.items()},
+        # A step that the planner has not come to has no entry yet.
+        states=dict.fromkeys([*view.program.steps, *view.program.finally_], "Pending")
+        | {name: entry["state"] for name, entry in view.entries.items()},
         records={key: read_step(view.store, view.run, key, whole=True) for key in view.states},
         events=view.events,
     )

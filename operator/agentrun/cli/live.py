@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from rich.console import Console, Group
@@ -12,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from agentrun.api.canonical import moment
 from agentrun.api.run import StepState
 from agentrun.cli.board import Board, Count
 from agentrun.cli.output import spell
@@ -45,7 +45,8 @@ class LiveBoard:
         head = ("step", "state", "turns", "calls", "tokens", "cost", "", "")
         rows.add_row(*(Text(cell, style="dim") for cell in head))
         for entry in shown:
-            rows.add_row(*_row(entry, self.board.counts.get(entry["name"], Count())))
+            name = entry["name"]
+            rows.add_row(*_row(entry, self.board.counts.get(name, Count()), self.board.began.get(name)))
         rest = len(self.board.entries) - len(shown)
         used = self.board.usage
         tail = f"… and {rest} more steps   " if rest else ""
@@ -61,7 +62,7 @@ def _fitting(entries: list[dict[str, Any]], room: int) -> list[dict[str, Any]]:
     return [entries[n] for n in sorted(by_need[:room])]
 
 
-def _row(entry: dict[str, Any], count: Count) -> list[Text]:
+def _row(entry: dict[str, Any], count: Count, began: float | None) -> list[Text]:
     state = str(entry["state"])
     attempt = f" #{entry['attempt']}" if entry.get("attempt", 1) > 1 else ""
     return [
@@ -71,18 +72,16 @@ def _row(entry: dict[str, Any], count: Count) -> list[Text]:
         Text(str(count.calls or "")),
         Text(f"{count.usage.tokens:,}" if count.usage.tokens else ""),
         Text(f"${count.usage.to_json()['costUSD']}" if count.usage.cost_usd else ""),
-        Text(_elapsed(entry)),
+        Text(_elapsed(entry, began)),
         Text(_why(entry), style="dim"),
     ]
 
 
-def _elapsed(entry: dict[str, Any]) -> str:
-    if "startedAt" not in entry:
+def _elapsed(entry: dict[str, Any], began: float | None) -> str:
+    started = moment(entry["startedAt"]) if "startedAt" in entry else began
+    if started is None or entry["state"] == StepState.PENDING:
         return ""
-    started = datetime.fromisoformat(entry["startedAt"]).timestamp()
-    if "finishedAt" in entry:
-        return spell(datetime.fromisoformat(entry["finishedAt"]).timestamp() - started)
-    return "" if entry["state"] == StepState.PENDING else spell(time.time() - started)
+    return spell((moment(entry["finishedAt"]) if "finishedAt" in entry else time.time()) - started)
 
 
 def _why(entry: dict[str, Any]) -> str:

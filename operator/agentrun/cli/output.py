@@ -34,7 +34,7 @@ def tell(place: Place, text: str = "") -> None:
 
 
 def emit(place: Place, found: Any) -> None:
-    """Write ``found`` in the form that was asked for; in ASCII, so that a terminal takes nothing in it for a command."""
+    """Write ``found`` in the form that was asked for; in ASCII: a terminal takes nothing of it for a command."""
     if place.output == "yaml":
         import yaml  # noqa: PLC0415  (lazy: few ask for it)
 

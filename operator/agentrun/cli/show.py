@@ -51,7 +51,14 @@ def _wanted(key: StepKey, only: StepKey | None) -> bool:
 
 
 def _entry(line: Line) -> dict[str, Any]:
-    return {"at": timestamp(line.at), "step": line.step, "kind": line.what, "text": line.text, "body": line.detail}
+    return {
+        "at": timestamp(line.at),
+        "step": line.step,
+        "seq": line.seq,
+        "kind": line.what,
+        "text": line.text,
+        "body": line.detail,
+    }
 
 
 def _head(view: View) -> list[str]:
@@ -139,7 +146,8 @@ def _why(entry: dict[str, Any]) -> str:
 
 def _timeline(view: View, lines: list[Line]) -> list[str]:
     start = moment(view.pinned.manifest["createdAt"])
-    label = max((width(line.step) for line in lines), default=0)
+    label = max((width(line.place) for line in lines), default=0)
     return [
-        f"{clock(line.at)[11:]}  {since(line.at, start):>8}  {line.step or '·':<{label}}  {line.text}" for line in lines
+        f"{clock(line.at)[11:]}  {since(line.at, start):>8}  {line.place or '·':<{label}}  {line.text}"
+        for line in lines
     ]

@@ -26,8 +26,15 @@ class Line:
     step: str
     what: str
     text: str
+    seq: int | None
+    """The record's number in its step's journal, where a fork can begin; None for an event."""
     detail: dict[str, Any]
     """The same for programs: the record's body."""
+
+    @property
+    def place(self) -> str:
+        """The step and the record, as ``agentrun fork --from`` takes them."""
+        return self.step if self.seq is None else f"{self.step}@{self.seq}"
 
 
 def timeline(steps: Mapping[StepKey, Iterable[Record]], events: Iterable[Record]) -> list[Line]:
@@ -39,13 +46,13 @@ def timeline(steps: Mapping[StepKey, Iterable[Record]], events: Iterable[Record]
         for record in records:
             turns += record.kind == Kind.TURN
             texts = _step(record, turns)
-            lines += [Line(record.at, key.label, str(record.kind), text, record.body) for text in texts]
+            lines += [Line(record.at, key.label, str(record.kind), text, record.seq, record.body) for text in texts]
     for record in events:
         body = record.body
         text = _event(record, requests)
         step = body.get("step", "")
         label = StepKey.parse(step).label if step else ""
-        lines.append(Line(record.at, label, str(record.kind), text, body))
+        lines.append(Line(record.at, label, str(record.kind), text, None, body))
     # Records of one step keep their order whatever the clocks of its machines said; sort() is stable.
     return sorted(lines, key=lambda line: line.at)
 

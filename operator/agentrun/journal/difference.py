@@ -83,11 +83,17 @@ def _settlement(events: Sequence[Record], label: str) -> dict[str, Any] | None:
 
 def _step(left: Side, right: Side, key: StepKey) -> Iterator[Difference]:
     one, other = left.records.get(key, ()), right.records.get(key, ())
-    yield from _parts(key.label, "output", _output(one), _output(other))
+    asked = (_task(one), _task(other))
+    if None not in asked:
+        yield from _parts(key.label, "task", *asked)
+    outputs = list(_parts(key.label, "output", _output(one), _output(other)))
+    yield from outputs
     for mine, theirs in zip_longest(*_comparable(left, right, one, other)):
         before = None if mine is None else essence(mine)
         after = None if theirs is None else essence(theirs)
         if before != after:
+            if outputs and mine and theirs and mine.kind == theirs.kind == Kind.CLOSED:
+                return  # all that these two say was said
             seqs = " / ".join("-" if record is None else str(record.seq) for record in (mine, theirs))
             yield Difference(key.label, f"record {seqs}", before, after)
             return
@@ -96,6 +102,17 @@ def _step(left: Side, right: Side, key: StepKey) -> Iterator[Difference]:
 def _output(records: Sequence[Record]) -> Any:
     last = records[-1] if records else None
     return last.body.get("output") if last is not None and last.kind == Kind.CLOSED else None
+
+
+def _task(records: Sequence[Record]) -> Any:
+    """What the step was asked in the end: a fork may ask it anew."""
+    task = None
+    for record in records:
+        if record.kind == Kind.OPENED:
+            task = record.body.get("task", task)
+        elif record.kind == Kind.COMPACTED and "state" in record.body:
+            task = record.body["state"]["task"]
+    return task
 
 
 def _comparable(
@@ -121,7 +138,7 @@ def _telling(records: Sequence[Record]) -> list[Record]:
 def _tells(record: Record) -> bool:
     match record.kind:
         case Kind.OPENED:
-            return "task" in record.body
+            return False
         case Kind.WAITING:
             return not record.body.get("interrupted")
         case Kind.COMPACTED:
@@ -134,8 +151,6 @@ def essence(record: Record) -> dict[str, Any]:
     """What ``record`` says, without what is different in every run."""
     body = record.body
     match record.kind:
-        case Kind.OPENED:
-            said = _only(body, "task")
         case Kind.TURN:
             said = _only(body, "text", "refusal", "incomplete")
             said["calls"] = [_only(call, "name", "args", "error") for call in body["calls"]]

@@ -107,8 +107,9 @@ def checkpoint(records: Iterable[Record]) -> dict[str, Any]:
 def apply(state: Folded, record: Record) -> None:
     """Let ``record`` happen to ``state``."""
     body = record.body
-    state.progress = True
     state.seq, state.head = record.seq, record.hash
+    if record.kind != Kind.OPENED:  # which still has to tell whether the attempt before it got on
+        state.progress = True
     match record.kind:
         case Kind.OPENED:
             _open(state, record)

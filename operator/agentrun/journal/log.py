@@ -120,8 +120,12 @@ def read_step(store: Store, run: RunPath, key: StepKey, *, whole: bool = False) 
     if not keys:
         return []
     tail = seq_of(keys[-1])
-    first = 1 if whole else max(1, tail // CHECKPOINT_EVERY * CHECKPOINT_EVERY)
-    return [load_body(store, run, r) for r in read_records(store, prefix, range(first, tail + 1))]
+    first = 0 if whole else tail // CHECKPOINT_EVERY * CHECKPOINT_EVERY
+    while True:
+        found = [load_body(store, run, r) for r in read_records(store, prefix, range(max(1, first), tail + 1))]
+        if first < 1 or "state" in found[0].body:
+            return found
+        first -= CHECKPOINT_EVERY  # something else took the checkpoint's number: nothing may be left out for that
 
 
 class StepLog:

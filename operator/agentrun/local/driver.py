@@ -50,7 +50,7 @@ ORPHAN_PATIENCE = GRACE + 10.0
 the fence keeps it from doing anything new."""
 
 STORE_PATIENCE = 60.0
-"""Seconds that the driver goes on trying a store that does not answer."""
+"""Seconds that a driver goes on trying a store that does not answer."""
 
 
 class End(Enum):
@@ -125,6 +125,7 @@ class Driver:
     lease: Lease
     watcher: Watcher = field(default_factory=Watcher)
     clock: Callable[[], float] = time.time
+    patience: float = STORE_PATIENCE
     _log: EventLog = field(init=False)
     _facts: dict[StepKey, StepFact] = field(default_factory=dict)
     _running: dict[StepKey, Execution] = field(default_factory=dict)
@@ -286,11 +287,11 @@ class Driver:
             return
 
     async def _io(self, call: Callable[..., T], *args: Any) -> T:
-        """A store call in a thread, tried again for a minute while the store is out of reach."""
+        """A store call in a thread, tried again for ``patience`` seconds while the store is out of reach."""
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(StoreUnavailable),
             wait=tenacity.wait_exponential(0.5, max=5.0),
-            stop=tenacity.stop_after_delay(STORE_PATIENCE),
+            stop=tenacity.stop_after_delay(self.patience),
             before_sleep=lambda state: self.watcher.tell(f"store out of reach, trying again: {_why(state)}"),
             reraise=True,
         )

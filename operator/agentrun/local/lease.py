@@ -16,6 +16,7 @@ from typing import Any
 
 from agentrun.api.errors import AgentrunError
 from agentrun.journal.layout import RunPath
+from agentrun.journal.records import Damaged
 from agentrun.journal.store import KeyExists, KeyMissing, Store, StoreUnavailable
 from agentrun.runner.identity import surely_alive, surely_dead, this_process
 
@@ -44,6 +45,7 @@ class Lease:
         Raises:
             HeldByOther: a driver that lives has the run; the message says which.
             StoreError: the store is out of reach.
+            Damaged: the lease is not what a driver wrote.
         """
         seen: str | None = None
         since = 0.0
@@ -52,8 +54,7 @@ class Lease:
                 data, version = await asyncio.to_thread(self._store.read_version, self._run.lease)
             except KeyMissing:
                 data, version = b"", None
-            holder = json.loads(data) if data else {}
-            process: dict[str, Any] = holder.get("process") or {}
+            process = _holder(data, self._run.lease).get("process")
             if process and not surely_dead(process):
                 if surely_alive(process):
                     raise HeldByOther(self._held(process))
@@ -117,16 +118,37 @@ class Lease:
         except KeyExists:
             # Our own write whose answer was lost, now or at the try before, looks like another's: its writer tells.
             now, found = self._store.read_version(self._run.lease)
-            if json.loads(now).get("writer") == self._holder["writer"]:
+            if _holder(now, self._run.lease).get("writer") == self._holder["writer"]:
                 return found
             raise
 
 
 def is_driven(store: Store, run: RunPath) -> bool:
-    """Whether a driver seems to have the run: one that lives here, or one elsewhere that has not let go."""
+    """Whether a driver seems to have the run: one that lives here, or one elsewhere that has not let go.
+
+    Raises:
+        StoreError: the store is out of reach.
+        Damaged: the lease is not what a driver wrote.
+    """
+    process = holder_of(store, run)
+    return process is not None and not surely_dead(process)
+
+
+def holder_of(store: Store, run: RunPath) -> dict[str, Any] | None:
+    """The process that the lease names, dead or alive; None where nobody has it. Raises as ``is_driven`` does."""
     try:
         data, _ = store.read_version(run.lease)
     except KeyMissing:
-        return False
-    process = json.loads(data).get("process")
-    return bool(process) and not surely_dead(process)
+        return None
+    return _holder(data, run.lease).get("process")
+
+
+def _holder(data: bytes, key: str) -> dict[str, Any]:
+    """What a lease says; nothing where ``data`` is empty. Raises Damaged."""
+    try:
+        found = json.loads(data or b"{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("process", {}), dict):
+        raise Damaged(f"{key}: this is not a lease; the object was damaged: delete it if nobody drives the run")
+    return found

@@ -12,6 +12,9 @@ from decimal import Decimal
 from agentrun.api.facts import Allowance, Usage
 
 
+_UNBOUNDED = {last: Allowance(last=last) for last in (True, False)}
+
+
 def free(budget: Allowance, used: Iterable[Usage], held: Iterable[Allowance]) -> Allowance:
     """What is left of ``budget`` after what was used and what running attempts hold."""
     spent = sum(used, Usage())
@@ -35,6 +38,9 @@ def free(budget: Allowance, used: Iterable[Usage], held: Iterable[Allowance]) ->
 
 def share(rest: Allowance, among: int) -> Allowance:
     """An equal part of ``rest`` for the first of ``among`` attempts that start together; at least one call."""
+    last = rest.last and among == 1
+    if _is_unbounded(rest):
+        return _UNBOUNDED[last]
 
     def part(total: int | None) -> int | None:
         return None if total is None else min(total, max(1, total // among))
@@ -44,12 +50,14 @@ def share(rest: Allowance, among: int) -> Allowance:
         part(rest.tokens),
         part(rest.tool_calls),
         None if rest.cost_usd is None else rest.cost_usd / among,
-        last=rest.last and among == 1,
+        last=last,
     )
 
 
 def less(rest: Allowance, taken: Allowance) -> Allowance:
     """``rest`` after ``taken`` was handed out of it."""
+    if _is_unbounded(rest):
+        return _UNBOUNDED[False]
 
     def minus(total: int | None, gone: int | None) -> int | None:
         return None if total is None else total - (gone or 0)
@@ -62,3 +70,8 @@ def less(rest: Allowance, taken: Allowance) -> Allowance:
         cost,
         last=False,
     )
+
+
+def _is_unbounded(rest: Allowance) -> bool:
+    """Whether there is nothing to divide, as in most runs: a thousand steps that begin at once need not be counted."""
+    return rest.model_calls is None and rest.tokens is None and rest.tool_calls is None and rest.cost_usd is None

@@ -35,6 +35,7 @@ TOOL_SCOPE = Scope(("inputs", "run", "args"), None)
 class CompiledStep:
     """One step with what the planner and the runner evaluate of it."""
 
+    name: str
     spec: Step
     ancestors: frozenset[str]
     """Every step that is done before this one starts: those whose outputs it may use."""
@@ -48,11 +49,6 @@ class CompiledStep:
     """Seconds of active time."""
 
     @property
-    def name(self) -> str:
-        """The step's name."""
-        return self.spec.name
-
-    @property
     def when_per_item(self) -> bool:
         """Whether ``when`` is asked of each item rather than once."""
         return self.when is not None and not self.when.references.isdisjoint(ITEM_VARIABLES)
@@ -60,8 +56,7 @@ class CompiledStep:
     def needs(self, *, compensate: bool) -> frozenset[str]:
         """The steps whose outputs the runner has to read to begin."""
         templates = [self.compensation] if compensate else [*self.texts.values()]
-        templates += [self.items]
-        return frozenset().union(*(t.step_references for t in templates if t is not None))
+        return frozenset().union(*[t.step_references for t in (*templates, self.items) if t is not None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +207,7 @@ def _compile_step(
         compensation = compile_value(step.compensate.args, undo, (*path, "compensate", "args"), problems)
         _check_tool_name(spec, step.compensate.name, (*path, "compensate", "name"), problems)
     return CompiledStep(
+        name=step.name,
         spec=step,
         ancestors=ancestors or frozenset(),
         when=when,

@@ -71,7 +71,13 @@ async def _run(coordinates: Coordinates, ports: Ports) -> tuple[Exit, StepFact]:
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     if coordinates.leash:
         loop.add_reader(sys.stdin.fileno(), _on_leash, loop, stop)
-    return await running
+    try:
+        return await running
+    finally:
+        # The attempt is over, and a SIGTERM that comes now finds nothing to stop: the log and the last word, which
+        # are still to be written, must not be lost to it. The loop's own close would bring back the default, death.
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _on_leash(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:

@@ -1,0 +1,181 @@
+"""Runs made by hand through the journal's own functions, and the command line as a person types it."""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentrun.api.canonical import digest_of, timestamp
+from agentrun.api.facts import StepKey, Usage
+from agentrun.api.workflow import WorkflowSpec
+from agentrun.cli.main import main
+from agentrun.journal.folder import FolderStore
+from agentrun.journal.layout import RunPath
+from agentrun.journal.log import EventLog, StepLog
+from agentrun.journal.records import Kind, Record
+from agentrun.journal.run import create_run
+
+LOOK_UP = {"name": "look_up", "effect": "ReadOnly", "http": {"method": "GET", "url": "http://127.0.0.1:1/x"}}
+PAY = {"name": "pay", "effect": "Once", "http": {"url": "http://127.0.0.1:1/pay"}}
+REFUND: dict[str, Any] = {
+    "inputs": {"type": "object", "properties": {"order": {"type": "string"}, "items": {"type": "integer"}}},
+    "models": [{"name": "main", "model": "m"}, {"name": "other", "model": "o"}, {"name": "chat", "model": "c", "api": "chat"}],
+    "defaults": {"model": "main"},
+    "tools": [LOOK_UP, PAY],
+    "steps": [
+        {"name": "triage", "agent": {"prompt": "Order ${inputs.order}", "tools": ["look_up", "pay"]}},
+        {
+            "name": "sign-off",
+            "dependsOn": ["triage"],
+            "approval": {"subject": "Refund?", "approvers": {"groups": ["finance"]}},
+        },
+        {"name": "refund", "dependsOn": ["sign-off"], "tool": {"name": "pay", "args": {"amount": 5}}},
+    ],
+    "finally": [{"name": "note", "wait": {"signal": "noted"}}],
+}
+PEOPLE: dict[str, Any] = {
+    "steps": [
+        {"name": "ask", "approval": {"subject": "Go?", "approvers": {"groups": ["ops"]}, "required": 2}},
+        {"name": "shipped", "dependsOn": ["ask"], "wait": {"signal": "shipped"}},
+    ]
+}
+USAGE = Usage(1, 100, 20, 10).to_json()
+DEAD = {"host": "elsewhere", "place": "", "pid": 1, "started": 1}
+
+
+@dataclass
+class Scene:
+    """A store with runs."""
+
+    folder: Path
+    store: FolderStore = field(init=False)
+    now: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        self.store = FolderStore(self.folder)
+
+    def clock(self) -> float:
+        self.now += 0.001
+        return self.now
+
+    def run(self, name: str = "r1", workflow: dict[str, Any] = REFUND, **changes: Any) -> RunPath:
+        """A run that exists."""
+        pinned = WorkflowSpec.model_validate(workflow).model_dump(mode="json", by_alias=True, exclude_unset=True)
+        manifest: dict[str, Any] = {
+            "v": 1,
+            "name": name,
+            "namespace": "default",
+            "uid": uuid.uuid4().hex,
+            "createdAt": timestamp(self.clock()),
+            "requestedBy": "ana",
+            "workflow": pinned,
+            "workflowDigest": digest_of(pinned),
+            "inputs": {"order": "4711"},
+            "budget": {},
+            "timeout": None,
+            "suspend": False,
+            "cancel": False,
+            "source": None,
+            "labels": {},
+        }
+        return create_run(self.store, manifest | changes)
+
+    def step(self, run: RunPath, label: str, *records: tuple[str, dict[str, Any]], task: Any = None) -> list[Record]:
+        """An attempt of a step with these records after ``opened``."""
+        key = StepKey.parse(label)
+        nothing = Record(str(run), key.path, 0, 0, 0.0, "", {}, "")
+        log = StepLog(self.store, run, key, 1, nothing, self.clock)
+        opened = {"writer": uuid.uuid4().hex, "process": DEAD, "task": task or {"prompt": "Order 4711"}}
+        return [log.append(Kind.OPENED, opened), *(log.append(Kind(kind), body) for kind, body in records)]
+
+    def event(self, run: RunPath, kind: str, **body: Any) -> None:
+        """An event of the run."""
+        log = EventLog(self.store, run, self.clock)
+        log.refresh()
+        log.append(kind, body)
+
+    def events(self, run: RunPath, kind: str) -> list[dict[str, Any]]:
+        """The bodies of the run's events of that kind."""
+        log = EventLog(self.store, run, self.clock)
+        log.refresh()
+        return [record.body for record in log.records if record.kind == kind]
+
+
+def turn(text: str | None = None, *calls: tuple[str, dict[str, Any]], number: int = 1) -> tuple[str, dict[str, Any]]:
+    asked = [{"id": f"{number}-{n}", "callId": f"c{n}", "name": name, "args": args} for n, (name, args) in enumerate(calls)]
+    body = {"items": [], "calls": asked, "text": text, "usage": USAGE, "refusal": None, "incomplete": None}
+    return "turn", body | {"responseId": uuid.uuid4().hex, "model": "m", "seconds": 0.5}
+
+
+def result(identity: str, tool: str, output: str, **more: Any) -> tuple[str, dict[str, Any]]:
+    return "result", {"results": [{"id": identity, "callId": "c0", "tool": tool, "output": output, "called": True, **more}]}
+
+
+def intent(identity: str = "call") -> tuple[str, dict[str, Any]]:
+    return "intent", {"id": identity, "tool": "pay", "args": {"amount": 5}, "key": "k"}
+
+
+def unknown(identity: str = "call") -> tuple[str, dict[str, Any]]:
+    found = {"callId": identity, "tool": "pay", "args": {"amount": 5}, "message": "no answer is known"}
+    return "waiting", {"unknown": found}
+
+
+def closed(output: Any = None, outcome: str = "Succeeded") -> tuple[str, dict[str, Any]]:
+    return "closed", {"outcome": outcome, "output": output}
+
+
+def request(subject: str, *, digest: str, call: str | None = None, expires: float = 1e10, **more: Any) -> dict[str, Any]:
+    found = {
+        "subject": subject,
+        "details": {"amount": 5},
+        "digest": digest,
+        "approvers": {"users": [], "groups": ["finance"]},
+        "required": 1,
+        "expiresAt": expires,
+    }
+    return found | ({"callId": call, "tool": "pay"} if call else {}) | more
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+Type = Callable[..., Said]
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path / "store")
+
+
+@pytest.fixture
+def agentrun(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Type]:
+    """Types a command line, whose store is the scene's."""
+    monkeypatch.setenv("AGENTRUN_STORE", str(scene.folder))
+    monkeypatch.setenv("LOGNAME", "ben")
+    monkeypatch.delenv("AGENTRUN_SECRETS", raising=False)
+
+    def type_(*words: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["agentrun", *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        found = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Said(ended.value.code, found.out, found.err)
+
+    yield type_
