@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 VENV := .venv
+# Without it every start of every step would compile our own modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 

@@ -43,7 +43,9 @@ def main() -> int:
         (folder / "s3").mkdir()
         with versitygw.running(folder / "s3") as server:
             os.environ.update(server.environment(folder / "nowhere"))
-            os.environ.update({"OPENAI_API_KEY": "bench", "PYTHONPATH": os.pathsep.join([str(ROOT / "operator"), str(ROOT)])})
+            os.environ.update(
+                {"OPENAI_API_KEY": "bench", "PYTHONPATH": os.pathsep.join([str(ROOT / "operator"), str(ROOT)])}
+            )
             parts = Parts(folder, server)
             for measurement in names:
                 began = time.monotonic()

@@ -67,7 +67,9 @@ def _driven(kind: str, store: Store, run: RunPath) -> Iterator[Row]:
     yield Row(what, Series([own / (own + children)], "%"), against=f"{own:.2f} {each}", bar=BAR)
     if total:
         cores = os.cpu_count()
-        yield Row("  how busy the cores were", Series([used / total], "%"), against=f"of {cores} cores, {seconds:.0f} s")
+        yield Row(
+            "  how busy the cores were", Series([used / total], "%"), against=f"of {cores} cores, {seconds:.0f} s"
+        )
 
 
 async def _drive(store: Store, run: RunPath) -> End:

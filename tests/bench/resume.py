@@ -99,9 +99,7 @@ class _Journal:
         def opened(before: list[Record]) -> dict[str, Any]:
             return WHO | ({} if before else {"task": {"prompt": "Go on."}})
 
-        self.log, records = open_step(
-            self._store, self._run, KEY, attempt, opened, time.time, checkpoint=checkpoint
-        )
+        self.log, records = open_step(self._store, self._run, KEY, attempt, opened, time.time, checkpoint=checkpoint)
         self.state = fold(records)
         return time.perf_counter() - began
 
@@ -143,7 +141,9 @@ def _in_process(model: ModelServer, coordinates: Coordinates) -> tuple[float, fl
     before = len(model.arrivals())
     command, environment = runner(coordinates)
     began = time.time()
-    child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    child = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     while len(found := model.arrivals()) == before:
         if child.poll() is not None:
             raise RuntimeError(f"the runner ended with {child.returncode}: {child.communicate()[1].decode()[-2000:]}")

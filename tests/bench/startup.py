@@ -29,7 +29,10 @@ def measure(parts: Parts) -> Iterator[Row]:
         for name, url in parts.stores().items():
             ours, theirs = [], []
             for pair in range(PAIRS + 1):
-                times = (_first_request(model, *runner(agent_run(url))), _first_request(model, _script(url), os.environ))
+                times = (
+                    _first_request(model, *runner(agent_run(url))),
+                    _first_request(model, _script(url), os.environ),
+                )
                 if pair:  # the first one compiled the bytecode and warmed the disk's cache
                     ours.append(times[0])
                     theirs.append(times[1])

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-
 from examples.refund.backend import Backend
 from examples.scripted_model import ScriptedModel
+
 from tests.e2e.toolhost import ToolHost
 
 T = TypeVar("T")

@@ -22,7 +22,7 @@ NUMBER = {"type": "object", "required": ["n"], "properties": {"n": {"type": "int
 
 RULES = [
     {"match": {"text": "<repaired>", "turn": 0}, "json": {"n": "seven"}},
-    {"match": {"text": "<repaired>", "turn": 1}, "text": "```json\n{\"n\": 7}\n```"},
+    {"match": {"text": "<repaired>", "turn": 1}, "text": '```json\n{"n": 7}\n```'},
     {"match": {"text": "<hopeless>"}, "text": "seven"},
     {"match": {"text": "<pays>", "turn": 0}, "tool_calls": [{"name": "pay", "args": {"amount": a}} for a in (5, 500)]},
     {"match": {"text": "<pays>", "turn": 1}, "text": "paid"},
@@ -110,10 +110,10 @@ def documents(url: str) -> dict[str, dict[str, Any]]:
         "no-output": workflow(
             tools=[fine], steps=[call("good", "fine")], output={"missing": "${steps.good.output.there.is.none}"}
         ),
-        "no-args": workflow(
-            tools=[fine], steps=[call("good", "fine", {"id": "${inputs.nothing}"})]
+        "no-args": workflow(tools=[fine], steps=[call("good", "fine", {"id": "${inputs.nothing}"})]),
+        "repaired": workflow(
+            **MODELS, steps=[agent("ask", "<repaired>", output=NUMBER)], output="${steps.ask.output.n}"
         ),
-        "repaired": workflow(**MODELS, steps=[agent("ask", "<repaired>", output=NUMBER)], output="${steps.ask.output.n}"),
         "hopeless": workflow(**MODELS, steps=[agent("ask", "<hopeless>", output=NUMBER)]),
         "asks": workflow(**MODELS, tools=[pay], steps=[agent("ask", "<pays>", tools=["pay"])]),
         "waits": workflow(
@@ -169,7 +169,9 @@ def test_a_fan_out_runs_two_at_a_time_and_keeps_the_order(runs: dict[str, tuple[
     run, end = runs["fan-out"]
     assert end is End.SUCCEEDED
     assert CROWD.peak == 2
-    orders = [None if item == "skip" else {"order": f"{item}-{n}"} for n, item in enumerate(INPUTS["fan-out"]["orders"])]
+    orders = [
+        None if item == "skip" else {"order": f"{item}-{n}"} for n, item in enumerate(INPUTS["fan-out"]["orders"])
+    ]
     assert run.status["output"] == orders
     assert run.steps["each"]["items"] == {"Skipped": 1, "Succeeded": 5}
     assert stage.tools.asked("/order/skip-3") == []
@@ -267,7 +269,9 @@ def test_a_tool_call_of_an_agent_asks_people_where_its_condition_says(
     run.say("decided", step="ask", digest="sha256:other", by="ben", groups=["finance"], decision="Approved")
     run.say("decided", step="ask", digest=request["digest"], by="eve", groups=["sales"], decision="Approved")
     assert asyncio.run(run.drive()) is End.WAITING
-    run.say("decided", step="ask", digest=request["digest"], by="ben", groups=["finance"], decision="Approved", comment="ok")
+    run.say(
+        "decided", step="ask", digest=request["digest"], by="ben", groups=["finance"], decision="Approved", comment="ok"
+    )
     assert asyncio.run(run.drive()) is End.SUCCEEDED
     assert [one.json for one in stage.tools.asked("/pay")] == [{"amount": 5}, {"amount": 500}]
     [intent] = [r for r in run.records("ask") if r.kind == "intent" and r.body["args"] == {"amount": 500}]

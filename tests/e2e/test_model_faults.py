@@ -50,21 +50,39 @@ CASES = {
     "wrong-key": Case(always(status=401), 1, "Provider", "check the environment variable OPENAI_API_KEY"),
     "cut": Case(once(cut=True), 2),
     "malformed": Case(always(malformed=True), 3, "Provider", "malformed answer: it is not JSON"),
-    "refusal": Case(always(refuse="I will not."), 1, "Provider", "the model refused: I will not.", {"retry": ONCE_MORE}),
+    "refusal": Case(
+        always(refuse="I will not."), 1, "Provider", "the model refused: I will not.", {"retry": ONCE_MORE}
+    ),
     "incomplete": Case(always(incomplete="max_output_tokens"), 3, "Invalid", "cut off (max_output_tokens)"),
     "empty": Case([{"text": ""}], 3, "Invalid", "it was empty"),
     "unknown-tool": Case([*TOLD, {"tool_calls": [{"name": "launch", "args": {}}]}], 2),
     "wrong-arguments": Case([*TOLD, {"tool_calls": [{"name": "look_up", "args": {"id": [7]}}]}], 2),
     "no-json-arguments": Case([*TOLD, {"tool_calls": [{"name": "look_up", "args": '{"id": '}]}], 2),
     "endless-turns": Case(
-        [{"tool_calls": [{"name": "look_up", "args": {"id": "7"}}]}], 3, "Budget", "within maxTurns (3)", {"maxTurns": 3}
+        [{"tool_calls": [{"name": "look_up", "args": {"id": "7"}}]}],
+        3,
+        "Budget",
+        "within maxTurns (3)",
+        {"maxTurns": 3},
     ),
 }
 
 
 def rules() -> list[dict[str, Any]]:
-    found = [{**rule, "match": {**rule.get("match", {}), "text": f"<{name}>"}} for name, c in CASES.items() for rule in c.rules]
-    return [*found, {"match": {"text": "<hang>"}, "fail_always": {"hang": 600}}]
+    found = [
+        {**rule, "match": {**rule.get("match", {}), "text": f"<{name}>"}}
+        for name, c in CASES.items()
+        for rule in c.rules
+    ]
+    chat = [
+        {
+            "match": {"text": "<chat>", "turn": 0},
+            "tool_calls": [{"name": "look_up", "args": {"id": "7"}}],
+            "fail": [{"status": 500}],
+        },
+        {"match": {"text": "<chat>", "turn": 1}, "json": "{{tool.look_up}}"},
+    ]
+    return [*found, *chat, {"match": {"text": "<hang>"}, "fail_always": {"hang": 600}}]
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +98,20 @@ def run(stage: Shop) -> LocalRun:
         for name, case in CASES.items()
     ]
     steps.append(agent("down", "<down>", model="nowhere", continueOnError=True, retry=NEVER))
+    steps.append(agent("chat", "<chat>", model="chat", tools=["look_up"], retry=NEVER))
     before = [step["name"] for step in steps]
     steps.append(agent("hang", "<hang>", timeout="4s", dependsOn=before, continueOnError=True, retry=ONCE_MORE))
     document = workflow(
-        models=[{"name": "main", "model": "m"}, {"name": "nowhere", "model": "m", "endpoint": nowhere}],
+        models=[
+            {"name": "main", "model": "m"},
+            {"name": "nowhere", "model": "m", "endpoint": nowhere},
+            {
+                "name": "chat",
+                "model": "m",
+                "api": "chat",
+                "credentials": {"secretRef": {"name": "model", "key": "key"}},
+            },
+        ],
         defaults={"model": "main"},
         tools=[
             tool(
@@ -157,3 +185,22 @@ def test_an_endpoint_that_hangs_meets_the_steps_timeout_once(run: LocalRun, stag
     assert "longer than its timeout of 4 s" in failure["message"]
     assert len(asked(stage, "hang")) == 1
     assert run.steps["hang"]["attempt"] == 1
+
+
+def test_chat_completions_with_a_key_from_a_secret(run: LocalRun, stage: Shop) -> None:
+    assert run.output("chat") == '{"known": true}'
+    lines = [line for line, body in zip(stage.model.ledger, stage.model.requests, strict=True) if "<chat>" in str(body)]
+    assert [(line["api"], line["answer"]) for line in lines] == [("chat", "500"), ("chat", "ok"), ("chat", "ok")]
+    assert all(line["headers"]["authorization"] for line in lines)
+
+
+def test_show_says_each_failure_once(run: LocalRun, stage: Shop) -> None:
+    said = stage.agentrun("show", run.path.name)
+    assert said.code == 0, said
+    timeline = said.out[said.out.index("STEP ") :].splitlines()
+    for name, case in CASES.items():
+        if case.failure is not None:
+            ends = [line for line in timeline if f" {name} " in line and f"Failed ({case.failure})" in line]
+            assert len(ends) == 1, (name, timeline)
+            assert case.says in ends[0]
+    assert KEY not in said.out

@@ -107,9 +107,7 @@ def test_one_of_two_drivers_is_told_who_has_the_run(shop: Shop, release: threadi
         run.send(signal.SIGKILL)
         run.end()
     with shop.running("resume", "r") as one, shop.running("resume", "r") as two:
-        ended = until(
-            "the one that comes second", lambda: [r for r in (one, two) if r.process.poll() is not None]
-        )
+        ended = until("the one that comes second", lambda: [r for r in (one, two) if r.process.poll() is not None])
         assert len(ended) == 1
         loser, winner = (one, two) if ended == [one] else (two, one)
         said = loser.end()
@@ -160,7 +158,9 @@ def test_a_once_call_whose_process_was_killed_is_settled_by_a_person(
     assert resumed.code == code, resumed
     slow = next(step for step in resumed.json["status"]["steps"] if step["name"] == "slow")
     assert slow["state"] == state
-    assert slow.get("output") == ({"id": 7} if "--happened" in answer else {"ok": True} if state == "Succeeded" else None)
+    assert slow.get("output") == (
+        {"id": 7} if "--happened" in answer else {"ok": True} if state == "Succeeded" else None
+    )
     asked = shop.tools.asked("/slow")
     assert len(asked) == calls
     assert len({one.headers["idempotency-key"] for one in asked}) == 1

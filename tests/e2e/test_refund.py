@@ -108,7 +108,9 @@ def test_a_rejection_ends_the_run_and_pays_nothing(placed: Shop) -> None:
 
 
 def test_a_run_in_the_background_is_waited_for(shop: Shop) -> None:
-    started = shop.agentrun("run", shop.refund(), "-i", "orderId=1042", "--name", "small", "--secrets", "secrets", "--detach")
+    started = shop.agentrun(
+        "run", shop.refund(), "-i", "orderId=1042", "--name", "small", "--secrets", "secrets", "--detach"
+    )
     assert started.code == 0, started
     assert started.out.splitlines()[0] == "small"
     until("the payment", lambda: shop.backend.payments)

@@ -15,7 +15,7 @@ import pytest
 
 from agentrun.api.facts import StepFact, StepKey
 from agentrun.journal.fold import fold
-from agentrun.journal.layout import RunPath, entry
+from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, read_step
 from agentrun.journal.records import Damaged, Record, parse
 from agentrun.journal.run import list_runs, read_facts
@@ -87,9 +87,7 @@ def test_every_moment_of_the_run_has_a_plan(recorded: Recorded) -> None:
 
 
 def test_a_record_that_was_changed_is_found(recorded: Recorded) -> None:
-    [key, *_] = [key for key in recorded.store.objects if key.endswith(entry("/", 2))]
-    recorded.store.objects[key] = recorded.store.objects[key].replace(b"2026", b"2025", 1)
-    with pytest.raises(Damaged, match=key):
-        for name in recorded.facts:
-            read_step(recorded.store, recorded.run, StepKey.parse(name))
-        EventLog(recorded.store, recorded.run, lambda: 0.0).refresh()
+    changed = recorded.run.step(StepKey.parse(next(iter(recorded.facts)))) + "00000002.json"
+    recorded.store.objects[changed] = recorded.store.objects[changed].replace(b"2026", b"2025", 1)
+    with pytest.raises(Damaged, match=changed):
+        read_facts(recorded.store, recorded.run)

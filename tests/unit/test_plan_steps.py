@@ -144,6 +144,22 @@ def test_a_failing_finally_step_fails_a_run_that_had_succeeded() -> None:
     assert (world.ended["outcome"], world.ended["failedStep"]) == ("Failed", "z")
 
 
+def test_a_run_whose_finally_has_begun_cannot_be_cancelled() -> None:
+    undo = {"name": "t", "args": {}}
+    world = World(compiled(step("a", compensate=undo), **{"finally": [step("z")]}))
+    world.go()
+    world.succeed("a")
+    world.go()
+    assert world.running == ["z"]
+    world.now += 1
+    world.append("cancelled")
+    world.go()
+    world.succeed("z")
+    world.go()
+    assert world.ended["outcome"] == "Succeeded"
+    assert world.ended["compensations"] == {}
+
+
 def test_a_failing_finally_step_does_not_hide_why_the_run_failed() -> None:
     world = World(compiled(step("a", retry=ONCE), **{"finally": [step("z", retry=ONCE)]}))
     world.go()

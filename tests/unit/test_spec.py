@@ -213,3 +213,29 @@ def test_every_option_stands_there_with_its_verbs_and_no_other() -> None:
     expected = {option: "every verb" if len(of) == len(verbs) else ", ".join(of) for option, of in takes.items()}
     there = {row[0]: row[1] for row in rows("Options")[1:]}
     assert there == expected
+
+
+def test_the_readme_has_the_same_verbs_and_exit_codes() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for title in ("Verbs", "Exit codes"):
+        for line in sections()[title].splitlines():
+            assert not line.startswith("| ") or line in readme, f"README.md lacks {line}"
+
+
+def test_every_field_of_a_recorded_body_stands_there() -> None:
+    there = {
+        row[0].strip("`"): set(re.findall(r"`([^`]+)`", row[2]))
+        for title in ("Records of a step", "Events of a run")
+        for row in rows(title)[1:]
+    }
+    for recording in (ROOT / "tests" / "replay" / "journals").glob("*.json"):
+        for key, text in json.loads(recording.read_text())["objects"].items():
+            if re.search(r"/(?:steps|events)/", key):
+                record = json.loads(text)
+                missing = record["body"].keys() - there[record["kind"]]
+                assert not missing, f"the row of `{record['kind']}` lacks {missing}, as {recording.name} has it"
+
+
+def test_the_readme_shows_the_workflow_that_it_runs() -> None:
+    _, _, workflow_text = (ROOT / "examples" / "hello" / "hello.yaml").read_text().partition("\n")
+    assert f"```yaml\n{workflow_text}```" in (ROOT / "README.md").read_text()

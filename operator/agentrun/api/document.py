@@ -23,7 +23,7 @@ from agentrun.api import reader
 from agentrun.api.errors import InvalidDocument, Path, Problem
 from agentrun.api.reader import Node, shown
 from agentrun.api.run import AgentRun, AgentWorkflow, Metadata
-from agentrun.api.values import DURATION_PATTERN, MONEY_PATTERN, NAME_PATTERN, TOOL_PATTERN
+from agentrun.api.values import DURATION_PATTERN, LABEL_PATTERN, MONEY_PATTERN, NAME_PATTERN, TOOL_PATTERN
 from agentrun.api.workflow import API_VERSION, DATA_KEY_PATTERN, SUBDOMAIN_PATTERN, URL_PATTERN
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -38,6 +38,7 @@ _OTHER_KINDS = {
 
 FORMS = {
     NAME_PATTERN: 'a name of small letters, digits and hyphens, such as "look-up-order"',
+    LABEL_PATTERN: 'a step, or an item of one, such as "letter" or "letter[3]"',
     TOOL_PATTERN: 'a name of letters, digits, _ and - that begins with a letter, such as "look_up_order"',
     DURATION_PATTERN: "a duration such as 30s, 10m, 1h30m or 7d",
     MONEY_PATTERN: 'an amount of USD in quotes, such as "2.50"',

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from agentrun.api.values import Duration, Money, Name, Spec
+from agentrun.api.values import LABEL_PATTERN, Duration, Money, Name, Spec
 from agentrun.api.workflow import API_VERSION, WorkflowSpec
 
 ONE_WORKFLOW = "give exactly one of workflowRef and workflow"
@@ -85,11 +85,15 @@ class WorkflowRef(Spec):
     name: Name
 
 
+StepLabel = Annotated[str, Field(min_length=1, max_length=60, pattern=LABEL_PATTERN)]
+"""A step, or an item of a fan-out: ``NAME`` or ``NAME[INDEX]``."""
+
+
 class Source(Spec):
     """The point of another run from which this one goes on: before ``step``, or after its record ``seq``."""
 
     run: Annotated[str, Field(min_length=1, max_length=253)]
-    step: Name
+    step: StepLabel
     seq: Annotated[int, Field(ge=1)] | None = None
 
 

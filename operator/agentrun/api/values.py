@@ -21,6 +21,7 @@ TEXT_MAX = 32 * 1024
 DURATION_PATTERN = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"
 MONEY_PATTERN = r"^[0-9]+(\.[0-9]+)?$"
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\[[0-9]{1,5}\])?$"
 TOOL_PATTERN = r"^[a-zA-Z][a-zA-Z0-9_-]*$"
 
 Name = Annotated[str, Field(min_length=1, max_length=50, pattern=NAME_PATTERN)]

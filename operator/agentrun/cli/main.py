@@ -39,6 +39,10 @@ VERBS = {
 """Name, module and line of help of each verb; one without a line is for agentrun itself."""
 
 
+class _ReaderGone(Exception):
+    """Nobody reads our standard output any more."""
+
+
 class _Verbs(click.Group):
     """Imports a verb when it is called: ``--help`` and a wrong word must not wait for all of them."""
 
@@ -51,6 +55,12 @@ class _Verbs(click.Group):
         found = getattr(importlib.import_module(f"agentrun.cli.{VERBS[name][0]}"), f"{name}_command")
         assert isinstance(found, click.Command)
         return found
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGone from error  # click would exit with 1, which here means that a run failed
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -71,6 +81,8 @@ def app(ctx: click.Context, store: str | None, namespace: str | None, output: st
 
 def main() -> NoReturn:
     """Entry point of ``agentrun`` and ``kubectl-agentrun``; exits the process."""
+    # Else pydantic searches every installed package for plugins, which takes 30 ms; nothing of ours is one.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     name = PurePath(sys.argv[0]).name
     # A stream that is not UTF-8 must not turn a name into a traceback.
     for stream in (sys.stdout, sys.stderr):
@@ -79,7 +91,7 @@ def main() -> NoReturn:
     try:
         code = _run("kubectl agentrun" if name.startswith("kubectl") else "agentrun")
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, _ReaderGone):
         # Whoever read us has seen enough (head, less). The flush at exit would complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + 13

@@ -13,7 +13,7 @@ from agentrun.api.facts import StepFact, StepKey
 from agentrun.journal.fold import Folded, fold
 from agentrun.journal.layout import RunPath, name_key
 from agentrun.journal.log import READERS, manifest_bytes, parse_manifest, read_step
-from agentrun.journal.records import Record
+from agentrun.journal.records import Damaged, Record
 from agentrun.journal.store import KeyExists, KeyMissing, Store
 from agentrun.plan.snapshot import Event
 
@@ -52,7 +52,7 @@ def create_run(store: Store, manifest: dict[str, Any]) -> RunPath:
 
 def _check_free(store: Store, run: RunPath) -> None:
     try:
-        taken = parse_name(store.get(run.name_key))
+        taken = parse_name(store.get(run.name_key), run.name_key)
     except KeyMissing:
         return
     if taken != run.uid:
@@ -69,7 +69,7 @@ def find_run(store: Store, namespace: str, name: str) -> RunPath:
         NoSuchRun: there is none.
     """
     try:
-        run = RunPath(namespace, name, parse_name(store.get(name_key(namespace, name))))
+        run = RunPath(namespace, name, _uid(store, namespace, name))
     except KeyMissing:
         run = None
     if run is None or not _exists(store, run):
@@ -83,7 +83,7 @@ def list_runs(store: Store, namespace: str | None) -> list[RunPath]:
     found = []
     for space in spaces:
         for name in store.children(f"{space}/names/"):
-            run = RunPath(space, name, parse_name(store.get(name_key(space, name))))
+            run = RunPath(space, name, _uid(store, space, name))
             if _exists(store, run):
                 found.append(run)
     return found
@@ -122,9 +122,17 @@ def workflow_digest(workflow: dict[str, Any]) -> str:
     return digest_of(workflow)
 
 
-def parse_name(data: bytes) -> str:
-    """The uid in a name's object."""
-    return str(json.loads(data)["uid"])
+def _uid(store: Store, namespace: str, name: str) -> str:
+    key = name_key(namespace, name)
+    return parse_name(store.get(key), key)
+
+
+def parse_name(data: bytes, key: str) -> str:
+    """The uid in a name's object. Raises Damaged."""
+    try:
+        return str(json.loads(data)["uid"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"{key}: this does not name a run ({type(error).__name__}); the object was damaged") from error
 
 
 def _exists(store: Store, run: RunPath) -> bool:

@@ -2,8 +2,8 @@
 
 It decides nothing: ``plan`` does. Everything it holds in memory is read anew from the journal when another driver
 takes the run over: the facts are folds of the steps' records, the events are records, and a running attempt that
-was not started here is seen by the process identity in its ``opened`` record. Only ``unopened`` is lost, a count of
-fruitless starts, which then begins again.
+was not started here is seen by the process identity in its ``opened`` record. Only ``unopened`` and
+``lost_at`` are lost, the count and time of fruitless starts, which then begin again.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from agentrun.plan.planner import plan
 from agentrun.plan.program import Program, compile_program
 from agentrun.plan.snapshot import Append, Execution, Plan, Snapshot, Start, Stop
 from agentrun.runner.coordinates import Coordinates
+from agentrun.runner.exits import Exit
 from agentrun.runner.identity import surely_alive
 from agentrun.runner.process import GRACE
 
@@ -50,7 +51,7 @@ ORPHAN_PATIENCE = GRACE + 10.0
 the fence keeps it from doing anything new."""
 
 STORE_PATIENCE = 60.0
-"""Seconds that a driver goes on trying a store that does not answer."""
+"""Seconds that the driver goes on trying a store that does not answer."""
 
 
 class End(Enum):
@@ -82,6 +83,7 @@ class Pinned:
         events: list[Record],
         executions: dict[StepKey, Execution] | None = None,
         unopened: dict[StepKey, int] | None = None,
+        lost_at: dict[StepKey, float] | None = None,
     ) -> Snapshot:
         """What the planner is shown."""
         m = self.manifest
@@ -102,6 +104,7 @@ class Pinned:
             facts=facts,
             executions=executions or {},
             unopened=unopened or {},
+            lost_at=lost_at or {},
             events=as_events(events),
         )
 
@@ -125,13 +128,13 @@ class Driver:
     lease: Lease
     watcher: Watcher = field(default_factory=Watcher)
     clock: Callable[[], float] = time.time
-    patience: float = STORE_PATIENCE
     _log: EventLog = field(init=False)
     _facts: dict[StepKey, StepFact] = field(default_factory=dict)
     _running: dict[StepKey, Execution] = field(default_factory=dict)
     _children: dict[StepKey, Process] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _unopened: dict[StepKey, int] = field(default_factory=dict)
+    _lost_at: dict[StepKey, float] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -180,8 +183,16 @@ class Driver:
             await self._io(self._log.refresh)
 
     def _plan(self) -> Plan:
-        running, unopened = dict(self._running), dict(self._unopened)
-        return plan(self.pinned.snapshot(self.clock(), dict(self._facts), self._log.records, running, unopened))
+        return plan(
+            self.pinned.snapshot(
+                self.clock(),
+                dict(self._facts),
+                self._log.records,
+                dict(self._running),
+                dict(self._unopened),
+                dict(self._lost_at),
+            )
+        )
 
     async def _apply(self, effect: Start | Stop | Append) -> None:
         match effect:
@@ -215,7 +226,11 @@ class Driver:
         self._spawn(self._follow(key, start.attempt, child))
 
     async def _follow(self, key: StepKey, attempt: int, child: Process) -> None:
-        _, message = await child.ended()
+        code, message = await child.ended()
+        if code == Exit.STORE:
+            # It could not write. Reading may still work (a full disk), and attempts that are begun only to end like
+            # this one would soon count as lost for good: first wait for a store that takes writes.
+            await self._io(self.store.probe)
         await self._gone(key, attempt, message)
 
     async def _gone(self, key: StepKey, attempt: int, message: dict[str, Any] | None) -> None:
@@ -234,8 +249,10 @@ class Driver:
             self._facts[key] = fact
         if fact.attempt < attempt:
             self._unopened[key] = self._unopened.get(key, 0) + 1
+            self._lost_at[key] = self.clock()
         else:
             self._unopened.pop(key, None)
+            self._lost_at.pop(key, None)
         self._running.pop(key, None)
         self._children.pop(key, None)
         self._wake.set()
@@ -287,11 +304,11 @@ class Driver:
             return
 
     async def _io(self, call: Callable[..., T], *args: Any) -> T:
-        """A store call in a thread, tried again for ``patience`` seconds while the store is out of reach."""
+        """A store call in a thread, tried again for a minute while the store is out of reach."""
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(StoreUnavailable),
             wait=tenacity.wait_exponential(0.5, max=5.0),
-            stop=tenacity.stop_after_delay(self.patience),
+            stop=tenacity.stop_after_delay(STORE_PATIENCE),
             before_sleep=lambda state: self.watcher.tell(f"store out of reach, trying again: {_why(state)}"),
             reraise=True,
         )

@@ -11,7 +11,6 @@ from decimal import Decimal
 
 from agentrun.api.facts import Allowance, Usage
 
-
 _UNBOUNDED = {last: Allowance(last=last) for last in (True, False)}
 
 

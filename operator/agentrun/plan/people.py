@@ -17,10 +17,10 @@ from agentrun.plan.retry import DELAY_MAX
 from agentrun.plan.snapshot import Append
 
 if TYPE_CHECKING:
-    from agentrun.plan.planner import _Planner
+    from agentrun.plan.planning import Planning
 
 
-def approval_step(step: CompiledStep, planner: _Planner, failing: bool) -> Standing:
+def approval_step(step: CompiledStep, planner: Planning, failing: bool) -> Standing:
     """An ``approval`` step: asks once, then waits for the tally."""
     assert step.spec.approval is not None
     now = planner.s.now
@@ -52,7 +52,7 @@ def approval_step(step: CompiledStep, planner: _Planner, failing: bool) -> Stand
     return Standing(StepState.WAITING, fact, Reason.RUNNING)
 
 
-def _ask(step: CompiledStep, planner: _Planner) -> Standing:
+def _ask(step: CompiledStep, planner: Planning) -> Standing:
     spec = step.spec.approval
     assert spec is not None
     try:
@@ -73,7 +73,7 @@ def _ask(step: CompiledStep, planner: _Planner) -> Standing:
     return _pending()
 
 
-def wait_step(step: CompiledStep, planner: _Planner, failing: bool) -> Standing:
+def wait_step(step: CompiledStep, planner: Planning, failing: bool) -> Standing:
     """A ``wait`` step: notes once until when or for what, then waits."""
     now = planner.s.now
     event = planner.events.waits.get(step.name)
@@ -104,7 +104,7 @@ def wait_step(step: CompiledStep, planner: _Planner, failing: bool) -> Standing:
     return Standing(StepState.WAITING, fact, Reason.RUNNING)
 
 
-def _begin_wait(step: CompiledStep, planner: _Planner) -> Standing:
+def _begin_wait(step: CompiledStep, planner: Planning) -> Standing:
     wait = step.spec.wait
     assert wait is not None
     body: dict[str, Any] = {"step": step.name}

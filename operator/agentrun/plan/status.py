@@ -7,17 +7,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agentrun.api.canonical import canonical, timestamp
-from agentrun.api.facts import StepFact, StepKey, Usage
+from agentrun.api.facts import Usage
 from agentrun.api.run import ConditionType, Outcome, Reason, StepState
 from agentrun.plan.attempts import Standing
+from agentrun.plan.groups import Group
 
 if TYPE_CHECKING:
-    from agentrun.plan.planner import _Planner
+    from agentrun.plan.planning import Planning
 
 OUTPUT_MAX = 1024
 """Bytes of a step's output that stand in the status; a larger one is in the journal."""
@@ -29,61 +29,13 @@ _EYE = {StepState.OUTCOME_UNKNOWN: 0, StepState.WAITING: 1, StepState.FAILED: 2,
 
 
 @dataclass(slots=True)
-class Group:
-    """A step as others see it: ``whole``, and for a fan-out its items in ``members``."""
-
-    name: str
-    whole: Standing
-    members: Mapping[StepKey, Standing]
-    fan_out: bool = False
-
-    @classmethod
-    def of(cls, name: str, key: StepKey, standing: Standing) -> Group:
-        """A step that is one thing."""
-        return cls(name, standing, {key: standing})
-
-    @classmethod
-    def fan(cls, name: str, members: Mapping[StepKey, Standing], now: float) -> Group:
-        """A fan-out by how its items stand: not final before all of them are."""
-        states = Counter(m.state for m in members.values())
-        order = (StepState.RUNNING, StepState.OUTCOME_UNKNOWN, StepState.WAITING, StepState.PENDING)
-        state = next((s for s in order if states[s]), None)
-        failure = None
-        if state is None:
-            state = StepState.SUCCEEDED
-            if states[StepState.CANCELLED]:
-                state = StepState.CANCELLED
-            if states[StepState.FAILED]:
-                state = StepState.FAILED
-                failure = next(m.failure for m in members.values() if m.state is StepState.FAILED)
-        started = min((m.fact.started for m in members.values() if m.fact.started), default=0.0)
-        whole = Standing(state, StepFact(started=started), failure=failure, finished=now if state.final else None)
-        return cls(name, whole, members, fan_out=True)
-
-    @property
-    def state(self) -> StepState:
-        """The step's state."""
-        return self.whole.state
-
-    @property
-    def final(self) -> bool:
-        """Whether the step can still change."""
-        return self.whole.state.final
-
-    @property
-    def output(self) -> Any:
-        """What ``steps.<name>.output`` is: null for a step that was skipped or failed."""
-        return self.whole.output
-
-
-@dataclass(slots=True)
 class _Summary:
     states: Counter[StepState] = field(default_factory=Counter)
     reasons: Counter[Reason] = field(default_factory=Counter)
     messages: list[str] = field(default_factory=list)
 
 
-def run_status(planner: _Planner) -> dict[str, Any]:
+def run_status(planner: Planning) -> dict[str, Any]:
     """The whole status but for what only the store or the cluster knows (``journal``, transition times)."""
     entries: list[dict[str, Any]] = []
     summary = _Summary()
@@ -177,7 +129,7 @@ _URGENT = (
 )
 
 
-def _headline(planner: _Planner, summary: _Summary) -> tuple[Reason, str]:
+def _headline(planner: Planning, summary: _Summary) -> tuple[Reason, str]:
     ended = planner.events.ended
     if ended is not None:
         why = ""
@@ -195,7 +147,7 @@ def _headline(planner: _Planner, summary: _Summary) -> tuple[Reason, str]:
     return next((reason for reason in _URGENT if summary.reasons[reason]), Reason.RUNNING), message
 
 
-def _phase(planner: _Planner, reason: Reason) -> str:
+def _phase(planner: Planning, reason: Reason) -> str:
     if planner.events.ended is not None:
         return str(planner.outcome)
     waiting = (Reason.AWAITING_APPROVAL, Reason.AWAITING_SIGNAL, Reason.AWAITING_TIMER, Reason.RETRYING)
@@ -206,7 +158,7 @@ def _phase(planner: _Planner, reason: Reason) -> str:
     return str(reason) if reason in (Reason.SUSPENDED, Reason.CANCELLING, Reason.COMPENSATING) else "Running"
 
 
-def _conditions(planner: _Planner, reason: Reason, message: str) -> list[dict[str, Any]]:
+def _conditions(planner: Planning, reason: Reason, message: str) -> list[dict[str, Any]]:
     ended = planner.events.ended is not None
     succeeded = ended and planner.outcome is Outcome.SUCCEEDED
     stalled = reason in (Reason.OUTCOME_UNKNOWN, Reason.ATTEMPTS_LOST) or (ended and not succeeded)

@@ -59,7 +59,7 @@ class Attempt:
             Fenced: a later attempt holds the step.
             StoreError: nothing is known to be written.
         """
-        if self.log.checkpoint_due and kind is not Kind.COMPACTED:
+        if self.log.checkpoint_due and (kind is not Kind.COMPACTED or "state" not in body):
             await self.commit(Kind.COMPACTED, {"reason": "checkpoint", "state": self.state.to_json()})
         write = asyncio.ensure_future(asyncio.to_thread(self.log.append, kind, body))
         try:

@@ -31,6 +31,7 @@ from agentrun.runner.reserve import reserve_tool
 SHOWN_MAX = 64 * 1024
 """Characters of a tool's answer that a model is shown; a workflow's expressions see the whole."""
 
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a call came to: ``value`` for the workflow, ``text`` for the model."""

@@ -1,0 +1,146 @@
+"""The working state of one call of ``plan``, and what its parts share: how a key stands, and what follows from it.
+
+Nothing of it outlives the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agentrun.api.facts import FailureInfo, StepFact, StepKey
+from agentrun.api.run import Outcome, Reason, StepState
+from agentrun.plan.attempts import Standing, stand
+from agentrun.plan.events import EventIndex
+from agentrun.plan.expressions import Values, ValueTemplate
+from agentrun.plan.groups import Group
+from agentrun.plan.program import CompiledStep, Program
+from agentrun.plan.snapshot import Append, Effect, Snapshot, Stop
+
+NO_FACT = StepFact()
+
+
+class Planning:
+    """What is known so far of the run at the snapshot's moment, and what is to be done."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.s = snapshot
+        self.program: Program = snapshot.program
+        self.events = EventIndex(snapshot.events)
+        self.groups: dict[str, Group] = {}
+        """Every step that was looked at, by name, in order."""
+        self.undone: dict[StepKey, Standing] = {}
+        """The compensations that were looked at."""
+        self.effects: list[Effect] = []
+        self.candidates: list[tuple[StepKey, Standing]] = []
+        """What may begin an attempt, once the budget is divided."""
+        self.wakes: list[float] = []
+        self.failure: tuple[str, FailureInfo] | None = None
+        """The step that failed the run, and why; an empty name for the run as a whole."""
+        self.outcome: Outcome | None = None
+        """How the run ends, from when its steps are over."""
+        self.phase = Reason.RUNNING
+        self.suspended = self.events.suspended and self.events.cancelled is None
+        keys = [*snapshot.facts, *snapshot.executions, *snapshot.unopened]
+        self.begun = {key.name for key in keys if not key.compensate}
+        self.begun |= self.events.requested.keys() | self.events.waits.keys()
+        self._shared: dict[tuple[frozenset[str], frozenset[str], Outcome | None], Values] = {}
+
+    def fact(self, key: StepKey) -> StepFact:
+        """What the journal of ``key`` says; that of a step that never opened is empty."""
+        return self.s.facts.get(key, NO_FACT)
+
+    def attempt(self, key: StepKey, step: CompiledStep) -> Standing:
+        """How ``key`` stands now, by its journal, its process and its events."""
+        event = self.events.settled.get(key.path)
+        if event is not None and (key.index is not None or key.compensate):
+            failure = FailureInfo.from_json(event.body["failure"])
+            fact = self.fact(key)
+            return Standing(StepState.FAILED, fact, failure=failure, event=event.seq, finished=event.at)
+        standing = stand(
+            key,
+            self.fact(key),
+            self.s.executions.get(key),
+            self.s.unopened.get(key, 0),
+            self.s.lost_at.get(key, 0.0),
+            self.events,
+            step.retry,
+            step.timeout,
+            self.s.now,
+        )
+        if standing.state is StepState.FAILED and standing.fact.outcome is None:
+            # Its attempts were lost for good, so no journal of its own says so.
+            assert standing.failure is not None
+            return self.settle_failed(key.path, standing.failure)
+        return standing
+
+    def over(self, key: StepKey, state: StepState) -> Standing:
+        """How ``key`` stands for good: by its journal or its event, else as ``state``; no time or event changes it."""
+        fact = self.fact(key)
+        if fact.outcome is not None:
+            return Standing(fact.outcome, fact, output=fact.output, failure=fact.failure, finished=fact.at)
+        event = self.events.settled.get(key.path)
+        if event is not None and "failure" in event.body and key != StepKey(key.name):
+            return Standing(
+                StepState.FAILED, fact, failure=FailureInfo.from_json(event.body["failure"]), finished=event.at
+            )
+        return Standing(state, fact, failure=fact.failure)
+
+    def consider(self, key: StepKey, standing: Standing, *, may_start: bool, stop: bool, ending: bool = False) -> None:
+        """Turn how ``key`` stands into effects, candidates and a time to look again."""
+        execution = self.s.executions.get(key)
+        if execution is not None:
+            if (stop or standing.stop) and not execution.stopping:
+                self.effects.append(Stop(key, execution.attempt))
+            if standing.wake_at is not None:
+                self.wakes.append(standing.wake_at)
+            return
+        if standing.begin and may_start:
+            self.candidates.append((key, standing))
+        elif ending and standing.fact.unknown is not None:
+            # A call may have happened: only an attempt that settles it, by asking a person, ends the step.
+            if standing.begin and not self.suspended:
+                standing.drain = True
+                self.candidates.append((key, standing))
+        elif ending and not standing.state.final and not standing.settling:
+            standing.state, standing.person = StepState.CANCELLED, False
+        if standing.wake_at is not None and not standing.state.final:
+            self.wakes.append(standing.wake_at)
+
+    def settle_failed(self, name: str, failure: FailureInfo) -> Standing:
+        """Record that a step failed before it had a journal; it is final with the next plan."""
+        body = {"step": name, "state": str(StepState.FAILED), "failure": failure.to_json()}
+        self.effects.append(Append("settled", body))
+        return Standing(StepState.PENDING, NO_FACT, failure=failure, settling=True)
+
+    def values(self, of: Any, more: Mapping[str, Any] | None = None) -> Values:
+        """The variables that ``of`` (an expression or a template) uses, and no more: converting is what costs.
+
+        Steps that use the same ones share them: what an expression may name is final before it is looked at.
+        """
+        if more is not None:
+            return Values(self.variables(of.references, of.step_references) | dict(more))
+        key = (of.references, of.step_references, self.outcome)
+        found = self._shared.get(key)
+        if found is None:
+            found = self._shared[key] = Values(self.variables(of.references, of.step_references))
+        return found
+
+    def variables(self, references: Iterable[str], steps: Iterable[str]) -> dict[str, Any]:
+        """The planner's variables among ``references``."""
+        found: dict[str, Any] = {}
+        for name in references:
+            if name == "inputs":
+                found[name] = self.s.inputs
+            elif name == "run":
+                found[name] = {**self.s.run, "outcome": str(self.outcome or "Running")}
+            elif name == "steps":
+                found[name] = {
+                    step: {"output": group.output, "state": str(group.state)}
+                    for step, group in ((step, self.groups[step]) for step in steps)
+                }
+        return found
+
+    def render(self, template: ValueTemplate) -> Any:
+        """The value of ``template`` among the planner's variables. Raises ExpressionError."""
+        return template.render(self.values(template))

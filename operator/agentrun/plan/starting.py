@@ -1,0 +1,63 @@
+"""Beginning attempts: the budget divided among them, and the way to what each needs of other steps."""
+
+from __future__ import annotations
+
+from agentrun.api.facts import StepKey
+from agentrun.api.run import Reason, StepState
+from agentrun.plan import budget
+from agentrun.plan.planning import Planning
+from agentrun.plan.program import CompiledStep
+from agentrun.plan.snapshot import Ref, Start
+
+
+def start_candidates(p: Planning) -> None:
+    """Turn the candidates into starts, each with its part of the budget."""
+    rest = budget.free(
+        p.s.budget,
+        (fact.usage for fact in p.s.facts.values()),
+        (execution.allowance for execution in p.s.executions.values()),
+    )
+    alone = rest.last
+    for number, (key, standing) in enumerate(p.candidates):
+        if standing.fact.needs_budget:
+            # It asked for more than its share: it waits until nobody else holds a part, then gets all of it.
+            if not alone:
+                standing.state = StepState.WAITING
+                standing.waiting_for = {"budget": "until the attempts that run now have ended"}
+                continue
+            allowance = rest
+        else:
+            allowance = budget.share(rest, len(p.candidates) - number)
+        rest, alone = budget.less(rest, allowance), False
+        step = p.program.step(key.name)
+        standing.state, standing.reason = StepState.RUNNING, Reason.RUNNING
+        group = p.groups[key.name]
+        if not group.final:
+            group.whole.state = StepState.RUNNING  # of a fan-out: its items were pending when it was looked at
+        p.effects.append(
+            Start(
+                key,
+                standing.fact.attempt + p.s.unopened.get(key, 0) + 1,
+                _refs(p, step, key),
+                standing.events,
+                allowance,
+                max(0.0, step.timeout - standing.fact.active),
+                str(p.outcome or "Running"),
+                standing.drain,
+            )
+        )
+
+
+def _refs(p: Planning, step: CompiledStep, key: StepKey) -> dict[str, Ref]:
+    refs: dict[str, Ref] = {}
+    for name in sorted(step.needs(compensate=key.compensate)):
+        group = p.groups[name]
+        if name == key.name:
+            own = group.members[StepKey(key.name, key.index)]
+            refs[name] = Ref(str(own.state), seq=own.fact.seq or None, event=own.event)
+        else:
+            whole = group.whole
+            refs[name] = Ref(str(whole.state), whole.fact.seq if whole.event is None else None, whole.event)
+            if whole.state not in (StepState.SUCCEEDED, StepState.FAILED) and whole.event is None:
+                refs[name] = Ref(str(whole.state))
+    return refs

@@ -1,0 +1,114 @@
+"""One graph of steps: each is looked at in order, dependencies first, and may begin, wait, end or be passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agentrun.api.facts import FailureInfo, StepKey
+from agentrun.api.run import Reason, StepState
+from agentrun.api.workflow import FailureClass
+from agentrun.plan.attempts import Standing
+from agentrun.plan.expressions import ExpressionError
+from agentrun.plan.fan_out import fan_out
+from agentrun.plan.groups import Group
+from agentrun.plan.people import approval_step, wait_step
+from agentrun.plan.planning import NO_FACT, Planning
+from agentrun.plan.program import CompiledStep
+
+
+def look(p: Planning, steps: Mapping[str, CompiledStep], *, ending: bool, stop: bool, apart: bool = False) -> None:
+    """Look at each step, dependencies first. ``ending``: nothing new begins. ``stop``: running attempts leave.
+
+    A failure ends the graph; ``apart``: it ends only what depends on the step that failed.
+    """
+    failing = ending or (not apart and _known_failure(p, steps))
+    for step in steps.values():
+        barred = failing or (apart and any(_bars(p, name) for name in step.spec.depends_on))
+        p.groups[step.name] = settled(p, step) or _step(p, step, barred, stop)
+
+
+def _bars(p: Planning, dependency: str) -> bool:
+    """Whether what depends on that step of ``finally`` does not begin."""
+    state = p.groups[dependency].state
+    tolerated = p.program.step(dependency).spec.continue_on_error
+    return state is StepState.CANCELLED or (state is StepState.FAILED and not tolerated)
+
+
+def _known_failure(p: Planning, steps: Mapping[str, CompiledStep]) -> bool:
+    """Whether some step has failed already: then not even those that come before it in order begin."""
+    for step in steps.values():
+        if step.spec.continue_on_error:
+            continue
+        event = p.events.settled.get(step.name)
+        if event is not None:
+            if event.body["state"] == StepState.FAILED:
+                return True
+            continue
+        fact = p.fact(StepKey(step.name))
+        if fact.outcome is StepState.FAILED:
+            return True
+    return False
+
+
+def settled(p: Planning, step: CompiledStep) -> Group | None:
+    """A step whose end is an event: approvals, waits, fan-outs, and what failed before it began."""
+    event = p.events.settled.get(step.name)
+    if event is None:
+        return None
+    body = event.body
+    failure = FailureInfo.from_json(body["failure"]) if "failure" in body else None
+    members: dict[StepKey, Standing] = {}
+    if step.items is not None:
+        told = {index: StepState(state) for state, found in body.get("states", {}).items() for index in found}
+        for index in range(body.get("items", 0)):
+            key = StepKey(step.name, index)
+            members[key] = p.over(key, told.get(index, StepState.CANCELLED))
+    whole = Standing(
+        StepState(body["state"]),
+        p.fact(StepKey(step.name)),
+        output=body.get("output"),
+        failure=failure,
+        event=event.seq,
+        finished=event.at,
+    )
+    return Group(step.name, whole, members or {StepKey(step.name): whole}, fan_out=step.items is not None)
+
+
+def _step(p: Planning, step: CompiledStep, failing: bool, stop: bool) -> Group:
+    key = StepKey(step.name)
+    if step.name not in p.begun:
+        blocked = _not_yet(p, step, failing)
+        if blocked is not None:
+            return Group.of(step.name, key, blocked)
+    if step.spec.approval is not None:
+        return _people(p, key, approval_step(step, p, failing))
+    if step.spec.wait is not None:
+        return _people(p, key, wait_step(step, p, failing))
+    if step.items is not None:
+        return fan_out(p, step, failing, stop)
+    standing = p.attempt(key, step)
+    p.consider(key, standing, may_start=not (failing or stop), stop=stop, ending=failing)
+    return Group.of(step.name, key, standing)
+
+
+def _not_yet(p: Planning, step: CompiledStep, failing: bool) -> Standing | None:
+    """Why a step that has not begun does not begin; None where it may."""
+    if failing:
+        return Standing(StepState.CANCELLED, NO_FACT)
+    for dependency in step.spec.depends_on:
+        if not p.groups[dependency].final:
+            return Standing(StepState.PENDING, NO_FACT, Reason.PENDING)
+    if step.when is not None and not step.when_per_item:
+        try:
+            wanted = step.when.evaluate(p.values(step.when))
+        except ExpressionError as error:
+            return p.settle_failed(step.name, FailureInfo(FailureClass.INVALID, f"when: {error}"))
+        if not wanted:
+            return Standing(StepState.SKIPPED, NO_FACT)
+    return None
+
+
+def _people(p: Planning, key: StepKey, standing: Standing) -> Group:
+    if standing.wake_at is not None and not standing.state.final:
+        p.wakes.append(standing.wake_at)
+    return Group.of(key.name, key, standing)
