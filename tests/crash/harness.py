@@ -10,9 +10,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from agentrun.api.document import parse
 from agentrun.api.facts import StepKey
@@ -22,6 +22,8 @@ from agentrun.journal.records import Record
 from agentrun.journal.run import create_run, read_facts
 from agentrun.local.driver import Pinned
 from agentrun.local.start import pin
+from agentrun.plan.planner import plan
+from agentrun.plan.snapshot import Start
 from agentrun.runner.coordinates import VARIABLE, Coordinates
 from tests.crash import roles, zygote
 from tests.crash.points import Point, Strike, Trace
@@ -33,6 +35,13 @@ ROUNDS_MAX = 8
 """Drivers, one after the other, that any struck run gets by with."""
 
 OutsideFactory = Callable[[Path, ExitStack, Callable[[], None]], Outside]
+
+
+class Ends(Protocol):
+    """A process that ends."""
+
+    def exit(self) -> int:
+        """Wait for its end; the exit code, negative for a signal."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +135,7 @@ class World:
 
     # -- a whole run ---------------------------------------------------------------------------------------------
 
-    def carry(self, strike: Strike | None = None, start: Callable[[Strike | None], Forked] | None = None) -> None:
+    def carry(self, strike: Strike | None = None, start: Callable[[Strike | None], Ends] | None = None) -> None:
         """Drive the run to its end: a driver that dies is replaced, people answer what they are asked."""
         if strike is not None and strike.point.side == "during":
             self.during, strike = strike.point, None
@@ -238,14 +247,9 @@ def start_coordinates(
     world: World, attempt: int, *, step: str | None = None, events: tuple[int, ...] = ()
 ) -> Coordinates:
     """The coordinates of an attempt that needs nothing of other steps: what a driver would give."""
-    from agentrun.plan.planner import plan
-    from agentrun.plan.snapshot import Start
-
     pinned = Pinned.read(world.store, world.run)
     starts = [e for e in plan(pinned.snapshot(time.time(), {}, [])).effects if isinstance(e, Start)]
     start = next(s for s in starts if step in (None, s.key.name))
-    from dataclasses import replace
-
     planned = replace(start, attempt=attempt, events=events)
     return Coordinates.of(world.store_url, world.run, planned, leash=False)
 

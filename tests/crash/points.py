@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from agentrun.api.values import JSON
-from agentrun.journal.store import KeyExists, Store, StoreError, StoreUnavailable
+from agentrun.journal.store import KeyExists, Keys, Store, StoreError, StoreUnavailable
 from agentrun.runner.failures import Failure
 from agentrun.runner.http_tool import HttpTool, ToolOutput
 from agentrun.runner.models import Item, ModelClient, Request, Turn
@@ -151,12 +151,12 @@ class TracedStore:
         with self._calls.call("store", f"get {_short(key)}"):
             return self._store.get(key)
 
-    def list(self, prefix: str, after: str = "") -> list[str]:  # type: ignore[valid-type]  # hides the type's name
+    def list(self, prefix: str, after: str = "") -> Keys:
         kind = "poll" if prefix.endswith("/events/") else "store"
         with self._calls.call(kind, f"list {_short(prefix)}"):
             return self._store.list(prefix, after)
 
-    def children(self, prefix: str) -> list[str]:  # type: ignore[valid-type]
+    def children(self, prefix: str) -> Keys:
         with self._calls.call("store", f"children {_short(prefix)}"):
             return self._store.children(prefix)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import signal
@@ -13,7 +12,7 @@ from agentrun.journal.log import read_step
 from tests.crash import roles
 from tests.crash.harness import Outcome, World, start_coordinates
 from tests.crash.points import Point, Strike
-from tests.crash.workflows import Payment
+from tests.crash.workflows import Payment, Refund
 from tests.crash.zygote import Zygote
 
 
@@ -95,18 +94,21 @@ def test_orphan_that_hangs_does_not_hold_the_run_for_ever(tmp_path: Path, nurser
 
 
 def test_runner_of_a_dead_driver_leaves_between_two_calls(tmp_path: Path, nursery: Zygote) -> None:
-    """By its leash: it makes no call that nobody would follow."""
-    undisturbed = _undisturbed(tmp_path, nursery)
-    with World(tmp_path / "world", nursery, Payment) as world:
-        # Stopped after it opened, so that the driver's end comes before the call.
-        driver = world.drive(Strike(Point("runner pay", "store", 2, "after"), "stop"))
-        world.wait_for(world.trace.fired)
+    """By its leash: it commits the answer that it waits for, and asks for no other that nobody would follow."""
+    with World(tmp_path / "undisturbed", nursery, Refund) as world:
+        world.carry()
+        undisturbed = world.outcome()
+    with World(tmp_path / "world", nursery, Refund) as world:
+        world.hold.clear()
+        driver = world.drive()
+        assert world.arrived.wait(60)
         os.kill(driver.pid, signal.SIGKILL)
         assert driver.exit() == -signal.SIGKILL
-        os.kill(world.trace.fired_pid(), signal.SIGCONT)
+        world.hold.set()
         world.exits()
-        assert not world.outside.effects()
-        last = read_step(world.store, world.run, StepKey("pay"))[-1]
-        assert last.body == {"interrupted": True}, json.dumps(last.body)
+        assert len(world.outside.model.ledger) == 1
+        records = read_step(world.store, world.run, StepKey("triage"))
+        assert [r.kind for r in records] == ["opened", "turn", "result", "waiting"]
+        assert records[-1].body == {"interrupted": True}
         world.carry()
         world.check(undisturbed)

@@ -192,7 +192,7 @@ class Zygote:
 
     def fork(self, role: str, tag: str, environment: Mapping[str, str], out: BinaryIO, err: BinaryIO) -> Forked:
         """A process in ``role`` that reads nothing and writes to ``out`` and ``err``."""
-        with open(os.devnull, "rb") as nothing:
+        with Path(os.devnull).open("rb") as nothing:
             fds = [nothing.fileno(), out.fileno(), err.fileno()]
             connection = ask(self.path, role, tag, environment, fds)
         return Forked(json.loads(connection.recv(MESSAGE_MAX))["pid"], connection)

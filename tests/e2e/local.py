@@ -51,7 +51,7 @@ def run_of(spec: dict[str, Any], **run: Any) -> dict[str, Any]:
 
 def tool(name: str, url: str, *, effect: str = "ReadOnly", method: str | None = None, **http: Any) -> dict[str, Any]:
     """A tool of one HTTP request; ``approval`` and ``parameters`` belong to the tool, the rest to the request."""
-    own = {key: http.pop(key) for key in ("approval", "parameters", "description") if key in http}
+    own: dict[str, Any] = {key: http.pop(key) for key in ("approval", "parameters", "description") if key in http}
     verb = method or ("GET" if effect == "ReadOnly" else "POST")
     return {"name": name, "effect": effect, **own, "http": {"method": verb, "url": url, **http}}
 

@@ -102,21 +102,21 @@ class Shop:
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "agentrun.cli", *words]
 
-    def agentrun(self, *words: str, timeout: float = PATIENCE, input: bytes | None = None, **env: str) -> Said:  # noqa: A002
+    def agentrun(self, *words: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> Said:
         """Run a command to its end."""
         done = subprocess.run(
             self.command(*words),
             cwd=self.folder,
-            env=self.environment | env,
-            input=input if input is not None else b"",
+            env=self.environment | (env or {}),
+            input=stdin,
             capture_output=True,
-            timeout=timeout,
+            timeout=PATIENCE,
             check=False,
         )
         return Said(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     @contextmanager
-    def running(self, *words: str, **env: str) -> Iterator[Running]:
+    def running(self, *words: str) -> Iterator[Running]:
         """Start a command; it is killed where it outlives the block."""
         number = len(list(self.folder.glob("*.out")))
         out, err = self.folder / f"{number}.out", self.folder / f"{number}.err"
@@ -124,7 +124,7 @@ class Shop:
             process = subprocess.Popen(
                 self.command(*words),
                 cwd=self.folder,
-                env=self.environment | env,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,

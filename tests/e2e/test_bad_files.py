@@ -41,37 +41,49 @@ FILES: dict[str, Bad] = {
     "ten megabytes": Bad(HEAD + "#" * 10_000_000, ("larger than 4 MiB", "split it")),
     "not UTF-8": Bad(HEAD.encode() + b"  description: caf\xe9\n", (":5", "not UTF-8", "iconv")),
     "a NUL": Bad(HEAD + "  description: a\0b\n", (":5", r"U\+0000", "remove it")),
-    "a YAML bomb": Bad(BOMB, (r":\d+", "alias")),
-    "deep": Bad("[" * 50_000, (r"nested|deep",)),
-    "a key twice": Bad(HEAD + "  steps: []\n  steps: []\n", (":6", "steps", "twice|again|already|duplicate")),
-    "a tab": Bad(HEAD + "\tsteps: []\n", (":5",)),
-    "a tag": Bad(HEAD + "  description: !!python/object/apply:os.system [id]\n", (":5", "tag")),
-    "another kind": Bad("apiVersion: v1\nkind: Pod\n", ("apiVersion|kind", "AgentRun and AgentWorkflow")),
+    "a YAML bomb": Bad(BOMB, (":5", "aliases expanded")),
+    "deep": Bad("[" * 50_000, ("nested deeper than 64 levels", "flatter")),
+    "a key twice": Bad(HEAD + "  steps: []\n  steps: []\n", (":6", "steps", "stands twice", "keep one")),
+    "a tab": Bad(HEAD + "\tsteps: []\n", (":5", "a tab is not allowed", "use spaces")),
+    "a tag": Bad(
+        HEAD + "  description: !!python/object/apply:os.system [id]\n",
+        (":5", "tag !!python/object/apply:os.system", "remove the tag"),
+    ),
+    "another kind": Bad("apiVersion: v1\nkind: Pod\n", ("apiVersion", "AgentRun and AgentWorkflow")),
     "an unknown field": Bad(steps({**WAIT, "dependOn": []}), (r"spec\.steps\[0\]\.dependOn", "dependsOn")),
     "a cycle": Bad(
         steps({**WAIT, "name": "a", "dependsOn": ["b"]}, {**WAIT, "name": "b", "dependsOn": ["a"]}),
         (r"spec\.steps\[\d\]\.dependsOn", "a cycle", "remove one"),
     ),
-    "an unknown step": Bad(steps({**WAIT, "dependsOn": ["pauze"]}, {**WAIT, "name": "pauses"}), (r"dependsOn\[0\]", "did you mean pause")),
-    "an unknown tool": Bad(steps(call("go", "fin"), tools=[FINE]), (r"spec\.steps\[0\]\.tool\.name", "did you mean fine")),
+    "an unknown step": Bad(
+        steps(WAIT, {**WAIT, "name": "b", "dependsOn": ["pauze"]}), (r"dependsOn\[0\]", "did you mean pause")
+    ),
+    "an unknown tool": Bad(
+        steps(call("go", "fin"), tools=[FINE]), (r"spec\.steps\[0\]\.tool\.name", "did you mean fine")
+    ),
     "an unknown model": Bad(
         steps({**ASK, "agent": {"prompt": "?", "model": "mian"}}, **MODEL), (r"agent\.model", "did you mean main")
     ),
     "no model": Bad(steps(ASK), (r"agent\.model", "declare one in spec.models")),
-    "a wrong type in CEL": Bad(steps({**WAIT, "when": "1 + 'a'"}), (r"spec\.steps\[0\]\.when", "_\\+_|no.*overload|int")),
+    "a wrong type in CEL": Bad(
+        steps({**WAIT, "when": "1 + 'a'"}), (r"spec\.steps\[0\]\.when", r"\+ does not take int and string")
+    ),
     "no condition": Bad(steps({**WAIT, "when": "1 + 1"}), (r"spec\.steps\[0\]\.when", "true or false")),
-    "broken CEL": Bad(steps({**WAIT, "when": "inputs.a &&"}), (r"spec\.steps\[0\]\.when", "")),
+    "broken CEL": Bad(
+        steps({**WAIT, "when": "inputs.a &&"}), (r"spec\.steps\[0\]\.when", "ends too early", "column 12")
+    ),
     "a hyphen": Bad(
         steps({**WAIT, "name": "sign-off"}, {**WAIT, "dependsOn": ["sign-off"], "when": "steps.sign-off.output == 1"}),
         (r"spec\.steps\[1\]\.when", r"steps\['sign-off'\]"),
     ),
     "a step that is no dependency": Bad(
-        steps(WAIT, {**WAIT, "name": "b", "when": "steps.pause.state == 'Succeeded'"}), (r"steps\[1\]\.when", "no step pause to refer to here")
+        steps(WAIT, {**WAIT, "name": "b", "when": "steps.pause.state == 'Succeeded'"}),
+        (r"steps\[1\]\.when", "no step pause to refer to here"),
     ),
     "two kinds": Bad(steps({**WAIT, **ASK}), (r"spec\.steps\[0\]", "agent and wait: give exactly one")),
     "no kind": Bad(steps({"name": "idle"}), (r"spec\.steps\[0\]", "does nothing: give exactly one")),
     "a name twice": Bad(steps(WAIT, WAIT), (r"spec\.steps\[1\]\.name", r"taken by steps\[0\]", "give another")),
-    "no steps": Bad(steps(), (r"spec\.steps",)),
+    "no steps": Bad(steps(), (r"spec\.steps", "must not be empty")),
     "no workflow of that name": Bad(
         run_of(steps(WAIT)) | {"spec": {"workflowRef": {"name": "other"}}},
         (r"spec\.workflowRef\.name", "no AgentWorkflow 'other'", "put it into the same file"),
@@ -79,13 +91,11 @@ FILES: dict[str, Bad] = {
     "a budget without a price": Bad(
         run_of(steps(ASK, **MODEL), budget={"costUSD": "1"}), (r"spec\.budget\.costUSD", "price of model main")
     ),
-    "money as a number": Bad(run_of(steps(ASK, **MODEL), budget={"costUSD": 2.5}), (r"costUSD", "in quotes|text")),
+    "money as a number": Bad(run_of(steps(ASK, **MODEL), budget={"costUSD": 2.5}), (r"costUSD", "in quotes, such as")),
     "an expression in a host": Bad(
-        steps(call("go", "any"), tools=[tool("any", "https://${args.host}/x")]), (r"spec\.tools\[0\]\.http\.url", "host")
+        steps(call("go", "any"), tools=[tool("any", "https://${args.at}/x")]), (r"spec\.tools\[0\]\.http\.url", "host")
     ),
-    "a schema that is none": Bad(
-        steps(WAIT, inputs={"type": "objekt"}), (r"spec\.inputs", "objekt")
-    ),
+    "a schema that is none": Bad(steps(WAIT, inputs={"type": "objekt"}), (r"spec\.inputs", "objekt")),
     "an input that is missing": Bad(
         steps(WAIT, inputs={"type": "object", "required": ["id"]}), ("spec.inputs", "id", "-i KEY=VALUE")
     ),
@@ -99,7 +109,7 @@ FILES: dict[str, Bad] = {
         (r"spec\.steps\[\d\]",),
         3,
     ),
-}  # fmt: skip
+}
 
 
 def problems(err: str) -> list[str]:
@@ -181,6 +191,6 @@ def test_the_errors_of_inputs_on_the_command_line(shop: Shop) -> None:
 
 
 def test_a_file_from_standard_input(shop: Shop) -> None:
-    said = shop.agentrun("validate", "-", input=json.dumps(steps({**WAIT, "dependOn": []})).encode())
+    said = shop.agentrun("validate", "-", stdin=json.dumps(steps({**WAIT, "dependOn": []})).encode())
     assert said.code == 2
     assert problems(said.err)[0].startswith("standard input:1: spec.steps[0].dependOn")

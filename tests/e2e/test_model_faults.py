@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +75,7 @@ def rules() -> list[dict[str, Any]]:
         for name, c in CASES.items()
         for rule in c.rules
     ]
-    chat = [
+    chat: list[dict[str, Any]] = [
         {
             "match": {"text": "<chat>", "turn": 0},
             "tool_calls": [{"name": "look_up", "args": {"id": "7"}}],
@@ -197,10 +198,8 @@ def test_chat_completions_with_a_key_from_a_secret(run: LocalRun, stage: Shop) -
 def test_show_says_each_failure_once(run: LocalRun, stage: Shop) -> None:
     said = stage.agentrun("show", run.path.name)
     assert said.code == 0, said
-    timeline = said.out[said.out.index("STEP ") :].splitlines()
     for name, case in CASES.items():
-        if case.failure is not None:
-            ends = [line for line in timeline if f" {name} " in line and f"Failed ({case.failure})" in line]
-            assert len(ends) == 1, (name, timeline)
-            assert case.says in ends[0]
+        ends = re.findall(rf"  {name}(?:@\d+)? +Failed: (.*)$", said.out, re.MULTILINE)
+        assert len(ends) == (1 if case.failure else 0), (name, said)
+        assert all(case.says in line and line.endswith(f"({case.failure})") for line in ends), (name, ends)
     assert KEY not in said.out

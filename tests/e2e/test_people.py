@@ -77,7 +77,6 @@ def test_a_word_about_a_run_or_a_step_that_is_not_there_says_what_is(shop: Shop)
         (("resolve", "r", "wait", "--retry"), "nothing to resolve"),
         (("fork", "r", "--from", "none"), "none"),
         (("show", "../r"), "not the name of a run"),
-        (("logs", "r", "none"), "none"),
         (("show", "r", "-n", "elsewhere"), "namespace elsewhere"),
     ):
         said = shop.agentrun(*words)

@@ -9,7 +9,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,13 @@ STATES = {"triage": "Succeeded", "sign-off": "Succeeded", "refund": "Succeeded",
 
 
 @pytest.fixture(params=["folder", "s3"])
-def placed(request: pytest.FixtureRequest, shop: Shop) -> Iterator[Shop]:
+def placed(request: pytest.FixtureRequest, shop: Shop) -> Shop:
     """The stage with its store in a folder, and on an S3 server."""
     if request.param == "s3":
         server: S3Server = request.getfixturevalue("s3_server")
         shop.environment |= server.environment(shop.folder / "nowhere")
         shop.environment["AGENTRUN_STORE"] = f"s3://{server.new_bucket()}/runs"
-    yield shop
+    return shop
 
 
 def states(found: dict[str, Any]) -> dict[str, str]:

@@ -97,7 +97,7 @@ def test_a_damaged_lease_is_named(run: LocalRun, tmp_path: Path) -> None:
     for content in (b"{", b"[]", b'{"process": 7}', b"\xff"):
         (tmp_path / run.path.lease).unlink(missing_ok=True)
         store.create(run.path.lease, content)
-        with pytest.raises(Damaged, match="driver.json: this is not a lease"):
+        with pytest.raises(Damaged, match=r"driver\.json: this is not a lease"):
             is_driven(store, run.path)
         with pytest.raises(Damaged, match="delete it if nobody drives the run"):
             asyncio.run(Lease(store, run.path, "writer").acquire(print))

@@ -33,7 +33,7 @@ def file(shop: Shop) -> str:
     return shop.file(workflow(tools=tools, steps=steps))
 
 
-# -- folders ------------------------------------------------------------------------------------------------------------
+# -- folders --
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_a_store_that_is_a_file_is_refused(shop: Shop, file: str) -> None:
     assert shop.store.read_text() == "mine"
 
 
-# -- S3 -----------------------------------------------------------------------------------------------------------------
+# -- S3 --
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_a_store_that_is_not_there_is_said_at_once(shop: Shop, file: str, s3_ser
         free.bind(("127.0.0.1", 0))
         nowhere = f"http://127.0.0.1:{free.getsockname()[1]}"
     environment = s3_server.environment(shop.folder / "nowhere") | {"AWS_ENDPOINT_URL_S3": nowhere}
-    said = shop.agentrun("run", file, "--store", "s3://some-bucket/x", **environment)
+    said = shop.agentrun("run", file, "--store", "s3://some-bucket/x", env=environment)
     assert said.code == 4, said
     assert said.out == ""
     assert len(said.err.splitlines()) == 1
@@ -197,7 +197,7 @@ def test_a_store_that_ignores_conditions_is_refused_and_left_alone(shop: Shop, f
     with flaky_proxy(s3_server) as proxy:
         proxy.ignore_conditions = True
         environment = s3_server.environment(shop.folder / "nowhere") | {"AWS_ENDPOINT_URL_S3": proxy.endpoint}
-        said = shop.agentrun("run", file, "--store", f"s3://{bucket}/x", **environment)
+        said = shop.agentrun("run", file, "--store", f"s3://{bucket}/x", env=environment)
     assert said.code == 4, said
     assert said.out == ""
     assert len(said.err.splitlines()) == 1
@@ -208,12 +208,12 @@ def test_a_store_that_ignores_conditions_is_refused_and_left_alone(shop: Shop, f
 
 def test_a_bucket_that_is_not_there_and_a_wrong_key_are_named(shop: Shop, file: str, s3_server: S3Server) -> None:
     environment = s3_server.environment(shop.folder / "nowhere")
-    said = shop.agentrun("run", file, "--store", "s3://no-such-bucket/x", **environment)
+    said = shop.agentrun("run", file, "--store", "s3://no-such-bucket/x", env=environment)
     assert said.code == 4, said
     assert "create the bucket" in said.err
     if s3_server.kind == "versitygw":
         wrong = environment | {"AWS_SECRET_ACCESS_KEY": "not-the-key-4711"}
-        said = shop.agentrun("list", "--store", f"s3://{s3_server.new_bucket()}", **wrong)
+        said = shop.agentrun("list", "--store", f"s3://{s3_server.new_bucket()}", env=wrong)
         assert said.code == 4, said
         assert "the credentials are wrong or have expired" in said.err
         assert "not-the-key-4711" not in said.err

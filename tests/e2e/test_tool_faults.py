@@ -12,7 +12,8 @@ import pytest
 
 from agentrun.api.workflow import Tool
 from agentrun.local.driver import End
-from agentrun.runner import http_tool
+from agentrun.runner.connections import tls
+from agentrun.runner.http_tool import HttpTool
 from tests.e2e.local import LocalRun, call, tool, workflow
 from tests.e2e.shop import Shop
 from tests.e2e.toolhost import Answer, cut, endless, late, reply
@@ -164,14 +165,14 @@ async def test_reading_certificates_does_not_count_against_the_tools_timeout(
 ) -> None:
     stage.tools.on("/quick", OK)
     spec = Tool.model_validate(tool("quick", f"{stage.tools.url}/quick", timeout="300ms"))
-    read = http_tool.tls
+    read = tls
 
     def slowly() -> Any:
         time.sleep(0.5)
         return read()
 
-    monkeypatch.setattr(http_tool, "tls", slowly)
-    client = http_tool.HttpTool(spec, lambda _: "")
+    monkeypatch.setattr("agentrun.runner.http_tool.tls", slowly)
+    client = HttpTool(spec, lambda _: "")
     try:
         assert (await client.call({})).output == {"ok": True}
     finally:

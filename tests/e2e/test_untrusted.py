@@ -1,4 +1,4 @@
-"""What models and tools say is data: it is never evaluated, never leaves its place, and cannot dress up as our words."""
+"""What models and tools say is data: never evaluated, never out of its place, never dressed up as our words."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ WORDS = {
     values.TOOL_PATTERN: "[tool name](#scalars)",
     values.DURATION_PATTERN: "[duration](#scalars)",
     values.MONEY_PATTERN: "[money](#scalars)",
+    values.LABEL_PATTERN: "`STEP` or `STEP[INDEX]`",
     workflow.URL_PATTERN: "URL",
     workflow.SUBDOMAIN_PATTERN: "name of a Secret",
     workflow.DATA_KEY_PATTERN: "key in a Secret",

@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from agentrun.api import workflow
-from agentrun.api.run import ONE_WORKFLOW, AgentRun, AgentWorkflow, Metadata, Outcome, RunSpec, StepState
+from agentrun.api.run import ONE_WORKFLOW, AgentRun, AgentWorkflow, Metadata, RunSpec, StepState
 from agentrun.api.values import Spec
 from agentrun.api.workflow import GROUP, VERSION, Approvers, FailureClass, Step, Wait
 
@@ -171,11 +171,28 @@ _STEP = _object(
         "startedAt": _TIME,
         "finishedAt": _TIME,
         "waitingFor": _object(
-            {"approval": _text(253), "signal": _text(253), "until": _TIME},
-            description="What ends the wait: an Approval, a signal, or a time.",
+            {
+                "approval": _text(253),
+                "subjects": {"type": "array", "items": _text(32768), "maxItems": 100},
+                "signal": _text(253),
+                "until": _TIME,
+                "retry": _TIME,
+                "because": _text(32768),
+                "resolve": _text(32768),
+                "resume": _text(32768),
+                "tool": _text(64),
+                "callId": _text(253),
+                "budget": _text(253),
+            },
+            description="What ends the wait: people, a signal, a time, or a verb; and what it is about.",
         ),
         "failure": _object(
-            {"class": {"type": "string", "enum": [value.value for value in FailureClass]}, "message": _text(32768)},
+            {
+                "class": {"type": "string", "enum": [value.value for value in FailureClass]},
+                "message": _text(32768),
+                "retryAfter": {"type": "number"},
+                "retryable": {"type": "boolean"},
+            },
             "class",
         ),
         "items": _object(
@@ -190,7 +207,6 @@ RUN_STATUS = _object(
     {
         "observedGeneration": _COUNT,
         "phase": _text(64, description="Derived from the conditions, for columns; read the conditions."),
-        "outcome": {"type": "string", "enum": [outcome.value for outcome in Outcome]},
         "workflowDigest": _text(100, description="Of the workflow that the run pinned when it started."),
         "startTime": _TIME,
         "completionTime": _TIME,

@@ -12,7 +12,7 @@ import click
 
 from agentrun.api.document import load
 from agentrun.api.facts import StepKey
-from agentrun.api.run import AgentRun, AgentWorkflow
+from agentrun.api.run import AgentRun, AgentWorkflow, StepState
 from agentrun.api.workflow import WorkflowSpec
 from agentrun.cli.driving import drive, drive_detached, report
 from agentrun.cli.failures import Refused
@@ -167,7 +167,7 @@ def resume_command(place: Place, run: str, detach: bool, secrets: str | None) ->
     if view.ended is not None:
         return report(place, store, view.run)
     done = frozenset(
-        name for name, entry in view.entries.items() if "finishedAt" in entry or entry["state"] == "Skipped"
+        name for name, entry in view.entries.items() if StepState(entry["state"]).final
     )
     if view.driver is None:
         check_secrets(view.program, secrets, done)

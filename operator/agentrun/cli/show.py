@@ -37,7 +37,7 @@ def show_command(place: Place, run: str, step: str | None) -> int:
     if only is not None:
         lines = [line for line in lines if line.step and _wanted(StepKey.parse(line.step), only)]
     if place.output:
-        emit(place, view.to_json() | {"timeline": [_entry(line) for line in lines]})
+        emit(place, view.to_json())
         return 0
     for text in [*_head(view), "", *_steps(view, records, only), "", *_timeline(view, lines)]:
         tell(place, text)
@@ -49,16 +49,6 @@ def show_command(place: Place, run: str, step: str | None) -> int:
 def _wanted(key: StepKey, only: StepKey | None) -> bool:
     return only is None or (key.name == only.name and only.index in (None, key.index))
 
-
-def _entry(line: Line) -> dict[str, Any]:
-    return {
-        "at": timestamp(line.at),
-        "step": line.step,
-        "seq": line.seq,
-        "kind": line.what,
-        "text": line.text,
-        "body": line.detail,
-    }
 
 
 def _head(view: View) -> list[str]:

@@ -117,20 +117,23 @@ def apply(state: Folded, record: Record) -> None:
             _turn(state, body)
         case Kind.INTENT:
             state.intent, state.caller = body, state.process
+            _count_calls(state, 1)  # it may have been made from now on
             state.events = {n: e for n, e in state.events.items() if e.get("callId") != body["id"]}
         case Kind.RESULT:
             _result(state, body)
         case Kind.WAITING:
             state.end, state.waiting = "waiting", body
+            _count_calls(state, body.get("toolCalls", 0))
             state.requests |= {request["callId"]: request for request in body.get("approvals", ())}
         case Kind.FAILED:
             state.end, state.failure = "failed", body
             state.failures += 1
+            _count_calls(state, body.get("toolCalls", 0))
         case Kind.CLOSED:
             state.end = "closed"
             state.outcome, state.output = body["outcome"], body.get("output")
             state.failure = body.get("failure")
-            _count_tool(state, body.get("toolCalls", 0))
+            _count_calls(state, body.get("toolCalls", 0))
         case Kind.COMPACTED:
             if "state" in body:
                 _restore(state, body["state"])
@@ -186,8 +189,10 @@ def _result(state: Folded, body: dict[str, Any]) -> None:
         return
     if "undone" in body:  # the call surely did not happen: it is as if it had not been begun
         state.intent = None
+        _count_calls(state, -1)
         return
     results = body["results"]
+    begun = state.intent["id"] if state.intent else None
     done = {result["id"] for result in results}
     state.pending = [call for call in state.pending if call["id"] not in done]
     if state.intent and state.intent["id"] in done:
@@ -197,9 +202,9 @@ def _result(state: Folded, body: dict[str, Any]) -> None:
         state.history[-1] = {"results": state.history[-1]["results"] + results}
     else:
         state.history.append({"results": results})
-    _count_tool(state, sum(1 for result in results if result["called"]))
+    _count_calls(state, sum(1 for result in results if result["called"] and result["id"] != begun))
 
 
-def _count_tool(state: Folded, calls: int) -> None:
+def _count_calls(state: Folded, calls: int) -> None:
     if calls:
         state.usage = (Usage.from_json(state.usage) + Usage(tool_calls=calls)).to_json()

@@ -36,18 +36,12 @@ def _bars(p: Planning, dependency: str) -> bool:
 
 def _known_failure(p: Planning, steps: Mapping[str, CompiledStep]) -> bool:
     """Whether some step has failed already: then not even those that come before it in order begin."""
-    for step in steps.values():
-        if step.spec.continue_on_error:
-            continue
-        event = p.events.settled.get(step.name)
-        if event is not None:
-            if event.body["state"] == StepState.FAILED:
-                return True
-            continue
-        fact = p.fact(StepKey(step.name))
-        if fact.outcome is StepState.FAILED:
-            return True
-    return False
+    ends = p.events.settled
+    failed = {name for name, event in ends.items() if event.body.get("state") == StepState.FAILED}
+    for key, fact in p.s.facts.items():
+        if fact.outcome is StepState.FAILED and key == StepKey(key.name) and key.name not in ends:
+            failed.add(key.name)
+    return any(name in steps and not steps[name].spec.continue_on_error for name in failed)
 
 
 def settled(p: Planning, step: CompiledStep) -> Group | None:

@@ -10,10 +10,12 @@ import gc
 import os
 import sys
 
+COLLECT_AFTER = (50_000, 20, 100)
+"""For ``gc.set_threshold``. Imports make objects that stay; at Python's own threshold of 700 they are searched for
+garbage so often that it takes a tenth of the time until the first request."""
+
 if __name__ == "__main__":
-    # Imports make objects that stay. At Python's own threshold of 700 they are searched for garbage so often that it
-    # takes a tenth of the time until the first request.
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(*COLLECT_AFTER)
     # Else pydantic searches every installed package for plugins, which takes 30 ms; nothing of ours is one.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from agentrun.runner.process import main  # (after both, or they would be of no use)

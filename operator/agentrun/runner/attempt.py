@@ -49,6 +49,8 @@ class Attempt:
     spent_before: dict[str, Any]
     """The step's usage when this attempt opened: the allowance counts from there."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    uncounted: int = 0
+    """Calls of ReadOnly and Idempotent tools that were begun and that no result counts yet."""
 
     async def commit(self, kind: Kind, body: dict[str, Any]) -> None:
         """Append a record and let it happen to the state. Returns when it is durable.
@@ -59,9 +61,12 @@ class Attempt:
             Fenced: a later attempt holds the step.
             StoreError: nothing is known to be written.
         """
+        if self.uncounted and kind in (Kind.WAITING, Kind.FAILED, Kind.CLOSED):
+            body = {**body, "toolCalls": self.uncounted}
+            self.uncounted = 0
         if self.log.checkpoint_due and (kind is not Kind.COMPACTED or "state" not in body):
             await self.commit(Kind.COMPACTED, {"reason": "checkpoint", "state": self.state.to_json()})
-        write = asyncio.ensure_future(asyncio.to_thread(self.log.append, kind, body))
+        write = asyncio.get_running_loop().run_in_executor(None, self.log.append, kind, body)
         try:
             record = await asyncio.shield(write)
         except asyncio.CancelledError:
@@ -220,7 +225,7 @@ async def _settle_unknown(attempt: Attempt) -> None:
     if answer["answer"] == "retry":
         return  # the call is made again, after a new intent
     if attempt.step.spec.agent is None or attempt.coordinates.key.compensate:
-        body = {"outcome": str(StepState.SUCCEEDED), "output": answer["result"], "toolCalls": 1}
+        body = {"outcome": str(StepState.SUCCEEDED), "output": answer["result"]}
         raise Closed(body | {"resolvedBy": answer["by"]})
     text = answer["result"] if isinstance(answer["result"], str) else json.dumps(answer["result"])
     call = next(c for c in state.pending if c["id"] == call_id)

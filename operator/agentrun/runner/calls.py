@@ -20,6 +20,7 @@ from agentrun.journal.records import Kind
 from agentrun.plan.events import Tally, tally
 from agentrun.plan.expressions import ExpressionError, Values, compile_expression
 from agentrun.plan.program import TOOL_SCOPE
+from agentrun.plan.retry import DELAY_MAX
 from agentrun.plan.schema import compile_schema
 from agentrun.plan.snapshot import Event
 from agentrun.runner.attempt import Attempt
@@ -27,6 +28,9 @@ from agentrun.runner.exits import Parked, failed
 from agentrun.runner.failures import Failure, plain
 from agentrun.runner.http_tool import HttpTool
 from agentrun.runner.reserve import reserve_tool
+
+REFUSAL_MAX = 200
+"""Characters of a refusal (a 4xx, often a page of HTML) that stand in the step's failure."""
 
 SHOWN_MAX = 64 * 1024
 """Characters of a tool's answer that a model is shown; a workflow's expressions see the whole."""
@@ -97,7 +101,7 @@ class Tools:
             digest=digest_of(asked),
             approvers=tool.approval.approvers,
             required=tool.approval.required,
-            expires_at=attempt.ports.clock() + seconds(tool.approval.timeout),
+            expires_at=attempt.ports.clock() + min(seconds(tool.approval.timeout), DELAY_MAX),
             call_id=call["id"],
             tool=tool.name,
         )
@@ -122,6 +126,7 @@ class Tools:
             Failure: no answer, after the effect's own retries.
         """
         reserve_tool(self._attempt)
+        self._attempt.uncounted += 1
         return await self._call(call)
 
     async def make_once(self, call: dict[str, Any], approved_by: list[str]) -> Answer:
@@ -214,6 +219,7 @@ async def _side_by_side(
         else:
             results.append(_result(call, answer))
     if results:
+        attempt.uncounted -= len(calls) - len(failures)
         await attempt.commit(Kind.RESULT, {"results": results})
     if failures:
         raise failures[0]
@@ -273,5 +279,5 @@ async def run_tool_step(attempt: Attempt) -> dict[str, Any]:
         await tools.close()
     if answer.is_error:
         # The other side said no, so the call is over: this is its result, known and final.
-        raise failed(FailureInfo(FailureClass.TOOL, plain(answer.text), retryable=False))
-    return {"output": answer.value, "toolCalls": 1}
+        raise failed(FailureInfo(FailureClass.TOOL, plain(answer.text, REFUSAL_MAX), retryable=False))
+    return {"output": answer.value}

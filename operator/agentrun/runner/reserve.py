@@ -53,7 +53,7 @@ def reserve_tool(attempt: Attempt) -> None:
         Failure: of class Budget: it never will.
     """
     allowance = attempt.coordinates.allowance
-    if allowance.tool_calls is not None and spent(attempt).tool_calls >= allowance.tool_calls:
+    if allowance.tool_calls is not None and spent(attempt).tool_calls + attempt.uncounted >= allowance.tool_calls:
         _refuse(attempt, "toolCalls")
 
 
