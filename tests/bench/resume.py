@@ -140,20 +140,21 @@ def _in_process(model: ModelServer, coordinates: Coordinates) -> tuple[float, fl
     """Seconds until the runner's model request arrives, and the most memory in bytes that it had by then."""
     before = len(model.arrivals())
     command, environment = runner(coordinates)
-    began = time.time()
+    began = time.monotonic()
     child = subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
-    while len(found := model.arrivals()) == before:
+    while len(model.arrivals()) == before:
         if child.poll() is not None:
             raise RuntimeError(f"the runner ended with {child.returncode}: {child.communicate()[1].decode()[-2000:]}")
-        time.sleep(0.02)
+        time.sleep(0.01)  # no event tells when another process appends to a file
+    seconds = time.monotonic() - began
     os.kill(child.pid, signal.SIGKILL)
     _, _, spent = os.wait4(child.pid, 0)
     child.returncode = -signal.SIGKILL  # it was waited for here, for its resources
     assert child.stderr is not None
     child.stderr.close()
-    return found[before] - began, spent.ru_maxrss * 1024
+    return seconds, spent.ru_maxrss * 1024
 
 
 def _folding(records: list[Record]) -> Row:

@@ -15,7 +15,6 @@ its end stand outside. What the disk alone takes for those two records is printe
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +30,6 @@ import openai
 from agentrun.api.workflow import Model, SecretKey
 from agentrun.journal.open_store import open_store
 from agentrun.journal.store import Store
-from agentrun.runner.__main__ import COLLECT_AFTER
 from agentrun.runner.agent import run_agent_step
 from agentrun.runner.attempt import Attempt, run_attempt
 from agentrun.runner.exits import Exit
@@ -53,8 +51,6 @@ RULES: list[dict[str, Any]] = [
 def measure(parts: Parts) -> Iterator[Row]:
     """Rows for each kind of store, and for the disk alone."""
     with ExitStack() as open_parts:
-        open_parts.callback(gc.set_threshold, *gc.get_threshold())
-        gc.set_threshold(*COLLECT_AFTER)  # as the runner's process does
         open_parts.enter_context(parts.model(RULES))
         backend = open_parts.enter_context(parts.backend())
         for name, url in parts.stores().items():

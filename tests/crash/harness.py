@@ -51,6 +51,10 @@ class Outcome:
     ended: dict[str, Any]
     steps: dict[str, Any]
     effects: Counter[str]
+    turns: int
+    """Model calls whose answers were committed."""
+    tool_calls: int
+    """As the budget counts them: a ``Once`` call when it begins, so that one that a strike cut off counts twice."""
 
 
 class World:
@@ -127,7 +131,9 @@ class World:
 
     def _fork(self, role: str, environment: dict[str, str]) -> Forked:
         with (self.folder / f"{role}.out").open("wb") as out, (self.folder / f"{role}.err").open("ab") as err:
-            return self.nursery.fork(role, self.tag, environment, out, err)
+            process = self.nursery.fork(role, self.tag, environment, out, err)
+        self._opened.callback(process.abandon)
+        return process
 
     def said(self, role: str = "driver") -> str:
         """What the last process in ``role`` wrote to its standard output."""
@@ -177,10 +183,11 @@ class World:
         """What the run came to, by its journal and by the outside."""
         log = EventLog(self.store, self.run, time.time)
         log.refresh()
-        ended = {k: v for k, v in log.records[-1].body.items() if k != "heads"}
+        ended = {k: v for k, v in log.records[-1].body.items() if k not in ("heads", "usage")}
         facts = read_facts(self.store, self.run)
         steps = {key.label: (str(fact.outcome), _timeless(fact.output)) for key, fact in sorted(facts.items())}
-        return Outcome(_timeless(ended), steps, self.outside.effects())
+        spent = log.records[-1].body["usage"]
+        return Outcome(_timeless(ended), steps, self.outside.effects(), spent["modelCalls"], spent["toolCalls"])
 
     def check(self, undisturbed: Outcome, *, asked_again: int = 0) -> None:
         """Raise AssertionError where a promise was broken. ``asked_again``: model calls that may be repeated."""
@@ -188,8 +195,10 @@ class World:
         check_journal(self.store, self.run)
         found = self.outcome()
         assert found.effects == undisturbed.effects, _difference(found.effects, undisturbed.effects)
-        assert found.ended == undisturbed.ended
-        assert found.steps == undisturbed.steps
+        assert found.ended == undisturbed.ended, f"ended {found.ended}, not {undisturbed.ended}"
+        assert found.steps == undisturbed.steps, f"steps {found.steps}, not {undisturbed.steps}"
+        assert found.turns == undisturbed.turns, f"{found.turns} turns, not {undisturbed.turns}"
+        assert 0 <= found.tool_calls - undisturbed.tool_calls <= 1, f"{found.tool_calls} tool calls"
         self.outside.check_repeats()
         asked = Counter(line["digest"] for line in self.outside.model.ledger)
         again = sum(count - 1 for count in asked.values())

@@ -98,17 +98,6 @@ async def test_one_failed_renewal_does_not_end_the_driver(
     await asyncio.gather(keeping, return_exceptions=True)
 
 
-async def test_renewal_that_fails_for_the_whole_length_ends_the_driver(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lease, "LENGTH", 0.03)
-    store = LosesAnswers(tmp_path, lost=set(), refused=set(range(2, 1000)))
-    held = Lease(store, RUN, "one")
-    await held.acquire(lambda _: None)
-    with pytest.raises(StoreUnavailable):
-        await held.keep()
-
-
 async def test_lease_that_another_one_took_ends_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "LENGTH", 0.03)
     store = FolderStore(tmp_path)

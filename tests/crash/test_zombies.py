@@ -142,6 +142,7 @@ def test_successor_that_waits_leaves_on_sigterm(tmp_path: Path, nursery: Zygote)
 def test_twin_of_the_same_attempt_is_fenced(tmp_path: Path, nursery: Zygote) -> None:
     with World(tmp_path / "world", nursery, Payment) as world:
         one, other = (world.attempt(start_coordinates(world, 1)) for _ in range(2))
+        # Fenced, or so late that the step was closed already.
         assert sorted((one.exit(), other.exit())) in ([Exit.CLOSED, Exit.FENCED], [Exit.CLOSED, Exit.CLOSED])
         assert sum(world.outside.effects().values()) == 1
         assert Pinned.read(world.store, world.run).run == world.run

@@ -145,6 +145,7 @@ class Forked:
 
     pid: int
     connection: socket.socket
+    ended: bool = False
 
     def next(self, timeout: float = 60.0) -> dict[str, Any]:
         """What happens to it next: it was stopped, or it ended. Raises TimeoutError."""
@@ -157,8 +158,15 @@ class Forked:
         while True:
             message = self.next(timeout)
             if "exit" in message:
+                self.ended = True
                 self.connection.close()
                 return int(message["exit"])
+
+    def abandon(self) -> None:
+        """Leave nothing behind of a process that a failed test did not wait for."""
+        if not self.ended:
+            os.kill(self.pid, signal.SIGKILL)  # not reaped before the zygote said so, so the id is its own
+            self.exit()
 
 
 class Zygote:

@@ -153,7 +153,6 @@ def test_validate_says_the_same_of_all_of_them_at_once(shop: Shop) -> None:
     assert not shop.store.exists()
 
 
-@pytest.mark.xfail(reason="validate looks the workflow up once more to name it, and drops the notes of the check")
 def test_validate_of_a_run_whose_workflow_is_elsewhere_says_what_was_not_checked(shop: Shop) -> None:
     document = run_of(steps(WAIT)) | {"spec": {"workflowRef": {"name": "other"}}}
     said = shop.agentrun("validate", shop.file(document))
@@ -188,6 +187,22 @@ def test_the_errors_of_inputs_on_the_command_line(shop: Shop) -> None:
         assert says in said.err, said
         assert "Traceback" not in said.err
     assert not shop.store.exists()
+
+
+def test_secrets_that_are_missing_are_all_named_before_anything_runs(shop: Shop) -> None:
+    (shop.folder / "none").mkdir()
+    for words, says in (
+        ((), "payments"),
+        (("--secrets", "none"), "payments"),
+        (("--secrets", "nowhere"), "nowhere"),
+    ):
+        said = shop.agentrun("run", shop.refund(), *words)
+        assert said.code == 2, said
+        assert said.out == "", said
+        assert says in said.err, said
+        assert "Traceback" not in said.err
+    assert not shop.store.exists()
+    assert shop.model.requests == []
 
 
 def test_a_file_from_standard_input(shop: Shop) -> None:

@@ -26,7 +26,11 @@ LOOK_UP = {"name": "look_up", "effect": "ReadOnly", "http": {"method": "GET", "u
 PAY = {"name": "pay", "effect": "Once", "http": {"url": "http://127.0.0.1:1/pay"}}
 REFUND: dict[str, Any] = {
     "inputs": {"type": "object", "properties": {"order": {"type": "string"}, "items": {"type": "integer"}}},
-    "models": [{"name": "main", "model": "m"}, {"name": "other", "model": "o"}, {"name": "chat", "model": "c", "api": "chat"}],
+    "models": [
+        {"name": "main", "model": "m"},
+        {"name": "other", "model": "o"},
+        {"name": "chat", "model": "c", "api": "chat"},
+    ],
     "defaults": {"model": "main"},
     "tools": [LOOK_UP, PAY],
     "steps": [
@@ -109,13 +113,17 @@ class Scene:
 
 
 def turn(text: str | None = None, *calls: tuple[str, dict[str, Any]], number: int = 1) -> tuple[str, dict[str, Any]]:
-    asked = [{"id": f"{number}-{n}", "callId": f"c{n}", "name": name, "args": args} for n, (name, args) in enumerate(calls)]
+    asked = [
+        {"id": f"{number}-{n}", "callId": f"c{n}", "name": name, "args": args} for n, (name, args) in enumerate(calls)
+    ]
     body = {"items": [], "calls": asked, "text": text, "usage": USAGE, "refusal": None, "incomplete": None}
     return "turn", body | {"responseId": uuid.uuid4().hex, "model": "m", "seconds": 0.5}
 
 
 def result(identity: str, tool: str, output: str, **more: Any) -> tuple[str, dict[str, Any]]:
-    return "result", {"results": [{"id": identity, "callId": "c0", "tool": tool, "output": output, "called": True, **more}]}
+    return "result", {
+        "results": [{"id": identity, "callId": "c0", "tool": tool, "output": output, "called": True, **more}]
+    }
 
 
 def intent(identity: str = "call") -> tuple[str, dict[str, Any]]:
@@ -131,7 +139,9 @@ def closed(output: Any = None, outcome: str = "Succeeded") -> tuple[str, dict[st
     return "closed", {"outcome": outcome, "output": output}
 
 
-def request(subject: str, *, digest: str, call: str | None = None, expires: float = 1e10, **more: Any) -> dict[str, Any]:
+def request(
+    subject: str, *, digest: str, call: str | None = None, expires: float = 1e10, **more: Any
+) -> dict[str, Any]:
     found = {
         "subject": subject,
         "details": {"amount": 5},
@@ -161,9 +171,7 @@ def scene(tmp_path: Path) -> Scene:
 
 
 @pytest.fixture
-def agentrun(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Type]:
+def agentrun(scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Type]:
     """Types a command line, whose store is the scene's."""
     monkeypatch.setenv("AGENTRUN_STORE", str(scene.folder))
     monkeypatch.setenv("LOGNAME", "ben")

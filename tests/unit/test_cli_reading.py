@@ -161,7 +161,7 @@ def test_logs_are_merged_by_time_and_narrowed_by_step(scene: Scene, agentrun: Ty
     assert [line.split()[1] for line in agentrun("logs", "r1").out.splitlines()] == ["ask", "shipped", "ask[1]"]
     assert len(agentrun("logs", "r1", "ask").out.splitlines()) == 2
     assert json.loads(agentrun("logs", "r1", "ask[1]", "-o", "json").out)["step"] == "ask[1]"
-    assert "no logs" in agentrun("logs", "r1", "other").err
+    assert "has no step other; it has ask, shipped" in agentrun("logs", "r1", "other").err
 
 
 def test_following_ends_with_the_run(scene: Scene, agentrun: Type) -> None:

@@ -351,6 +351,13 @@ def no_root() -> Iterator[None]:
         os.seteuid(0)
 
 
+def test_a_store_that_is_a_file_has_no_runs_to_list(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("")
+    for look in (FolderStore(tmp_path / "store").children, FolderStore(tmp_path / "store").list):
+        with pytest.raises(StoreUnfit, match="is a file, not a folder"):
+            look("")
+
+
 def test_a_folder_without_permission_is_unfit(no_root: None) -> None:
     with tempfile.TemporaryDirectory() as name:  # below a folder that everybody may enter, unlike pytest's
         folder = Path(name)

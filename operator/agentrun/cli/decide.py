@@ -134,7 +134,7 @@ def _not_open(view: View, key: StepKey) -> str:
 def _check_person(key: StepKey, request: ApprovalRequest, groups: Sequence[str]) -> None:
     if may_decide(request, user(), groups):
         return
-    claim = f" as {' and '.join(groups)}" if groups else " without --as-group"
+    claim = f" as {' and '.join(printable(group, 60) for group in groups)}" if groups else " without --as-group"
     raise Refused(f"{user()}{claim} may not decide {key.label}; who may: {approvers(request)}. Nothing was written")
 
 

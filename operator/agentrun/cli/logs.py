@@ -15,6 +15,7 @@ from agentrun.cli.printable import printable, value
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
 from agentrun.journal.records import EventKind
+from agentrun.journal.run import read_manifest
 from agentrun.journal.store import Store
 from agentrun.local.lease import is_driven
 
@@ -33,7 +34,7 @@ def logs_command(place: Place, run: str, step: str | None, follow: bool) -> int:
     """
     store = place.open()
     path = place.find(store, run)
-    only = _key(step)
+    only = _key(step, store, path)
     log = EventLog(store, path, time.time)
     seen: set[str] = set()
     told = False
@@ -54,11 +55,18 @@ def logs_command(place: Place, run: str, step: str | None, follow: bool) -> int:
     return 0
 
 
-def _key(step: str | None) -> StepKey | None:
+def _key(step: str | None, store: Store, run: RunPath) -> StepKey | None:
+    if not step:
+        return None
     try:
-        return StepKey.parse(step) if step else None
+        key = StepKey.parse(step)
     except ValueError as error:
         raise Refused(str(error)) from None
+    workflow = read_manifest(store, run)["workflow"]
+    names = [found["name"] for found in (*workflow["steps"], *workflow.get("finally", ()))]
+    if key.name not in names:
+        raise Refused(f"{run.name} has no step {key.name}; it has {printable(', '.join(names), 300)}")
+    return key
 
 
 def _new_lines(

@@ -166,9 +166,7 @@ def resume_command(place: Place, run: str, detach: bool, secrets: str | None) ->
     view = View.find(place, store, run)
     if view.ended is not None:
         return report(place, store, view.run)
-    done = frozenset(
-        name for name, entry in view.entries.items() if StepState(entry["state"]).final
-    )
+    done = frozenset(name for name, entry in view.entries.items() if StepState(entry["state"]).final)
     if view.driver is None:
         check_secrets(view.program, secrets, done)
     said = [*_unsuspend(view), *_unpark(view)]

@@ -50,7 +50,6 @@ def _wanted(key: StepKey, only: StepKey | None) -> bool:
     return only is None or (key.name == only.name and only.index in (None, key.index))
 
 
-
 def _head(view: View) -> list[str]:
     m, status = view.pinned.manifest, view.status
     ended = view.ended
@@ -59,7 +58,7 @@ def _head(view: View) -> list[str]:
     took = f"took {spell(ended.at - started)}" if ended else f"{spell(view.now - started)} ago"
     facts = [
         ("run", f"{printable(m['name'])} in {printable(m['namespace'])}"),
-        ("phase", coloured(status["phase"]) + (f": {value(status['message'], 300)}" if status.get("message") else "")),
+        ("phase", coloured(status["phase"]) + (f": {value(status['message'], None)}" if status.get("message") else "")),
         ("workflow", f"{printable(m['workflowDigest'])}"),
         ("requested", f"by {printable(m['requestedBy'], 60)} (unverified)"),
         ("started", f"{clock(started)}, {took}"),

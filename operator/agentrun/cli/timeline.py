@@ -174,7 +174,7 @@ def approvers(request: ApprovalRequest) -> str:
 
 
 def _failure(body: dict[str, Any]) -> str:
-    return f"{value(body['message'], LONG)} ({printable(body['class'], 40)})"
+    return f"{value(body['message'], None)} ({printable(body['class'], 40)})"
 
 
 def _closed(body: dict[str, Any]) -> str:

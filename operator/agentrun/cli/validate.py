@@ -13,7 +13,7 @@ from agentrun.cli.failures import explain
 from agentrun.cli.options import Place, verb
 from agentrun.cli.output import emit_list, tell
 from agentrun.cli.printable import printable
-from agentrun.local.start import check, workflow_of
+from agentrun.local.start import check
 
 
 @verb("validate")
@@ -28,22 +28,24 @@ def validate_command(place: Place, files: tuple[str, ...]) -> int:
     for name in files:
         try:
             documents = load("-" if name == "-" else Path(name))
-            check(documents)
+            notes = check(documents)
         except InvalidDocument as error:
             code = explain(error) or code
             continue
         valid += documents
-        tell(place, printable(f"{name}: valid: {', '.join(_named(documents, d) for d in documents)}"))
+        for note in notes:
+            tell(place, printable(note))
+        tell(place, printable(f"{name}: valid: {', '.join(map(_named, documents))}"))
     if place.output:
         emit_list(place, [document.raw for document in valid])
     return code
 
 
-def _named(documents: list[Document], document: Document) -> str:
+def _named(document: Document) -> str:
     meta = document.metadata
     name = meta.name or (f"{meta.generate_name}…" if meta.generate_name else "(unnamed)")
-    spec = workflow_of(documents, document)
     if not isinstance(document.model, AgentWorkflow):
         return f"{document.kind} {name}"
+    spec = document.model.spec
     steps = len(spec.steps) + len(spec.finally_)
     return f"{document.kind} {name} ({steps} step{'s' if steps != 1 else ''})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,8 +20,9 @@ from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
 from agentrun.journal.records import Damaged, EventKind, Record
 from agentrun.journal.run import list_runs, read_manifest, read_states
-from agentrun.journal.store import KeyMissing, Store
+from agentrun.journal.store import Store
 from agentrun.local.driver import Pinned
+from agentrun.local.lease import holder_of
 from agentrun.plan.events import EventIndex
 from agentrun.plan.planner import plan
 from agentrun.plan.program import Program, compile_program
@@ -209,10 +209,7 @@ def _read(store: Store, run: RunPath) -> _Content:
 
 
 def _driver(store: Store, run: RunPath) -> dict[str, Any] | None:
-    try:
-        process = json.loads(store.get(run.lease)).get("process")
-    except KeyMissing:
-        return None
+    process = holder_of(store, run)
     return process if process and not surely_dead(process) else None
 
 

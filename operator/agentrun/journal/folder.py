@@ -74,18 +74,24 @@ class FolderStore:
         What others write meanwhile may be in it or not; what was there before is.
         """
         check_prefix(prefix)
+        self._check_root()
         with _explaining(self._root / prefix):
             return sorted(key for key in self._walk(prefix.rpartition("/")[0], prefix) if key > after)
 
     def children(self, prefix: str) -> builtins.list[str]:
         """The distinct next segments of the keys below ``prefix``, sorted. A folder without an object is none."""
         check_folder(prefix)
+        self._check_root()
         with _explaining(self._root / prefix):
             return sorted(
                 name
                 for name, is_folder in _entries(self._root / prefix)
                 if not is_folder or any(True for _ in self._walk(prefix + name, ""))
             )
+
+    def _check_root(self) -> None:
+        if self._root.is_file():
+            raise StoreUnfit(f"{self._root} is a file, not a folder: name the folder where runs are kept")
 
     def read_version(self, key: str) -> tuple[bytes, str]:
         """The object and the hash of its bytes. Raises KeyMissing, StoreUnavailable or StoreUnfit."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -130,9 +131,12 @@ def _uid(store: Store, namespace: str, name: str) -> str:
 def parse_name(data: bytes, key: str) -> str:
     """The uid in a name's object. Raises Damaged."""
     try:
-        return str(json.loads(data)["uid"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{key}: this does not name a run ({type(error).__name__}); the object was damaged") from error
+        uid = json.loads(data)["uid"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        uid = None
+    if not isinstance(uid, str) or not re.fullmatch("[0-9a-z]{1,64}", uid):
+        raise Damaged(f"{key}: this does not name a run; the object was damaged")
+    return uid
 
 
 def _exists(store: Store, run: RunPath) -> bool:

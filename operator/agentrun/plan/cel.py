@@ -237,7 +237,9 @@ def _accessed(node: Node, scope: Scope, local: frozenset[str]) -> Iterator[tuple
             raise ExpressionError("which step is meant must be plain to see: steps.NAME or steps['NAME']")
         if scope.steps is not None and key not in scope.steps:
             known = explain.nearest(key, scope.steps)
-            raise ExpressionError(f"there is no step {key} to refer to here{known}")
+            raise ExpressionError(
+                f"there is no step {key} to refer to here{known} (a step sees those that it depends on: dependsOn)"
+            )
         yield "steps", key
         return
     if target.args and _global(target.args[0], local) == "steps":

@@ -47,16 +47,15 @@ class CompiledStep:
     retry: Retry
     timeout: float
     """Seconds of active time."""
+    needs: tuple[str, ...]
+    """The steps whose outputs the runner has to read to begin."""
+    needs_to_undo: tuple[str, ...]
+    """The same for the compensation."""
 
     @property
     def when_per_item(self) -> bool:
         """Whether ``when`` is asked of each item rather than once."""
         return self.when is not None and not self.when.references.isdisjoint(ITEM_VARIABLES)
-
-    def needs(self, *, compensate: bool) -> frozenset[str]:
-        """The steps whose outputs the runner has to read to begin."""
-        templates = [self.compensation] if compensate else [*self.texts.values()]
-        return frozenset().union(*[t.step_references for t in (*templates, self.items) if t is not None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +215,13 @@ def _compile_step(
         compensation=compensation,
         retry=step.retry or spec.defaults.retry or Retry(),
         timeout=seconds(step.timeout or spec.defaults.timeout or DEFAULT_TIMEOUT),
+        needs=_needs(*texts.values(), items or None),
+        needs_to_undo=_needs(compensation, items or None),
     )
+
+
+def _needs(*templates: ValueTemplate | None) -> tuple[str, ...]:
+    return tuple(sorted(frozenset[str]().union(*(t.step_references for t in templates if t is not None))))
 
 
 def _check_agent(spec: WorkflowSpec, step: Step, path: Path, problems: list[Problem]) -> None:

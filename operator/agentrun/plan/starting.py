@@ -50,7 +50,7 @@ def start_candidates(p: Planning) -> None:
 
 def _refs(p: Planning, step: CompiledStep, key: StepKey) -> dict[str, Ref]:
     refs: dict[str, Ref] = {}
-    for name in sorted(step.needs(compensate=key.compensate)):
+    for name in step.needs_to_undo if key.compensate else step.needs:
         group = p.groups[name]
         if name == key.name:
             own = group.members[StepKey(key.name, key.index)]

@@ -30,7 +30,6 @@ _EYE = {StepState.OUTCOME_UNKNOWN: 0, StepState.WAITING: 1, StepState.FAILED: 2,
 
 @dataclass(slots=True)
 class _Summary:
-    states: Counter[StepState] = field(default_factory=Counter)
     reasons: Counter[Reason] = field(default_factory=Counter)
     messages: list[str] = field(default_factory=list)
 
@@ -77,7 +76,6 @@ def _add(entries: list[dict[str, Any]], group: Group, summary: _Summary) -> None
 
 
 def _sum(label: str, standing: Standing, summary: _Summary) -> None:
-    summary.states[standing.state] += 1
     if standing.state.final:
         return
     if standing.reason is not None:
