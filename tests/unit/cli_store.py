@@ -186,4 +186,4 @@ def agentrun(scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         assert isinstance(ended.value.code, int)
         return Said(ended.value.code, found.out, found.err)
 
-    yield type_
+    return type_
