@@ -18,7 +18,8 @@ demo: $(VENV)/.runtime ## run the refund example, kill it twice, finish it
 
 test: $(VENV)/.dev check ## all tests
 	$(PYTEST) -n 2 tests/unit tests/replay
-	$(PYTEST) -n 2 tests/crash tests/e2e
+	$(PYTEST) -n 2 tests/crash
+	$(PYTEST) -n 2 --dist loadfile tests/e2e  # the tests of a file share what they run against
 
 test-fast: $(VENV)/.dev ## the fast tests, under a minute
 	$(PYTEST) -n 2 tests/unit tests/replay
@@ -33,7 +34,7 @@ check: $(VENV)/.dev ## types, style, layers, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict -p agentrun
-	$(BIN)/mypy --strict examples
+	$(BIN)/mypy --strict examples tests
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m agentrun.api.crd --check crds
 

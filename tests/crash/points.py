@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -204,9 +204,12 @@ class TracedTool(HttpTool):
         *,
         idempotency_key: str | None = None,
         timeout: float = float("inf"),  # noqa: ASYNC109 (the signature of the tool)
+        before_send: Callable[[], None] | None = None,
     ) -> ToolOutput:
         with self.calls.call("tool", self._tool.name):
-            return await super().call(args, about, idempotency_key=idempotency_key, timeout=timeout)
+            return await super().call(
+                args, about, idempotency_key=idempotency_key, timeout=timeout, before_send=before_send
+            )
 
 
 def _short(key: str) -> str:

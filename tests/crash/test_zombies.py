@@ -99,9 +99,11 @@ def test_call_is_not_sent_when_the_process_slept_after_its_intent(tmp_path: Path
     with World(tmp_path / "world", nursery, Payment, settings={"send_within": 0.0}) as world:
         runner = _stopped(world, "runner pay", "store", 3, "after")
         os.kill(runner.pid, signal.SIGCONT)
-        assert runner.exit() == Exit.WAITING
+        assert runner.exit() == Exit.FAILED
         assert not world.outside.effects()
-        assert "not sent" in _records(world, "pay")[-1].body["unknown"]["message"]
+        undone, failed = _records(world, "pay")[-2:]
+        assert "undone" in undone.body
+        assert "not sent" in failed.body["message"]
 
 
 def test_people_are_not_asked_while_a_stopped_process_may_still_send(tmp_path: Path, nursery: Zygote) -> None:

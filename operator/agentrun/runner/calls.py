@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,24 +142,30 @@ class Tools:
         began = attempt.ports.monotonic()
         body = {"id": call["id"], "tool": call["name"], "args": call["args"], "key": self._key(call)}
         await attempt.commit(Kind.INTENT, body | ({"approvedBy": approved_by} if approved_by else {}))
-        if attempt.ports.monotonic() - began > attempt.ports.send_within:
-            why = "the process was held up between intent and call, so the call was not sent"
-            raise Failure(FailureClass.TOOL, why, retryable=False, happened="unknown")
+
+        def in_time() -> None:
+            # A process that was stopped since its intent may wake up when a person has already settled the call.
+            if attempt.ports.monotonic() - began > attempt.ports.send_within:
+                why = "the process was held up between intent and call, so the call was not sent"
+                raise Failure(FailureClass.TOOL, why, retryable=True, happened="no")
+
         try:
-            return await self._call(call)
+            return await self._call(call, in_time)
         except Failure as failure:
             if failure.happened == "no":
                 await attempt.commit(Kind.RESULT, {"undone": call["id"], "because": failure.message})
             raise
 
-    async def _call(self, call: dict[str, Any]) -> Answer:
+    async def _call(self, call: dict[str, Any], before_send: Callable[[], None] | None = None) -> Answer:
         tool = self._tools[call["name"]]
         client = self._clients.get(tool.name)
         if client is None:
             client = self._clients[tool.name] = self._attempt.ports.open_tool(tool, self._attempt.ports.secret)
         key = None if tool.effect is Effect.READ_ONLY else self._key(call)
         about = {k: self._attempt.values[k] for k in ("inputs", "run")}
-        output = await client.call(call["args"], about, idempotency_key=key, timeout=seconds(tool.http.timeout))
+        output = await client.call(
+            call["args"], about, idempotency_key=key, timeout=seconds(tool.http.timeout), before_send=before_send
+        )
         return Answer(output.output, output.text, output.is_error)
 
     def _key(self, call: dict[str, Any]) -> str:

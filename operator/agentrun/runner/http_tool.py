@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
@@ -52,12 +52,14 @@ class HttpTool:
         *,
         idempotency_key: str | None = None,
         timeout: float = float("inf"),  # noqa: ASYNC109  (bounds each try; the caller bounds the whole)
+        before_send: Callable[[], None] | None = None,
     ) -> ToolOutput:
         """Call the tool with ``args``, which fit its parameters; ``about`` holds ``inputs`` and ``run``.
 
         A ReadOnly or Idempotent tool is tried up to three times; a ``Once`` tool exactly once, on a connection of
         its own. The idempotency key is sent for all but ReadOnly tools. Each try is bounded by the tool's timeout
-        and ``timeout``, in seconds. Cancellation closes the connection; the call may have been carried out.
+        and ``timeout``, in seconds. ``before_send`` is asked when the connection stands and nothing of the request has
+        been sent; what it raises ends the call. Cancellation closes the connection; the call may have been carried out.
 
         Raises:
             Failure: of class Tool: there was no answer (408, 429, 5xx, no connection), or a Secret is missing.
@@ -72,7 +74,7 @@ class HttpTool:
         key = None if self._tool.effect is Effect.READ_ONLY else idempotency_key
 
         async def once() -> ToolOutput:
-            return await self._once(request, variables, key, limit)
+            return await self._once(request, variables, key, limit, before_send)
 
         return await once() if self._tool.effect is Effect.ONCE else await with_retries(once, self._sleep)
 
@@ -83,7 +85,12 @@ class HttpTool:
             self._opened = None
 
     async def _once(
-        self, request: Prepared, variables: Mapping[str, JSON], key: str | None, limit: float
+        self,
+        request: Prepared,
+        variables: Mapping[str, JSON],
+        key: str | None,
+        limit: float,
+        before_send: Callable[[], None] | None,
     ) -> ToolOutput:
         import httpx2  # noqa: PLC0415  (lazy: only who calls a tool pays for it)
 
@@ -97,6 +104,8 @@ class HttpTool:
             # The request to a proxy to open a tunnel is not yet ours.
             nonlocal sent
             if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
+                if before_send is not None:
+                    before_send()
                 sent = "unknown"
 
         client = self._client()  # before the clock runs: reading certificates is nothing that the other side did
