@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -149,12 +150,19 @@ def _in_process(model: ModelServer, coordinates: Coordinates) -> tuple[float, fl
             raise RuntimeError(f"the runner ended with {child.returncode}: {child.communicate()[1].decode()[-2000:]}")
         time.sleep(0.01)  # no event tells when another process appends to a file
     seconds = time.monotonic() - began
+    peak = _peak(child.pid)
     os.kill(child.pid, signal.SIGKILL)
-    _, _, spent = os.wait4(child.pid, 0)
-    child.returncode = -signal.SIGKILL  # it was waited for here, for its resources
+    child.wait()
     assert child.stderr is not None
     child.stderr.close()
-    return seconds, spent.ru_maxrss * 1024
+    return seconds, peak
+
+
+def _peak(pid: int) -> int:
+    """Bytes of memory that the process had at most (proc(5)); its resource usage would count ours at the fork."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    [kib] = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+    return kib * 1024
 
 
 def _folding(records: list[Record]) -> Row:

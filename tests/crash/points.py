@@ -141,6 +141,7 @@ class TracedStore:
 
     def __init__(self, store: Store, calls: Calls) -> None:
         self.url = store.url
+        self.remote = store.remote
         self._store, self._calls = store, calls
 
     def create(self, key: str, data: bytes) -> None:

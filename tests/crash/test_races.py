@@ -30,6 +30,7 @@ class SlowClose(FolderStore):
 
     def __init__(self, root: str) -> None:
         super().__init__(root)
+        self.remote = True  # so that its writes are waited for in a thread
         self.begun, self.go_on = threading.Event(), threading.Event()
 
     def create(self, key: str, data: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -171,7 +171,7 @@ def scene(tmp_path: Path) -> Scene:
 
 
 @pytest.fixture
-def agentrun(scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Type]:
+def agentrun(scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Type:
     """Types a command line, whose store is the scene's."""
     monkeypatch.setenv("AGENTRUN_STORE", str(scene.folder))
     monkeypatch.setenv("LOGNAME", "ben")

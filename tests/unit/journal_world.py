@@ -21,6 +21,7 @@ class MemoryStore:
     objects: dict[str, bytes] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
     url: str = "memory"
+    remote: bool = False
 
     def create(self, key: str, data: bytes) -> None:
         self.calls.append(("create", key))

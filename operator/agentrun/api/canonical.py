@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def canonical(value: Any) -> bytes:
@@ -16,7 +19,7 @@ def canonical(value: Any) -> bytes:
     Raises:
         ValueError: NaN or an infinity, which JSON does not have.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def sha256(data: bytes) -> str:
@@ -29,6 +32,7 @@ def digest_of(value: Any) -> str:
     return sha256(canonical(value))
 
 
+@lru_cache(4096)  # a status shows the same instants again and again
 def timestamp(at: float) -> str:
     """RFC 3339 in UTC with microseconds; ``at`` is in seconds since the epoch."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

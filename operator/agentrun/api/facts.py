@@ -7,6 +7,7 @@ A ``StepFact`` is all that the planner needs of a step's journal. The runner wri
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
@@ -67,6 +68,19 @@ class Usage:
             self.output_tokens + other.output_tokens,
             self.tool_calls + other.tool_calls,
             self.cost_usd + other.cost_usd,
+        )
+
+    @classmethod
+    def total(cls, usages: Iterable[Usage]) -> Usage:
+        """The sum of many, without making one for each."""
+        spent = list(usages)
+        return cls(
+            sum(u.model_calls for u in spent),
+            sum(u.input_tokens for u in spent),
+            sum(u.cached_input_tokens for u in spent),
+            sum(u.output_tokens for u in spent),
+            sum(u.tool_calls for u in spent),
+            sum((u.cost_usd for u in spent), Decimal(0)),
         )
 
     @property

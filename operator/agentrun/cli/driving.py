@@ -127,7 +127,7 @@ def drive_detached(place: Place, store: Store, run: RunPath, secrets: str | None
     Whatever stops it, ``agentrun resume`` goes on.
     """
     folder = Path(tempfile.mkdtemp(prefix="agentrun-"))
-    if not store.url.startswith("s3:"):
+    if not store.remote:
         folder = Path(store.url) / ".drivers"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"{run.name}-{run.uid}.log"

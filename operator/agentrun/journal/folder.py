@@ -41,6 +41,7 @@ class FolderStore:
 
     def __init__(self, root: str | Path, *, lock_timeout: float = 10.0) -> None:
         self.url = str(root)
+        self.remote = False
         self._root = Path(root).absolute()
         self._lock_timeout = lock_timeout
         # Directories whose own names are known to be on the disk. Losing this costs one flush each.

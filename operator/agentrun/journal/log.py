@@ -103,7 +103,7 @@ def _get_all(store: Store, keys: Sequence[str]) -> list[bytes]:
         except KeyMissing as error:
             raise Damaged(f"{key}: the record is missing though later ones are there") from error
 
-    if len(keys) < 3 or not store.url.startswith("s3:"):
+    if len(keys) < 3 or not store.remote:
         return [get(key) for key in keys]
     with ThreadPoolExecutor(READERS) as readers:
         return list(readers.map(get, keys))

@@ -69,24 +69,25 @@ class Record:
     hash: str = ""
 
     def sealed(self) -> tuple[Record, bytes]:
-        """The record with its hash, and its bytes."""
-        content = self._content()
-        digest = sha256(canonical(content))
-        record = Record(self.run, self.step, self.attempt, self.seq, self.at, self.kind, self.body, self.prev, digest)
-        return record, canonical(content | {"hash": digest})
-
-    def _content(self) -> dict[str, Any]:
-        return {
-            "v": SCHEMA,
-            "run": self.run,
-            "step": self.step,
-            "attempt": self.attempt,
-            "seq": self.seq,
-            "at": timestamp(self.at),
-            "kind": str(self.kind),
-            "body": self.body,
-            "prev": self.prev,
+        """The record with its hash, and its bytes: those that ``canonical`` would give, with the body encoded once."""
+        parts = {
+            "v": b"%d" % SCHEMA,
+            "run": canonical(self.run),
+            "step": canonical(self.step),
+            "attempt": b"%d" % self.attempt,
+            "seq": b"%d" % self.seq,
+            "at": canonical(timestamp(self.at)),
+            "kind": canonical(str(self.kind)),
+            "body": canonical(self.body),
+            "prev": canonical(self.prev),
         }
+        digest = sha256(_joined(parts))
+        record = Record(self.run, self.step, self.attempt, self.seq, self.at, self.kind, self.body, self.prev, digest)
+        return record, _joined(parts | {"hash": canonical(digest)})
+
+
+def _joined(parts: dict[str, bytes]) -> bytes:
+    return b"{" + b",".join(b'"%b":%b' % (name.encode(), parts[name]) for name in sorted(parts)) + b"}"
 
 
 def parse(data: bytes, key: str) -> Record:

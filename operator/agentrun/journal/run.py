@@ -102,7 +102,7 @@ def read_states(store: Store, run: RunPath) -> dict[StepKey, Folded]:
     def state(key: StepKey) -> Folded:
         return fold(read_step(store, run, key))
 
-    if len(keys) < 3 or not store.url.startswith("s3:"):
+    if len(keys) < 3 or not store.remote:
         return {key: state(key) for key in keys}
     with ThreadPoolExecutor(READERS) as readers:
         return dict(zip(keys, readers.map(state, keys), strict=True))

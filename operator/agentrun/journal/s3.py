@@ -48,6 +48,7 @@ class S3Store:
     def __init__(self, url: str, *, limits: Limits | None = None) -> None:
         """Take ``s3://bucket/prefix`` apart. Raises StoreUnfit where it is something else."""
         self.url = url
+        self.remote = True
         self.bucket, self._start = _parse(url)
         self._limits = limits or Limits()
         self._client: Any = None

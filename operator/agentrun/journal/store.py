@@ -42,6 +42,9 @@ class Store(Protocol):
     url: str
     """The address that a person gave: a folder, or ``s3://bucket/prefix``."""
 
+    remote: bool
+    """Whether an operation is a round trip over a network: worth a thread. Else it takes about a disk's flush."""
+
     def create(self, key: str, data: bytes) -> None:
         """Write a new object, durably. Raises KeyExists where there is one (the caller compares: a lost answer)."""
 

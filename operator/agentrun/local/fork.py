@@ -162,7 +162,7 @@ def write_fork(store: Store, fork: Fork, clock: Callable[[], float]) -> RunPath:
         nothing = Record(str(run), key.path, 0, 0, 0.0, "", {}, "")
         StepLog(store, run, key, attempt, nothing, clock).append(kind, body)
 
-    with ThreadPoolExecutor(READERS if store.url.startswith("s3:") else 1) as writers:
+    with ThreadPoolExecutor(READERS if store.remote else 1) as writers:
         list(writers.map(write, fork.records))
     log = EventLog(store, run, clock)
     for body in fork.settled:

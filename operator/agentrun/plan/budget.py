@@ -16,7 +16,7 @@ _UNBOUNDED = {last: Allowance(last=last) for last in (True, False)}
 
 def free(budget: Allowance, used: Iterable[Usage], held: Iterable[Allowance]) -> Allowance:
     """What is left of ``budget`` after what was used and what running attempts hold."""
-    spent = sum(used, Usage())
+    spent = Usage.total(used)
     holders = list(held)
 
     def left(total: int | None, gone: int, holds: list[int | None]) -> int | None:

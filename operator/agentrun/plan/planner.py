@@ -71,7 +71,7 @@ def _end(p: Planning, output: Any) -> None:
     if p.failure is not None and p.outcome is not Outcome.SUCCEEDED:
         step, why = p.failure
         body |= {"failure": why.to_json()} | ({"failedStep": step} if step else {})
-    body["usage"] = sum((fact.usage for fact in p.s.facts.values()), Usage()).to_json()
+    body["usage"] = Usage.total(fact.usage for fact in p.s.facts.values()).to_json()
     body["steps"] = {name: str(group.state) for name, group in p.groups.items()}
     body["compensations"] = {key.label: str(s.state) for key, s in p.undone.items()}
     body["heads"] = {key.path: [fact.seq, fact.head] for key, fact in sorted(p.s.facts.items(), key=_by_path)}

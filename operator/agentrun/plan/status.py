@@ -49,7 +49,7 @@ def run_status(planner: Planning) -> dict[str, Any]:
         "phase": _phase(planner, reason),
         "startTime": timestamp(planner.s.started),
         "conditions": _conditions(planner, reason, message),
-        "usage": sum((fact.usage for fact in planner.s.facts.values()), Usage()).to_json(),
+        "usage": Usage.total(fact.usage for fact in planner.s.facts.values()).to_json(),
         "steps": entries,
         "output": ended.body.get("output") if ended else None,
     }

@@ -55,6 +55,9 @@ class _Loop:
         self.attempt, self.model, self.client, self.tools, self.agent = attempt, model, client, tools, agent
         self.task: dict[str, Any] = attempt.state.task
         known = {tool.name: tool for tool in attempt.spec.tools}
+        self._told: list[dict[str, Any]] = []
+        """The entries of the history that ``_items`` holds in the model's form, after the prompt."""
+        self._items: list[list[Item]] = [[client.user(str(self.task["prompt"]))]]
         self.specs = [ToolSpec(n, known[n].description, known[n].parameters) for n in agent.tools]
 
     async def run(self) -> dict[str, Any]:
@@ -91,21 +94,28 @@ class _Loop:
         await self.attempt.commit(Kind.TURN, self._record(turn, expected, seconds))
 
     def request(self) -> Request:
-        """The next question: the history in the model's own form."""
-        items: list[Item] = [self.client.user(str(self.task["prompt"]))]
-        for entry in self.attempt.state.history:
-            if "items" in entry:
-                items += entry["items"]
-            elif "user" in entry:
-                items.append(self.client.user(entry["user"]))
-            else:
-                items += [self.client.tool_result(r["callId"], r["tool"], r["output"]) for r in entry["results"]]
+        """The next question: the history in the model's own form. What was there before is not converted again."""
+        history = self.attempt.state.history
+        same = 0
+        while same < min(len(history), len(self._told)) and history[same] is self._told[same]:
+            same += 1
+        del self._told[same:], self._items[same + 1 :]
+        for entry in history[same:]:
+            self._told.append(entry)
+            self._items.append(self._converted(entry))
         return Request(
             instructions=str(self.task.get("instructions", "")),
-            history=items,
+            history=[item for items in self._items for item in items],
             tools=self.specs,
             output_schema=self.agent.output,
         )
+
+    def _converted(self, entry: dict[str, Any]) -> list[Item]:
+        if "items" in entry:
+            return list(entry["items"])
+        if "user" in entry:
+            return [self.client.user(entry["user"])]
+        return [self.client.tool_result(r["callId"], r["tool"], r["output"]) for r in entry["results"]]
 
     def _expected(self, request: Request) -> int:
         """About how many tokens the request takes: what the model counted last time, and a guess for what is new."""

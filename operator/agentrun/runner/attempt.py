@@ -66,13 +66,15 @@ class Attempt:
             self.uncounted = 0
         if self.log.checkpoint_due and (kind is not Kind.COMPACTED or "state" not in body):
             await self.commit(Kind.COMPACTED, {"reason": "checkpoint", "state": self.state.to_json()})
-        write = asyncio.get_running_loop().run_in_executor(None, self.log.append, kind, body)
-        try:
-            record = await asyncio.shield(write)
-        except asyncio.CancelledError:
-            record = await write
-            apply(self.state, record)
-            raise
+        if self.store.remote:
+            write = asyncio.get_running_loop().run_in_executor(None, self.log.append, kind, body)
+            try:
+                record = await asyncio.shield(write)
+            except asyncio.CancelledError:
+                apply(self.state, await write)
+                raise
+        else:
+            record = self.log.append(kind, body)  # a thread would cost as much as the disk's flush
         apply(self.state, record)
         self.ports.progress(str(kind), seq=record.seq, **_shown(kind, body))
 

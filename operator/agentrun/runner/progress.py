@@ -28,6 +28,7 @@ class Progress:
         self._clock = clock
         self._lines: list[str] = []
         self._lock = threading.Lock()
+        self._flushing = threading.Lock()
         self._part = 0
         self._write: Callable[[int, bytes], None] | None = None
         self._closed = threading.Event()
@@ -58,10 +59,11 @@ class Progress:
             self._flush()
 
     def _flush(self) -> None:
-        with self._lock:
-            if self._write is None or not self._lines:
-                return
-            data, self._lines = "".join(self._lines).encode(), []
+        with self._flushing:
+            with self._lock:  # and not while it is written: a slow store must not hold up who logs
+                if self._write is None or not self._lines:
+                    return
+                data, self._lines = "".join(self._lines).encode(), []
             self._part += 1
             try:
                 self._write(self._part, data)
