@@ -26,6 +26,7 @@ RULES = [
     {"match": {"text": "<hopeless>"}, "text": "seven"},
     {"match": {"text": "<pays>", "turn": 0}, "tool_calls": [{"name": "pay", "args": {"amount": a}} for a in (5, 500)]},
     {"match": {"text": "<pays>", "turn": 1}, "text": "paid"},
+    {"match": {"text": "<all at once>", "turn": 0}, "tool_calls": [{"name": "side", "args": {}}] * 3},
     {"match": {"text": "<looks>", "turn": 0}, "tool_calls": [{"name": "look", "args": {}}]},
     {"match": {"text": "<looks>", "turn": 1}, "text": "seen"},
 ]
@@ -132,6 +133,19 @@ def documents(url: str) -> dict[str, dict[str, Any]]:
         "cost": run_of(looks, budget={"costUSD": "0.00001"}),
         "tool-calls": run_of(workflow(tools=[tool("counted", f"{url}/counted")], steps=twice), budget={"toolCalls": 1}),
         "no-tool-calls": run_of(looks, budget={"toolCalls": 0}),
+        "side-by-side": run_of(
+            workflow(
+                **MODELS, tools=[tool("side", f"{url}/side")], steps=[agent("ask", "<all at once>", tools=["side"])]
+            ),
+            budget={"toolCalls": 2},
+        ),
+        "refused": run_of(
+            workflow(
+                tools=[tool("gone", f"{url}/gone")],
+                steps=[call("first", "gone", continueOnError=True), call("second", "gone", dependsOn=["first"])],
+            ),
+            budget={"toolCalls": 1},
+        ),
     }
 
 
@@ -147,9 +161,10 @@ ASKED = {"asks": 1, "repaired": 2, "hopeless": 3, "model-calls": 1, "tokens": 0,
 def runs(stage: Shop) -> dict[str, tuple[LocalRun, End]]:
     """Every run, driven side by side until its end or until a person is needed."""
     stage.model.script = {"rules": RULES}
-    for path in ("/fine", "/look", "/pay", "/counted"):
+    for path in ("/fine", "/look", "/pay", "/counted", "/side"):
         stage.tools.on(path, reply({"fine": True}))
     stage.tools.on("/broken", reply({"error": "no"}, 422))
+    stage.tools.on("/gone", reply({"error": "no"}, 404))
     stage.tools.on("/shaky", reply("oh", 429), reply("oh", 429), reply({"fine": True}))
     for number, item in enumerate(INPUTS["fan-out"]["orders"]):
         stage.tools.on(f"/order/{item}-{number}", CROWD.answer())
@@ -300,6 +315,20 @@ def test_a_budget_holds_before_the_call_is_made(
     usage = run.status["usage"]
     assert usage["modelCalls"] == ASKED.get(name, 0)
     assert usage["toolCalls"] == (1 if name in ("tool-calls", "model-calls") else 0)
+
+
+def test_calls_side_by_side_do_not_pass_the_budget_together(runs: dict[str, tuple[LocalRun, End]], stage: Shop) -> None:
+    run, end = runs["side-by-side"]
+    assert end is End.FAILED
+    assert run.steps["ask"]["failure"]["class"] == "Budget"
+    assert len(stage.tools.asked("/side")) == run.status["usage"]["toolCalls"] == 2
+
+
+def test_a_call_that_is_refused_counts(runs: dict[str, tuple[LocalRun, End]], stage: Shop) -> None:
+    run, end = runs["refused"]
+    assert end is End.FAILED
+    assert run.steps["second"]["failure"]["class"] == "Budget"
+    assert len(stage.tools.asked("/gone")) == run.status["usage"]["toolCalls"] == 1
 
 
 def test_nobody_was_called_beyond_a_budget(runs: dict[str, tuple[LocalRun, End]], stage: Shop) -> None:
