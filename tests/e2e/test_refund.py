@@ -152,8 +152,7 @@ def test_forks_differences_and_audits(shop: Shop) -> None:
 @pytest.mark.timeout(180)
 def test_the_demo_plays_to_its_end(tmp_path: Path) -> None:
     installed = Path(sys.executable).with_name("agentrun")
-    if not installed.exists():
-        pytest.skip("the demo types `agentrun`: install the project beside this Python (make env)")
+    assert installed.exists(), "the demo types `agentrun`: install the project beside this Python, as make test does"
     played = subprocess.run(
         [sys.executable, "-m", "examples.refund.demo"],
         cwd=tmp_path,

@@ -196,7 +196,7 @@ def test_an_export_that_was_changed_is_found_out(scene: Scene, agentrun: Type, t
     said = agentrun("audit", "verify", str(file))
     assert said.code == 1 and "events/00000002.json" in said.out
     file.write_text(file.read_text()[:-30])
-    assert agentrun("audit", "verify", str(file)).code == 2
+    assert agentrun("audit", "verify", str(file)).code == 1
     file.write_text("{}\n")
     assert "no header" in agentrun("audit", "verify", str(file)).err
 

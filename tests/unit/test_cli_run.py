@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +187,28 @@ def test_a_parked_step_is_tried_again_when_a_person_resumes(scene: Scene, agentr
     again = View.read(scene.store, run)
     assert "resume" not in again.entries["triage"].get("waitingFor", {})
     assert _unpark(again) == []
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list"], ["list", "-o", "json"]])
+def test_a_full_disk_under_standard_output_is_no_failed_run(words: list[str], tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [sys.executable, "-m", "agentrun.cli", *words],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    said = done.stderr.decode()
+    assert "Traceback" not in said
+    assert (done.returncode, "could not be written" in said) in {
+        (74, True),
+        (0, False),
+    }
+
+
+def test_an_argument_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    words = [sys.executable.encode(), b"-m", b"agentrun.cli", b"signal", b"a", b"b", b"\xff"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 2
+    assert b"is not UTF-8; nothing was written" in done.stderr

@@ -328,3 +328,10 @@ def test_an_ended_run_never_changes_and_asks_for_nothing() -> None:
     after = world.look()
     assert (after.effects, after.wake_at, after.ended) == ((), None, True)
     assert after.status == before.status
+
+
+def test_a_fan_out_over_nothing_has_no_items() -> None:
+    world = World(compiled(step("f", forEach={"items": []})))
+    world.go()
+    assert world.ended["outcome"] == "Succeeded"
+    assert world.entry("f")["items"] == {}

@@ -7,6 +7,7 @@ run waits for a person; 4 the store is out of reach; 130 interrupted.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -41,6 +42,10 @@ VERBS = {
 
 class _ReaderGone(Exception):
     """Nobody reads our standard output any more."""
+
+
+class _NotWritten(Exception):
+    """Standard output takes nothing more: a full disk."""
 
 
 class _Verbs(click.Group):
@@ -84,21 +89,37 @@ def main() -> NoReturn:
     # Else pydantic searches every installed package for plugins, which takes 30 ms; nothing of ours is one.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     name = PurePath(sys.argv[0]).name
+    # A caller may have closed a stream (`>&-`): what a person would have read there is then for nobody.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
     # A stream that is not UTF-8 must not turn a name into a traceback.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
         code = _run("kubectl agentrun" if name.startswith("kubectl") else "agentrun")
-        sys.stdout.flush()
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _NotWritten(error.strerror) from error
     except (BrokenPipeError, _ReaderGone):
         # Whoever read us has seen enough (head, less). The flush at exit would complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + 13
+    except _NotWritten as error:
+        print(f"agentrun: the answer could not be written: {error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 74  # EX_IOERR of sysexits.h: not 1, which says that a run failed
     sys.exit(code)
 
 
 def _run(name: str) -> int:
+    for number, word in enumerate(sys.argv):
+        if not word.isprintable() and any("\ud800" <= c <= "\udfff" for c in word):
+            print(f"agentrun: argument {number} is not UTF-8; nothing was written", file=sys.stderr)
+            return 2
     try:
         result = app.main(prog_name=name, standalone_mode=False)
     except click.ClickException as error:
@@ -106,6 +127,10 @@ def _run(name: str) -> int:
         return 2
     except (click.Abort, KeyboardInterrupt):
         return 130
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        raise _NotWritten(error.strerror) from error  # our stores explain theirs: this was standard output
     except Exception as error:
         from agentrun.cli.failures import explain  # noqa: PLC0415  (lazy: --help has no errors of ours)
 

@@ -170,7 +170,7 @@ def _line(number: int, line: bytes) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise NotAnExport(f"line {number} is not JSON: the file was cut off or damaged") from error
+        raise Damaged(f"line {number} is not JSON: the file was cut off or damaged") from error
     if not isinstance(value, dict):
         raise NotAnExport(f"line {number} is not a JSON object")
     return value

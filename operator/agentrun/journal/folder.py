@@ -75,15 +75,15 @@ class FolderStore:
         What others write meanwhile may be in it or not; what was there before is.
         """
         check_prefix(prefix)
-        self._check_root()
         with _explaining(self._root / prefix):
+            self._check_root()
             return sorted(key for key in self._walk(prefix.rpartition("/")[0], prefix) if key > after)
 
     def children(self, prefix: str) -> builtins.list[str]:
         """The distinct next segments of the keys below ``prefix``, sorted. A folder without an object is none."""
         check_folder(prefix)
-        self._check_root()
         with _explaining(self._root / prefix):
+            self._check_root()
             return sorted(
                 name
                 for name, is_folder in _entries(self._root / prefix)

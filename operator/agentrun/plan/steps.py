@@ -65,7 +65,9 @@ def settled(p: Planning, step: CompiledStep) -> Group | None:
         event=event.seq,
         finished=event.at,
     )
-    return Group(step.name, whole, members or {StepKey(step.name): whole}, fan_out=step.items is not None)
+    if step.items is None:
+        return Group.of(step.name, StepKey(step.name), whole)
+    return Group(step.name, whole, members, fan_out=True)
 
 
 def _step(p: Planning, step: CompiledStep, failing: bool, stop: bool) -> Group:
