@@ -189,7 +189,7 @@ def test_a_parked_step_is_tried_again_when_a_person_resumes(scene: Scene, agentr
     assert _unpark(again) == []
 
 
-@pytest.mark.parametrize("words", [["--help"], ["list"], ["list", "-o", "json"]])
+@pytest.mark.parametrize("words", [["--help"], ["list", "-o", "json"]])
 def test_a_full_disk_under_standard_output_is_no_failed_run(words: list[str], tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = subprocess.run(
@@ -201,10 +201,8 @@ def test_a_full_disk_under_standard_output_is_no_failed_run(words: list[str], tm
         )
     said = done.stderr.decode()
     assert "Traceback" not in said
-    assert (done.returncode, "could not be written" in said) in {
-        (74, True),
-        (0, False),
-    }
+    assert done.returncode == 74
+    assert "could not be written" in said
 
 
 def test_an_argument_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
