@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from agentrun.api.canonical import canonical, digest_of
+from agentrun.api.canonical import canonical
 from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepFact, StepKey
 from agentrun.journal.fold import Folded, fold
@@ -116,11 +116,6 @@ def read_facts(store: Store, run: RunPath) -> dict[StepKey, StepFact]:
 def as_events(records: Sequence[Record]) -> tuple[Event, ...]:
     """The run's records as the planner reads them."""
     return tuple(Event(r.seq, r.at, r.kind, r.body) for r in records)
-
-
-def workflow_digest(workflow: dict[str, Any]) -> str:
-    """What a run is pinned by."""
-    return digest_of(workflow)
 
 
 def _uid(store: Store, namespace: str, name: str) -> str:
