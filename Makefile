@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-fast test-crash bench check format lock crds clean help
+.PHONY: cluster cluster-down e2e demo test test-fast test-crash bench check format lock crds clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,15 @@ test-fast: $(VENV)/.dev ## the fast tests, under a minute
 
 test-crash: $(VENV)/.dev ## every point of failure, one at a time
 	$(PYTEST) -n 2 tests/crash
+
+e2e: $(VENV)/.dev ## the tests on a real Kubernetes (root, or AGENTRUN_TEST_KUBECONFIG: tests/cluster/README.md)
+	$(PYTEST) tests/cluster
+
+cluster: $(VENV)/.dev ## start a Kubernetes on this machine and leave it running, with the image and a store
+	@$(BIN)/python -m tests.cluster up
+
+cluster-down: $(VENV)/.dev ## end the one of `make cluster`
+	@$(BIN)/python -m tests.cluster down
 
 bench: $(VENV)/.dev ## measure, beside a reference in the same run
 	$(BIN)/python -m tests.bench

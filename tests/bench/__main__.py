@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.bench import cli, driver, planner, resume, startup, turn
+from tests.bench import cli, driver, operator, planner, resume, startup, turn
 from tests.bench.parts import ROOT, Parts
 from tests.bench.table import Row, show
 from tests.servers import versitygw
@@ -25,6 +26,7 @@ MEASUREMENTS: dict[str, Callable[[Parts], Iterator[Row]]] = {
     "plan": planner.measure,
     "resume": resume.measure,
     "driver": driver.measure,
+    "operator": operator.measure,
 }
 
 
@@ -32,9 +34,18 @@ def main() -> int:
     """Measure; 1 where something could not be measured."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="What the runtime costs.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MEASUREMENTS)}; all by default")
-    names = parser.parse_args().names or list(MEASUREMENTS)
+    parser.add_argument("--quick", action="store_true", help="operator: a tenth of the load, to see that it works")
+    parser.add_argument("--profile", type=Path, metavar="FOLDER", help="operator: leave a cProfile of each start there")
+    given = parser.parse_args()
+    names = given.names or list(MEASUREMENTS)
     if unknown := [name for name in names if name not in MEASUREMENTS]:
         parser.error(f"there is no {unknown[0]!r}; there are {', '.join(MEASUREMENTS)}")
+    if given.profile is not None:
+        given.profile.mkdir(parents=True, exist_ok=True)
+        given.profile = given.profile.resolve()
+    measurements = MEASUREMENTS | {
+        "operator": functools.partial(operator.measure, quick=given.quick, profile=given.profile)
+    }
     console = Console()
     rows: list[Row] = []
     failed: list[str] = []
@@ -50,7 +61,7 @@ def main() -> int:
             for measurement in names:
                 began = time.monotonic()
                 try:
-                    rows += MEASUREMENTS[measurement](parts)
+                    rows.extend(measurements[measurement](parts))
                 except Exception:  # noqa: BLE001  (shown, and the exit code says so: the others are worth having)
                     failed.append(measurement)
                     traceback.print_exc()

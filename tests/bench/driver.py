@@ -18,8 +18,9 @@ from typing import Any
 
 from agentrun.journal.layout import RunPath
 from agentrun.journal.open_store import open_store
+from agentrun.journal.pinned import Pinned
 from agentrun.journal.store import Store
-from agentrun.local.driver import Driver, End, Pinned
+from agentrun.local.driver import Driver, End
 from agentrun.local.lease import Lease
 from agentrun.local.processes import ChildProcesses
 from tests.bench.parts import Parts, start_run

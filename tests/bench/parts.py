@@ -17,10 +17,10 @@ from typing import Any
 from agentrun.api.document import parse
 from agentrun.journal.layout import RunPath
 from agentrun.journal.open_store import open_store
+from agentrun.journal.pin import pin
+from agentrun.journal.pinned import Pinned
 from agentrun.journal.run import create_run
 from agentrun.journal.store import Store
-from agentrun.local.driver import Pinned
-from agentrun.local.start import pin
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Start
 from agentrun.runner.coordinates import VARIABLE, Coordinates
@@ -111,6 +111,7 @@ def start_run(store: Store, steps: Sequence[Mapping[str, Any]], **spec: Any) -> 
         namespace=None,
         now=time.time(),
         new_id=lambda: uuid.uuid4().hex,
+        requested_by="ana",
     )
     return create_run(store, manifest)
 

@@ -9,8 +9,18 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-UNITS = {"s": (1.0, 2), "ms": (1e3, 2), "µs": (1e6, 1), "%": (100.0, 1), "MB": (1e-6, 1), "×": (1.0, 2)}
-"""How seconds, shares, bytes and ratios are written: factor and digits."""
+UNITS = {
+    "s": (1.0, 2),
+    "ms": (1e3, 2),
+    "µs": (1e6, 1),
+    "%": (100.0, 1),
+    "MB": (1e-6, 1),
+    "KB": (1e-3, 1),
+    "×": (1.0, 2),
+    "/s": (1.0, 0),
+    "": (1.0, 2),
+}
+"""How seconds, shares, bytes, ratios, rates and counts are written: factor and digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +54,15 @@ class Row:
     """What the reference is."""
     ratio: Series | None = None
     bar: float | None = None
+    least: bool = False
+    """The bar is what it must not fall below."""
 
     @property
     def met(self) -> bool | None:
         """Whether the bar was met; None where there is none."""
-        return None if self.bar is None else self._judged.median <= self.bar
+        if self.bar is None:
+            return None
+        return self._judged.median >= self.bar if self.least else self._judged.median <= self.bar
 
     @property
     def _judged(self) -> Series:
@@ -57,7 +71,7 @@ class Row:
     @property
     def shown_bar(self) -> str:
         """The bar in the unit of what it bounds."""
-        return "" if self.bar is None else f"≤ {Series([self.bar], self._judged.unit)}"
+        return "" if self.bar is None else f"{'≥' if self.least else '≤'} {Series([self.bar], self._judged.unit)}"
 
 
 def ratios(measured: Sequence[float], reference: Sequence[float]) -> Series:

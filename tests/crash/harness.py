@@ -18,10 +18,10 @@ from agentrun.api.document import parse
 from agentrun.api.facts import StepKey
 from agentrun.journal.log import EventLog, read_step
 from agentrun.journal.open_store import open_store
+from agentrun.journal.pin import pin
+from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import Record
 from agentrun.journal.run import create_run, read_facts
-from agentrun.local.driver import Pinned
-from agentrun.local.start import pin
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Start
 from agentrun.runner.coordinates import VARIABLE, Coordinates
@@ -92,7 +92,9 @@ class World:
         self.store = open_store(self.store_url)
         documents = parse(self.outside.document.encode(), "workflow.yaml")
         # The same uid in every world, so that keys and names can be compared.
-        manifest = pin(documents, {}, name="struck", namespace=None, now=time.time(), new_id=lambda: "0" * 32)
+        manifest = pin(
+            documents, {}, name="struck", namespace=None, now=time.time(), new_id=lambda: "0" * 32, requested_by="ana"
+        )
         self.run = create_run(self.store, manifest)
         return self
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from agentrun.api.workflow import Model, SecretKey, Tool
 from agentrun.journal.layout import RunPath
 from agentrun.journal.open_store import open_store
+from agentrun.journal.pinned import Pinned
 from agentrun.journal.store import Store, StoreError
 from agentrun.local import driver, lease
-from agentrun.local.driver import Driver, Pinned, Watcher
+from agentrun.local.driver import Driver, Watcher
 from agentrun.local.lease import HeldByOther, Lease
 from agentrun.local.processes import ChildProcesses, Processes
 from agentrun.runner import process, progress

@@ -12,7 +12,7 @@ import pytest
 
 from agentrun.api.facts import StepKey
 from agentrun.journal.log import EventLog, read_step
-from agentrun.local.driver import Pinned
+from agentrun.journal.pinned import Pinned
 from agentrun.runner.exits import Exit
 from tests.crash.harness import OutsideFactory, World, start_coordinates
 from tests.crash.points import Point, Strike

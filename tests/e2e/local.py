@@ -14,13 +14,14 @@ from agentrun.api.facts import StepKey
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, read_step
 from agentrun.journal.open_store import open_store
+from agentrun.journal.pin import pin
+from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import Record
 from agentrun.journal.run import create_run, read_facts
 from agentrun.journal.store import Store
-from agentrun.local.driver import Driver, End, Pinned, Watcher
+from agentrun.local.driver import Driver, End, Watcher
 from agentrun.local.lease import Lease
 from agentrun.local.processes import ChildProcesses
-from agentrun.local.start import pin
 from agentrun.plan.planner import plan
 
 NOW = {"limit": 0}
@@ -84,7 +85,13 @@ class LocalRun:
         """Pin and write a run of ``document``, as ``agentrun run`` does."""
         documents = parse(json.dumps(document).encode(), "made.yaml")
         manifest = pin(
-            documents, inputs or {}, name=None, namespace=None, now=time.time(), new_id=lambda: uuid.uuid4().hex
+            documents,
+            inputs or {},
+            name=None,
+            namespace=None,
+            now=time.time(),
+            new_id=lambda: uuid.uuid4().hex,
+            requested_by="ana",
         )
         store = open_store(str(place))
         return cls(store, create_run(store, manifest), str(secrets))

@@ -17,9 +17,9 @@ from agentrun.api.facts import StepFact, StepKey
 from agentrun.journal.fold import fold
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, read_step
+from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import Damaged, Record, parse
 from agentrun.journal.run import list_runs, read_facts
-from agentrun.local.driver import Pinned
 from tests.unit.journal_world import MemoryStore
 from tests.unit.plan_world import planned
 

@@ -134,7 +134,7 @@ def _start(data: Path, log: Path) -> tuple[subprocess.Popen[bytes], int]:
             port: int = chosen.getsockname()[1]
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [binary, "--port", f"127.0.0.1:{port}", "posix", data],
+                [binary, "--port", f"127.0.0.1:{port}", "--keep-alive", "posix", data],
                 env={"PATH": os.defpath, "ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY},
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -8,10 +8,10 @@ import pytest
 from agentrun.api.facts import StepKey
 from agentrun.journal.audit import verify
 from agentrun.journal.fold import fold
+from agentrun.journal.fork import forked_manifest, plan_fork, write_fork
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import read_step
 from agentrun.journal.run import find_run, read_manifest
-from agentrun.local.fork import forked_manifest, plan_fork, write_fork
 from tests.unit.cli_store import (
     PEOPLE,
     REFUND,
@@ -88,7 +88,7 @@ def undriven(scene: Scene, point: str, **changes: Any) -> RunPath:
     options: dict[str, Any] = {"inputs": {}, "prompt": None, "model": None} | changes
     number = int(seq) if seq else None
     manifest = forked_manifest(
-        before, StepKey.parse(at), number, name="f1", now=scene.clock(), uid="ab" * 16, **options
+        before, StepKey.parse(at), number, name="f1", now=scene.clock(), uid="ab" * 16, requested_by="ana", **options
     )
     planned = plan_fork(scene.store, forked(scene, "r1"), manifest, StepKey.parse(at), number, now=scene.clock())
     return write_fork(scene.store, planned, scene.clock)

@@ -13,9 +13,12 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from agentrun.api import reader
-from agentrun.api.document import FORMS, MAX_BYTES, MAX_PROBLEMS, NOT_TEXT, load, parse
+from agentrun.api.approval import Approval
+from agentrun.api.command import AgentCommand
+from agentrun.api.document import MAX_BYTES, NOT_TEXT, from_object, load, parse
 from agentrun.api.errors import InvalidDocument
-from agentrun.api.run import AgentRun, AgentWorkflow
+from agentrun.api.problems import FORMS, MAX_PROBLEMS
+from agentrun.api.run import AgentRun, AgentWorkflow, cluster_only
 
 HEAD = "apiVersion: agentrun.dev/v1alpha1\nkind: AgentWorkflow\nmetadata: {name: refund}\n"
 STEPS = HEAD + "spec:\n  steps:\n    - name: a\n      agent: {prompt: hello}\n"
@@ -139,6 +142,10 @@ FILES = {
         "wf.yaml:2: kind: must be text, found the number 3: known a",
     ),
     "approval": (HEAD.replace("AgentWorkflow", "Approval"), "wf.yaml:2: kind: Approvals are made by the runtime"),
+    "command": (
+        HEAD.replace("AgentWorkflow", "AgentCommand"),
+        "wf.yaml:2: kind: AgentCommands are made by agentrun signal, resume and resolve, never from a file",
+    ),
     "policy": (HEAD.replace("AgentWorkflow", "AgentPolicy"), "kind: AgentPolicy is not supported by this version"),
     "no spec": (HEAD, "wf.yaml:1: spec: is missing"),
     "null spec": (HEAD + "spec:\n", "wf.yaml:4: spec: must be an object, found nothing (null)"),
@@ -243,6 +250,34 @@ FIELDS = {
         step("{name: a, wait: {duration: 1h}, forEach: {items: [1]}}"),
         "forEach goes with agent and tool only",
     ),
+    "pod of an approval": (
+        step("{name: a, approval: {subject: x, approvers: {users: [b]}}, image: c}"),
+        "spec.steps[0]: identity, image, resources, nodeSelector and tolerations go with agent and tool only: people",
+    ),
+    "resource": (
+        step(f"{{name: a, agent: {AGENT}, resources: {{requests: {{memry: 1Gi}}}}}}"),
+        "resources.requests: has a resource that no node offers: known are cpu, memory, ephemeral-storage, and names",
+    ),
+    "quantity": (
+        step(f"{{name: a, agent: {AGENT}, resources: {{limits: {{cpu: 2}}}}}}"),
+        'limits.cpu: must be an amount as Kubernetes writes it, in quotes, such as "500m", "2" or "1Gi", found the numb',
+    ),
+    "label": (
+        step(f"{{name: a, agent: {AGENT}, nodeSelector: {{'a b': c}}}}"),
+        "nodeSelector: has a key that no node can carry: write one such as disktype or example.com/pool",
+    ),
+    "default label": (
+        f"{STEPS}  defaults: {{nodeSelector: {{-a: c}}}}\n",
+        "spec.defaults.nodeSelector: has a key that no node can carry",
+    ),
+    "toleration": (
+        step(f"{{name: a, agent: {AGENT}, tolerations: [{{key: b, value: c, operator: Exists}}]}}"),
+        "tolerations[0]: value goes with operator Equal only",
+    ),
+    "service account": (
+        RUN + "  workflowRef: {name: a}\n  identity: {serviceAccountName: Ana}\n",
+        'serviceAccountName: must be the name of a ServiceAccount: small letters, digits, hyphens and dots, such as "ref',
+    ),
     "two waits": (
         step("{name: a, wait: {duration: 1h, signal: b}}"),
         "wait: give exactly one of duration, until and signal",
@@ -335,7 +370,7 @@ def test_the_models_patterns_all_have_words() -> None:
         for child in node if isinstance(node, list) else ():
             visit(child)
 
-    for document in (AgentRun, AgentWorkflow):
+    for document in (AgentRun, AgentWorkflow, Approval, AgentCommand):
         visit(document.model_json_schema()["$defs"])
     assert patterns == set(FORMS)
 
@@ -533,3 +568,105 @@ def survive(data: bytes) -> None:
         said = error.describe()
     assert said
     assert all(line.isprintable() for line in said)
+
+
+def from_server(spec: Any, kind: str = "AgentRun", **more: Any) -> dict[str, Any]:
+    metadata = {
+        "name": "refund-1",
+        "namespace": "support",
+        "uid": "ad6d",
+        "resourceVersion": "7",
+        "managedFields": [{}],
+    }
+    return {
+        "apiVersion": "agentrun.dev/v1alpha1",
+        "kind": kind,
+        "metadata": metadata | {"labels": {"team": "a"}},
+        "spec": spec,
+        "status": {"phase": "Running"},
+        **more,
+    }
+
+
+def test_an_object_of_an_api_server_is_read_as_a_file_is() -> None:
+    obj = from_server({"workflowRef": {"name": "refund"}, "inputs": {"a": None}})
+    read = from_object(obj)
+    assert isinstance(read.model, AgentRun)
+    assert (read.source, read.kind, read.metadata.name, read.metadata.namespace) == (
+        *("AgentRun refund-1", "AgentRun", "refund-1", "support"),
+    )
+    assert read.metadata.labels == {"team": "a"}
+    assert read.raw["spec"] == obj["spec"]
+    assert "status" in obj
+    assert isinstance(
+        from_object(from_server({"steps": [{"name": "a", "wait": {"signal": "b"}}]}, "AgentWorkflow")).model,
+        AgentWorkflow,
+    )
+
+
+@pytest.mark.parametrize(
+    ("obj", "message"),
+    [
+        (from_server({}), "AgentRun refund-1: spec: give exactly one of workflowRef and workflow"),
+        (
+            from_server({"workflowRef": {"name": "a"}, "x": 1}),
+            'AgentRun refund-1: spec.x: unknown field "x": known are wo',
+        ),
+        (from_server({}, "Pod"), 'Pod refund-1: kind: "Pod" is not known'),
+        (from_server({}, metadata=None), "AgentRun None: metadata: must be an object, found nothing (null)"),
+        (from_server({}, extra=1), 'AgentRun refund-1: extra: unknown field "extra"'),
+        (from_server({"inputs": [0] * 100_001}), "AgentRun refund-1: more than 100,000 values: shorten it"),
+        ({}, "None None: apiVersion: is missing"),
+    ],
+    ids=["rule", "field", "kind", "metadata", "extra", "large", "nothing"],
+)
+def test_an_object_of_an_api_server_is_refused_in_the_same_words(obj: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidDocument) as caught:
+        from_object(obj)
+    assert str(caught.value).startswith(message)
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def test_depth_of_an_object_has_the_bound_of_a_file() -> None:
+    deepest = reader.MAX_DEPTH - 3  # below the object itself, spec and inputs
+    for levels, fine in ((deepest, True), (deepest + 1, False), (100_000, False)):
+        obj = from_server({"workflowRef": {"name": "a"}, "inputs": {"a": nested(levels)}})
+        if fine:
+            from_object(obj)
+            parse(
+                json.dumps(obj | {"metadata": {"name": "a"}, "status": None}).replace(', "status": null', "").encode(),
+                "f",
+            )
+        else:
+            with pytest.raises(
+                InvalidDocument, match="AgentRun refund-1: nested deeper than 64 levels: make it flatter"
+            ):
+                from_object(obj)
+
+
+def test_what_only_a_cluster_obeys_is_named_once() -> None:
+    text = f"""{RUN}  identity: {{serviceAccountName: a}}
+  ttlSecondsAfterFinished: 0
+  workflow:
+    defaults: {{resources: {{}}}}
+    steps:
+      - {{name: a, agent: {AGENT}, image: x, identity: {{serviceAccountName: b}}}}
+      - {{name: b, agent: {AGENT}, image: x}}
+    finally:
+      - {{name: c, agent: {AGENT}, nodeSelector: {{}}}}
+"""
+    (document,) = parse(text.encode(), "wf.yaml")
+    assert isinstance(document.model, AgentRun)
+    expected = ["identity", "image", "nodeSelector", "resources", "ttlSecondsAfterFinished"]
+    assert cluster_only(document.model.spec) == expected
+    assert document.model.spec.workflow is not None
+    assert cluster_only(document.model.spec.workflow, document.model.spec.workflow) == expected[:-1]
+    (plain,) = parse(STEPS.encode(), "wf.yaml")
+    assert isinstance(plain.model, AgentWorkflow)
+    assert cluster_only(plain.model.spec) == []

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import pytest
 
-from agentrun.api import crd, values, workflow
+from agentrun.api import crd, names, placement, values, workflow
+from agentrun.api.approval import DECIDED, Approval, DecidedReason
+from agentrun.api.command import AgentCommand
 from agentrun.api.run import AgentRun, AgentWorkflow, ConditionType, Outcome, Reason, StepState
 from agentrun.api.workflow import Effect, FailureClass
 from agentrun.cli.main import app
@@ -33,7 +35,18 @@ WORDS = {
     workflow.URL_PATTERN: "URL",
     workflow.SUBDOMAIN_PATTERN: "name of a Secret",
     workflow.DATA_KEY_PATTERN: "key in a Secret",
+    values.KEY_PATTERN: "[place](#scalars)",
+    values.DIGEST_PATTERN: "[digest](#scalars)",
+    values.UID_PATTERN: "[uid](#scalars)",
+    placement.SERVICE_ACCOUNT_PATTERN: "name of a ServiceAccount",
+    placement.IMAGE_PATTERN: "image",
+    placement.QUANTITY_PATTERN: "[quantity](#scalars)",
+    placement.LABEL_KEY_PATTERN: "key of a label",
+    placement.LABEL_VALUE_PATTERN: "value of a label",
 }
+RENDERED = {"Subject"}
+"""Long texts that are no templates: what a template became."""
+
 ENUMS: dict[str, type[Enum]] = {
     "Effects": Effect,
     "Failure classes": FailureClass,
@@ -70,9 +83,9 @@ def named(title: str) -> list[str]:
 
 
 def definitions() -> dict[str, dict[str, Any]]:
-    """The JSON Schema of every type that a person writes, by its name."""
+    """The JSON Schema of every type of the resources, by its name."""
     found: dict[str, dict[str, Any]] = {}
-    for model in (AgentWorkflow, AgentRun):
+    for model in (AgentWorkflow, AgentRun, Approval, AgentCommand):
         schema = model.model_json_schema(by_alias=True)
         found |= schema.pop("$defs")
         found[model.__name__] = schema
@@ -88,7 +101,8 @@ def type_of(node: dict[str, Any]) -> str:
         (some,) = [option for option in node["anyOf"] if option.get("type") != "null"]
         return type_of(some)
     if "enum" in node or "const" in node:
-        return ", ".join(f"`{word}`" for word in node.get("enum", [node.get("const")]))
+        words = node.get("enum", [node.get("const")])
+        return ", ".join(f"`{word if isinstance(word, str) else json.dumps(word)}`" for word in words)
     match node.get("type"):
         case "string":
             word, low, high = WORDS.get(node.get("pattern", ""), "text"), node.get("minLength"), node.get("maxLength")
@@ -96,7 +110,9 @@ def type_of(node: dict[str, Any]) -> str:
                 return word
             if high == values.EXPRESSION_MAX:
                 return "[expression](#expressions)"
-            if high == values.TEXT_MAX:
+            if node.get("format") == "date-time":
+                return "instant, RFC 3339"
+            if high == values.TEXT_MAX and node.get("title") not in RENDERED:
                 word, high = "[template](#templates)", None
             pinned = re.fullmatch(r"\^([\w./]+)\$", node.get("pattern", ""))
             return f"`{pinned[1]}`" if pinned else word + bounds(low, high, "characters")
@@ -164,6 +180,25 @@ def test_every_exit_of_a_step_process_stands_there_and_no_other() -> None:
 
 def test_every_field_of_a_status_stands_there_and_no_other() -> None:
     assert named("Status") == list(crd.RUN_STATUS["properties"])
+
+
+def test_every_field_of_an_approvals_status_stands_there_and_no_other() -> None:
+    title = "The status of an Approval"
+    assert named(title) == list(crd.APPROVAL_STATUS["properties"])
+    decision = crd.APPROVAL_STATUS["properties"]["decisions"]["items"]["properties"]
+    assert {*decision, DECIDED} <= set(re.findall(r"`([^`]+)`", sections()[title]))
+    assert tuple(named("Reasons of Decided")) == get_args(DecidedReason)
+
+
+def test_every_field_of_an_entry_of_steps_stands_there() -> None:
+    there = set(re.findall(r"`([^`]+)`", sections()["Status"]))
+    entry = crd.RUN_STATUS["properties"]["steps"]["items"]["properties"]
+    assert {*entry, *entry["waitingFor"]["properties"]} <= there
+
+
+def test_every_label_and_annotation_stands_there_and_no_other() -> None:
+    ours = [value for name, value in vars(names).items() if name.isupper()]
+    assert sorted(named("Labels and annotations")) == sorted(ours)
 
 
 def test_every_environment_variable_stands_there_and_no_other() -> None:

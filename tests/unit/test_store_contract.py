@@ -20,19 +20,20 @@ from agentrun.journal.folder import FolderStore
 from agentrun.journal.keys import InvalidKey
 from agentrun.journal.open_store import open_store
 from agentrun.journal.s3 import S3Store
+from agentrun.journal.s3_direct import DirectS3Store
 from agentrun.journal.store import KeyExists, KeyMissing, Store
 from tests.servers.versitygw import S3Server
 
 NewStore = Callable[[], Store]
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", "s3", "s3-direct"])
 def new_store(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     s3_server: S3Server,
-    first_s3_store: S3Store,
+    first_s3_stores: dict[str, S3Store],
 ) -> NewStore:
     """Makes empty stores; each is named by its ``url``, so a second object of that URL is the same store."""
     number = count()
@@ -41,23 +42,26 @@ def new_store(
     for name, value in s3_server.environment(tmp_path / "none").items():
         monkeypatch.setenv(name, value)
     home = uuid.uuid4().hex
+    first = first_s3_stores[request.param]
 
     def make() -> S3Store:
-        made = S3Store(f"{first_s3_store.url}/{home}/{next(number)}")
-        made._client = first_s3_store._client  # making one takes 60 ms
+        made = type(first)(f"{first.url}/{home}/{next(number)}")
+        made._client = first._client  # making one takes 60 ms
         return made
 
     return make
 
 
 @pytest.fixture(scope="session")
-def first_s3_store(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> S3Store:
+def first_s3_stores(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, S3Store]:
     with pytest.MonkeyPatch.context() as environment:
         for name, value in s3_server.environment(tmp_path_factory.mktemp("aws") / "none").items():
             environment.setenv(name, value)
-        store = S3Store(f"s3://{s3_server.new_bucket()}")
-        store.preload()
-        return store
+        stores = {"s3": S3Store(f"s3://{s3_server.new_bucket()}")}
+        stores["s3-direct"] = DirectS3Store(stores["s3"].url)
+        for store in stores.values():
+            store.preload()
+        return stores
 
 
 @pytest.fixture

@@ -117,6 +117,23 @@ def shown(text: str, limit: int = 60) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
 
 
+def too_large(value: Any) -> str | None:
+    """What is wrong with a value that did not come from a file, by the bounds that a file has; counted breadth first,
+    without recursion.
+    """
+    here, count, level = [value], 0, 0
+    while here:
+        count += len(here)
+        inner = [item for item in here if isinstance(item, dict | list)]
+        level += bool(inner)
+        if level > MAX_DEPTH:
+            return f"nested deeper than {MAX_DEPTH} levels: make it flatter"
+        if count > MAX_VALUES:
+            return f"more than {MAX_VALUES:,} values: shorten it"
+        here = [child for item in inner for child in (item.values() if isinstance(item, dict) else item)]
+    return None
+
+
 def read(text: str, source: str) -> list[Node]:
     """The documents in ``text``, a file of YAML or JSON; empty ones are left out.
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
+from pydantic.alias_generators import to_camel
 
+from agentrun.api.placement import Identity
 from agentrun.api.values import LABEL_PATTERN, Duration, Money, Name, Spec
-from agentrun.api.workflow import API_VERSION, WorkflowSpec
+from agentrun.api.workflow import API_VERSION, POD_FIELDS, WorkflowSpec
 
 ONE_WORKFLOW = "give exactly one of workflowRef and workflow"
 
@@ -65,6 +68,15 @@ class Reason(StrEnum):
     COMPENSATING = "Compensating"
     OUTCOME_UNKNOWN = "OutcomeUnknown"
     ATTEMPTS_LOST = "AttemptsLost"
+    INVALID_SPEC = "InvalidSpec"
+    WORKFLOW_NOT_FOUND = "WorkflowNotFound"
+    SOURCE_NOT_FOUND = "SourceNotFound"
+    POD_REFUSED = "PodRefused"
+    UNSCHEDULABLE = "Unschedulable"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONTAINER_REFUSED = "ContainerRefused"
+    STORE_UNAVAILABLE = "StoreUnavailable"
+    JOURNAL_DAMAGED = "JournalDamaged"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
     CANCELLED = "Cancelled"
@@ -98,7 +110,7 @@ class Source(Spec):
 
 
 class RunSpec(Spec):
-    """What one execution does. Immutable once it runs, but for ``suspend`` and ``cancel``."""
+    """What one execution does. Immutable once it runs, but for ``suspend``, ``cancel`` and retention."""
 
     workflow_ref: WorkflowRef | None = None
     workflow: WorkflowSpec | None = None
@@ -108,12 +120,31 @@ class RunSpec(Spec):
     suspend: bool = False
     cancel: bool = False
     source: Source | None = None
+    identity: Identity | None = None
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
 
     @model_validator(mode="after")
     def _one_workflow(self) -> RunSpec:
         if (self.workflow_ref is None) == (self.workflow is None):
             raise ValueError(ONE_WORKFLOW)
         return self
+
+
+def cluster_only(*specs: RunSpec | WorkflowSpec) -> list[str]:
+    """The fields in ``specs`` that only a cluster obeys, each once, as people write them; an inline workflow's too."""
+    found: set[str] = set()
+    for spec in specs:
+        if isinstance(spec, RunSpec):
+            found |= _given(spec, ("identity", "ttl_seconds_after_finished"))
+            found |= set(cluster_only(spec.workflow)) if spec.workflow is not None else set()
+        else:
+            found |= _given(spec.defaults, POD_FIELDS)
+            found = found.union(*(_given(step, POD_FIELDS) for step in (*spec.steps, *spec.finally_)))
+    return sorted(found)
+
+
+def _given(spec: Spec, names: Iterable[str]) -> set[str]:
+    return {to_camel(name) for name in names if getattr(spec, name, None) is not None}
 
 
 class Metadata(Spec):

@@ -22,10 +22,23 @@ DURATION_PATTERN = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"
 MONEY_PATTERN = r"^[0-9]+(\.[0-9]+)?$"
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\[[0-9]{1,5}\])?$"
+KEY_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\[[0-9]{1,5}\])?(\.compensate)?$"
+DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
+UID_PATTERN = r"^[-0-9a-f]+$"
 TOOL_PATTERN = r"^[a-zA-Z][a-zA-Z0-9_-]*$"
 
 Name = Annotated[str, Field(min_length=1, max_length=50, pattern=NAME_PATTERN)]
 """A DNS label: names of steps, models and runs. 50 characters leave room for what pods' names add."""
+
+StepPlace = Annotated[str, Field(min_length=1, max_length=80, pattern=KEY_PATTERN)]
+"""What is run, as ``StepKey.label``: ``NAME``, ``NAME[INDEX]``, and the compensation of either."""
+
+Digest = Annotated[str, Field(max_length=71, pattern=DIGEST_PATTERN)]
+Uid = Annotated[str, Field(min_length=1, max_length=36, pattern=UID_PATTERN)]
+"""A uid as Kubernetes gives it, with hyphens."""
+
+Instant = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"})]
+"""RFC 3339, with a time zone."""
 
 ToolName = Annotated[str, Field(min_length=1, max_length=64, pattern=TOOL_PATTERN)]
 """What the model APIs accept as the name of a function."""

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from agentrun.api.placement import Identity, Image, NodeSelector, Resources, Tolerations, known_labels
 from agentrun.api.values import (
     TEXT_MAX,
     Duration,
@@ -40,6 +41,10 @@ DEFAULT_MAX_TURNS = 20
 
 ONE_KIND = "give exactly one of agent, tool, approval and wait"
 FOR_EACH_KINDS = "forEach goes with agent and tool only: people are asked, and a run waits, once"
+POD_KINDS = (
+    "identity, image, resources, nodeSelector and tolerations go with agent and tool only: "
+    "people are asked, and a run waits, without a pod"
+)
 ONE_WAIT = "give exactly one of duration, until and signal"
 WAIT_TIMEOUT = "timeout goes with signal only: duration and until end by themselves"
 SOMEBODY = "give at least one user or group"
@@ -140,6 +145,12 @@ class Defaults(Spec):
     model: Name | None = None
     timeout: Duration | None = None
     retry: Retry | None = None
+    image: Image | None = None
+    resources: Resources | None = None
+    node_selector: NodeSelector | None = None
+    tolerations: Tolerations | None = None
+
+    _labels = field_validator("node_selector")(known_labels)
 
 
 class Bearer(Spec):
@@ -264,6 +275,13 @@ class Step(Spec):
     timeout: Duration | None = None
     continue_on_error: bool = False
     compensate: ToolCall | None = None
+    identity: Identity | None = None
+    image: Image | None = None
+    resources: Resources | None = None
+    node_selector: NodeSelector | None = None
+    tolerations: Tolerations | None = None
+
+    _labels = field_validator("node_selector")(known_labels)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Step:
@@ -272,6 +290,8 @@ class Step(Spec):
             raise ValueError(f"{'has ' + ' and '.join(kinds) if kinds else 'does nothing'}: {ONE_KIND}")
         if self.for_each is not None and kinds[0] not in FOR_EACH:
             raise ValueError(FOR_EACH_KINDS)
+        if kinds[0] not in WITH_POD and any(getattr(self, field) is not None for field in POD_FIELDS):
+            raise ValueError(POD_KINDS)
         return self
 
     @property
@@ -281,7 +301,9 @@ class Step(Spec):
 
 
 STEP_KINDS = ("agent", "tool", "approval", "wait")
-FOR_EACH = ("agent", "tool")
+WITH_POD = ("agent", "tool")
+FOR_EACH = WITH_POD
+POD_FIELDS = ("identity", "image", "resources", "node_selector", "tolerations")
 
 
 def _taken(*lists: tuple[str, Sequence[Step | Tool | Model]]) -> Iterator[InitErrorDetails]:

@@ -9,11 +9,12 @@ from pathlib import Path
 import click
 
 from agentrun.cli.failures import Refused
-from agentrun.cli.options import NAME, Place, verb
+from agentrun.cli.options import NAME, AnyPlace, Place, verb
 from agentrun.cli.output import emit, tell
 from agentrun.cli.printable import printable
 from agentrun.journal.audit import Objects, Verdict, export, read_export, verify
 from agentrun.journal.layout import RunPath
+from agentrun.journal.store import Store
 
 
 @click.group("audit")
@@ -28,7 +29,14 @@ def verify_command(place: Place, run: str) -> int:
 
     Names every object that was changed, dropped, inserted or cut off, and then exits with 1.
     """
-    path, objects = _objects(place, run)
+    if NAME.fullmatch(run):
+        store = place.open()
+        return say_verdict(place, place.find(store, run), store)
+    return say_verdict(place, *read_file(run))
+
+
+def say_verdict(place: AnyPlace, path: RunPath, objects: Objects) -> int:
+    """Verify a journal and say what was found; the exit code."""
     verdict = verify(objects, path)
     if place.output:
         found = [{"key": finding.key, "message": finding.message} for finding in verdict.findings]
@@ -47,12 +55,10 @@ def verify_command(place: Place, run: str) -> int:
     return 1 if verdict.findings else 0
 
 
-def _objects(place: Place, run: str) -> tuple[RunPath, Objects]:
+def read_file(run: str) -> tuple[RunPath, Objects]:
+    """What ``audit export`` wrote to a file, or to standard input for ``-``. Raises Refused."""
     if run == "-":
         return read_export(sys.stdin.buffer)
-    if NAME.fullmatch(run):
-        store = place.open()
-        return place.find(store, run), store
     try:
         with Path(run).open("rb") as file:
             return read_export(file)
@@ -78,7 +84,12 @@ def export_command(place: Place, run: str) -> int:
     Decisions are in it with who made them, as which groups, and whether anything vouched for that.
     """
     store = place.open()
-    for line in export(store, place.find(store, run)):
+    return write_export(store, place.find(store, run))
+
+
+def write_export(store: Store, path: RunPath) -> int:
+    """Write a journal to standard output."""
+    for line in export(store, path):
         click.echo(json.dumps(line, separators=(",", ":")))
     return 0
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from agentrun.api.facts import StepKey, Usage
 from agentrun.cli.logs import said
+from agentrun.cli.options import AnyPlace
+from agentrun.cli.output import tell
 from agentrun.cli.printable import printable, value
 from agentrun.journal.fold import Folded
 from agentrun.plan.snapshot import Plan
@@ -37,18 +42,16 @@ class Board:
     began: dict[str, float] = field(default_factory=dict)
     """Since when steps run, by this process's clock: an attempt that has said nothing yet has no other."""
 
-    @classmethod
-    def of(cls, states: Mapping[StepKey, Folded], tell: Callable[[str], None], say: Callable[[str], None]) -> Board:
-        """A board that knows what was done before this driver."""
-        counts = {}
-        for key, state in states.items():
-            usage = Usage.from_json(state.usage)
-            counts[key.label] = Count(state.turns, usage.tool_calls, usage)
-        return cls(tell, say, counts=counts)
+    total: Usage | None = None
+    """What the run has spent, where somebody else counts it."""
 
     def plan(self, planned: Plan) -> None:
         """Take how everything stands."""
-        fresh = {entry["name"]: entry for entry in planned.status["steps"]}
+        self.show(planned.status["steps"])
+
+    def show(self, entries: Iterable[dict[str, Any]]) -> None:
+        """Take how the steps stand, as a status has them."""
+        fresh = {entry["name"]: entry for entry in entries}
         for name, entry in fresh.items():
             before = self.entries.get(name)
             if entry["state"] == "Running":
@@ -81,7 +84,40 @@ class Board:
     @property
     def usage(self) -> Usage:
         """What all steps have spent."""
+        if self.total is not None:
+            return self.total
         return sum((count.usage for count in list(self.counts.values())), Usage())
+
+
+def counts_of(states: Mapping[StepKey, Folded]) -> dict[str, Count]:
+    """What was done before, by label."""
+    counts = {}
+    for key, state in states.items():
+        usage = Usage.from_json(state.usage)
+        counts[key.label] = Count(state.turns, usage.tool_calls, usage)
+    return counts
+
+
+@contextlib.contextmanager
+def shown(place: AnyPlace, counts: dict[str, Count]) -> Iterator[Board]:
+    """A board that shows itself: a live view on a terminal, else a line for each change."""
+    stream = sys.stderr if place.output else sys.stdout
+    if not stream.isatty() or os.environ.get("TERM") == "dumb":
+
+        def line(text: str) -> None:
+            tell(place, text)
+
+        yield Board(line, line, counts=counts)
+        return
+    from rich.console import Console  # noqa: PLC0415  (lazy: only a terminal pays for it)
+    from rich.text import Text  # noqa: PLC0415
+
+    from agentrun.cli.live import LiveBoard  # noqa: PLC0415
+
+    console = Console(file=stream, markup=False, highlight=False, emoji=False)
+    board = Board(lambda _: None, lambda text: console.print(Text(text)), counts=counts)
+    with LiveBoard(board, console).open():
+        yield board
 
 
 def _moved(before: dict[str, Any], entry: dict[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from agentrun.cli.printable import printable
 from agentrun.cli.view import View
 from agentrun.journal.records import EventKind, Record
 from agentrun.journal.run import as_events
-from agentrun.local.start import user
+from agentrun.local.user import user
 from agentrun.plan.events import EventIndex
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import click
 
+from agentrun.api.approval import COMMENT_MAX
 from agentrun.api.facts import ApprovalRequest, StepKey
 from agentrun.cli.failures import Refused
 from agentrun.cli.next_steps import next_steps, resume_command
@@ -19,13 +20,10 @@ from agentrun.cli.view import View
 from agentrun.journal.log import read_step
 from agentrun.journal.records import EventKind, Kind, Record
 from agentrun.journal.run import as_events
-from agentrun.local.start import user
+from agentrun.local.user import user
 from agentrun.plan.events import EventIndex, may_decide
 
 Decision = Literal["Approved", "Rejected"]
-
-COMMENT_MAX = 4096
-"""Characters of a comment."""
 
 
 def _verb(name: str, decision: Decision, text: str) -> click.Command:
@@ -50,8 +48,8 @@ approve_command = _verb(
     "approve",
     "Approved",
     "Approve what RUN waits for: in STEP, or the only question there is.\n\n"
-    "You decide as the operating system's user, and as the groups that you claim; nothing verifies either here, and "
-    "the journal says so.",
+    "On one machine you decide as the operating system's user, and as the groups that you claim; nothing verifies "
+    "either, and the journal says so. On a cluster its API server vouches for who you are.",
 )
 reject_command = _verb(
     "reject",
@@ -64,8 +62,7 @@ reject_command = _verb(
 def _decide(
     place: Place, run: str, step: str | None, decision: Decision, comment: str, groups: Sequence[str], call: str | None
 ) -> int:
-    if len(comment) > COMMENT_MAX:
-        raise click.BadParameter(f"the comment has {len(comment)} characters: at most {COMMENT_MAX} are kept")
+    check_comment(comment)
     store = place.open()
     view = View.find(place, store, run)
     view.still_going()
@@ -83,6 +80,12 @@ def _decide(
         emit(place, after.to_json())
     _say_what_next(place, after, chosen)
     return 0
+
+
+def check_comment(comment: str) -> None:
+    """Raise BadParameter where the comment is too long."""
+    if len(comment) > COMMENT_MAX:
+        raise click.BadParameter(f"the comment has {len(comment)} characters: at most {COMMENT_MAX} are kept")
 
 
 def _chosen(view: View, step: str | None, call: str | None) -> list[tuple[StepKey, ApprovalRequest]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from agentrun.cli.options import Place, verb
+from agentrun.cli.options import AnyPlace, Place, verb
 from agentrun.cli.output import emit_list, table, tell
 from agentrun.cli.printable import printable, value
 from agentrun.cli.view import View
@@ -24,16 +24,20 @@ def diff_command(place: Place, left: str, right: str) -> int:
     Instants, identifiers and costs are not compared. Exits with 0 where nothing differs, else with 1.
     """
     store = place.open()
-    sides = [_side(View.find(place, store, name)) for name in (left, right)]
-    found = list(differences(*sides))
+    return compare(place, *(View.find(place, store, name) for name in (left, right)))
+
+
+def compare(place: AnyPlace, left: View, right: View) -> int:
+    """Say where two runs part; the exit code."""
+    found = list(differences(_side(left), _side(right)))
     if place.output:
         emit_list(place, [{"step": d.step, "what": d.what, "left": d.left, "right": d.right} for d in found])
     elif found:
         rows = [[printable(d.step or "·"), printable(d.what, 40), *_both(d)] for d in found]
-        for line in table(["STEP", "WHAT", left, right], rows):
+        for line in table(["STEP", "WHAT", left.name, right.name], rows):
             tell(place, line)
     else:
-        tell(place, f"{left} and {right} say the same")
+        tell(place, f"{left.name} and {right.name} say the same")
     return 1 if found else 0
 
 

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from agentrun.api.run import Outcome
-from agentrun.cli.board import Board
+from agentrun.cli.board import counts_of, shown
 from agentrun.cli.next_steps import next_steps, resume_command
 from agentrun.cli.options import Place
 from agentrun.cli.output import coloured, emit, tell
 from agentrun.cli.printable import document, printable
 from agentrun.cli.view import View
 from agentrun.journal.layout import RunPath
+from agentrun.journal.pinned import Pinned
 from agentrun.journal.run import read_states
 from agentrun.journal.store import Store
-from agentrun.local.driver import Driver, End, Pinned, Watcher
+from agentrun.local.driver import Driver, End, Watcher
 from agentrun.local.lease import Lease
 from agentrun.local.processes import ChildProcesses
 
@@ -39,7 +38,7 @@ def drive(place: Place, store: Store, run: RunPath, secrets: str | None) -> int:
         HeldByOther, StoreError, Damaged: see ``Driver.drive``.
     """
     pinned = Pinned.read(store, run)
-    with _board(place, pinned, store) as board:
+    with shown(place, counts_of(read_states(store, pinned.run))) as board:
         watcher = Watcher(plan=board.plan, line=board.line, tell=lambda text: board.say(printable(text, lines=True)))
         lease = Lease(store, run, uuid.uuid4().hex)
         driver = Driver(store, pinned, ChildProcesses(secrets), lease, watcher)
@@ -75,29 +74,6 @@ async def _interruptible(driver: Driver, signalled: list[int]) -> End | None:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
-
-
-@contextlib.contextmanager
-def _board(place: Place, pinned: Pinned, store: Store) -> Iterator[Board]:
-    """A board that shows itself: a live view on a terminal, else a line for each change."""
-    states = read_states(store, pinned.run)
-    stream = sys.stderr if place.output else sys.stdout
-    if not stream.isatty() or os.environ.get("TERM") == "dumb":
-
-        def line(text: str) -> None:
-            tell(place, text)
-
-        yield Board.of(states, line, line)
-        return
-    from rich.console import Console  # noqa: PLC0415  (lazy: only a terminal pays for it)
-    from rich.text import Text  # noqa: PLC0415
-
-    from agentrun.cli.live import LiveBoard  # noqa: PLC0415
-
-    console = Console(file=stream, markup=False, highlight=False, emoji=False)
-    board = Board.of(states, lambda _: None, lambda text: console.print(Text(text)))
-    with LiveBoard(board, console).open():
-        yield board
 
 
 def report(place: Place, store: Store, run: RunPath, secrets: str | None = None) -> int:

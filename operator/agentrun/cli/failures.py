@@ -14,6 +14,10 @@ class Refused(AgentrunError):
     """The command cannot be given as things stand. Nothing was written."""
 
 
+class OutOfReach(AgentrunError):
+    """The cluster's API server, or the operator there, does not answer."""
+
+
 def explain(error: Exception) -> int | None:
     """Print ``error`` to standard error; its exit code, or None where it is a defect that needs its traceback."""
     match error:
@@ -21,7 +25,7 @@ def explain(error: Exception) -> int | None:
             for line in error.describe():
                 click.echo(printable(line), err=True)
             return 2
-        case StoreError():
+        case StoreError() | OutOfReach():
             code = 4
         case Damaged():
             code = 1

@@ -12,9 +12,10 @@ from agentrun.cli.failures import Refused
 from agentrun.cli.inputs import read_inputs
 from agentrun.cli.options import NAME, Place, verb
 from agentrun.cli.run import drive_options, start_fork
+from agentrun.journal.fork import forked_manifest
+from agentrun.journal.pin import NAME_MAX
 from agentrun.journal.run import read_manifest
-from agentrun.local.fork import forked_manifest
-from agentrun.local.start import NAME_MAX
+from agentrun.local.user import user
 
 
 @verb("fork")
@@ -44,10 +45,7 @@ def fork_command(
     and the journal have the numbers). Everything else that RUN has finished is taken over. RUN itself never changes.
     """
     at, seq = parse_point(point)
-    if name is not None and (not NAME.fullmatch(name) or len(name) > NAME_MAX):
-        raise click.BadParameter(
-            f"{name!r} is not a name: small letters, digits and '-', at most {NAME_MAX} characters"
-        )
+    check_name(name)
     store = place.open()
     source = place.find(store, run)
     before = read_manifest(store, source)
@@ -61,8 +59,18 @@ def fork_command(
         name=name,
         now=time.time(),
         uid=uuid.uuid4().hex,
+        requested_by=user(),
     )
+    manifest.pop("cluster", None)  # whoever has run it: the new run is driven here
     return start_fork(place, store, source, manifest, at, seq, secrets, detach=detach)
+
+
+def check_name(name: str | None) -> None:
+    """Raise BadParameter where no run can be called so."""
+    if name is not None and (not NAME.fullmatch(name) or len(name) > NAME_MAX):
+        raise click.BadParameter(
+            f"{name!r} is not a name: small letters, digits and '-', at most {NAME_MAX} characters"
+        )
 
 
 def parse_point(text: str) -> tuple[StepKey, int | None]:

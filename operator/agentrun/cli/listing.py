@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from agentrun.api.canonical import moment
 from agentrun.api.run import StepState
-from agentrun.cli.options import Place, verb
+from agentrun.cli.options import AnyPlace, Place, verb
 from agentrun.cli.output import emit_list, spell, table, tell
 from agentrun.cli.printable import printable
 from agentrun.cli.view import View, read_all
@@ -32,14 +33,18 @@ def list_command(place: Place, all_namespaces: bool) -> int:
         where = "any namespace" if all_namespaces else f"namespace {place.namespace}"
         click.echo(f"there are no runs in {where} of {printable(store.url)}", err=True)
     else:
-        head = ["NAME", "PHASE", "STEPS", "WAITING FOR", "COST", "AGE"]
-        rows = [_row(view) for view in views]
-        if all_namespaces:
-            head = ["NAMESPACE", *head]
-            rows = [[view.run.namespace, *row] for view, row in zip(views, rows, strict=True)]
-        for line in table(head, rows, [head.index("PHASE")]):
-            tell(place, line)
+        print_rows(place, [(view.run.namespace, _row(view)) for view in views], all_namespaces=all_namespaces)
     return 0
+
+
+def print_rows(place: AnyPlace, rows: Sequence[tuple[str, list[str]]], *, all_namespaces: bool) -> None:
+    """Print the table of runs, each with its namespace."""
+    head = ["NAME", "PHASE", "STEPS", "WAITING FOR", "COST", "AGE"]
+    if all_namespaces:
+        head = ["NAMESPACE", *head]
+    cells = [[namespace, *row] if all_namespaces else row for namespace, row in rows]
+    for line in table(head, cells, [head.index("PHASE")]):
+        tell(place, line)
 
 
 def _row(view: View) -> list[str]:
@@ -64,14 +69,18 @@ def waits(view: View) -> str:
     """What the run waits for, in a few words; ``-`` where it does not."""
     if view.ended is not None:
         return "-"
-    waiting = [(entry["name"], entry["waitingFor"]) for entry in view.status["steps"] if "waitingFor" in entry]
+    moves = view.driver is not None or view.suspended or view.pinned.on_cluster
+    return waiting_for(view.status, suspended=view.suspended, otherwise="-" if moves else "a driver (agentrun resume)")
+
+
+def waiting_for(status: Mapping[str, Any], *, suspended: bool, otherwise: str) -> str:
+    """What a run that goes on waits for, by its status, in a few words."""
+    waiting = [(entry["name"], entry["waitingFor"]) for entry in status.get("steps", ()) if "waitingFor" in entry]
     people = [f"{name}: {_what(what)}" for name, what in waiting]
-    if not people and view.driver is None and not view.suspended:
-        return "a driver (agentrun resume)"
-    if view.suspended:
+    if suspended:
         people.insert(0, "resume")
     more = f" and {len(people) - 2} more" if len(people) > 2 else ""
-    return printable(", ".join(people[:2]) + more, 70) or "-"
+    return printable(", ".join(people[:2]) + more, 70) or otherwise
 
 
 def _what(waiting: dict[str, Any]) -> str:

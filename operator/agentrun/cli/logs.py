@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Collection
 from typing import Any
 
 import click
 
 from agentrun.api.facts import StepKey
 from agentrun.cli.failures import Refused
-from agentrun.cli.options import Place, verb
+from agentrun.cli.options import AnyPlace, Place, verb
 from agentrun.cli.printable import printable, value
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
@@ -42,8 +43,8 @@ def logs_command(place: Place, run: str, step: str | None, follow: bool) -> int:
         log.refresh()
         ended = any(record.kind == EventKind.ENDED for record in log.records)
         # Read after the look for the end: what stood in the logs by then is printed before this stops.
-        for at, key, line in sorted(_new_lines(store, path, only, seen), key=lambda found: found[0]):
-            _print(place, at, key, line)
+        for at, key, line in sorted(new_lines(store, path, only, seen), key=lambda found: found[0]):
+            print_line(place, at, key, line)
         if ended or not follow:
             break
         if not told and not is_driven(store, path):
@@ -69,10 +70,17 @@ def _key(step: str | None, store: Store, run: RunPath) -> StepKey | None:
     return key
 
 
-def _new_lines(
-    store: Store, run: RunPath, only: StepKey | None, seen: set[str]
+def new_lines(
+    store: Store,
+    run: RunPath,
+    only: StepKey | None,
+    seen: set[str],
+    elsewhere: Collection[tuple[str, int]] = (),
 ) -> list[tuple[str, StepKey, dict[str, Any] | str]]:
-    """Every line of the parts that are not in ``seen``, which gets them; with its time, which lines sort by."""
+    """Every line of the parts that are not in ``seen``, which gets them; with its time, which lines sort by.
+
+    Attempts (``StepKey.path`` and number) that are in ``elsewhere`` are left out.
+    """
     found: list[tuple[str, StepKey, dict[str, Any] | str]] = []
     for name in store.children(run.logs()):
         key = StepKey.parse(name)
@@ -80,17 +88,18 @@ def _new_lines(
             continue
         at = ""
         for part in store.list(run.logs(key)):
-            if part in seen:
+            if part in seen or (name, int(part.rpartition("/")[2].partition(".")[0])) in elsewhere:
                 continue
             seen.add(part)
             for text in store.get(part).decode(errors="replace").splitlines():
-                line = _parsed(text)
+                line = parsed(text)
                 at = str(line.get("at", at)) if isinstance(line, dict) else at
                 found.append((at, key, line))
     return found
 
 
-def _parsed(text: str) -> dict[str, Any] | str:
+def parsed(text: str) -> dict[str, Any] | str:
+    """A line as an object; the text itself where it is none."""
     try:
         line = json.loads(text)
     except (ValueError, RecursionError):
@@ -98,7 +107,8 @@ def _parsed(text: str) -> dict[str, Any] | str:
     return line if isinstance(line, dict) else text
 
 
-def _print(place: Place, at: str, key: StepKey, line: dict[str, Any] | str) -> None:
+def print_line(place: AnyPlace, at: str, key: StepKey, line: dict[str, Any] | str) -> None:
+    """Print a line for a person, or as an object."""
     if place.output:
         found = line if isinstance(line, dict) else {"event": "output", "text": line}
         click.echo(json.dumps({"step": key.label, **found}))

@@ -2,7 +2,7 @@
 
 Exit codes: 0 done and succeeded; 1 the run failed, was cancelled or rejected (also: ``diff`` found differences,
 ``audit verify`` found damage); 2 wrong usage, an invalid file, or a command that cannot be given as things stand; 3 the
-run waits for a person; 4 the store is out of reach; 130 interrupted.
+run waits for a person; 4 the store or the cluster is out of reach; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NoReturn
 import click
 
 from agentrun import __version__
-from agentrun.cli.options import place_options, remember_place
+from agentrun.cli.options import KUBECTL, place_options, remember_place
 
 VERBS = {
     "validate": ("validate", "Check files without running anything."),
@@ -76,12 +76,14 @@ class _Verbs(click.Group):
 @click.version_option(__version__, message="agentrun %(version)s")
 @place_options
 @click.pass_context
-def app(ctx: click.Context, store: str | None, namespace: str | None, output: str | None) -> None:
+def app(ctx: click.Context, **place: str | None) -> None:
     """Durable runs of AI agents.
 
     Everything about a run is kept in a store: a folder (.agentrun by default, or $AGENTRUN_STORE) or s3://BUCKET/PREFIX.
+
+    With --context or --kubeconfig, and as kubectl agentrun, the same verbs work on the AgentRuns of a cluster.
     """
-    remember_place(ctx, store, namespace, output)
+    remember_place(ctx, **place)
 
 
 def main() -> NoReturn:
@@ -97,7 +99,7 @@ def main() -> NoReturn:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _run("kubectl agentrun" if name.startswith("kubectl") else "agentrun")
+        code = _run(KUBECTL if name.startswith("kubectl") else "agentrun")
         try:
             sys.stdout.flush()
         except BrokenPipeError:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from agentrun.cli.options import Place
+    from agentrun.cli.options import AnyPlace
 
 _COLOURS = {
     "Succeeded": "green",
@@ -28,12 +28,12 @@ _COLOURS = {
 }
 
 
-def tell(place: Place, text: str = "") -> None:
+def tell(place: AnyPlace, text: str = "") -> None:
     """Say ``text`` to a person: on standard output, or on standard error where that holds an object."""
     click.echo(text, err=place.output is not None)
 
 
-def emit(place: Place, found: Any) -> None:
+def emit(place: AnyPlace, found: Any) -> None:
     """Write ``found`` in the form that was asked for; in ASCII: a terminal takes nothing of it for a command."""
     if place.output == "yaml":
         import yaml  # noqa: PLC0415  (lazy: few ask for it)
@@ -44,7 +44,7 @@ def emit(place: Place, found: Any) -> None:
         click.echo(json.dumps(found, indent=2))
 
 
-def emit_list(place: Place, items: list[Any]) -> None:
+def emit_list(place: AnyPlace, items: list[Any]) -> None:
     """Write a Kubernetes ``List``."""
     emit(place, {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items})
 

@@ -17,7 +17,7 @@ from agentrun.cli.signal import json_or_text
 from agentrun.cli.timeline import call, clock
 from agentrun.cli.view import View
 from agentrun.journal.records import EventKind, Record
-from agentrun.local.start import user
+from agentrun.local.user import user
 
 
 @verb("resolve")

@@ -22,13 +22,14 @@ from agentrun.cli.output import emit, tell
 from agentrun.cli.printable import printable
 from agentrun.cli.secrets import check_secrets
 from agentrun.cli.view import View
+from agentrun.journal.fork import plan_fork, write_fork
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
+from agentrun.journal.pin import pin, workflow_of
 from agentrun.journal.records import EventKind, Record
 from agentrun.journal.run import as_events, create_run
 from agentrun.journal.store import Store
-from agentrun.local.fork import plan_fork, write_fork
-from agentrun.local.start import pin, user, workflow_of
+from agentrun.local.user import user
 from agentrun.plan.events import EventIndex
 from agentrun.plan.program import compile_program
 
@@ -69,7 +70,7 @@ def run_command(
     if file == inputs_file == "-":
         raise click.UsageError("standard input can be the file or the inputs, not both")
     documents = load("-" if file == "-" else Path(file))
-    schema = _inputs_schema(documents)
+    schema = inputs_schema(documents)
     inputs = read_inputs(schema, pairs, inputs_file)
     manifest = pin(
         documents,
@@ -78,11 +79,12 @@ def run_command(
         namespace=place.given_namespace,
         now=time.time(),
         new_id=lambda: uuid.uuid4().hex,
+        requested_by=user(),
     )
     return start(place, manifest, secrets, detach=detach)
 
 
-def _inputs_schema(documents: Sequence[Any]) -> dict[str, Any]:
+def inputs_schema(documents: Sequence[Any]) -> dict[str, Any]:
     """The schema of the inputs of what will run; an empty one where that cannot be told: ``pin`` says why."""
     runs = [d for d in documents if isinstance(d.model, AgentRun)] or [
         d for d in documents if isinstance(d.model, AgentWorkflow)

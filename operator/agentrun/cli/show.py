@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
@@ -14,8 +15,11 @@ from agentrun.cli.output import coloured, emit, spell, table, tell, width
 from agentrun.cli.printable import document, printable, value
 from agentrun.cli.timeline import Line, clock, since, spent, timeline
 from agentrun.cli.view import View
+from agentrun.journal.fold import Folded
+from agentrun.journal.layout import RunPath
 from agentrun.journal.log import read_step
 from agentrun.journal.records import Kind, Record
+from agentrun.journal.store import Store
 
 ROWS_MAX = 60
 """Steps that are listed one by one; the timeline has them all."""
@@ -29,21 +33,32 @@ def show_command(place: Place, run: str, step: str | None) -> int:
     store = place.open()
     view = View.find(place, store, run)
     only = view.key(step) if step else None
-    keys = [
-        key for key in sorted(view.states, key=lambda k: (k.name, k.index or 0, k.compensate)) if _wanted(key, only)
-    ]
-    records = {key: read_step(store, view.run, key, whole=True) for key in keys}
-    lines = timeline(records, view.events)
-    if only is not None:
-        lines = [line for line in lines if line.step and _wanted(StepKey.parse(line.step), only)]
+    records = records_of(store, view.run, view.states, only)
     if place.output:
         emit(place, view.to_json())
         return 0
-    for text in [*_head(view), "", *_steps(view, records, only), "", *_timeline(view, lines)]:
+    lines = lines_of(records, view.events, only)
+    table_ = step_table(view.status["steps"], view.states, records, only, view.now)
+    start = moment(view.pinned.manifest["createdAt"])
+    for text in [*_head(view), "", *table_, "", *timeline_lines(start, lines)]:
         tell(place, text)
     if only is None and (todo := next_steps(place, view)):
         tell(place, "\n" + "\n".join(todo))
     return 0
+
+
+def records_of(
+    store: Store, run: RunPath, keys: Iterable[StepKey], only: StepKey | None
+) -> dict[StepKey, list[Record]]:
+    """Every record of the steps, in the order of their names."""
+    wanted = (key for key in sorted(keys, key=lambda k: (k.name, k.index or 0, k.compensate)) if _wanted(key, only))
+    return {key: read_step(store, run, key, whole=True) for key in wanted}
+
+
+def lines_of(records: dict[StepKey, list[Record]], events: Iterable[Record], only: StepKey | None) -> list[Line]:
+    """The timeline, of everything or of one step."""
+    lines = timeline(records, events)
+    return [line for line in lines if only is None or (line.step and _wanted(StepKey.parse(line.step), only))]
 
 
 def _wanted(key: StepKey, only: StepKey | None) -> bool:
@@ -60,7 +75,7 @@ def _head(view: View) -> list[str]:
         ("run", f"{printable(m['name'])} in {printable(m['namespace'])}"),
         ("phase", coloured(status["phase"]) + (f": {value(status['message'], None)}" if status.get("message") else "")),
         ("workflow", f"{printable(m['workflowDigest'])}"),
-        ("requested", f"by {printable(m['requestedBy'], 60)} (unverified)"),
+        ("requested", _requested(view)),
         ("started", f"{clock(started)}, {took}"),
         ("used", f"{usage.model_calls} model calls, {usage.tool_calls} tool calls, {spent(usage)}"),
         ("driver", _driver(view)),
@@ -79,28 +94,44 @@ def _head(view: View) -> list[str]:
     return lines
 
 
+def _requested(view: View) -> str:
+    by = view.pinned.manifest["requestedBy"]
+    if by is None:
+        return "by nobody knows whom"
+    return f"by {printable(by, 60)}" + ("" if view.pinned.on_cluster else " (unverified)")
+
+
 def _driver(view: View) -> str:
     if view.ended is not None:
         return ""
+    if view.pinned.on_cluster:
+        return f"a cluster's operator: {printable(f'kubectl agentrun show {view.name} -n {view.run.namespace}')}"
     if view.driver is None:
         return "none: nothing moves by itself now"
     return printable(f"process {view.driver.get('pid')} on {view.driver.get('host')}", 100)
 
 
-def _steps(view: View, records: dict[StepKey, list[Record]], only: StepKey | None) -> list[str]:
+def step_table(
+    entries: Iterable[dict[str, Any]],
+    states: Mapping[StepKey, Folded],
+    records: Mapping[StepKey, list[Record]],
+    only: StepKey | None,
+    now: float,
+) -> list[str]:
+    """The steps as a status has them; with turns, calls and cost as far as ``states`` and ``records`` hold them."""
     rows = []
-    for entry in view.status["steps"]:
+    for entry in entries:
         key = StepKey.parse(entry["name"])
         if not _wanted(key, only):
             continue
         own = {k: r for k, r in records.items() if k == key or ("items" in entry and k.name == key.name)}
-        usage = sum((Usage.from_json(view.states[k].usage) for k in own), Usage())
+        usage = sum((Usage.from_json(states[k].usage) for k in own), Usage())
         turns = sum(1 for r in own.values() for record in r if record.kind == Kind.TURN)
         state = entry["state"]
         took = ""
         if "startedAt" in entry:
             took = spell(
-                moment(entry["finishedAt"] if "finishedAt" in entry else timestamp(view.now))
+                moment(entry["finishedAt"] if "finishedAt" in entry else timestamp(now))
                 - moment(entry["startedAt"])
             )
         rows.append(
@@ -133,8 +164,8 @@ def _why(entry: dict[str, Any]) -> str:
     return ""
 
 
-def _timeline(view: View, lines: list[Line]) -> list[str]:
-    start = moment(view.pinned.manifest["createdAt"])
+def timeline_lines(start: float, lines: list[Line]) -> list[str]:
+    """The timeline of a run that began at ``start``, aligned."""
     label = max((width(line.place) for line in lines), default=0)
     return [
         f"{clock(line.at)[11:]}  {since(line.at, start):>8}  {line.place or '·':<{label}}  {line.text}"

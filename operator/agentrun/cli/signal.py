@@ -14,7 +14,7 @@ from agentrun.cli.output import emit, tell
 from agentrun.cli.printable import printable, value
 from agentrun.cli.view import View
 from agentrun.journal.records import EventKind
-from agentrun.local.start import user
+from agentrun.local.user import user
 from agentrun.runner.untrusted import parse_json
 
 PAYLOAD_MAX = 64 * 1024

@@ -13,7 +13,7 @@ from agentrun.cli.failures import explain
 from agentrun.cli.options import Place, verb
 from agentrun.cli.output import emit_list, tell
 from agentrun.cli.printable import printable
-from agentrun.local.start import check
+from agentrun.journal.pin import check
 
 
 @verb("validate")
@@ -21,7 +21,8 @@ from agentrun.local.start import check
 def validate_command(place: Place, files: tuple[str, ...]) -> int:
     """Check FILEs without running anything: their form, the graph, and the type of every expression.
 
-    FILE may be - for standard input. Prints one line per problem as file:line: path: what is wrong.
+    FILE may be - for standard input. Prints one line per problem as file:line: path: what is wrong. With a cluster, its
+    API server is asked too, by a dry run.
     """
     code = 0
     valid: list[Document] = []
@@ -35,13 +36,14 @@ def validate_command(place: Place, files: tuple[str, ...]) -> int:
         valid += documents
         for note in notes:
             tell(place, printable(note))
-        tell(place, printable(f"{name}: valid: {', '.join(map(_named, documents))}"))
+        tell(place, printable(f"{name}: valid: {', '.join(map(described, documents))}"))
     if place.output:
         emit_list(place, [document.raw for document in valid])
     return code
 
 
-def _named(document: Document) -> str:
+def described(document: Document) -> str:
+    """What the document is, in a few words."""
     meta = document.metadata
     name = meta.name or (f"{meta.generate_name}…" if meta.generate_name else "(unnamed)")
     if not isinstance(document.model, AgentWorkflow):

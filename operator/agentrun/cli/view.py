@@ -11,6 +11,7 @@ from typing import Any
 
 from agentrun.api.canonical import digest_of
 from agentrun.api.facts import ApprovalRequest, StepKey
+from agentrun.api.names import REQUESTED_BY
 from agentrun.api.run import StepState
 from agentrun.api.workflow import API_VERSION, WorkflowSpec
 from agentrun.cli.failures import Refused
@@ -18,10 +19,10 @@ from agentrun.cli.options import Place
 from agentrun.journal.fold import Folded
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
+from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import Damaged, EventKind, Record
 from agentrun.journal.run import list_runs, read_manifest, read_states
 from agentrun.journal.store import Store
-from agentrun.local.driver import Pinned
 from agentrun.local.lease import holder_of
 from agentrun.plan.events import EventIndex
 from agentrun.plan.planner import plan
@@ -78,7 +79,10 @@ class View:
         executions = {
             key: Execution(state.attempt, state.intervals[-1][0])
             for key, state in content.states.items()
-            if state.end is None and state.intervals and _runs(state.process, content.driver)
+            if state.end is None
+            and state.intervals
+            # of a pod nothing can be told from here: the cluster's operator looks after it
+            and (pinned.on_cluster or _runs(state.process, content.driver))
         }
         facts = {key: state.fact() for key, state in content.states.items()}
         planned = plan(pinned.snapshot(now, facts, content.log.records, executions))
@@ -175,7 +179,7 @@ class View:
             "uid": m["uid"],
             "creationTimestamp": m["createdAt"][:19] + "Z",
             "labels": m.get("labels") or {},
-            "annotations": {"agentrun.dev/requested-by": m["requestedBy"]},
+            "annotations": {REQUESTED_BY: m["requestedBy"]} if m["requestedBy"] is not None else {},
         }
         status = {"observedGeneration": 1, "workflowDigest": m["workflowDigest"], **self.status}
         status["journal"] = f"{self.store.url.rstrip('/')}/{self.run}/"

@@ -11,6 +11,7 @@ process 0.1 s more. Credentials, region, endpoint (``AWS_ENDPOINT_URL_S3``) and 
 from __future__ import annotations
 
 import builtins
+import os
 import random
 import re
 import secrets
@@ -203,7 +204,9 @@ class S3Store:
             response_checksum_validation="when_required",
         )
         try:
-            return botocore.session.Session().create_client("s3", config=config)
+            # botocore itself reads AWS_DEFAULT_REGION only; every other SDK, and what EKS sets in pods, is AWS_REGION.
+            region = os.environ.get("AWS_REGION") or None
+            return botocore.session.Session().create_client("s3", config=config, region_name=region)
         except BotoCoreError as error:
             raise explained(error, self.url) from error
         except ValueError as error:  # an endpoint that is no URL

@@ -17,22 +17,17 @@ from typing import Any, TypeVar
 
 import tenacity
 
-from agentrun.api.canonical import moment
-from agentrun.api.facts import Allowance, StepFact, StepKey
-from agentrun.api.run import Budget, Outcome
-from agentrun.api.values import money, seconds
-from agentrun.api.workflow import WorkflowSpec
+from agentrun.api.facts import StepFact, StepKey
+from agentrun.api.run import Outcome
 from agentrun.journal.fold import Folded, fold
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, read_step
-from agentrun.journal.records import Record
-from agentrun.journal.run import as_events, read_manifest, read_states
+from agentrun.journal.pinned import Pinned
+from agentrun.journal.run import read_states
 from agentrun.journal.store import Store, StoreUnavailable
 from agentrun.local.lease import Lease
 from agentrun.local.processes import Process, Processes
 from agentrun.plan.planner import plan
-from agentrun.plan.program import Program, compile_program
-from agentrun.plan.snapshot import Append, Execution, Plan, Snapshot, Start, Stop
+from agentrun.plan.snapshot import Append, Execution, Plan, Start, Stop
 from agentrun.runner.coordinates import Coordinates
 from agentrun.runner.exits import Exit
 from agentrun.runner.identity import surely_alive
@@ -60,53 +55,6 @@ class End(Enum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     WAITING = "waiting for a person"
-
-
-@dataclass(frozen=True, slots=True)
-class Pinned:
-    """A run as its ``run.json`` says it, compiled."""
-
-    run: RunPath
-    manifest: dict[str, Any]
-    program: Program
-
-    @classmethod
-    def read(cls, store: Store, run: RunPath) -> Pinned:
-        """Read and compile. Raises Damaged."""
-        manifest = read_manifest(store, run)
-        return cls(run, manifest, compile_program(WorkflowSpec.model_validate(manifest["workflow"])))
-
-    def snapshot(
-        self,
-        now: float,
-        facts: dict[StepKey, StepFact],
-        events: list[Record],
-        executions: dict[StepKey, Execution] | None = None,
-        unopened: dict[StepKey, int] | None = None,
-        lost_at: dict[StepKey, float] | None = None,
-    ) -> Snapshot:
-        """What the planner is shown."""
-        m = self.manifest
-        budget = Budget.model_validate(m.get("budget", {}))
-        return Snapshot(
-            program=self.program,
-            run={k: m[k] for k in ("name", "namespace", "requestedBy", "uid")},
-            inputs=m["inputs"],
-            started=moment(m["createdAt"]),
-            now=now,
-            budget=Allowance(
-                budget.model_calls,
-                budget.tokens,
-                budget.tool_calls,
-                None if budget.cost_usd is None else money(budget.cost_usd),
-            ),
-            timeout=seconds(m["timeout"]) if m.get("timeout") else None,
-            facts=facts,
-            executions=executions or {},
-            unopened=unopened or {},
-            lost_at=lost_at or {},
-            events=as_events(events),
-        )
 
 
 @dataclass(slots=True)

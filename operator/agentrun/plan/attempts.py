@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from agentrun.api.facts import FailureInfo, StepFact, StepKey
+from agentrun.api.facts import ApprovalRequest, FailureInfo, StepFact, StepKey
 from agentrun.api.run import Reason, StepState
 from agentrun.api.workflow import FailureClass, Retry
 from agentrun.plan.events import EventIndex
@@ -41,6 +41,8 @@ class Standing:
     wake_at: float | None = None
     person: bool = False
     """It waits for somebody's verb."""
+    asks: tuple[ApprovalRequest, ...] = ()
+    """The open questions that it waits for."""
 
 
 def stand(
@@ -53,13 +55,20 @@ def stand(
     retry: Retry,
     timeout: float,
     now: float,
+    trouble: tuple[Reason, str] | None = None,
 ) -> Standing:
     """How ``key`` stands by its journal (``fact``), its process (``execution``) and the run's events.
 
-    ``unopened`` executions in a row ended, the last of them at ``lost_at``, before they opened the journal.
+    ``unopened`` executions in a row ended, the last of them at ``lost_at``, before they opened the journal;
+    ``trouble`` says why, where that is known.
     """
     if fact.outcome is not None:
         return Standing(fact.outcome, fact, output=fact.output, failure=fact.failure, finished=fact.at)
+    if execution is not None and execution.pending:
+        if execution.trouble is None:
+            return Standing(StepState.RUNNING, fact, Reason.RUNNING)
+        reason, what = execution.trouble
+        return Standing(StepState.PENDING, fact, reason, {"pod": what})
     if execution is not None:
         overdue = execution.started + max(0.0, timeout - fact.active) + STOP_GRACE
         late = now >= overdue
@@ -82,27 +91,36 @@ def stand(
     losses = unopened + (fact.losses + 1 if fact.attempt and fact.end is None else 0)
     if standing.begin and losses:
         # Whatever the next attempt is for, it does not follow starts that came to nothing at once and for ever.
-        return _held_back(key, fact, losses, max(fact.at, lost_at), events, retry, now) or standing
+        return _held_back(key, fact, losses, max(fact.at, lost_at), events, retry, now, trouble) or standing
     return standing
 
 
 def _held_back(
-    key: StepKey, fact: StepFact, losses: int, lost_at: float, events: EventIndex, retry: Retry, now: float
+    key: StepKey,
+    fact: StepFact,
+    losses: int,
+    lost_at: float,
+    events: EventIndex,
+    retry: Retry,
+    now: float,
+    trouble: tuple[Reason, str] | None,
 ) -> Standing | None:
     """Why no attempt follows yet one that ended without a word (killed, evicted, out of memory); None: one may."""
     final = loss_is_final(retry, losses)
+    why = f": {trouble[1]}" if trouble else ""
     if final and fact.unknown is None:
-        failure = FailureInfo(FailureClass.INFRASTRUCTURE, f"{losses} attempts in a row were lost")
+        failure = FailureInfo(FailureClass.INFRASTRUCTURE, f"{losses} attempts in a row were lost{why}")
         return Standing(StepState.FAILED, fact, failure=failure, finished=lost_at)
     parked = final or (losses > LOSSES_MAX and FailureClass.INFRASTRUCTURE not in retry.classes)
     if parked and not events.resumed_after(key, lost_at):
-        waiting: dict[str, Any] = {"resume": f"{losses} attempts in a row were lost; see its log, then resume"}
+        waiting: dict[str, Any] = {"resume": f"{losses} attempts in a row were lost{why}; see its log, then resume"}
         return Standing(StepState.WAITING, fact, Reason.ATTEMPTS_LOST, waiting, person=True)
     due = lost_at + (0.0 if parked else loss_delay(losses - 1))
     if now >= due:
         return None
-    waiting = {"retry": due, "because": "the attempt before was lost"}
-    return Standing(StepState.WAITING, fact, Reason.RETRYING, waiting, wake_at=due)
+    waiting = {"retry": due, "because": f"the attempt before was lost{why}"}
+    reason = trouble[0] if trouble else Reason.RETRYING
+    return Standing(StepState.WAITING, fact, reason, waiting, wake_at=due)
 
 
 def _waiting(key: StepKey, fact: StepFact, events: EventIndex, now: float) -> Standing:
@@ -120,7 +138,9 @@ def _waiting(key: StepKey, fact: StepFact, events: EventIndex, now: float) -> St
         if open_:
             asked: dict[str, Any] = {"approval": key.label, "subjects": [r.subject for r in open_]}
             wake = min(r.expires_at for r in open_)
-            return Standing(StepState.WAITING, fact, Reason.AWAITING_APPROVAL, asked, wake_at=wake, person=True)
+            return Standing(
+                StepState.WAITING, fact, Reason.AWAITING_APPROVAL, asked, wake_at=wake, person=True, asks=tuple(open_)
+            )
         seqs = tuple(sorted({seq for t in tallies for seq in t.events}))
         return Standing(StepState.PENDING, fact, begin=True, events=seqs)
     return Standing(StepState.PENDING, fact, begin=True)

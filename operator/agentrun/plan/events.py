@@ -24,18 +24,21 @@ class Tally:
     comment: str = ""
 
 
-def tally(request: ApprovalRequest, decisions: Sequence[Event], now: float) -> Tally:
+def tally(request: ApprovalRequest, decisions: Sequence[Event], now: float, *, verified: bool = False) -> Tally:
     """Count the decisions on ``request``: each person's first that is bound to its digest, in time and theirs to give.
 
     One rejection rejects. ``required`` distinct people approve. A decision at or after the end of the time does not
-    count, so the answer does not depend on when one looks.
+    count, so the answer does not depend on when one looks. ``verified``: only those count that came through an API
+    server whose admission policies vouch for them (author, membership, digest); else membership is looked at here.
     """
     approved: dict[str, Event] = {}
     for event in decisions:
         body = event.body
-        if body["digest"] != request.digest or event.at >= request.expires_at:
+        at = body.get("at", event.at)  # when the API server took it; the operator may have seen it later
+        if body["digest"] != request.digest or at >= request.expires_at or body["by"] in approved:
             continue
-        if body["by"] in approved or not may_decide(request, body["by"], body.get("groups", ())):
+        vouched = body.get("verified", False)
+        if not vouched if verified else not may_decide(request, body["by"], body.get("groups", ())):
             continue
         if body["decision"] == "Rejected":
             return Tally("Rejected", event.at, (event.seq,), (body["by"],), body.get("comment", ""))
@@ -56,7 +59,8 @@ def may_decide(request: ApprovalRequest, user: str, groups: Sequence[str]) -> bo
 class EventIndex:
     """The events by what they are about. Built anew for each plan: a few microseconds an event."""
 
-    def __init__(self, events: Sequence[Event]) -> None:
+    def __init__(self, events: Sequence[Event], *, verified: bool = False) -> None:
+        self._verified = verified
         self.decisions: dict[str, list[Event]] = {}
         self.settled: dict[str, Event] = {}
         self.requested: dict[str, Event] = {}
@@ -98,7 +102,7 @@ class EventIndex:
 
     def tally(self, request: ApprovalRequest, now: float) -> Tally:
         """See ``tally``."""
-        return tally(request, self.decisions.get(request.digest, ()), now)
+        return tally(request, self.decisions.get(request.digest, ()), now, verified=self._verified)
 
     def signal_for(self, step: str) -> Event | None:
         """The signal that the open wait of ``step`` takes: the n-th open wait for a name, the n-th signal left of it.

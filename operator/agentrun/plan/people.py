@@ -37,7 +37,13 @@ def approval_step(step: CompiledStep, planner: Planning, failing: bool) -> Stand
             return Standing(StepState.CANCELLED, fact)
         waiting = {"approval": step.name, "subjects": [request.subject]}
         return Standing(
-            StepState.WAITING, fact, Reason.AWAITING_APPROVAL, waiting, wake_at=request.expires_at, person=True
+            StepState.WAITING,
+            fact,
+            Reason.AWAITING_APPROVAL,
+            waiting,
+            wake_at=request.expires_at,
+            person=True,
+            asks=(request,),
         )
     body: dict[str, Any] = {"step": step.name, "state": str(StepState.SUCCEEDED)}
     if counted.state == "Approved":

@@ -7,7 +7,7 @@ cancelled, the compensations of what had succeeded, last first; and ``finally``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agentrun.api.facts import FailureInfo, StepFact, StepKey, Usage
@@ -17,7 +17,7 @@ from agentrun.plan.expressions import ExpressionError
 from agentrun.plan.groups import Group
 from agentrun.plan.planning import Planning
 from agentrun.plan.program import CompiledStep
-from agentrun.plan.snapshot import Append, Event, Plan, Snapshot
+from agentrun.plan.snapshot import Append, Ask, Event, Plan, Snapshot
 from agentrun.plan.starting import start_candidates
 from agentrun.plan.status import run_status
 from agentrun.plan.steps import look, settled
@@ -82,7 +82,7 @@ def _timed_out(p: Planning) -> bool:
     if p.s.timeout is None:
         return False
     # Of the steps alone: were what follows them counted too, a run could succeed, and fail for its ``finally``.
-    running = [e for key, e in p.s.executions.items() if _is_main(p, key)]
+    running = [e for key, e in p.s.executions.items() if _is_main(p, key) and not e.pending]
     spans = [span for key, fact in p.s.facts.items() if _is_main(p, key) for span in fact.intervals]
     active = _union([*spans, *((e.started, p.s.now) for e in running)])
     if running:
@@ -134,7 +134,16 @@ def _answer(p: Planning) -> Plan:
     timers = [t for t in p.wakes if t > p.s.now]
     soonest = min(timers, default=None)
     stuck = idle and (p.suspended or (people and not _timer_without_person(p)))
-    return Plan(tuple(p.effects), run_status(p), soonest, waits_for_person=stuck)
+    return Plan(tuple(p.effects), run_status(p), soonest, waits_for_person=stuck, asks=tuple(_asks(p)))
+
+
+def _asks(p: Planning) -> Iterator[Ask]:
+    """The questions that are open; one whose wait is over (a failure elsewhere, a cancellation) is not."""
+    members = [item for group in p.groups.values() for item in group.members.items()]
+    for key, standing in [*members, *p.undone.items()]:
+        if standing.asks and not standing.state.final:
+            for request in standing.asks:
+                yield Ask(key, standing.fact.attempt, request)
 
 
 def _timer_without_person(p: Planning) -> bool:

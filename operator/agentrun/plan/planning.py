@@ -26,7 +26,7 @@ class Planning:
     def __init__(self, snapshot: Snapshot) -> None:
         self.s = snapshot
         self.program: Program = snapshot.program
-        self.events = EventIndex(snapshot.events)
+        self.events = EventIndex(snapshot.events, verified=snapshot.verified)
         self.groups: dict[str, Group] = {}
         """Every step that was looked at, by name, in order."""
         self.undone: dict[StepKey, Standing] = {}
@@ -67,6 +67,7 @@ class Planning:
             step.retry,
             step.timeout,
             self.s.now,
+            self.s.troubles.get(key),
         )
         if standing.state is StepState.FAILED and standing.fact.outcome is None:
             # Its attempts were lost for good, so no journal of its own says so.

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentrun.api.facts import Allowance, StepFact, StepKey
+from agentrun.api.facts import Allowance, ApprovalRequest, StepFact, StepKey
+from agentrun.api.run import Reason
 from agentrun.plan.program import Program
 
 
@@ -31,6 +32,10 @@ class Execution:
     started: float
     allowance: Allowance = field(default_factory=Allowance)
     stopping: bool = False
+    pending: bool = False
+    """It is not at work yet: a pod that no node has taken. Its time does not count."""
+    trouble: tuple[Reason, str] | None = None
+    """Why it does not begin, for a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,11 @@ class Snapshot:
     """How many executions in a row ended before they opened their journal. Lost with the driver: counted anew."""
     lost_at: Mapping[StepKey, float] = field(default_factory=dict)
     """When the last of those ended: no journal says so, and the pause before the next one counts from there."""
+    troubles: Mapping[StepKey, tuple[Reason, str]] = field(default_factory=dict)
+    """Why the last attempt could not be begun, or how it was lost, where the cluster says so."""
     events: Sequence[Event] = ()
+    verified: bool = False
+    """Only decisions count for whose author an API server vouches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +118,15 @@ Effect = Start | Stop | Append
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """An open question to people."""
+
+    key: StepKey
+    attempt: int
+    request: ApprovalRequest
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What to do now, what to show, and when to look again at the latest (None: when something happens)."""
 
@@ -118,3 +136,5 @@ class Plan:
     ended: bool = False
     waits_for_person: bool = False
     """Nothing moves before a person does something."""
+    asks: tuple[Ask, ...] = ()
+    """Every question that is open."""

@@ -80,10 +80,10 @@ def _sum(label: str, standing: Standing, summary: _Summary) -> None:
         return
     if standing.reason is not None:
         summary.reasons[standing.reason] += 1
-    if standing.person and len(summary.messages) < 5:
-        what = standing.waiting_for or {}
+    what = standing.waiting_for or {}
+    if (standing.person or standing.reason in POD_TROUBLE) and len(summary.messages) < 5:
         verb = next((_VERBS[k] for k in _VERBS if k in what), "resume RUN")
-        why = what.get("subjects", [""])[0] if "subjects" in what else next(iter(what.values()), "")
+        why = what.get("subjects", [""])[0] if "subjects" in what else what.get("because", next(iter(what.values()), ""))
         summary.messages.append(f"{label}: {why} ({verb.replace('STEP', label)})")
 
 
@@ -92,6 +92,8 @@ _VERBS = {
     "approval": "agentrun approve|reject RUN STEP",
     "signal": "agentrun signal RUN NAME",
     "resume": "agentrun resume RUN",
+    "retry": "it is tried again by itself",
+    "pod": "it goes on by itself once that is mended; agentrun cancel RUN ends the run",
 }
 
 
@@ -115,9 +117,13 @@ def _entry(name: str, standing: Standing) -> dict[str, Any]:
     return found
 
 
+POD_TROUBLE = (Reason.POD_REFUSED, Reason.CONTAINER_REFUSED, Reason.IMAGE_PULL_FAILED, Reason.UNSCHEDULABLE)
+"""Why a pod does not come to work; each is mended in the cluster, not by a verb."""
+
 _URGENT = (
     Reason.OUTCOME_UNKNOWN,
     Reason.ATTEMPTS_LOST,
+    *POD_TROUBLE,
     Reason.RUNNING,
     Reason.RETRYING,
     Reason.AWAITING_APPROVAL,
@@ -148,7 +154,13 @@ def _headline(planner: Planning, summary: _Summary) -> tuple[Reason, str]:
 def _phase(planner: Planning, reason: Reason) -> str:
     if planner.events.ended is not None:
         return str(planner.outcome)
-    waiting = (Reason.AWAITING_APPROVAL, Reason.AWAITING_SIGNAL, Reason.AWAITING_TIMER, Reason.RETRYING)
+    waiting = (
+        Reason.AWAITING_APPROVAL,
+        Reason.AWAITING_SIGNAL,
+        Reason.AWAITING_TIMER,
+        Reason.RETRYING,
+        *POD_TROUBLE,
+    )
     if reason in (Reason.OUTCOME_UNKNOWN, Reason.ATTEMPTS_LOST):
         return "Stalled"
     if reason in waiting:

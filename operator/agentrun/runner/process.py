@@ -14,6 +14,7 @@ from typing import Any
 
 from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepFact
+from agentrun.api.run import StepState
 from agentrun.journal.log import Fenced
 from agentrun.journal.store import StoreError
 from agentrun.runner.attempt import Attempt, run_attempt
@@ -25,6 +26,9 @@ GRACE = 20.0
 """Seconds that a call in hand may still take after SIGTERM; less than a pod's 30 until SIGKILL."""
 
 TERMINATION_VARIABLE = "AGENTRUN_TERMINATION_LOG"
+
+MESSAGE_MAX = 4000
+"""Bytes of a pod's termination message; the kubelet cuts at 4,096."""
 
 
 def main(ports: Ports | None = None) -> int:
@@ -52,8 +56,8 @@ def main(ports: Ports | None = None) -> int:
         raise
     finally:
         ports.progress.close()
-    _say(fact.to_json())
-    return code
+    _say(fact)
+    return code if os.environ.get(TERMINATION_VARIABLE) is None else _pod_exit(fact)
 
 
 async def _run(coordinates: Coordinates, ports: Ports) -> tuple[Exit, StepFact]:
@@ -97,13 +101,20 @@ async def _work(attempt: Attempt) -> dict[str, Any]:
     return await run_tool_step(attempt)
 
 
-def _say(fact: dict[str, Any]) -> None:
-    """Write the termination message. A pod's holds 4,096 bytes, so a large output is left out: the journal has it."""
-    text = json.dumps(fact, separators=(",", ":"))
+def _say(fact: StepFact) -> None:
+    """Write the termination message: all of the fact, or, in a pod's 4,096 bytes, that it is too long for them."""
+    text = json.dumps(fact.to_json(), separators=(",", ":"))  # ASCII: a character is a byte
     target = os.environ.get(TERMINATION_VARIABLE)
     if target is None:
         print(text, flush=True)
         return
-    if len(text) > 4000:
-        text = json.dumps({k: v for k, v in fact.items() if k != "output"} | {"truncated": True}, separators=(",", ":"))
+    if len(text) > MESSAGE_MAX:
+        # Less than all would be taken for all: whoever reads this reads the journal. The rest is for people.
+        text = json.dumps({"truncated": True, "attempt": fact.attempt, "seq": fact.seq, "end": fact.end})
     Path(target).write_text(text)
+
+
+def _pod_exit(fact: StepFact) -> Exit:
+    """Of a pod that said its word, people see only whether it failed: to wait, or to make room, is no error."""
+    failed = fact.end == "failed" or fact.outcome is StepState.FAILED
+    return Exit.FAILED if failed else Exit.CLOSED

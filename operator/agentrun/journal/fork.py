@@ -8,10 +8,11 @@ decided on the source's calls, so the fork's are asked anew, and its idempotency
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,12 +24,12 @@ from agentrun.api.run import StepState
 from agentrun.api.workflow import WorkflowSpec
 from agentrun.journal.fold import Folded, fold
 from agentrun.journal.layout import RunPath
-from agentrun.journal.log import READERS, EventLog, StepLog, read_step
+from agentrun.journal.log import READERS, EventLog, Fenced, StepLog, read_step
+from agentrun.journal.pin import NAME_MAX
+from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import EventKind, Kind, Record
 from agentrun.journal.run import NoSuchRun, RunExists, create_run, find_run, read_states
 from agentrun.journal.store import Store
-from agentrun.local.driver import Pinned
-from agentrun.local.start import NAME_MAX, user
 from agentrun.plan.planner import plan
 from agentrun.plan.program import Program, compile_program, model_of
 from agentrun.plan.schema import compile_schema
@@ -66,6 +67,7 @@ def forked_manifest(
     name: str | None,
     now: float,
     uid: str,
+    requested_by: str,
 ) -> dict[str, Any]:
     """The manifest of a fork of the run with the manifest ``source``, with what is changed about it.
 
@@ -96,7 +98,7 @@ def forked_manifest(
         "name": name or f"{source['name'][: NAME_MAX - 6].rstrip('-')}-{uid[:5]}",
         "uid": uid,
         "createdAt": timestamp(now),
-        "requestedBy": user(),
+        "requestedBy": requested_by,
         "workflow": workflow,
         "workflowDigest": digest_of(workflow),
         "inputs": merged,
@@ -157,17 +159,35 @@ def write_fork(store: Store, fork: Fork, clock: Callable[[], float]) -> RunPath:
     else:
         raise RunExists(f"a run named {run.name} exists in {run.namespace}: give another name with --name")
 
+    write_fork_records(store, fork, clock)
+    return create_run(store, manifest)
+
+
+def write_fork_records(store: Store, fork: Fork, clock: Callable[[], float]) -> None:
+    """Write what the fork begins with, before what makes it exist. May be done again after a death half way.
+
+    Raises:
+        StoreError: some of it may be there.
+    """
+    run = RunPath(fork.manifest["namespace"], fork.manifest["name"], fork.manifest["uid"])
+
     def write(entry: tuple[StepKey, int, Kind, dict[str, Any]]) -> None:
         key, attempt, kind, body = entry
         nothing = Record(str(run), key.path, 0, 0, 0.0, "", {}, "")
-        StepLog(store, run, key, attempt, nothing, clock).append(kind, body)
+        try:
+            StepLog(store, run, key, attempt, nothing, clock).append(kind, body)
+        except Fenced:
+            return  # written by an earlier try; the run does not exist yet, so nobody else writes here
 
     with ThreadPoolExecutor(READERS if store.remote else 1) as writers:
         list(writers.map(write, fork.records))
     log = EventLog(store, run, clock)
     for body in fork.settled:
-        log.append(EventKind.SETTLED, body)
-    return create_run(store, manifest)
+        log.append(EventKind.SETTLED, body, partial(_is_settled, body["step"]))
+
+
+def _is_settled(step: str, records: Sequence[Record]) -> bool:
+    return any(record.body.get("step") == step for record in records)
 
 
 def _check_point(program: Program, at: StepKey, seq: int | None) -> None:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from agentrun.api.canonical import digest_of, timestamp
 from agentrun.api.document import Document
-from agentrun.api.errors import InvalidDocument, Problem
+from agentrun.api.errors import InvalidDocument, Path, Problem
 from agentrun.api.run import AgentRun, AgentWorkflow, RunSpec
 from agentrun.api.workflow import WorkflowSpec
-from agentrun.plan.program import compile_program, model_of
+from agentrun.plan.program import Program, compile_program, model_of
 from agentrun.plan.schema import compile_schema
 
 NAME_MAX = 50
+
+Compiler = Callable[[WorkflowSpec, Path], Program]
+"""Checks and compiles a workflow that stands at a path of its document. Raises InvalidDocument."""
 
 
 def check(documents: Sequence[Document]) -> list[str]:
@@ -39,12 +40,12 @@ def check(documents: Sequence[Document]) -> list[str]:
     return notes
 
 
-def _compile_all(documents: Sequence[Document]) -> None:
+def _compile_all(documents: Sequence[Document], compiled: Compiler = compile_program) -> None:
     for document in documents:
         if isinstance(document.model, AgentWorkflow):
-            _compile(document, document.model.spec, ("spec",))
+            _compile(document, document.model.spec, ("spec",), compiled)
         elif document.model.spec.workflow is not None:
-            _compile(document, document.model.spec.workflow, ("spec", "workflow"))
+            _compile(document, document.model.spec.workflow, ("spec", "workflow"), compiled)
 
 
 def pin(
@@ -55,15 +56,21 @@ def pin(
     namespace: str | None,
     now: float,
     new_id: Callable[[], str],
+    requested_by: str | None,
+    cluster: bool = False,
+    compiled: Compiler = compile_program,
 ) -> dict[str, Any]:
     """The manifest (``run.json``) of the one run that ``documents`` describe, with ``inputs`` over its own.
+
+    ``cluster``: an operator will drive it, and only what comes through its API server counts. ``compiled``: what
+    checks and compiles a workflow; one that remembers saves the time.
 
     A file with one AgentRun runs it; a file with one AgentWorkflow alone runs that.
 
     Raises:
         InvalidDocument: they describe none or several, or something in them is wrong.
     """
-    _compile_all(documents)
+    _compile_all(documents, compiled)
     document, run = _the_run(documents)
     workflow = workflow_of(documents, document)
     _check_run(document, run, workflow)
@@ -81,7 +88,7 @@ def pin(
         "namespace": namespace or meta.namespace or "default",
         "uid": uid,
         "createdAt": timestamp(now),
-        "requestedBy": user(),
+        "requestedBy": requested_by,
         "workflow": pinned,
         "workflowDigest": digest_of(pinned),
         "inputs": merged,
@@ -91,15 +98,9 @@ def pin(
         "cancel": run.cancel,
         "source": run.source.model_dump(mode="json", exclude_none=True) if run.source else None,
         "labels": meta.labels,
+        **({"identity": run.identity.model_dump(by_alias=True)} if run.identity is not None else {}),
+        **({"cluster": True} if cluster else {}),
     }
-
-
-def user() -> str:
-    """The operating system's user: nobody vouches for it, which is why decisions here are recorded as unverified."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())  # a user id without a name, as in a container
 
 
 def workflow_of(documents: Sequence[Document], document: Document) -> WorkflowSpec:
@@ -144,9 +145,9 @@ def _the_run(documents: Sequence[Document]) -> tuple[Document, RunSpec]:
     raise InvalidDocument([Problem((), f"the file has {what}; keep one to run")], documents[0].source)
 
 
-def _compile(document: Document, spec: WorkflowSpec, path: tuple[str, ...]) -> None:
+def _compile(document: Document, spec: WorkflowSpec, path: Path, compiled: Compiler) -> None:
     try:
-        compile_program(spec, path)
+        compiled(spec, path)
     except InvalidDocument as error:
         raise _invalid(document, error.problems) from error
 

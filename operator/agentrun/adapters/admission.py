@@ -1,0 +1,47 @@
+"""Whether the admission policies are there that vouch for decisions: without them nobody's name could be believed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from agentrun.adapters.kube import Kube
+from agentrun.control.cluster import ClusterError, NotFound
+
+log = logging.getLogger("agentrun.admission")
+
+API = "/apis/admissionregistration.k8s.io/v1"
+AGAIN = 60.0
+SOON = 5.0
+
+
+class Admission:
+    """Looks from time to time; fails closed."""
+
+    def __init__(self, kube: Kube, names: Sequence[str]) -> None:
+        self._kube, self._names = kube, names
+        self._there = not names
+
+    def vouches(self) -> bool:
+        """Whether decisions may be taken."""
+        return self._there
+
+    async def look_again(self) -> None:
+        """Keep looking until cancelled."""
+        while True:
+            await self._look()
+            await asyncio.sleep(AGAIN if self._there else SOON)
+
+    async def _look(self) -> None:
+        try:
+            for name in self._names:
+                await self._kube.get(f"{API}/validatingadmissionpolicies/{name}")
+                await self._kube.get(f"{API}/validatingadmissionpolicybindings/{name}")
+        except NotFound as error:
+            self._there = False
+            log.error("decisions are not taken until the chart's admission policies are installed: %s", error)
+        except ClusterError as error:
+            log.warning("the admission policies cannot be looked at: %s", error)
+        else:
+            self._there = True

@@ -1,0 +1,307 @@
+"""A thin client of the Kubernetes API for the hot path: paths and plain dictionaries over keep-alive connections.
+
+The official client's model classes take a hundred times what ``json.loads`` takes, so nothing here knows a kind. What
+the API server answers becomes one of the errors of ``control.cluster``.
+https://kubernetes.io/docs/reference/using-api/api-concepts/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+from yarl import URL
+
+from agentrun.adapters.access import Access, Login, NoAccess
+from agentrun.control.cluster import AlreadyExists, ClusterError, Conflict, NotFound, Refused, Unavailable
+from agentrun.observe.metrics import Verb
+
+MERGE_PATCH: Final = "application/merge-patch+json"
+JSON_PATCH: Final = "application/json-patch+json"
+JSON: Final = "application/json"
+METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+READ_TIMEOUT: Final = 30.0
+WRITE_TIMEOUT: Final = 5.0
+"""Seconds from the guard's word to the answer. Not longer than a Lease lasts after its holder gave up: a write that the
+old leader had in flight is over before the next one begins (control/leader.py)."""
+
+PAUSES: Final = (0.05, 0.25, 1.0)
+"""Seconds before each further try."""
+
+PATIENCE: Final = 2.0
+"""A longer Retry-After is the caller's to wait for: a worker that sleeps serves no other run."""
+
+PAGE: Final = 500
+REREAD: Final = 60.0
+"""Seconds after which the credentials are read again."""
+
+_MESSAGE_MAX = 2000
+_WHOLE = 2**20
+"""Bytes that aiohttp sends in one go; larger bodies go in parts, so that the loop is not held up."""
+
+OnCall = Callable[[Verb, str, int, float], None]
+"""Verb, resource (``agentruns/status``), HTTP status (0: no answer) and seconds of each request sent."""
+
+
+class Gone(ClusterError):
+    """A page or a watch began too long ago to go on."""
+
+
+class Kube:
+    """Requests to one API server; an async context manager (which raises NoAccess where there is no way to it).
+
+    Every method raises the errors of ``control.cluster``. It tries a few times, for about a second in all, where there
+    is no connection and where the API server says that it did nothing (429); also a creation, since our names are
+    deterministic: what the lost try made shows as AlreadyExists. Cancellation leaves a request that may have been done.
+
+    ``may_write`` is called right before each try of a write and stops it by raising. ``on_call`` hears of each try.
+    """
+
+    def __init__(
+        self,
+        login: Login,
+        *,
+        may_write: Callable[[], None] = lambda: None,
+        on_call: OnCall = lambda *_: None,
+        connections: int = 64,
+    ) -> None:
+        self._login = login
+        self._may_write = may_write
+        self._on_call = on_call
+        self._connections = connections
+        self._lock = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        self._take(await asyncio.to_thread(self._login.read))
+        connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=60, ttl_dns_cache=60)
+        # identity: compressing and expanding costs both sides more than it saves inside a cluster
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            headers={"Accept": JSON, "Accept-Encoding": "identity", "User-Agent": "agentrun"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """The object at ``path``, such as ``/api/v1/namespaces/demo/pods/x``."""
+        return await self._request("GET", "get", path)
+
+    async def list_all(self, path: str, labels: str = "", fields: str = "") -> dict[str, Any]:
+        """The whole collection as one List of one moment, fetched in pages; the selectors as kubectl takes them."""
+        query = {"labelSelector": labels, "fieldSelector": fields}
+        found = await self._request("GET", "list", path, {**query, "limit": str(PAGE)})
+        items = found["items"]
+        try:
+            while token := found["metadata"].get("continue"):
+                found = await self._request("GET", "list", path, {**query, "limit": str(PAGE), "continue": token})
+                items += found["items"]
+        except Gone:  # etcd was compacted behind our pages: all at once, as client-go does
+            return await self._request("GET", "list", path, query)
+        found["items"] = items
+        return found
+
+    async def pages(self, path: str, labels: str = "", *, limit: int = PAGE) -> AsyncIterator[dict[str, Any]]:
+        """The collection page by page, all of them of one moment: for those who cannot wait while it is parsed whole.
+
+        Raises Gone where the caller took so long that etcd was compacted behind the pages.
+        """
+        query = {"labelSelector": labels, "limit": str(limit)}
+        while True:
+            found = await self._request("GET", "list", path, query)
+            yield found
+            if not (token := found["metadata"].get("continue")):
+                return
+            query["continue"] = token
+
+    async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Create in the collection at ``path``; the object as the API server completed it. Raises AlreadyExists."""
+        return await self._request("POST", "create", path, body=json.dumps(body).encode())
+
+    async def replace(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Put ``body`` in the place of what is at ``path``. Raises Conflict by its resourceVersion."""
+        return await self._request("PUT", "update", path, body=json.dumps(body).encode())
+
+    async def patch(self, path: str, patch: Any, content_type: str = MERGE_PATCH) -> dict[str, Any]:
+        """Change what is at ``path``; the object after it. Raises Conflict where the patch names a resourceVersion."""
+        return await self._request("PATCH", "patch", path, body=json.dumps(patch).encode(), content_type=content_type)
+
+    async def delete(self, path: str, uid: str | None = None, grace: int | None = None) -> None:
+        """Delete; Conflict when ``uid`` is another's. ``grace`` in seconds, None: the object's own."""
+        options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        await self._request("DELETE", "delete", path, body=json.dumps(options).encode())
+
+    async def delete_collection(self, path: str, labels: str = "", fields: str = "", grace: int | None = None) -> int:
+        """Delete all that the selectors match, in one request; how many those were.
+
+        The API server takes about 2 ms for each. What is not done within ``READ_TIMEOUT`` raises Unavailable, and the
+        next call goes on there.
+        """
+        options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        found = await self._request(
+            "DELETE",
+            "deletecollection",
+            path,
+            {"labelSelector": labels, "fieldSelector": fields},
+            json.dumps(options).encode(),
+            within=READ_TIMEOUT,
+            accept=METADATA_ONLY,
+        )
+        return len(found.get("items") or ())
+
+    async def _request(
+        self,
+        method: str,
+        verb: Verb,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        *,
+        content_type: str = JSON,
+        within: float | None = None,
+        accept: str | None = None,
+    ) -> dict[str, Any]:
+        resource = resource_of(path)
+        write = method != "GET"
+        limit = within or (WRITE_TIMEOUT if write else READ_TIMEOUT)
+        headers = {"Content-Type": content_type} if body is not None else {}
+        if accept is not None:
+            headers["Accept"] = accept
+        shown_anew = False
+        pauses = iter(PAUSES)
+        while True:
+            if time.monotonic() >= self._reread_at:
+                await self._read_access(self._access, anew=False)
+            access = self._access
+            if write:
+                self._may_write()
+            began = time.monotonic()
+            code, failure = 0, ""
+            try:
+                async with self._session.request(
+                    method,
+                    self._url(path, query),
+                    data=body if body is None or len(body) <= _WHOLE else io.BytesIO(body),
+                    headers=self._headers | headers,
+                    ssl=self._ssl,
+                    server_hostname=access.server_name,
+                    proxy=access.proxy,
+                    timeout=aiohttp.ClientTimeout(total=limit),
+                ) as response:
+                    data = await response.read()
+                    code, asked = response.status, response.headers.get("Retry-After")
+            except TimeoutError:
+                # it may still be done; the time is up for another try
+                raise Unavailable(f"the API server did not answer within {limit:g} s ({verb} {path})") from None
+            except (aiohttp.ClientError, OSError) as error:
+                failure = f"no connection to the API server ({verb} {path}): {error}"
+            finally:
+                self._on_call(verb, resource, code, time.monotonic() - began)
+            if 200 <= code < 300:
+                return json.loads(data)  # type: ignore[no-any-return]  # the API server's objects
+            if failure:
+                refusal: ClusterError = Unavailable(failure)
+                wait = next(pauses, None)
+            else:
+                if code == 401 and not shown_anew:
+                    shown_anew = True
+                    await self._read_access(access, anew=True)
+                    continue
+                refusal = error_of(code, data, asked, f"{verb} {path}")
+                wait = next(pauses, None) if code == 429 else None
+            if code in (401, 403) and access.anonymous:
+                raise type(refusal)(f"{refusal}; the kubeconfig's user gave no credentials: did its exec plugin fail?")
+            if wait is None:
+                raise refusal
+            if isinstance(refusal, Unavailable) and refusal.retry_after is not None:
+                if refusal.retry_after > PATIENCE:
+                    raise refusal
+                wait = max(wait, refusal.retry_after)
+            await asyncio.sleep(wait * random.uniform(1, 1.25))  # noqa: S311  # so that not all come back at once
+
+    def _url(self, path: str, query: Mapping[str, str] | None) -> URL:
+        if query is None:
+            return URL(self._access.server + path, encoded=True)  # names and paths need no quoting: a third of the cost
+        return URL(self._access.server + path).with_query({k: v for k, v in query.items() if v})
+
+    def _take(self, access: Access) -> None:
+        """Raises NoAccess. A new token brings a new look at the CA, which rotates too."""
+        self._ssl = access.ssl_context() if access.server.startswith("https") else True
+        self._headers = access.headers()
+        self._access = access
+        self._reread_at = time.monotonic() + REREAD
+
+    async def _read_access(self, old: Access, *, anew: bool) -> None:
+        async with self._lock:
+            if self._access is not old or (not anew and time.monotonic() < self._reread_at):
+                return  # another request did it
+            try:
+                read = await asyncio.to_thread(self._login.read, anew=anew)
+                if read != old:
+                    self._take(read)
+            except NoAccess as error:
+                raise Unavailable(str(error)) from error
+            self._reread_at = time.monotonic() + REREAD
+
+
+def resource_of(path: str) -> str:
+    """What metrics call ``path``: ``pods``, ``agentruns/status``."""
+    parts = path.split("/")
+    at = 3 if parts[1] == "api" else 4
+    if parts[at] == "namespaces" and len(parts) > at + 2:
+        at += 2
+    return f"{parts[at]}/{parts[at + 2]}" if len(parts) > at + 2 else parts[at]
+
+
+def error_of(code: int, body: bytes, retry_after: str | None, what: str) -> ClusterError:
+    """The error for an answer; its message is the API server's own where ``body`` is a Status.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
+    """
+    try:
+        status = json.loads(body)
+    except ValueError:
+        status = None
+    status = status if isinstance(status, dict) else {}
+    reason = status.get("reason")
+    said = status.get("message") or f"{code} {body[:200].decode(errors='replace')}"
+    message = str(said)[:_MESSAGE_MAX]
+    if code == 404:
+        return NotFound(message)
+    if code == 409:
+        return AlreadyExists(message) if reason == "AlreadyExists" else Conflict(message)
+    if code == 410:
+        return Gone(message)
+    if code == 403 and _terminating(status):
+        return NotFound(message)
+    # etcd's and gRPC's limits come as 500: the same object will never fit
+    if code == 413 or (code == 500 and ("too large" in message or "larger than max" in message)):
+        return Refused(message)
+    if code in (401, 408, 429) or code >= 500:
+        wait = float(retry_after) if retry_after and retry_after.isdecimal() else None
+        return Unavailable(f"the API server answered {code} ({what}): {message}", wait)
+    return Refused(message)
+
+
+def _terminating(status: Mapping[str, Any]) -> bool:
+    details = status.get("details")
+    causes = details.get("causes") if isinstance(details, dict) else None
+    return any(isinstance(c, dict) and c.get("reason") == "NamespaceTerminating" for c in causes or ())

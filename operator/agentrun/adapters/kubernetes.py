@@ -1,0 +1,267 @@
+"""The cluster as the reconciler asks for it (control/cluster.py), on the Kubernetes API.
+
+Each write is one request. Where an answer may have been lost, doing it again finds what is there: pods, Approvals and
+Events have names that follow from what they are for, and everything else names the version or the uid that it means.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from agentrun.adapters.kube import JSON_PATCH, Kube
+from agentrun.adapters.objects import owned_by, run_view
+from agentrun.adapters.pod_status import pod_view
+from agentrun.api.approval import DECIDED
+from agentrun.api.canonical import timestamp
+from agentrun.api.names import RUN_LABEL
+from agentrun.api.workflow import API_VERSION
+from agentrun.control.cluster import AlreadyExists, ClusterError, Conflict, NotFound, Refused, Unavailable
+from agentrun.control.leader import DURATION, Held
+from agentrun.control.views import ApprovalView, CommandView, PodView, RunRef, RunView
+from agentrun.journal.pinned import Pinned
+from agentrun.plan.snapshot import Start
+
+ENDED = "status.phase!=Pending,status.phase!=Running,status.phase!=Unknown"
+
+EVENTS_PER_RUN: Final = 25
+"""Events that one process tells of one run: whatever goes round in a circle stops being told."""
+
+EVENT_RUNS: Final = 2000
+"""Runs of which is known what was told; older ones may be told again, and the API server has those Events still."""
+
+_log = logging.getLogger(__name__)
+
+
+class KubernetesCluster:
+    """``control.cluster.Cluster`` by ``kube``; ``build_pod`` makes the pod of an attempt, whole.
+
+    Methods that look or create may be called for many runs side by side. Each may raise Unavailable.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        build_pod: Callable[[RunView, Pinned, Start], dict[str, Any]],
+        *,
+        instance: str,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._kube = kube
+        self._build_pod = build_pod
+        self._instance = instance
+        self._now = now
+        self._told: OrderedDict[str, set[str]] = OrderedDict()
+        """By run: the Events that this process made. Lost with it: then the API server says that they are there."""
+
+    async def get_run(self, ref: RunRef) -> RunView | None:
+        """As ``Cluster.get_run``."""
+        found = await self._get(_path("agentruns", *ref))
+        return None if found is None else run_view(found)
+
+    async def get_workflow(self, namespace: str, name: str) -> Mapping[str, Any] | None:
+        """As ``Cluster.get_workflow``."""
+        return await self._get(_path("agentworkflows", namespace, name))
+
+    async def create_pod(self, run: RunView, pinned: Pinned, start: Start) -> PodView:
+        """As ``Cluster.create_pod``."""
+        body = self._build_pod(run, pinned, start)
+        namespace, name = run.ref.namespace, body["metadata"]["name"]
+        try:
+            made = await self._kube.create(_path("pods", namespace), body)
+        except AlreadyExists:
+            found = await self._get(_path("pods", namespace, name))
+            if found is None:  # it went in between
+                raise Unavailable(f"pod {namespace}/{name} was there and is gone: try again", 0.0) from None
+            if not owned_by(found, run.uid):
+                raise Refused(
+                    f"there is a pod {namespace}/{name} already, and it belongs to {_owner(found)}, not to AgentRun"
+                    f" {run.ref.name} ({run.uid}): delete that pod"
+                ) from None
+            made = found
+        except Conflict as error:  # two creations met in a ResourceQuota's count
+            raise Unavailable(str(error), 0.0) from error
+        view = pod_view(made)
+        if view is None:
+            raise Refused(f"pod {namespace}/{name} has lost the labels and annotations of its run: delete that pod")
+        return view
+
+    async def get_pod(self, namespace: str, name: str) -> PodView | None:
+        """As ``Cluster.get_pod``."""
+        found = await self._get(_path("pods", namespace, name))
+        return None if found is None else pod_view(found)
+
+    async def delete_pod(self, pod: PodView) -> None:
+        """As ``Cluster.delete_pod``."""
+        await self._delete(_path("pods", pod.namespace, pod.name), pod.uid)
+
+    async def sweep_pods(self, namespace: str) -> None:
+        """As ``Cluster.sweep_pods``."""
+        await self._kube.delete_collection(_path("pods", namespace), labels=RUN_LABEL, fields=ENDED, grace=0)
+
+    async def create_approval(self, approval: Mapping[str, Any]) -> None:
+        """As ``Cluster.create_approval``."""
+        namespace, name = approval["metadata"]["namespace"], approval["metadata"]["name"]
+        try:
+            await self._kube.create(_path("approvals", namespace), approval)
+        except AlreadyExists:
+            found = await self._get(_path("approvals", namespace, name))
+            if found is None:
+                raise Unavailable(f"Approval {namespace}/{name} was there and is gone: try again", 0.0) from None
+            asked, wanted = found["spec"], approval["spec"]
+            if asked["run"]["uid"] != wanted["run"]["uid"] or asked["digest"] != wanted["digest"]:
+                raise
+
+    async def settle_approval(self, approval: ApprovalView, reason: str, message: str, at: float) -> None:
+        """As ``Cluster.settle_approval``. The decisions are not touched; Conflict if one came in between."""
+        condition = {
+            "type": DECIDED,
+            "status": "True",
+            "reason": reason,
+            "message": message,
+            "lastTransitionTime": timestamp(at),
+        }
+        body = {"metadata": {"resourceVersion": str(approval.version)}, "status": {"conditions": [condition]}}
+        try:
+            await self._kube.patch(_path("approvals", approval.namespace, approval.name) + "/status", body)
+        except NotFound:
+            return
+
+    async def delete_command(self, command: CommandView) -> None:
+        """As ``Cluster.delete_command``."""
+        await self._delete(_path("agentcommands", command.namespace, command.name), command.uid)
+
+    async def patch_status(self, run: RunView, version: int, status: Mapping[str, Any]) -> RunView:
+        """As ``Cluster.patch_status``.
+
+        A JSON patch, since a merge patch would leave what is no longer there and drop nulls in a step's output. The
+        version is written rather than tested: a failed test is 422, a stale version is 409. No two objects share one,
+        so it stands for the uid too.
+        """
+        patch = [
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": str(version)},
+            {"op": "add", "path": "/status", "value": status},
+        ]
+        found = await self._kube.patch(_path("agentruns", *run.ref) + "/status", patch, JSON_PATCH)
+        return run_view(found)
+
+    async def delete_run(self, run: RunView) -> None:
+        """As ``Cluster.delete_run``."""
+        await self._delete(_path("agentruns", *run.ref), run.uid)
+
+    async def record_event(self, run: RunView, kind: str, reason: str, message: str) -> None:
+        """As ``Cluster.record_event``.
+
+        An Event's name follows from the run and from what it says, so the same is told once while the API server has
+        it (an hour), whoever leads; and at most ``EVENTS_PER_RUN`` of a run by one process.
+        """
+        digest = hashlib.sha256("\0".join((run.uid, kind, reason, message)).encode(errors="replace")).hexdigest()
+        name = f"{run.ref.name}.{digest[:16]}"
+        told = self._told.setdefault(run.uid, set())
+        self._told.move_to_end(run.uid)
+        if len(self._told) > EVENT_RUNS:
+            self._told.popitem(last=False)
+        if name in told or len(told) >= EVENTS_PER_RUN:
+            return
+        told.add(name)
+        body = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": name, "namespace": run.ref.namespace},
+            "eventTime": timestamp(self._now()),
+            "type": kind,
+            "reason": reason,
+            "action": reason,
+            "note": message.encode(errors="replace")[:1024].decode(errors="ignore"),
+            "reportingController": "agentrun.dev/operator",
+            "reportingInstance": self._instance[:128],
+            "regarding": {
+                "apiVersion": API_VERSION,
+                "kind": "AgentRun",
+                "name": run.ref.name,
+                "namespace": run.ref.namespace,
+                "uid": run.uid,
+            },
+        }
+        try:
+            await self._kube.create(f"/apis/events.k8s.io/v1/namespaces/{run.ref.namespace}/events", body)
+        except AlreadyExists:
+            return
+        except ClusterError as error:  # NotLeader too: nobody waits for an Event
+            _log.info("an Event of AgentRun %s/%s was not told: %s", *run.ref, error)
+
+    async def _get(self, path: str) -> dict[str, Any] | None:
+        try:
+            return await self._kube.get(path)
+        except NotFound:
+            return None
+
+    async def _delete(self, path: str, uid: str) -> None:
+        try:
+            await self._kube.delete(path, uid=uid)
+        except (NotFound, Conflict):  # gone, or another one of the name
+            return
+
+
+class KubernetesLease:
+    """``control.leader.Lease`` by ``kube``: one of its own, so that no renewal waits behind the work, or for its guard.
+
+    The instants in the Lease are for people; nobody here compares them.
+    """
+
+    def __init__(self, kube: Kube, namespace: str, name: str, now: Callable[[], float] = time.time) -> None:
+        self._kube = kube
+        self._namespace, self._name = namespace, name
+        self._collection = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self._now = now
+
+    async def get(self) -> Held | None:
+        """As ``Lease.get``."""
+        try:
+            return _held(await self._kube.get(f"{self._collection}/{self._name}"))
+        except NotFound:
+            return None
+
+    async def create(self, held: Held) -> Held:
+        """As ``Lease.create``."""
+        body = {"metadata": {"name": self._name, "namespace": self._namespace}, "spec": self._spec(held)}
+        return _held(await self._kube.create(self._collection, body))
+
+    async def update(self, held: Held) -> Held:
+        """As ``Lease.update``. A patch, so that labels and annotations stay."""
+        body = {"metadata": {"resourceVersion": held.version}, "spec": self._spec(held)}
+        return _held(await self._kube.patch(f"{self._collection}/{self._name}", body))
+
+    def _spec(self, held: Held) -> dict[str, Any]:
+        return {
+            "holderIdentity": held.holder,
+            "leaseDurationSeconds": round(held.duration),
+            "leaseTransitions": held.transitions,
+            "renewTime": timestamp(self._now()),
+        }
+
+
+def _held(obj: Mapping[str, Any]) -> Held:
+    spec = obj.get("spec") or {}
+    return Held(
+        spec.get("holderIdentity") or "",
+        obj["metadata"]["resourceVersion"],
+        float(spec.get("leaseDurationSeconds") or DURATION),
+        spec.get("leaseTransitions") or 0,
+    )
+
+
+def _path(resource: str, namespace: str, name: str = "") -> str:
+    base = "/api/v1" if resource == "pods" else f"/apis/{API_VERSION}"
+    return f"{base}/namespaces/{namespace}/{resource}" + (f"/{name}" if name else "")
+
+
+def _owner(obj: Mapping[str, Any]) -> str:
+    owners = obj["metadata"].get("ownerReferences")
+    if not owners:
+        return "nobody"
+    return ", ".join(f"{owner['kind']} {owner['name']} ({owner['uid']})" for owner in owners)

@@ -1,0 +1,132 @@
+"""The operator's process: ``python -m agentrun.adapters.operator``. Its settings are environment variables.
+
+Every replica watches and keeps its cache warm; the one that holds the Lease works. SIGTERM: stop watching, end the
+visits between two writes, give the Lease back, leave. SIGKILL at any moment loses nothing: see ``control.reconciler``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import time
+import uuid
+from contextlib import nullcontext
+from functools import partial
+
+from agentrun.adapters.access import find_login
+from agentrun.adapters.admission import Admission
+from agentrun.adapters.kube import Kube
+from agentrun.adapters.kubernetes import KubernetesCluster, KubernetesLease
+from agentrun.adapters.pods import build_pod
+from agentrun.adapters.settings import Settings
+from agentrun.adapters.source import WATCHED, ApiLists, watch
+from agentrun.api.errors import AgentrunError
+from agentrun.control.cache import Cache
+from agentrun.control.controller import Controller
+from agentrun.control.journal import Journal
+from agentrun.control.leader import Leader
+from agentrun.control.queue import WorkQueue
+from agentrun.control.reconciler import Reconciler
+from agentrun.control.views import RunRef
+from agentrun.journal.open_store import open_store
+from agentrun.journal.s3_direct import DirectS3Store
+from agentrun.journal.store import Store, StoreError
+from agentrun.observe.health import Health, measure_lag
+from agentrun.observe.logs import configure
+from agentrun.observe.metrics import Metrics, Verb
+from agentrun.observe.server import Server, listen_address
+
+log = logging.getLogger("agentrun.operator")
+
+PROBE = 60.0
+"""Seconds between probes of the store."""
+
+
+def main() -> int:
+    """Run the operator until it is told to leave; the exit code: 0, or 2 where a setting is wrong."""
+    try:
+        settings = Settings.from_environment(os.environ)
+        configure(settings.log_level)
+        metrics, health = Metrics(), Health(WATCHED)
+        address = listen_address(settings.listen)
+        with Server(address, health, metrics) if address is not None else nullcontext():
+            asyncio.run(operate(settings, metrics, health))
+    except AgentrunError as error:
+        print(f"agentrun: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+async def operate(settings: Settings, metrics: Metrics, health: Health) -> None:
+    """Watch, and work while leading, until kopf is told to stop (SIGTERM, SIGINT).
+
+    Raises:
+        AgentrunError: there is no way to the API server, or the store's address is wrong.
+    """
+    login = find_login()
+    store = _store(settings.pods.store_url)
+    stop = asyncio.Event()
+    namespace = settings.lease_namespace or (await asyncio.to_thread(login.read)).namespace
+
+    def called(verb: Verb, resource: str, code: int, seconds: float) -> None:
+        metrics.api_request(verb, resource, code or None, seconds)
+
+    async with Kube(login, on_call=called) as unguarded:
+        lease = KubernetesLease(unguarded, namespace, "agentrun")
+        identity = f"{settings.pod_name}_{uuid.uuid4().hex[:8]}"
+        leader = Leader(lease, identity, on_change=metrics.leads)
+        async with Kube(login, may_write=leader.check, on_call=called) as kube:
+            cluster = KubernetesCluster(kube, partial(build_pod, settings.pods), instance=identity)
+            cache, queue = Cache(), WorkQueue[RunRef](metrics)
+            journal = Journal(store, metrics, leader.check)
+            admission = Admission(unguarded, settings.admission_policies)
+            reconciler = Reconciler(cluster, journal, cache, queue, metrics, time.time, admission.vouches)
+            lists = ApiLists(kube, settings.namespaces, time.time, health)
+            controller = Controller(cluster, lists, cache, queue, reconciler, metrics, time.time, time.monotonic)
+            background = [
+                asyncio.ensure_future(work)
+                for work in (
+                    measure_lag(metrics, health),
+                    admission.look_again(),
+                    _probe(journal, health),
+                    leader.run(controller.lead),
+                )
+            ]
+            watching = asyncio.ensure_future(watch(controller, login, metrics, time.time, settings.namespaces, stop))
+            try:
+                await asyncio.wait([*background, watching], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                health.stop()
+                stop.set()
+                for task in background:
+                    task.cancel()
+                results = await asyncio.gather(*background, watching, return_exceptions=True)
+                journal.close()
+            for result in results:
+                if isinstance(result, Exception):
+                    raise result
+
+
+def _store(url: str) -> Store:
+    return DirectS3Store(url) if url.startswith("s3://") else open_store(url)
+
+
+async def _probe(journal: Journal, health: Health) -> None:
+    """Say whether the store keeps its promises; a replica that cannot write journals is not ready."""
+    while True:
+        pause = PROBE
+        try:
+            await journal.probe()
+        except StoreError as error:
+            health.store(str(error))
+            log.warning("the store: %s", error)
+            pause = 5.0
+        else:
+            health.store(None)
+        await asyncio.sleep(pause)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

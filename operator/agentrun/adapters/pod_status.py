@@ -1,0 +1,251 @@
+"""From a pod as the API server shows it to what the operator keeps of it, and to what a person has to know.
+
+The termination message comes from a container: whatever stands in it, it is read as data, and what is not exactly a
+fact is none. Then the journal says how the attempt ended.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import signal
+from collections.abc import Iterator, Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from agentrun.adapters.pods import CONTAINER
+from agentrun.api.canonical import moment
+from agentrun.api.facts import Allowance, StepFact, StepKey
+from agentrun.api.names import ATTEMPT, KEY, RUN_UID
+from agentrun.api.run import Reason
+from agentrun.api.workflow import GROUP
+from agentrun.control.views import PodPhase, PodView, RunRef
+from agentrun.runner.coordinates import VARIABLE
+from agentrun.runner.exits import Exit
+
+_IMAGE = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    }
+)
+_CONTAINER = frozenset(
+    {
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "RunContainerError",
+        "PreCreateHookError",
+        "PreStartHookError",
+        "ContainerCannotRun",
+        "StartError",
+    }
+)
+_TEXT_MAX = 400
+
+_EXITS: Mapping[object, str] = {
+    Exit.USAGE: "it was not told which step to run",
+    Exit.WAITING: "it was told to leave before it began",
+    Exit.STORE: "the store is out of reach or unfit",
+    Exit.FENCED: "another attempt has the step",
+}
+"""What the runner's exit codes mean where it left no word (docs/spec.md)."""
+
+_SIGNALS: Mapping[object, str] = {128 + number: f" ({number.name})" for number in signal.Signals}
+
+Json = Mapping[str, Any]
+
+
+def pod_view(obj: Json) -> PodView | None:
+    """What is kept of a pod; None of one that no AgentRun owns, or whose annotations do not say what it runs."""
+    meta, status = obj.get("metadata") or {}, obj.get("status") or {}
+    notes = meta.get("annotations") or {}
+    owner = next((ref for ref in meta.get("ownerReferences") or () if ref.get("controller")), None)
+    if owner is None or owner.get("kind") != "AgentRun" or not str(owner.get("apiVersion")).startswith(f"{GROUP}/"):
+        return None
+    run_uid = str(owner.get("uid"))
+    number = str(notes.get(ATTEMPT))
+    if run_uid.replace("-", "") != notes.get(RUN_UID) or not re.fullmatch("[1-9][0-9]{0,8}", number):
+        return None
+    try:
+        key = StepKey.parse(str(notes.get(KEY)))
+        created = moment(meta["creationTimestamp"])
+    except (ValueError, KeyError):
+        return None
+    container: Json = next((c for c in status.get("containerStatuses") or () if c.get("name") == CONTAINER), {})
+    state = container.get("state") or {}
+    terminated = state.get("terminated")
+    phase = _phase(status, state)
+    fact, trouble = None, None
+    if phase == "Ended":
+        word = (terminated or {}).get("message") or ""
+        fact = _fact(word)
+        if fact is None and not _is_word(word):
+            trouble = _end(obj, status, terminated, word)
+    elif phase == "Pending":
+        trouble = next(_obstacles(status, container, state), None)
+    began = terminated or state.get("running") or {}
+    return PodView(
+        name=meta["name"],
+        namespace=meta["namespace"],
+        uid=meta["uid"],
+        version=int(meta["resourceVersion"]),
+        run=RunRef(meta["namespace"], owner["name"]),
+        run_uid=run_uid,
+        key=key,
+        attempt=int(number),
+        phase=phase,
+        created=created,
+        started=_at(began.get("startedAt")),
+        ended=_at((terminated or {}).get("finishedAt")),
+        deleting=_at(meta.get("deletionTimestamp")),
+        allowance=_allowance(obj),
+        fact=fact,
+        exit_code=(terminated or {}).get("exitCode"),
+        trouble=trouble,
+    )
+
+
+def _phase(status: Json, state: Json) -> PodPhase:
+    if status.get("phase") in {"Succeeded", "Failed"} or "terminated" in state:
+        return "Ended"  # it is never restarted, so a container that has ended is the pod's end
+    # A pod whose node is lost keeps its phase until it is deleted; Unknown is what old releases made of it.
+    return "Running" if "running" in state or (status.get("phase") == "Running" and not state) else "Pending"
+
+
+def _at(time: object) -> float | None:
+    """RFC 3339 to seconds; the kubelet's zero time, and what is none, to None."""
+    try:
+        at = moment(str(time)) if time else 0.0
+    except ValueError:
+        return None
+    return at if at > 0 else None
+
+
+def _allowance(obj: Json) -> Allowance:
+    """The part of the budget that the attempt was given, from its coordinates: it is held back while the pod lives."""
+    try:
+        env = obj["spec"]["containers"][0]["env"]
+        text = next(entry["value"] for entry in env if entry["name"] == VARIABLE)
+        return Allowance.from_json(json.loads(text)["allowance"])
+    except (LookupError, StopIteration, ValueError, TypeError, AttributeError, InvalidOperation, RecursionError):
+        return Allowance()
+
+
+def _obstacles(status: Json, container: Json, state: Json) -> Iterator[tuple[Reason, str]]:
+    """Why it does not start."""
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            yield Reason.UNSCHEDULABLE, _line(condition.get("message") or condition.get("reason") or "no node takes it")
+    waiting = state.get("waiting") or {}
+    reason, message = waiting.get("reason"), waiting.get("message") or ""
+    if reason in _IMAGE:
+        yield Reason.IMAGE_PULL_FAILED, _line(f"image {container.get('image')}: {reason}: {message}".rstrip(": "))
+    elif reason in _CONTAINER:
+        yield Reason.CONTAINER_REFUSED, _line(f"{reason}: {message}".rstrip(": "))
+
+
+def _end(obj: Json, status: Json, terminated: Json | None, word: str) -> tuple[Reason, str]:
+    """How it ended, where the runner has not said it itself."""
+    reason, message = status.get("reason"), status.get("message")
+    if not reason:
+        # Since 1.26, who ended a pod from outside (drain, preemption, taint, garbage collection) says so here.
+        for condition in status.get("conditions") or ():
+            if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
+                reason, message = condition.get("reason"), condition.get("message")
+    if reason:
+        return Reason.RETRYING, _line(f"{reason}: {message}" if message else str(reason))
+    if terminated is None:
+        return Reason.RETRYING, "its node lost it before it ended"
+    code, how = terminated.get("exitCode"), terminated.get("reason")
+    if how == "OOMKilled":
+        return Reason.RETRYING, f"out of memory{_limit(obj)}: give the step more in resources.limits.memory"
+    if how in _CONTAINER:
+        return Reason.CONTAINER_REFUSED, _line(f"{how}: {word}".rstrip(": "))
+    said = _tail(word) or _EXITS.get(code, "")
+    if code == Exit.STORE:
+        return Reason.STORE_UNAVAILABLE, _line(said)
+    what = f"exit code {code}" + _SIGNALS.get(code, "")
+    return Reason.RETRYING, _line(f"{what}: {said}" if said else f"{what} without a word")
+
+
+def _limit(obj: Json) -> str:
+    resources = (obj["spec"]["containers"][0].get("resources") or {}) if obj.get("spec") else {}
+    limit = (resources.get("limits") or {}).get("memory")
+    return f" with a limit of {limit}" if limit else ""
+
+
+def _tail(log: str) -> str:
+    """What the end of a log says: the message or the last line of the trace in the last line, or that line itself."""
+    lines = [line for line in log.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    value = _json(lines[-1])
+    if isinstance(value, dict):
+        text = value.get("message") or value.get("trace")
+        lines = [line for line in str(text or "").splitlines() if line.strip()] or lines
+    return lines[-1].strip()
+
+
+def _line(text: object) -> str:
+    """One line for a person's terminal, from whoever wrote it."""
+    clean = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    return clean if len(clean) <= _TEXT_MAX else f"{clean[: _TEXT_MAX - 1]}…"
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_word(message: str) -> bool:
+    """Whether the runner says that its fact is too long for a message: nothing was lost, the journal has it."""
+    value = _json(message)
+    return isinstance(value, dict) and value.get("truncated") is True
+
+
+def _fact(message: str) -> StepFact | None:
+    """The fact that ``message`` is; None where it is anything else. The end of a log, for one, is JSON too."""
+    value = _json(message)
+    if not isinstance(value, dict) or "usage" not in value:
+        return None
+    try:
+        fact = StepFact.from_json(value)
+    except (ValueError, LookupError, TypeError, AttributeError, InvalidOperation):
+        return None
+    return fact if _sound(fact) else None
+
+
+def _sound(fact: StepFact) -> bool:
+    """Whether every part that is counted or compared is of its kind: a constructor takes anything."""
+    usage = fact.usage
+    counts = [fact.attempt, fact.seq, fact.failures, fact.losses, usage.model_calls, usage.tool_calls]
+    counts += [usage.input_tokens, usage.cached_input_tokens, usage.output_tokens]
+    times = [fact.started, fact.at, *(t for interval in fact.intervals for t in interval)]
+    times += [request.expires_at for request in fact.approvals]
+    if fact.failure is not None and fact.failure.retry_after is not None:
+        times.append(fact.failure.retry_after)
+    texts = [fact.head, *(request.digest for request in fact.approvals), *(r.subject for r in fact.approvals)]
+    texts += [fact.failure.message] if fact.failure is not None else []
+    texts += [fact.unknown.call_id, fact.unknown.tool, fact.unknown.message] if fact.unknown is not None else []
+    return (
+        all(type(count) is int and count >= 0 for count in counts)
+        and all(type(time) in {int, float} and math.isfinite(time) for time in times)
+        and all(isinstance(text, str) for text in texts)
+        and all(type(request.required) is int for request in fact.approvals)
+        and isinstance(usage.cost_usd, Decimal)
+        and usage.cost_usd.is_finite()
+        and usage.cost_usd >= 0
+        and fact.end in ("waiting", "failed", "closed")  # a tuple: what comes may not be hashable
+        and (fact.outcome.final if fact.outcome is not None else fact.end != "closed")
+        and (fact.outcome is None or fact.end == "closed")
+        and (fact.end != "failed" or fact.failure is not None)
+        and isinstance(fact.needs_budget, bool)
+    )

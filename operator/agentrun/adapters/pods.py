@@ -1,0 +1,268 @@
+"""From a planned attempt to its pod: a pure function of the operator's settings, the run, its workflow and the start.
+
+The pod is small, because every byte of it is written to etcd and comes back in events (what the API server fills in by
+itself is left out), and it fits Pod Security's level ``restricted``
+(https://kubernetes.io/docs/concepts/security/pod-security-standards/).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast, get_args
+
+from pydantic import TypeAdapter, ValidationError
+
+from agentrun.api.errors import AgentrunError
+from agentrun.api.facts import StepKey
+from agentrun.api.names import ATTEMPT, KEY, RUN_LABEL, RUN_UID, STEP_LABEL
+from agentrun.api.placement import (
+    Image,
+    NodeSelector,
+    Resources,
+    ServiceAccountName,
+    Toleration,
+    Tolerations,
+    known_labels,
+)
+from agentrun.api.workflow import API_VERSION, SecretKey, Step, WorkflowSpec
+from agentrun.control.views import RunView
+from agentrun.journal.pinned import Pinned
+from agentrun.plan.program import Program, model_of
+from agentrun.plan.snapshot import Start
+from agentrun.runner.coordinates import VARIABLE, Coordinates
+from agentrun.runner.ports import SECRETS_VARIABLE
+from agentrun.runner.process import GRACE, TERMINATION_VARIABLE
+
+CONTAINER = "step"
+SECRETS = "/var/run/agentrun/secrets"
+TERMINATION_LOG = "/dev/termination-log"
+USER = 65532
+NAME_MAX = 63
+SCRATCH = "1Gi"
+
+BACKSTOP = 900.0
+"""Seconds that a pod may live beyond its step's time: for its image to come and its secrets to be mounted, for settling
+what an earlier attempt left in the air (10 s), and for leaving (30 s). The runner ends itself at its time, and the
+operator stops one that does not (15 s later): the kubelet's own deadline is for a pod whose operator is gone."""
+
+_DEADLINE_MAX = 2**31 - 1
+
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
+
+
+class BadSettings(AgentrunError):
+    """An environment variable of the operator cannot be used; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodSettings:
+    """What the pods of steps are made of where the workflow says nothing else."""
+
+    store_url: str
+    image: str
+    pull_policy: PullPolicy = "IfNotPresent"
+    pull_secrets: tuple[str, ...] = ()
+    env_secret: str | None = None
+    """A Secret whose keys are given to the pods as environment variables: the store's credentials."""
+    service_account: str = "default"
+    resources: Resources = field(default_factory=Resources)
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: Sequence[Toleration] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Further environment, nothing secret: where the store is."""
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str]) -> PodSettings:
+        """The settings in ``env``; a variable that is empty is one that is not set.
+
+        Raises:
+            BadSettings: a variable is missing or is not what it should be.
+        """
+        store = env.get("AGENTRUN_STORE", "")
+        if not store.startswith("s3://"):
+            raise BadSettings(
+                f"AGENTRUN_STORE is {store!r}: set it to s3://BUCKET/PREFIX, which step pods can reach too"
+            )
+        policy = env.get("AGENTRUN_STEP_PULL_POLICY") or "IfNotPresent"
+        if policy not in get_args(PullPolicy):
+            raise BadSettings(
+                f"AGENTRUN_STEP_PULL_POLICY is {policy!r}: set it to one of {', '.join(get_args(PullPolicy))}"
+            )
+        if not env.get("AGENTRUN_STEP_IMAGE"):
+            raise BadSettings("AGENTRUN_STEP_IMAGE is not set: set it to the image of the step pods")
+        return cls(
+            store_url=store,
+            image=_text(env, "AGENTRUN_STEP_IMAGE", Image, "image"),
+            pull_policy=cast("PullPolicy", policy),
+            pull_secrets=tuple(_json(env, "AGENTRUN_STEP_PULL_SECRETS", list[ServiceAccountName], [])),
+            env_secret=_text(env, "AGENTRUN_STEP_ENV_SECRET", ServiceAccountName, "Secret") or None,
+            service_account=_text(env, "AGENTRUN_STEP_SERVICE_ACCOUNT", ServiceAccountName, "ServiceAccount")
+            or "default",
+            resources=_json(env, "AGENTRUN_STEP_RESOURCES", Resources, Resources()),
+            node_selector=_json(env, "AGENTRUN_STEP_NODE_SELECTOR", NodeSelector, {}, known_labels),
+            tolerations=_json(env, "AGENTRUN_STEP_TOLERATIONS", Tolerations, []),
+            env={name: env[name] for name in ("AWS_REGION", "AWS_ENDPOINT_URL_S3") if env.get(name)},
+        )
+
+
+def _text(env: Mapping[str, str], name: str, kind: Any, what: str) -> str:
+    text = env.get(name, "")
+    if text:
+        try:
+            TypeAdapter(kind).validate_python(text)
+        except ValidationError:
+            raise BadSettings(f"{name} is {text!r}, which cannot be the name of any {what}: correct it") from None
+    return text
+
+
+def _json(env: Mapping[str, str], name: str, kind: Any, default: Any, check: Any = None) -> Any:
+    text = env.get(name, "")
+    if not text:
+        return default
+    try:
+        found = TypeAdapter(kind).validate_json(text)
+        if check is not None:
+            check(found)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BadSettings(f"{name}{f' ({place})' if place else ''}: {first['msg']}; it is JSON, as in a pod") from None
+    except ValueError as error:
+        raise BadSettings(f"{name}: {error}") from None
+    return found
+
+
+def build_pod(settings: PodSettings, run: RunView, pinned: Pinned, start: Start) -> dict[str, Any]:
+    """The manifest of the pod of an attempt: the same arguments give the same pod, under the same name."""
+    step, defaults = pinned.program.step(start.key.name).spec, pinned.program.spec.defaults
+    path = start.key.path
+    mounts = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 (an emptyDir of the pod's own)
+    volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {"sizeLimit": SCRATCH}}]
+    env = {
+        VARIABLE: Coordinates.of(settings.store_url, pinned.run, start, leash=False).to_json(),
+        TERMINATION_VARIABLE: TERMINATION_LOG,
+        **settings.env,
+    }
+    for number, (name, keys) in enumerate(secrets_of(pinned.program, start.key).items()):
+        env[SECRETS_VARIABLE] = SECRETS
+        mounts.append({"name": f"secret-{number}", "mountPath": f"{SECRETS}/{name}"})
+        # Optional: of what is missing the runner says itself which tool or model needs it. 0440 with the group of
+        # fsGroup: readable to the runner and to nobody else.
+        secret = {"secretName": name, "items": [{"key": key, "path": key} for key in keys]}
+        volumes.append({"name": f"secret-{number}", "secret": secret | {"optional": True, "defaultMode": 0o440}})
+    container: dict[str, Any] = {
+        "name": CONTAINER,
+        "image": step.image or defaults.image or settings.image,
+        "imagePullPolicy": settings.pull_policy,
+        "command": ["python", "-m", "agentrun.runner"],
+        "env": [{"name": name, "value": value} for name, value in env.items()],
+        "volumeMounts": mounts,
+        # Where the runner dies before it says a word, the end of its log is what a person wants to see.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    if settings.env_secret is not None:
+        container["envFrom"] = [{"secretRef": {"name": settings.env_secret}}]
+    resources = step.resources or defaults.resources or settings.resources
+    if resources.requests or resources.limits:
+        container["resources"] = resources.model_dump(by_alias=True, exclude_defaults=True)
+    spec: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "activeDeadlineSeconds": _deadline(pinned, start),
+        "terminationGracePeriodSeconds": int(GRACE) + 10,
+        "serviceAccountName": _identity(settings, pinned, step),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": volumes,
+    }
+    if settings.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in settings.pull_secrets]
+    selector = _first(step.node_selector, defaults.node_selector, settings.node_selector)
+    if selector:
+        spec["nodeSelector"] = dict(selector)
+    tolerations = _first(step.tolerations, defaults.tolerations, settings.tolerations)
+    if tolerations:
+        spec["tolerations"] = [t.model_dump(by_alias=True, exclude_none=True) for t in tolerations]
+    # The owner is removed first and its pods after it (blockOwnerDeletion, not set, would need a right of its own).
+    owner = {"apiVersion": API_VERSION, "kind": "AgentRun", "name": run.ref.name, "uid": run.uid, "controller": True}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": pod_name(run.ref.name, run.uid, start.key, start.attempt),
+            "namespace": run.ref.namespace,
+            "labels": {RUN_LABEL: run.ref.name, STEP_LABEL: start.key.name},
+            "annotations": {RUN_UID: pinned.run.uid, KEY: path, ATTEMPT: str(start.attempt)},
+            "ownerReferences": [owner],
+        },
+        "spec": spec,
+    }
+
+
+def pod_name(run: str, uid: str, key: StepKey, attempt: int) -> str:
+    """``<run>-<step>[-<index>][-undo]-<attempt>-<hash>``: a DNS label. Only run and step are cut where it is too long.
+
+    The hash is of what makes the attempt unique, so neither cutting nor a hyphen in a name makes two of them one.
+    """
+    digest = hashlib.sha256(f"{uid}/{key.path}/{attempt}".encode()).hexdigest()[:8]
+    index = "" if key.index is None else f"-{key.index}"
+    end = f"{index}{'-undo' if key.compensate else ''}-{attempt}-{digest}"
+    room = NAME_MAX - len(end) - 1
+    step = key.name[: max(room // 2, room - len(run))].rstrip("-")
+    return f"{run.replace('.', '-')[: room - len(step)].rstrip('-')}-{step}{end}"
+
+
+def secrets_of(program: Program, key: StepKey) -> dict[str, list[str]]:
+    """The Secrets that the step may read, with the keys of each: those that its tools and its model name, no others."""
+    found: dict[str, set[str]] = {}
+    for ref in _refs(program.spec, program.step(key.name).spec, compensate=key.compensate):
+        found.setdefault(ref.name, set()).add(ref.key)
+    return {name: sorted(keys) for name, keys in sorted(found.items())}
+
+
+def _refs(spec: WorkflowSpec, step: Step, *, compensate: bool) -> Iterator[SecretKey]:
+    called: set[str] = set()
+    if compensate:
+        called = {step.compensate.name} if step.compensate is not None else set()
+    elif step.tool is not None:
+        called = {step.tool.name}
+    elif step.agent is not None:
+        called = set(step.agent.tools)
+        model = model_of(spec, step)
+        if model is not None and model.credentials is not None:
+            yield model.credentials.secret_ref
+    for tool in spec.tools:
+        if tool.name in called and tool.http.auth is not None:
+            yield tool.http.auth.bearer.secret_ref
+
+
+def _identity(settings: PodSettings, pinned: Pinned, step: Step) -> str:
+    if step.identity is not None:
+        return step.identity.service_account_name
+    run: Mapping[str, str] = pinned.manifest.get("identity") or {}
+    return run.get("serviceAccountName", settings.service_account)
+
+
+def _deadline(pinned: Pinned, start: Start) -> int:
+    left = pinned.program.step(start.key.name).timeout if start.timeout is None else start.timeout
+    return min(math.ceil(left + BACKSTOP), _DEADLINE_MAX)
+
+
+def _first(*choices: Any) -> Any:
+    """The first that was given: an empty list or mapping is one, and means none."""
+    return next((choice for choice in choices if choice is not None), None)

@@ -1,0 +1,56 @@
+"""The operator's settings, from its environment; the chart writes them (docs/spec.md lists every variable)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agentrun.adapters.pods import PodSettings
+from agentrun.api.errors import AgentrunError
+from agentrun.observe.server import DEFAULT_LISTEN
+
+
+class BadSetting(AgentrunError):
+    """A variable is missing or is nothing that can be used; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How this operator runs."""
+
+    pods: PodSettings
+    namespaces: tuple[str, ...]
+    """Those that it watches; none: all."""
+    lease_namespace: str | None
+    """Where its Lease is; None: its own."""
+    pod_name: str
+    admission_policies: tuple[str, ...]
+    """The admission policies without which no decision is taken; none: somebody else vouches for decisions."""
+    listen: str
+    log_level: str
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Raises AgentrunError where a variable is wrong."""
+        admission = environment.get("AGENTRUN_ADMISSION", "true")
+        policies = _words(environment.get("AGENTRUN_ADMISSION_POLICIES", ""))
+        if admission not in ("true", "false"):
+            raise BadSetting(f"AGENTRUN_ADMISSION is {admission!r}: write true or false")
+        if admission == "true" and not policies:
+            raise BadSetting(
+                "AGENTRUN_ADMISSION_POLICIES is empty: name the policies that vouch for decisions as the chart does, or "
+                "set AGENTRUN_ADMISSION=false where something else guards approvals/status"
+            )
+        return cls(
+            pods=PodSettings.from_environment(environment),
+            namespaces=_words(environment.get("AGENTRUN_NAMESPACES", "")),
+            lease_namespace=environment.get("AGENTRUN_LEASE_NAMESPACE") or None,
+            pod_name=environment.get("AGENTRUN_POD_NAME") or "agentrun",
+            admission_policies=policies if admission == "true" else (),
+            listen=environment.get("AGENTRUN_LISTEN", DEFAULT_LISTEN),
+            log_level=environment.get("AGENTRUN_LOG_LEVEL", "info"),
+        )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(sorted({word.strip() for word in text.split(",") if word.strip()}))

@@ -1,0 +1,170 @@
+"""kopf as the source of events: it logs in, discovers, lists and watches, and hands every event to the controller.
+
+Handlers only update the cache and add a key to the queue, so kopf writes nothing: no finalizer, no annotation, no
+Event. What it would keep of every object to tell what changed is not kept either (it costs more CPU than all the rest).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import kopf
+
+from agentrun.adapters.access import Access, Login
+from agentrun.adapters.kube import Kube
+from agentrun.adapters.objects import approval_view, command_view, run_view
+from agentrun.adapters.pod_status import pod_view
+from agentrun.api.names import RUN_LABEL
+from agentrun.api.workflow import GROUP, VERSION
+from agentrun.control.controller import Controller
+from agentrun.control.views import ApprovalView, CommandView, PodView, RunView
+from agentrun.observe.health import Health
+from agentrun.observe.metrics import Metrics
+
+V = TypeVar("V")
+
+log = logging.getLogger("agentrun.source")
+
+PAGE = 200
+"""Objects of a page of a list: so many are parsed in some 5 ms, in which the event loop does nothing else."""
+
+WATCHED = ("agentruns", "agentworkflows", "approvals", "agentcommands", "pods")
+
+
+class _KeepsNothing(kopf.AnnotationsDiffBaseStorage):
+    """No copy of any object: only handlers of changes, of which there are none, would read it."""
+
+    def build(self, **_: Any) -> Any:
+        return {}
+
+    def fetch(self, **_: Any) -> Any:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
+def registry_for(
+    controller: Controller, login: Login, metrics: Metrics, clock: Callable[[], float]
+) -> kopf.OperatorRegistry:
+    """The handlers of every kind that is watched, feeding ``controller``."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    async def sign_in(**_: Any) -> kopf.ConnectionInfo:
+        return connection(await asyncio.to_thread(login.read, anew=True))
+
+    def feed(
+        seen: Callable[[V], None], gone: Callable[[V], None], view: Callable[[Mapping[str, Any]], V | None]
+    ) -> Any:
+        def handle(event: Mapping[str, Any], resource: Any, **_: Any) -> None:
+            metrics.watch_heard(resource.plural)
+            found = view(event["object"])
+            if found is not None:
+                (gone if event["type"] == "DELETED" else seen)(found)
+
+        return handle
+
+    def on(plural: str, handler: Any) -> None:
+        kopf.on.event(GROUP, VERSION, plural, registry=registry, id=plural)(handler)
+
+    def workflow(event: Mapping[str, Any], namespace: str | None, **_: Any) -> None:
+        metrics.watch_heard("agentworkflows")
+        if event["type"] != "DELETED" and namespace:
+            controller.workflow_seen(namespace)
+
+    on("agentruns", feed(controller.run_seen, controller.run_gone, run_view))
+    on("approvals", feed(controller.approval_seen, controller.approval_gone, lambda o: approval_view(o, clock())))
+    on("agentcommands", feed(controller.command_seen, controller.command_gone, command_view))
+    on("agentworkflows", workflow)
+    pods = feed(controller.pod_seen, controller.pod_gone, pod_view)
+    kopf.on.event("v1", "pods", registry=registry, id="pods", labels={RUN_LABEL: kopf.PRESENT})(pods)
+    return registry
+
+
+def settings_for() -> kopf.OperatorSettings:
+    """Kopf's settings: nothing is written, pods are filtered by the API server."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    settings.scanning.disabled = True
+    settings.persistence.diffbase_storage = _KeepsNothing()
+    settings.watching.label_selectors["v1", "pods"] = RUN_LABEL
+    settings.queueing.idle_timeout = 1.0  # an object's own task ends soon: thousands of them stand still
+    return settings
+
+
+async def watch(
+    controller: Controller,
+    login: Login,
+    metrics: Metrics,
+    clock: Callable[[], float],
+    namespaces: Sequence[str],
+    stop: asyncio.Event,
+) -> None:
+    """Watch until ``stop`` is set, or a SIGTERM or SIGINT, which kopf takes: then this returns. Not to be cancelled."""
+    await kopf.operator(
+        registry=registry_for(controller, login, metrics, clock),
+        settings=settings_for(),
+        standalone=True,
+        clusterwide=not namespaces,
+        namespaces=tuple(namespaces),
+        stop_flag=stop,
+    )
+
+
+def connection(access: Access) -> kopf.ConnectionInfo:
+    """Kopf's form of where the API server is and who we are."""
+    return kopf.ConnectionInfo(
+        server=access.server,
+        ca_path=access.ca_path,
+        insecure=access.insecure,
+        username=access.username,
+        password=access.password,
+        scheme="Bearer" if access.token is not None else None,
+        token=access.token,
+        certificate_path=access.certificate_path,
+        private_key_path=access.key_path,
+        default_namespace=access.namespace,
+        proxy_url=access.proxy,
+    )
+
+
+class ApiLists:
+    """Complete lists, page by page, of the namespaces that are watched (none: of all)."""
+
+    def __init__(self, kube: Kube, namespaces: Sequence[str], clock: Callable[[], float], health: Health) -> None:
+        self._kube, self._namespaces, self._clock, self._health = kube, namespaces, clock, health
+
+    def runs(self) -> AsyncIterator[tuple[list[RunView], int]]:
+        """Every AgentRun."""
+        return self._pages(f"/apis/{GROUP}/{VERSION}", "agentruns", run_view)
+
+    def pods(self) -> AsyncIterator[tuple[list[PodView], int]]:
+        """Every pod of a step."""
+        return self._pages("/api/v1", "pods", pod_view, RUN_LABEL)
+
+    def approvals(self) -> AsyncIterator[tuple[list[ApprovalView], int]]:
+        """Every Approval."""
+        return self._pages(f"/apis/{GROUP}/{VERSION}", "approvals", lambda o: approval_view(o, self._clock()))
+
+    def commands(self) -> AsyncIterator[tuple[list[CommandView], int]]:
+        """Every AgentCommand."""
+        return self._pages(f"/apis/{GROUP}/{VERSION}", "agentcommands", command_view)
+
+    async def _pages(
+        self, api: str, plural: str, view: Callable[[Mapping[str, Any]], V | None], labels: str = ""
+    ) -> AsyncIterator[tuple[list[V], int]]:
+        paths = [f"{api}/namespaces/{space}/{plural}" for space in self._namespaces] or [f"{api}/{plural}"]
+        # Of several namespaces the oldest list counts: what was deleted after it is told by the watch or the next one.
+        oldest: int | None = None
+        for path in paths:
+            async for page in self._kube.pages(path, labels, limit=PAGE):
+                version = int(page["metadata"]["resourceVersion"])
+                oldest = version if oldest is None else min(oldest, version)
+                yield [found for item in page["items"] if (found := view(item)) is not None], oldest
+                await asyncio.sleep(0)
+        self._health.watch(plural, True)

@@ -1,0 +1,202 @@
+"""Approval: what people are asked, made by the operator, and what they decided, written by themselves.
+
+The spec never changes, and its digest covers the run's uid and exactly what is asked. A decision is a PATCH of the
+status by the person; the API server's admission policies see to whose it is, and that it is bound to the digest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
+
+from agentrun.api.canonical import canonical, moment, sha256, timestamp
+from agentrun.api.facts import ApprovalRequest, StepKey
+from agentrun.api.names import RUN_LABEL, STEP_LABEL
+from agentrun.api.values import DIGEST_PATTERN, Digest, Instant, Name, Spec, StepPlace, ToolName, Uid
+from agentrun.api.workflow import API_VERSION, Approvers
+
+SUBJECT_MAX = 32 * 1024
+"""Characters of the question that the object holds."""
+
+DETAILS_MAX = 8 * 1024
+"""Bytes of the details, in canonical form, that the object holds; larger ones are in the journal."""
+
+COMMENT_MAX = 4096
+MAX_DECISIONS = 100
+USER_MAX = 1024
+
+DECIDED = "Decided"
+"""The condition that closes an Approval: its reason is a ``DecidedReason``."""
+
+Verdict = Literal["Approved", "Rejected"]
+DecidedReason = Literal["Approved", "Rejected", "Expired", "Cancelled"]
+
+
+class RunRef(Spec):
+    """The run that asks. The uid, since another run may have the name later."""
+
+    name: Name
+    uid: Uid
+
+
+class ApprovalSpec(Spec):
+    """What is asked, of whom, and until when. Never changes."""
+
+    run: RunRef
+    step: StepPlace
+    attempt: Annotated[int, Field(ge=0)]
+    subject: Annotated[str, Field(max_length=SUBJECT_MAX)]
+    details: Any = None
+    digest: Digest
+    tool: ToolName | None = None
+    call_id: Annotated[str, Field(max_length=253)] | None = None
+    approvers: Approvers
+    required: Annotated[int, Field(ge=1, le=10)]
+    requested_by: Annotated[str, Field(max_length=USER_MAX)] | None = None
+    expires_at: Instant
+
+
+class Approval(Spec):
+    """The object."""
+
+    api_version: Annotated[str, Field(pattern=f"^{API_VERSION}$")]
+    kind: Annotated[str, Field(pattern="^Approval$")]
+    metadata: dict[str, Any]
+    spec: ApprovalSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The AgentRun on the cluster that an object is made for; ``uid`` is Kubernetes' own, with hyphens."""
+
+    name: str
+    namespace: str
+    uid: str
+
+    @property
+    def reference(self) -> dict[str, Any]:
+        """The ownerReference: with the run goes what it owns."""
+        return {"apiVersion": API_VERSION, "kind": "AgentRun", "name": self.name, "uid": self.uid, "controller": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One person's decision. The admission policies vouch for ``by`` and ``digest``; ``at`` is the person's word."""
+
+    by: str
+    decision: Verdict
+    digest: str
+    comment: str
+    at: str
+
+
+def approval_name(run: str, key: StepKey, request: ApprovalRequest, *, long: bool = False) -> str:
+    """The name of the Approval for ``request``: ``RUN-STEP`` of an approval step, with the item and the first of the
+    digest for a tool call.
+
+    ``long`` gives an approval step's the digest too. For a name that is taken by another run's: ``a-b`` asking in
+    ``c`` and ``a`` asking in ``b-c`` mean the same short one, and so does a run made anew under the name of one whose
+    Approvals are still being collected. The digest covers the run's uid, so a long name is taken by nobody else.
+    """
+    parts = [run, key.name]
+    if key.index is not None:
+        parts.append(str(key.index))
+    if request.call_id is not None or long:
+        parts.append(request.digest.removeprefix("sha256:")[:8])
+    return "-".join(parts)
+
+
+def approval_object(
+    run: Owner, key: StepKey, attempt: int, request: ApprovalRequest, requested_by: str | None, *, long: bool = False
+) -> dict[str, Any]:
+    """The Approval to create for ``request``. The same arguments always give the same object.
+
+    What is too large for an object is cut: details over ``DETAILS_MAX`` become ``{"digest": …, "size": …}`` (bytes of
+    their canonical form), a subject over ``SUBJECT_MAX`` ends in an ellipsis. The journal has both whole, and
+    ``digest`` covers them whole. ``long`` is as in ``approval_name``.
+    """
+    subject = request.subject
+    spec: dict[str, Any] = {
+        "run": {"name": run.name, "uid": run.uid},
+        "step": key.label,
+        "attempt": attempt,
+        "subject": subject if len(subject) <= SUBJECT_MAX else subject[: SUBJECT_MAX - 1] + "…",
+        "digest": request.digest,
+        "approvers": {"groups": list(request.approvers.groups), "users": list(request.approvers.users)},
+        "required": request.required,
+        "expiresAt": timestamp(request.expires_at),
+    }
+    if request.details is not None:
+        spec["details"] = _bounded(request.details)
+    given = {"tool": request.tool, "callId": request.call_id, "requestedBy": requested_by}
+    spec |= {field: value for field, value in given.items() if value is not None}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Approval",
+        "metadata": {
+            "name": approval_name(run.name, key, request, long=long),
+            "namespace": run.namespace,
+            "labels": {RUN_LABEL: run.name, STEP_LABEL: key.name},
+            "ownerReferences": [run.reference],
+        },
+        "spec": spec,
+    }
+
+
+def _bounded(details: Any) -> Any:
+    data = canonical(details)
+    return details if len(data) <= DETAILS_MAX else {"digest": sha256(data), "size": len(data)}
+
+
+def decisions_of(obj: Mapping[str, Any]) -> tuple[Decision, ...]:
+    """The decisions in an Approval's status, in their order there.
+
+    An entry that is none is passed over: the schema refuses such entries, so only an API server whose CRD is not ours
+    can hold one, and nobody is approved by it. Whether a decision counts is for the tally to say.
+    """
+    return tuple(_decisions(obj))
+
+
+def _decisions(obj: Mapping[str, Any]) -> Iterator[Decision]:
+    for entry in _list(_mapping(obj.get("status")).get("decisions"))[:MAX_DECISIONS]:
+        found = _mapping(entry)
+        by, verdict, digest, comment, at = (
+            found.get(field, "") for field in ("by", "decision", "digest", "comment", "at")
+        )
+        texts = all(isinstance(value, str) for value in (by, verdict, digest, comment, at))
+        if texts and by and verdict in get_args(Verdict) and re.fullmatch(DIGEST_PATTERN, digest):
+            yield Decision(by, verdict, digest, comment[:COMMENT_MAX], at)
+
+
+def decided_at(obj: Mapping[str, Any], now: float) -> float:
+    """When the last change of an Approval's status reached the API server, in seconds since the epoch; at most ``now``.
+
+    It settles whether a decision that was made while no operator ran came in time. Admission policies cannot: their
+    expressions have no clock, and a decision's ``at`` is what the person claims. The API server notes in
+    ``metadata.managedFields`` when each manager last changed what it owns, to the second (rounded down), so the newest
+    of the status is the last decision as long as nobody has written the status since. Without one, ``now``. A write of
+    the status cannot change those times; one of the Approval itself could, so the policies leave it to the operator.
+    https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
+    """
+    times = []
+    for entry in _list(_mapping(obj.get("metadata")).get("managedFields")):
+        found = _mapping(entry)
+        at = found.get("time")
+        if found.get("subresource") == "status" and isinstance(at, str):
+            try:
+                times.append(moment(at))
+            except ValueError:
+                return now  # not from an API server: believe none of it
+    return min(max(times, default=now), now)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,171 @@
+"""AgentCommand: what a person tells a run beyond ``suspend`` and ``cancel``.
+
+A person makes one (``agentrun signal``, ``resume`` and ``resolve`` do), the operator takes it into the journal with
+the name of who made it, and deletes it. The messages in capitals are shared with the CRD's rules.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from agentrun.api.canonical import moment
+from agentrun.api.errors import InvalidDocument, Path, Problem
+from agentrun.api.names import REQUESTED_BY
+from agentrun.api.problems import problems_in
+from agentrun.api.reader import too_large
+from agentrun.api.values import Name, Spec, StepPlace, Uid
+from agentrun.api.workflow import API_VERSION
+
+ONE_COMMAND = "give exactly one of signal, resume and resolve"
+ONE_ANSWER = "give exactly one of happened, retry and giveUp"
+
+PAYLOAD_MAX = 64 * 1024
+"""Bytes of a signal's payload or of a call's result, as JSON."""
+
+
+class Signal(Spec):
+    """A signal by its name; the payload is the output of the wait that takes it."""
+
+    name: Name
+    payload: Any = None
+
+
+class Resume(Spec):
+    """Free what is parked: this step, or without one everything, and a suspension."""
+
+    step: StepPlace | None = None
+
+
+class Happened(Spec):
+    """The call was made, and this was its result."""
+
+    result: Any = None
+
+
+class Resolve(Spec):
+    """What became of a ``Once`` call whose outcome is unknown: exactly one of ``happened``, ``retry``, ``giveUp``."""
+
+    step: StepPlace
+    call_id: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    happened: Happened | None = None
+    retry: Literal[True] | None = None
+    give_up: Literal[True] | None = None
+
+    @model_validator(mode="after")
+    def _one_answer(self) -> Resolve:
+        if sum(answer is not None for answer in (self.happened, self.retry, self.give_up)) != 1:
+            raise ValueError(ONE_ANSWER)
+        return self
+
+    @property
+    def answer(self) -> Literal["happened", "retry", "giveUp"]:
+        """The word that the journal has for it."""
+        return "happened" if self.happened is not None else "retry" if self.retry is not None else "giveUp"
+
+
+class CommandedRun(Spec):
+    """The run that is told. With ``uid``: only if it is still that run."""
+
+    name: Name
+    uid: Uid | None = None
+
+
+class AgentCommandSpec(Spec):
+    """Who is told what: exactly one of ``signal``, ``resume`` and ``resolve``. Never changes."""
+
+    run: CommandedRun
+    signal: Signal | None = None
+    resume: Resume | None = None
+    resolve: Resolve | None = None
+
+    @model_validator(mode="after")
+    def _one_command(self) -> AgentCommandSpec:
+        if sum(verb is not None for verb in (self.signal, self.resume, self.resolve)) != 1:
+            raise ValueError(ONE_COMMAND)
+        return self
+
+
+class AgentCommand(Spec):
+    """The object."""
+
+    api_version: Annotated[str, Field(pattern=f"^{API_VERSION}$")]
+    kind: Annotated[str, Field(pattern="^AgentCommand$")]
+    metadata: dict[str, Any]
+    spec: AgentCommandSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """An AgentCommand as it was read. ``at``: when it reached the API server, in seconds since the epoch."""
+
+    name: str
+    namespace: str
+    uid: str
+    at: float
+    requested_by: str | None
+    """Who made it, stamped at admission; None where the cluster does not stamp."""
+    run: str
+    run_uid: str | None
+    """Kubernetes' uid of the run that is meant; None: whichever has the name."""
+    verb: Signal | Resume | Resolve
+
+
+def read_command(obj: Mapping[str, Any]) -> Command:
+    """An AgentCommand from the API server, checked again: the schema there may be another version's.
+
+    Raises:
+        InvalidDocument: with all that is wrong with it.
+    """
+    metadata = obj.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    source = f"AgentCommand {name}"
+    if not isinstance(metadata, Mapping) or not all(
+        isinstance(metadata.get(field), str) for field in ("name", "namespace", "uid", "creationTimestamp")
+    ):
+        problem = Problem(("metadata",), "must have name, namespace, uid and creationTimestamp, as an API server gives")
+        raise InvalidDocument([problem], source)
+    try:
+        at = moment(metadata["creationTimestamp"])
+    except ValueError:
+        problem = Problem(("metadata", "creationTimestamp"), "must be an instant of RFC 3339")
+        raise InvalidDocument([problem], source) from None
+    spec = _checked(obj.get("spec"), source)
+    verb = spec.signal or spec.resume or spec.resolve
+    assert verb is not None  # the model's own rule
+    annotations = metadata.get("annotations")
+    requester = annotations.get(REQUESTED_BY) if isinstance(annotations, Mapping) else None
+    return Command(
+        name=metadata["name"],
+        namespace=metadata["namespace"],
+        uid=metadata["uid"],
+        at=at,
+        requested_by=requester if isinstance(requester, str) and requester else None,
+        run=spec.run.name,
+        run_uid=spec.run.uid,
+        verb=verb,
+    )
+
+
+def _checked(value: Any, source: str) -> AgentCommandSpec:
+    if problem := too_large(value):
+        raise InvalidDocument([Problem(("spec",), problem)], source)
+    try:
+        spec = AgentCommandSpec.model_validate_json(json.dumps(value), strict=True, by_alias=True, by_name=False)
+    except ValidationError as error:
+        found = problems_in(error, AgentCommandSpec)
+        raise InvalidDocument([Problem(("spec", *p.path), p.message) for p, _ in found], source) from None
+    given: dict[Path, Any] = {}
+    if spec.signal is not None:
+        given["spec", "signal", "payload"] = spec.signal.payload
+    if spec.resolve is not None and spec.resolve.happened is not None:
+        given["spec", "resolve", "happened", "result"] = spec.resolve.happened.result
+    for path, found in given.items():
+        if len(json.dumps(found)) > PAYLOAD_MAX:
+            message = f"is larger than {PAYLOAD_MAX // 1024} KiB: send a reference to it instead"
+            raise InvalidDocument([Problem(path, message)], source)
+    return spec

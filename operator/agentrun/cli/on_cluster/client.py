@@ -1,0 +1,197 @@
+"""Requests to a cluster's API server in a person's own name, and its refusals as that person reads them.
+
+https://kubernetes.io/docs/reference/using-api/api-concepts/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from agentrun.adapters.access import Access, InCluster, NoAccess, find_login
+from agentrun.api.workflow import API_VERSION
+from agentrun.cli.failures import OutOfReach
+from agentrun.cli.on_cluster.impersonation import acting_as
+from agentrun.cli.on_cluster.refusals import error_of
+
+if TYPE_CHECKING:
+    import httpx2
+
+JSON: Final = "application/json"
+MERGE_PATCH: Final = "application/merge-patch+json"
+APPLY: Final = "application/apply-patch+yaml"
+
+MANAGER: Final = "agentrun"
+"""Who the API server notes as the writer of what is applied or patched here."""
+
+TIMEOUT: Final = 30.0
+"""Seconds until a request without an answer counts as lost."""
+
+WATCH: Final = 240
+"""Seconds after which the API server ends a watch and a new one begins."""
+
+PAUSES: Final = (0.5, 1.0, 2.0)
+"""Seconds before each further try, where the API server says that it did nothing because it is busy."""
+
+PAGE: Final = 500
+
+
+def collection(plural: str, namespace: str | None) -> str:
+    """The path of our objects of a kind, in a namespace or in all."""
+    space = f"/namespaces/{namespace}" if namespace is not None else ""
+    return f"/apis/{API_VERSION}{space}/{plural}"
+
+
+class Client:
+    """One API server, as the person of the kubeconfig. Nothing is read before the first request, or ``namespace``.
+
+    Methods raise OutOfReach where there is no answer, and the errors of ``refusals`` for an answer that is no yes.
+    """
+
+    def __init__(self, kubeconfig: str | None, context: str | None) -> None:
+        self._login = find_login(kubeconfig, context)
+        self._where = (kubeconfig, context)
+        self._access: Access | None = None
+        self._http: httpx2.Client | None = None
+
+    @property
+    def namespace(self) -> str:
+        """The context's namespace. Raises NoAccess."""
+        return self._read().namespace
+
+    def get(self, path: str, **query: str) -> dict[str, Any]:
+        """The object or the List at ``path``."""
+        return self._send("GET", path, query)
+
+    def list_all(self, path: str, labels: str = "") -> list[dict[str, Any]]:
+        """The objects of a collection, fetched in pages."""
+        query = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})
+        found = self.get(path, **query)
+        items: list[dict[str, Any]] = found["items"]
+        while token := found["metadata"].get("continue"):
+            found = self.get(path, **query, **{"continue": token})
+            items += found["items"]
+        # A List leaves out of its items what it says once for all of them.
+        kind = {"apiVersion": found["apiVersion"], "kind": found["kind"].removesuffix("List")}
+        return [kind | item for item in items]
+
+    def create(self, path: str, body: Mapping[str, Any], *, dry: bool = False) -> dict[str, Any]:
+        """The object as it was made; ``dry``: as it would be. Unknown fields are refused. Raises Taken."""
+        return self._send("POST", path, _written(dry), body)
+
+    def apply(self, path: str, body: Mapping[str, Any], *, dry: bool = False) -> dict[str, Any]:
+        """Server-side apply; the object as it is then, or with ``dry`` would be. Raises Conflict."""
+        return self._send("PATCH", path, _written(dry), body, APPLY)
+
+    def patch(self, path: str, change: Mapping[str, Any]) -> dict[str, Any]:
+        """A merge patch; the object after it. Raises Conflict where it names a resourceVersion that is past."""
+        return self._send("PATCH", path, _written(dry=False), change, MERGE_PATCH)
+
+    def user(self) -> str:
+        """Who the API server takes us for."""
+        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        found = self._send("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", {}, review)
+        return str(found["status"]["userInfo"]["username"])
+
+    def watch(self, path: str, name: str, version: str, within: int | None = None) -> Iterator[dict[str, Any]]:
+        """What happens to one object after ``version``, as watch events; ends after ``within`` seconds, or some time."""
+        query = {"watch": "true", "fieldSelector": f"metadata.name={name}", "resourceVersion": version}
+        for line in self.lines(path, query | {"timeoutSeconds": str(within or WATCH)}, quiet=TIMEOUT + WATCH):
+            yield json.loads(line)
+
+    def lines(self, path: str, query: Mapping[str, str], quiet: float | None = None) -> Iterator[str]:
+        """The lines of an answer as they come; without one for ``quiet`` seconds the connection counts as lost."""
+        import httpx2  # noqa: PLC0415
+
+        with self._answering(path):
+            limit = httpx2.Timeout(TIMEOUT, read=quiet)
+            request = self._client().build_request("GET", path, params=dict(query), timeout=limit)
+            response = self._client().send(request, stream=True)
+            try:
+                if response.status_code != 200:
+                    raise error_of(response.status_code, response.read())
+                yield from response.iter_lines()
+            finally:
+                response.close()
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Mapping[str, Any] | None = None,
+        content_type: str = JSON,
+    ) -> dict[str, Any]:
+        content = json.dumps(body).encode() if body is not None else None
+        headers = {"Content-Type": content_type} if body is not None else {}
+        pauses = iter(PAUSES)
+        shown_anew = False
+        while True:
+            with self._answering(path, "; it may have been done" if method != "GET" else ""):
+                response = self._client().request(method, path, params=dict(query), content=content, headers=headers)
+            if response.is_success:
+                found: dict[str, Any] = response.json()
+                return found
+            if response.status_code == 401 and not shown_anew:
+                shown_anew = True
+                self._read(anew=True)
+            elif response.status_code == 429 and (pause := next(pauses, None)) is not None:
+                time.sleep(pause)
+            else:
+                raise error_of(response.status_code, response.content)
+
+    @contextmanager
+    def _answering(self, path: str, otherwise: str = "") -> Iterator[None]:
+        import httpx2  # noqa: PLC0415  (lazy: 80 ms, which --help must not take)
+
+        try:
+            yield
+        except httpx2.TransportError as error:
+            what = str(error) or type(error).__name__
+            server = self._read().server
+            raise OutOfReach(f"the API server at {server} does not answer ({path}): {what}{otherwise}") from error
+
+    def _read(self, *, anew: bool = False) -> Access:
+        if self._access is None or anew:
+            self._access, self._http = self._login.read(anew=anew), None
+        return self._access
+
+    def _client(self) -> httpx2.Client:
+        import httpx2  # noqa: PLC0415
+
+        access = self._read()
+        if self._http is None:
+            headers = [*access.headers().items(), ("Accept", JSON), ("User-Agent", "agentrun")]
+            if not isinstance(self._login, InCluster):
+                headers += acting_as(*self._where, os.environ)
+            try:
+                self._http = httpx2.Client(
+                    base_url=access.server,
+                    headers=headers,
+                    verify=access.ssl_context(),
+                    proxy=access.proxy,
+                    timeout=TIMEOUT,
+                )
+            except (httpx2.InvalidURL, ValueError) as error:
+                raise NoAccess(f"the kubeconfig's server {access.server!r} cannot be used: {error}") from error
+            if access.server_name is not None:
+                self._http.event_hooks = {"request": [_naming(access.server_name)]}
+        return self._http
+
+
+def _naming(server_name: str) -> Any:
+    """A hook that has the server's certificate checked against another name than the address's."""
+
+    def name(request: httpx2.Request) -> None:
+        request.extensions = {**request.extensions, "sni_hostname": server_name}
+
+    return name
+
+
+def _written(dry: bool) -> dict[str, str]:
+    query = {"fieldManager": MANAGER, "fieldValidation": "Strict"}
+    return query | ({"dryRun": "All"} if dry else {})

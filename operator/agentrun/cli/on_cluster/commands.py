@@ -1,0 +1,66 @@
+"""AgentCommands: made in the person's name, taken by the operator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from agentrun.api.names import REQUESTED_BY
+from agentrun.api.workflow import API_VERSION
+from agentrun.cli.failures import OutOfReach, Refused
+from agentrun.cli.on_cluster.client import Client, collection
+from agentrun.cli.on_cluster.refusals import Denied, Missing
+from agentrun.cli.on_cluster.runs import COMMANDS, Run
+
+PATIENCE = 15.0
+"""Seconds within which an operator takes a command."""
+
+POLL = 0.2
+"""Seconds between looks whether it has."""
+
+
+def command(client: Client, run: Run, verb: Mapping[str, Any]) -> None:
+    """Tell the run ``verb``, such as ``{"resume": {}}``, and wait until the operator has taken it.
+
+    Raises:
+        Refused: the operator took it for nothing, and said why.
+        OutOfReach: no operator took it in ``PATIENCE``; it is there, and one may take it later.
+    """
+    body = {
+        "apiVersion": API_VERSION,
+        "kind": "AgentCommand",
+        "metadata": {
+            "generateName": f"{run.name}-",
+            "namespace": run.namespace,
+            "annotations": {REQUESTED_BY: client.user()},
+        },
+        "spec": {"run": {"name": run.name, "uid": run.uid}, **verb},
+    }
+    path = collection(COMMANDS, run.namespace)
+    name = str(client.create(path, body)["metadata"]["name"])
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            client.get(f"{path}/{name}")
+        except Missing:
+            break
+        if time.monotonic() > until:
+            raise OutOfReach(
+                f"no operator has taken AgentCommand {name} in {PATIENCE:.0f} s; it stands, and counts once one does. "
+                f"See whether the operator runs, or take it back: kubectl delete agentcommand {name} -n {run.namespace}"
+            )
+        time.sleep(POLL)
+    if (why := _refusal(client, run, name)) is not None:
+        raise Refused(f"run {run.name} does not take it: {why}")
+
+
+def _refusal(client: Client, run: Run, name: str) -> str | None:
+    """Why the operator took the command for nothing: it tells that by an Event before it removes the command."""
+    selector = f"involvedObject.uid={run.uid},reason=CommandRefused"
+    try:
+        events = client.get(f"/api/v1/namespaces/{run.namespace}/events", fieldSelector=selector)["items"]
+    except Denied:
+        return None
+    said = (str(event.get("message", "")) for event in events)
+    return next((text.partition(": ")[2] for text in said if text.startswith(f"{name}: ")), None)

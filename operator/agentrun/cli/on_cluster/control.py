@@ -1,0 +1,36 @@
+"""``kubectl agentrun suspend`` and ``cancel``."""
+
+from __future__ import annotations
+
+from agentrun.cli.on_cluster.runs import Run, find
+from agentrun.cli.options import ClusterPlace
+from agentrun.cli.output import emit, tell
+from agentrun.cli.printable import printable
+
+
+def suspend_verb(place: ClusterPlace, run: str) -> int:
+    """Let the run start nothing new until it is resumed."""
+    return _set(place, run, "suspend", f"{run} is suspended; go on with: {printable(place.command('resume', run))}")
+
+
+def cancel_verb(place: ClusterPlace, run: str) -> int:
+    """End the run."""
+    return _set(place, run, "cancel", f"{run} is being cancelled")
+
+
+def _set(place: ClusterPlace, run: str, field: str, done: str) -> int:
+    client = place.open()
+    found = find(place, client, run)
+    found.still_going()
+    before = bool(found.spec.get(field))
+    if field == "suspend" and found.spec.get("cancel"):
+        tell(place, f"{run} is being cancelled; that is not held up")
+    else:
+        if not before:
+            # Only of the run that was looked at: another one may have its name by now.
+            change = {"metadata": {"uid": found.uid}, "spec": {field: True}}
+            found = Run(client.patch(found.path, change))
+        tell(place, f"{done} (it was before)" if before else done)
+    if place.output:
+        emit(place, found.obj)
+    return 0

@@ -1,0 +1,190 @@
+"""``kubectl agentrun logs``: of pods that are there from their kubelets, of others from the store."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from agentrun.api.facts import StepKey
+from agentrun.api.names import ATTEMPT, KEY, RUN_LABEL, RUN_UID
+from agentrun.cli.failures import OutOfReach, Refused
+from agentrun.cli.logs import new_lines, parsed, print_line
+from agentrun.cli.on_cluster.client import Client
+from agentrun.cli.on_cluster.refusals import Denied, Missing, Unfit
+from agentrun.cli.on_cluster.runs import Run, find, journal_of
+from agentrun.cli.options import ClusterPlace
+from agentrun.cli.printable import printable
+from agentrun.journal.layout import RunPath
+from agentrun.journal.records import Damaged
+from agentrun.journal.store import Store, StoreError
+
+CONTAINER = "step"
+"""The container of a step's pod that runs the step."""
+
+POLL = 1.0
+"""Seconds between looks for new pods."""
+
+LAST = 10.0
+"""Seconds that the pods' last words may take once the run has ended."""
+
+Line = tuple[str, StepKey, dict[str, Any] | str]
+"""Its time, which lines sort by; its step; and what it says."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pod:
+    """A step's pod."""
+
+    path: str
+    uid: str
+    key: StepKey
+    attempt: int
+
+
+def logs_verb(place: ClusterPlace, run: str, step: str | None, follow: bool) -> int:
+    """What the steps' processes logged."""
+    client = place.open()
+    found = find(place, client, run)
+    try:
+        only = StepKey.parse(found.step(step)) if step else None
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    reader = _Reader(client, found, only, follow)
+    printed = False
+    for line in reader.lines():
+        print_line(place, *line)
+        printed = True
+    if not printed and not follow:
+        click.echo(f"agentrun: there are no logs of {printable(f'{run} {step}' if step else run)} yet", err=True)
+    return 0
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Reads each attempt's log from one place: where it is found first, its pod or the store."""
+
+    client: Client
+    run: Run
+    only: StepKey | None
+    follow: bool
+    seen: set[str] = field(default_factory=set)
+    """Parts in the store that were read."""
+    from_pods: set[tuple[str, int]] = field(default_factory=set)
+    """Attempts whose pod's log was read: the store's parts of it say the same."""
+    arrived: queue.SimpleQueue[Line] = field(default_factory=queue.SimpleQueue)
+    following: list[threading.Thread] = field(default_factory=list)
+    store: tuple[Store, RunPath] | None = None
+    denied: set[str] = field(default_factory=set)
+    """What was said about what cannot be read: once each."""
+
+    def lines(self) -> Iterator[Line]:
+        """Lines in the order of time; followed, in the order in which they come."""
+        while True:
+            self.run = Run(self.client.get(self.run.path)) if self.follow else self.run
+            ended = self.run.ended
+            found = [line for pod in self._pods() for line in self._of_pod(pod)]
+            found += self._of_store()
+            yield from sorted(found, key=lambda line: line[0])
+            if not self.follow:
+                return
+            if not ended:
+                yield from self._waiting(POLL)
+                continue
+            until = time.monotonic() + LAST
+            while any(thread.is_alive() for thread in self.following) and time.monotonic() < until:
+                yield from self._waiting(POLL / 10)
+            yield from self._waiting(0.0)
+            yield from self._of_store()
+            return
+
+    def _waiting(self, seconds: float) -> Iterator[Line]:
+        """What the followed pods say, until ``seconds`` are over."""
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                left = until - time.monotonic()
+                yield self.arrived.get(timeout=left) if left > 0 else self.arrived.get_nowait()
+            except queue.Empty:
+                return
+
+    def _pods(self) -> list[_Pod]:
+        space = f"/api/v1/namespaces/{self.run.namespace}/pods"
+        try:
+            objects = self.client.list_all(space, f"{RUN_LABEL}={self.run.name}")
+        except Denied as error:
+            self._say(f"the pods cannot be looked at: {error}")
+            return []
+        pods = []
+        for obj in objects:
+            notes = obj["metadata"].get("annotations") or {}
+            if notes.get(RUN_UID) != self.run.uid.replace("-", "") or KEY not in notes:
+                continue
+            key = StepKey.parse(notes[KEY])
+            if self.only is None or (key.name == self.only.name and self.only.index in (None, key.index)):
+                path = f"{space}/{obj['metadata']['name']}/log"
+                pods.append(_Pod(path, obj["metadata"]["uid"], key, int(notes.get(ATTEMPT, 0))))
+        return pods
+
+    def _of_pod(self, pod: _Pod) -> list[Line]:
+        """What the pod has logged; followed, a thread reads on from there, and the lines come through the queue."""
+        attempt = (pod.key.path, pod.attempt)
+        if attempt in self.from_pods:
+            return []
+        self.from_pods.add(attempt)
+        if self.follow:
+            thread = threading.Thread(target=self._forward, args=(pod,), daemon=True)
+            thread.start()
+            self.following.append(thread)
+            return []
+        try:
+            return list(self._read(pod, {}))
+        except (Missing, Unfit):
+            pass  # gone, or not begun: what there is stands in the store
+        except (Denied, OutOfReach) as error:
+            self._say(f"{pod.key.label}: the pod's log cannot be read: {error}")
+        self.from_pods.discard(attempt)
+        return []
+
+    def _read(self, pod: _Pod, query: dict[str, str]) -> Iterator[Line]:
+        at = ""
+        for text in self.client.lines(pod.path, query | {"container": CONTAINER}):
+            line = parsed(text)
+            at = str(line.get("at", at)) if isinstance(line, dict) else at
+            yield at, pod.key, line
+
+    def _forward(self, pod: _Pod) -> None:
+        """Read the pod's log to its end; what was not begun yet is left to the next look, or to the store."""
+        any_ = False
+        try:
+            for line in self._read(pod, {"follow": "true"}):
+                any_ = True
+                self.arrived.put(line)
+        except (Missing, Unfit, Denied, OutOfReach) as error:
+            if any_:
+                self._say(f"{pod.key.label}: the pod's log broke off: {error}")
+                return
+            if isinstance(error, Denied | OutOfReach):
+                self._say(f"{pod.key.label}: the pod's log cannot be read: {error}")
+            self.from_pods.discard((pod.key.path, pod.attempt))
+
+    def _of_store(self) -> list[Line]:
+        try:
+            if self.store is None:
+                if "journal" not in self.run.status:
+                    return []
+                self.store = journal_of(self.run)
+            return new_lines(*self.store, self.only, self.seen, self.from_pods)
+        except (StoreError, Damaged, Refused) as error:
+            self._say(f"logs of pods that are gone cannot be read: {error}")
+            return []
+
+    def _say(self, text: str) -> None:
+        if text not in self.denied:
+            self.denied.add(text)
+            click.echo(f"agentrun: {printable(text, 500)}", err=True)

@@ -1,0 +1,105 @@
+"""What the operator knows of the cluster: the newest view of every object that it watches.
+
+It is fed by watch events, by the answers to the operator's own writes, and by a LIST from time to time, because a
+watch that was cut may never tell of a deletion. All of it can be lost: a new leader lists everything first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+from agentrun.control.views import ApprovalView, CommandView, PodView, RunRef, RunView
+
+V = TypeVar("V", RunView, PodView, ApprovalView, CommandView)
+
+
+class Shelf(Generic[V]):
+    """The objects of one kind, by the run that they belong to."""
+
+    def __init__(self, place: Callable[[V], tuple[RunRef, str]]) -> None:
+        self.place: Callable[[V], tuple[RunRef, str]] = place
+        self._by_run: dict[RunRef, dict[str, V]] = {}
+        self._creating = 0
+        self._gone: set[str] = set()
+        """The uids of what was deleted while a creation had no answer yet. Cleared when none is under way."""
+
+    def put(self, view: V) -> bool:
+        """Take a view in unless a newer one is there; whether it was taken."""
+        run, name = self.place(view)
+        there = self._by_run.setdefault(run, {})
+        known = there.get(name)
+        if view.uid in self._gone or (known is not None and known.version >= view.version):
+            if not there:
+                del self._by_run[run]
+            return False
+        there[name] = view
+        return True
+
+    def drop(self, run: RunRef, name: str, uid: str) -> bool:
+        """Forget an object that was deleted, unless another one of that name is there by now."""
+        if self._creating:
+            self._gone.add(uid)
+        there = self._by_run.get(run, {})
+        if name not in there or there[name].uid != uid:
+            return False
+        del there[name]
+        if not there:
+            del self._by_run[run]
+        return True
+
+    def of(self, run: RunRef) -> Mapping[str, V]:
+        """The objects of a run, by name. A view of the moment: it changes with the next event."""
+        return self._by_run.get(run, {})
+
+    def runs(self) -> Iterator[RunRef]:
+        """Every run that has an object here."""
+        return iter(self._by_run)
+
+    def __iter__(self) -> Iterator[V]:
+        return (view for there in self._by_run.values() for view in there.values())
+
+    def __len__(self) -> int:
+        return sum(len(there) for there in self._by_run.values())
+
+    @contextmanager
+    def creating(self) -> Iterator[None]:
+        """Around a creation whose answer is put here.
+
+        The answer may come after the watch has told that the object is deleted again (a pod that ended at once and was
+        swept): without this, it would stand here for ever and its step would never end.
+        """
+        self._creating += 1
+        try:
+            yield
+        finally:
+            self._creating -= 1
+            if not self._creating:
+                self._gone.clear()
+
+    def keep(self, listed: Set[str], version: int) -> set[RunRef]:
+        """Forget what a complete LIST made at ``version`` did not have, by uid; the runs that this is about.
+
+        What is newer than the list was made after it; what is older and not in it was deleted.
+        """
+        changed = set()
+        for view in [v for v in self if v.uid not in listed and v.version <= version]:
+            run, name = self.place(view)
+            if self.drop(run, name, view.uid):
+                changed.add(run)
+        return changed
+
+
+class Cache:
+    """Everything that is watched."""
+
+    def __init__(self) -> None:
+        self.runs: Shelf[RunView] = Shelf(lambda view: (view.ref, view.ref.name))
+        self.pods: Shelf[PodView] = Shelf(lambda view: (view.run, view.name))
+        self.approvals: Shelf[ApprovalView] = Shelf(lambda view: (view.run, view.name))
+        self.commands: Shelf[CommandView] = Shelf(lambda view: (view.run, view.name))
+
+    def run(self, ref: RunRef) -> RunView | None:
+        """The run of that name."""
+        return self.runs.of(ref).get(ref.name)

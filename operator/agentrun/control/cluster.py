@@ -1,0 +1,89 @@
+"""What the reconciler asks of the cluster, and how that can fail. The adapters implement it on the Kubernetes API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from agentrun.api.errors import AgentrunError
+from agentrun.control.views import ApprovalView, CommandView, PodView, RunRef, RunView
+from agentrun.journal.pinned import Pinned
+from agentrun.plan.snapshot import Start
+
+
+class ClusterError(AgentrunError):
+    """Base of what can go wrong with a request to the API server."""
+
+
+class NotFound(ClusterError):
+    """There is no such object, or its namespace is gone."""
+
+
+class AlreadyExists(ClusterError):
+    """An object of that name is there."""
+
+
+class Conflict(ClusterError):
+    """The object has changed since it was read: look again."""
+
+
+class Refused(ClusterError):
+    """The API server will not do it: permissions, quota, Pod Security, a schema. Waiting alone will not help."""
+
+
+class Unavailable(ClusterError):
+    """No answer, 429 or 5xx, after the client's own bounded retries; ``retry_after`` in seconds if it said so."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Cluster(Protocol):
+    """The API server. Every method may raise Unavailable; cancellation leaves a request that may have been done."""
+
+    async def get_run(self, ref: RunRef) -> RunView | None:
+        """The run as it is now, not as it was last seen."""
+
+    async def get_workflow(self, namespace: str, name: str) -> Mapping[str, Any] | None:
+        """An AgentWorkflow, whole."""
+
+    async def create_pod(self, run: RunView, pinned: Pinned, start: Start) -> PodView:
+        """The pod of an attempt; one that is there already and is this run's own is returned as it is.
+
+        Raises:
+            Refused: the API server does not take it; a pod of that name that belongs to another owner counts.
+            NotFound: the namespace is going away.
+        """
+
+    async def get_pod(self, namespace: str, name: str) -> PodView | None:
+        """A pod as it is now."""
+
+    async def delete_pod(self, pod: PodView) -> None:
+        """Ask a pod to leave (SIGTERM, then its grace period). Nothing happens to another pod of that name."""
+
+    async def sweep_pods(self, namespace: str) -> None:
+        """Remove every pod of a step there that has ended, in one request."""
+
+    async def create_approval(self, approval: Mapping[str, Any]) -> None:
+        """Ask people; nothing happens if this very question is there.
+
+        Raises:
+            AlreadyExists: another run's of that name is still there.
+            Refused: the API server does not take it.
+        """
+
+    async def settle_approval(self, approval: ApprovalView, reason: str, message: str, at: float) -> None:
+        """Set its ``Decided`` condition. Nothing happens to one that is gone. Raises Conflict."""
+
+    async def delete_command(self, command: CommandView) -> None:
+        """A command that is in the journal, or can never be."""
+
+    async def patch_status(self, run: RunView, version: int, status: Mapping[str, Any]) -> RunView:
+        """Replace the run's status if it still has ``version``; the run after that. Raises Conflict, NotFound."""
+
+    async def delete_run(self, run: RunView) -> None:
+        """Its time to live is over. Nothing happens to another run of that name."""
+
+    async def record_event(self, run: RunView, kind: str, reason: str, message: str) -> None:
+        """A Kubernetes Event for ``kubectl describe``: ``kind`` is Normal or Warning. Best effort: never raises."""

@@ -1,0 +1,220 @@
+"""What runs while this replica leads: the workers, the sweep of ended pods, the LIST against missed deletions.
+
+Every replica feeds its cache from the watches; only the leader works. What a former leader began is found in the
+cluster and the journal, so a change of leader is a list of everything and one visit to every run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+from agentrun.control.cache import Cache, Shelf
+from agentrun.control.cluster import Cluster, ClusterError, Unavailable
+from agentrun.control.leader import NotLeader
+from agentrun.control.queue import WorkQueue
+from agentrun.control.reconciler import Reconciler
+from agentrun.control.views import ApprovalView, CommandView, PodView, RunRef, RunView
+from agentrun.observe.metrics import Metrics, ReconcileResult
+
+WORKERS = 32
+SWEEP = 30.0
+"""Seconds between sweeps; an ended pod stays at least as long for whoever looks at it."""
+RESYNC = 300.0
+"""Seconds between lists of everything, against watches that do not tell of a deletion."""
+
+log = logging.getLogger("agentrun.control")
+
+V = TypeVar("V", RunView, PodView, ApprovalView, CommandView)
+
+
+class Lists(Protocol):
+    """Complete lists from the API server, page by page: each page with the resourceVersion of the list."""
+
+    def runs(self) -> AsyncIterator[tuple[list[RunView], int]]:
+        """Every AgentRun that is watched."""
+
+    def pods(self) -> AsyncIterator[tuple[list[PodView], int]]:
+        """Every pod of a step."""
+
+    def approvals(self) -> AsyncIterator[tuple[list[ApprovalView], int]]:
+        """Every Approval."""
+
+    def commands(self) -> AsyncIterator[tuple[list[CommandView], int]]:
+        """Every AgentCommand."""
+
+
+@dataclass(slots=True)
+class Controller:
+    """See the module."""
+
+    cluster: Cluster
+    lists: Lists
+    cache: Cache
+    queue: WorkQueue[RunRef]
+    reconciler: Reconciler
+    metrics: Metrics
+    clock: Callable[[], float]
+    """Seconds since the epoch."""
+    monotonic: Callable[[], float]
+    leading: bool = False
+
+    # -- what the watches tell --------------------------------------------------------------------------------------
+
+    def run_seen(self, view: RunView) -> None:
+        """An AgentRun was made or changed."""
+        if self.cache.runs.put(view):
+            self._enqueue(view.ref)
+
+    def run_gone(self, view: RunView) -> None:
+        """An AgentRun was deleted. What it owns goes with it; its journal stays."""
+        if self.cache.runs.drop(view.ref, view.ref.name, view.uid):
+            self._enqueue(view.ref)
+
+    def pod_seen(self, view: PodView) -> None:
+        """A pod was made or changed; most changes are of no concern to the run."""
+        before = self.cache.pods.of(view.run).get(view.name)
+        if self.cache.pods.put(view) and (before is None or replace(before, version=view.version) != view):
+            self._enqueue(view.run)
+
+    def pod_gone(self, view: PodView) -> None:
+        """A pod was deleted; its last state may be the only one that says how it ended."""
+        live = self.reconciler.live.get(view.run)
+        if live is not None and view.uid in live.attempts:
+            live.farewells[view.uid] = view
+        if self.cache.pods.drop(view.run, view.name, view.uid):
+            self._enqueue(view.run)
+
+    def approval_seen(self, view: ApprovalView) -> None:
+        """An Approval was made, decided or settled."""
+        if self.cache.approvals.put(view):
+            self._enqueue(view.run)
+
+    def approval_gone(self, view: ApprovalView) -> None:
+        """An Approval was deleted; if it was open it is made again."""
+        if self.cache.approvals.drop(view.run, view.name, view.uid):
+            live = self.reconciler.live.get(view.run)
+            if live is not None:
+                live.asked.discard(view.digest)
+            self._enqueue(view.run)
+
+    def command_seen(self, view: CommandView) -> None:
+        """Somebody told a run something."""
+        if self.cache.commands.put(view):
+            self._enqueue(view.run)
+
+    def command_gone(self, view: CommandView) -> None:
+        """It was taken in."""
+        self.cache.commands.drop(view.run, view.name, view.uid)
+
+    def workflow_seen(self, namespace: str) -> None:
+        """An AgentWorkflow was made or changed: runs may wait for it."""
+        for view in self.cache.runs:
+            if view.ref.namespace == namespace and view.finished is None and view.ref not in self.reconciler.live:
+                self._enqueue(view.ref)
+
+    def _enqueue(self, ref: RunRef) -> None:
+        if self.leading:
+            self.queue.add(ref)
+
+    # -- what the leader does ---------------------------------------------------------------------------------------
+
+    async def lead(self) -> None:
+        """Work until cancelled, which ends every visit between two writes; nothing of it needs to be undone."""
+        try:
+            await self._list_patiently()
+            self.leading = True
+            log.info("leading: %d runs, %d pods", len(self.cache.runs), len(self.cache.pods))
+            for view in self.cache.runs:
+                if view.finished is None or view.ttl is not None:
+                    self.queue.add(view.ref)
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(WORKERS):
+                    tasks.create_task(self._work())
+                tasks.create_task(self._sweep())
+                tasks.create_task(self._resync())
+        finally:
+            self.leading = False
+            self.queue.clear()
+            self.reconciler.live.clear()
+
+    async def _work(self) -> None:
+        while True:
+            ref = await self.queue.get()
+            began = self.monotonic()
+            result: ReconcileResult = "success"
+            try:
+                await self.reconciler.visit(ref)
+            except NotLeader:
+                result = "requeue"  # whoever leads now visits it; the lease's own task ends this one
+            except ClusterError as error:
+                pause = self.queue.retry(ref, error.retry_after if isinstance(error, Unavailable) else None)
+                result = "requeue"
+                log.warning("%s/%s: %s; again in %.1f s", *ref, error, pause)
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                # A defect of ours must not stop the other runs, nor this one for ever: it is said, and tried again.
+                result = "error"
+                pause = self.queue.retry(ref)
+                log.exception("%s/%s: the visit failed; again in %.1f s", *ref, pause)
+            finally:
+                self.queue.done(ref)
+                self.metrics.reconciled(result, self.monotonic() - began)
+
+    async def _sweep(self) -> None:
+        """Remove ended pods in bulk: one request a namespace costs less than one a pod."""
+        while True:
+            await asyncio.sleep(SWEEP)
+            old = self.clock() - SWEEP
+            spaces = {p.namespace for p in self.cache.pods if p.ended is not None and p.ended < old and self._taken(p)}
+            for namespace in sorted(spaces):
+                try:
+                    await self.cluster.sweep_pods(namespace)
+                except ClusterError as error:
+                    log.warning("ended pods in %s are not removed now: %s", namespace, error)
+
+    def _taken(self, pod: PodView) -> bool:
+        live = self.reconciler.live.get(pod.run)
+        return live is None or live.uid != pod.run_uid or pod.uid in live.taken
+
+    async def _resync(self) -> None:
+        while True:
+            await asyncio.sleep(RESYNC)
+            await self._list_patiently()
+
+    async def _list_patiently(self) -> None:
+        pause = 1.0
+        while True:
+            try:
+                await self._list()
+            except Unavailable as error:
+                log.warning("the API server does not list: %s; again in %.0f s", error, pause)
+                await asyncio.sleep(error.retry_after or pause)
+                pause = min(2 * pause, 30.0)
+            else:
+                return
+
+    async def _list(self) -> None:
+        # Runs last: what belongs to them is there when they are first visited.
+        changed = await _listed(self.cache.pods, self.lists.pods())
+        changed |= await _listed(self.cache.approvals, self.lists.approvals())
+        changed |= await _listed(self.cache.commands, self.lists.commands())
+        changed |= await _listed(self.cache.runs, self.lists.runs())
+        for ref in changed:
+            self._enqueue(ref)
+
+
+async def _listed(shelf: Shelf[V], pages: AsyncIterator[tuple[list[V], int]]) -> set[RunRef]:
+    """Take a list into the cache, a page at a time so that nothing else waits long."""
+    changed: set[RunRef] = set()
+    seen: set[str] = set()
+    listed_at = 0
+    async for views, version in pages:
+        changed |= {shelf.place(view)[0] for view in views if shelf.put(view)}
+        seen |= {view.uid for view in views}
+        listed_at = version
+    return changed | shelf.keep(seen, listed_at)

@@ -1,0 +1,113 @@
+"""What people said through the API server, as events of the run: decisions, commands, ``suspend`` and ``cancel``.
+
+The API server's admission policies vouch for who decided; each thing that was said becomes one event however often it
+is seen, because the event carries where it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from agentrun.api.approval import DecidedReason
+from agentrun.api.command import Command, Resolve, Resume, Signal
+from agentrun.api.facts import StepKey
+from agentrun.control.live import LiveRun
+from agentrun.control.views import ApprovalView, CommandView
+from agentrun.journal.records import EventKind, Record
+
+
+def switches(live: LiveRun, spec: Mapping[str, Any]) -> Iterator[tuple[EventKind, dict[str, Any]]]:
+    """The events that bring the journal to what ``spec.suspend`` and ``spec.cancel`` say."""
+    suspended = cancelled = False
+    for record in live.log.records:
+        if record.kind in (EventKind.SUSPENDED, EventKind.UNSUSPENDED):
+            suspended = record.kind == EventKind.SUSPENDED
+        cancelled = cancelled or record.kind == EventKind.CANCELLED
+    by = {"by": None, "verified": True}  # whoever may edit the run: the API server's audit log has the name
+    if bool(spec.get("suspend")) is not suspended:
+        yield (EventKind.UNSUSPENDED if suspended else EventKind.SUSPENDED), by
+    if spec.get("cancel") and not cancelled:
+        yield EventKind.CANCELLED, by
+
+
+def decisions(live: LiveRun, approval: ApprovalView) -> Iterator[tuple[EventKind, dict[str, Any]]]:
+    """The decisions on an approval that the journal does not have."""
+    taken = {
+        (record.body["digest"], record.body["by"]) for record in live.log.records if record.kind == EventKind.DECIDED
+    }
+    for decision in approval.decisions:
+        if decision.digest == approval.digest and (decision.digest, decision.by) not in taken:
+            yield (
+                EventKind.DECIDED,
+                {
+                    "approval": approval.name,
+                    "digest": decision.digest,
+                    "by": decision.by,
+                    "verified": True,
+                    "decision": decision.decision,
+                    "comment": decision.comment,
+                    "at": approval.decided_at,
+                },
+            )
+
+
+def outcome_of(approval: ApprovalView, records: Sequence[Record], now: float) -> DecidedReason:
+    """How a question ended that the run does not ask any more."""
+    said = [r.body for r in records if r.kind == EventKind.DECIDED and r.body["digest"] == approval.digest]
+    if any(body["decision"] == "Rejected" for body in said):
+        return "Rejected"
+    if len({body["by"] for body in said}) >= approval.required:
+        return "Approved"
+    return "Expired" if now >= approval.expires_at else "Cancelled"
+
+
+def commanded(live: LiveRun, view: CommandView) -> tuple[EventKind, dict[str, Any]] | str:
+    """The event that a command means, or why it means nothing."""
+    command = view.command
+    if command is None:
+        return view.problem
+    body: dict[str, Any] = {"by": view.by, "verified": view.by is not None, "command": view.uid}
+    match command.verb:
+        case Signal(name=name, payload=payload):
+            return EventKind.SIGNALLED, body | {"name": name, "payload": payload}
+        case Resume(step=step):
+            return EventKind.RESUMED, body | ({"step": StepKey.parse(step).path} if step else {})
+        case Resolve() as resolve:
+            return _resolved(live, command, resolve, body)
+
+
+def _resolved(
+    live: LiveRun, command: Command, resolve: Resolve, body: dict[str, Any]
+) -> tuple[EventKind, dict[str, Any]] | str:
+    key = StepKey.parse(resolve.step)
+    fact = live.facts.get(key)
+    unknown = fact.unknown if fact is not None and fact.end == "waiting" else None
+    if unknown is None:
+        return f"{key.label} has no call whose outcome is unknown: there is nothing to resolve"
+    if resolve.call_id is not None and resolve.call_id != unknown.call_id:
+        return f"the call of {key.label} whose outcome is unknown is {unknown.call_id}, not {resolve.call_id}"
+    result = resolve.happened.result if resolve.happened is not None else None
+    return EventKind.RESOLVED, body | {
+        "step": key.path,
+        "callId": unknown.call_id,
+        "answer": resolve.answer,
+        "result": result,
+    }
+
+
+def is_there(records: Sequence[Record], kind: EventKind, body: Mapping[str, Any]) -> bool:
+    """Whether the event is in the journal already, or the run has ended."""
+    if any(r.kind == EventKind.ENDED for r in records):
+        return True
+    same = [r.body for r in records if r.kind == kind]
+    match kind:
+        case EventKind.DECIDED:
+            return any(b["digest"] == body["digest"] and b["by"] == body["by"] for b in same)
+        case EventKind.SUSPENDED | EventKind.UNSUSPENDED:
+            turns = [r.kind for r in records if r.kind in (EventKind.SUSPENDED, EventKind.UNSUSPENDED)]
+            return (turns[-1] if turns else EventKind.UNSUSPENDED) == kind
+        case EventKind.CANCELLED:
+            return bool(same)
+        case _:
+            return any(b.get("command") == body["command"] for b in same)

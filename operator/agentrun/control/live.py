@@ -1,0 +1,159 @@
+"""A run that has not ended, as the operator holds it in memory: its pinned manifest, what its journal says, its pods.
+
+Everything here is read anew from the journal and the cluster by the next leader, but for what is marked as lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentrun.api.facts import StepFact, StepKey
+from agentrun.api.run import Reason
+from agentrun.control.views import PodView
+from agentrun.journal.log import EventLog
+from agentrun.journal.pinned import Pinned
+from agentrun.plan.snapshot import Execution, Snapshot
+
+LEAVE_MARGIN = 10.0
+"""Seconds past its grace period after which a pod that was told to leave counts as gone: its node is dead. The fence
+keeps what may still run there from doing anything new."""
+
+REFUSAL_FIRST, REFUSAL_MAX = 1.0, 15.0
+"""Seconds until the API server is asked again for a pod that it refused; they double."""
+
+
+@dataclass(slots=True)
+class Refusal:
+    """A pod that the API server did not take. Lost with the leader: it is asked again at once."""
+
+    message: str
+    count: int
+    until: float
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A pod that was seen, or made, and has not been seen to end."""
+
+    key: StepKey
+    number: int
+
+
+@dataclass(slots=True)
+class LiveRun:
+    """See the module."""
+
+    uid: str
+    pinned: Pinned
+    log: EventLog
+    facts: dict[StepKey, StepFact]
+    attempts: dict[str, Attempt] = field(default_factory=dict)
+    """By the uid of the pod."""
+    farewells: dict[str, PodView] = field(default_factory=dict)
+    """What was last seen of pods that were deleted before their end was taken in, by uid. Without it, the journal."""
+    taken: set[str] = field(default_factory=set)
+    """The uids of the pods whose end was taken in."""
+    unopened: dict[StepKey, int] = field(default_factory=dict)
+    lost_at: dict[StepKey, float] = field(default_factory=dict)
+    troubles: dict[StepKey, tuple[Reason, str]] = field(default_factory=dict)
+    refusals: dict[StepKey, Refusal] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
+    """The digests of the questions that have an Approval."""
+    ended_at: float | None = None
+    """When the pod ended whose end was taken in last; for the metric of how soon the next one follows."""
+    shown: tuple[Mapping[str, Any], Mapping[str, Any] | None] | None = None
+    """The status that was last written, and what the API server made of it."""
+    shown_at: float = 0.0
+    """When the status was last written; 0: not by this leader."""
+    checked: bool = False
+    """Whether this leader has asked the API server itself for the run, before the first pod that it makes."""
+
+    def gone(self, pods: Mapping[str, PodView], now: float) -> Iterator[tuple[StepKey, int, PodView | None]]:
+        """Every attempt that has ended since the last look: its pod has, or is not there any more."""
+        by_uid = {pod.uid: pod for pod in pods.values() if pod.run_uid == self.uid}
+        self.taken &= by_uid.keys()
+        for pod in by_uid.values():
+            if pod.uid not in self.taken and is_over(pod, now):
+                yield pod.key, pod.attempt, pod
+        for uid, attempt in list(self.attempts.items()):
+            if uid not in by_uid:
+                yield attempt.key, attempt.number, self.farewells.get(uid)
+                self.attempts.pop(uid, None)
+                self.farewells.pop(uid, None)
+
+    def take(self, key: StepKey, number: int, pod: PodView | None, fact: StepFact, now: float) -> None:
+        """Note how an attempt ended: ``fact`` is its own last word, or what its journal says."""
+        if pod is not None:
+            self.taken.add(pod.uid)
+            self.attempts.pop(pod.uid, None)
+        known = self.facts.get(key)
+        if fact.attempt and (known is None or fact.seq >= known.seq):
+            self.facts[key] = known = fact
+        opened = known.attempt if known is not None else 0
+        ended = (pod.ended if pod is not None else None) or now
+        self.ended_at = ended
+        lost = opened < number
+        if lost:
+            self.unopened[key] = max(self.unopened.get(key, 0), number - opened)
+            self.lost_at[key] = ended
+        elif opened == number:
+            self.unopened.pop(key, None)
+            self.lost_at.pop(key, None)
+        if (lost or fact.end is None) and pod is not None and pod.trouble is not None:
+            self.troubles[key] = pod.trouble
+        else:
+            self.troubles.pop(key, None)
+
+    def executions(self, pods: Mapping[str, PodView], now: float) -> dict[StepKey, Execution]:
+        """The attempts that are under way, by their pods; and those that the API server refused, until the next try."""
+        found: dict[StepKey, Execution] = {}
+        for pod in pods.values():
+            if pod.run_uid != self.uid or pod.uid in self.taken or is_over(pod, now):
+                continue
+            self.begun(pod)
+            other = found.get(pod.key)
+            if other is None or other.attempt < pod.attempt:
+                found[pod.key] = Execution(
+                    pod.attempt,
+                    pod.started or pod.created,
+                    pod.allowance,
+                    stopping=pod.deleting is not None,
+                    pending=pod.phase == "Pending",
+                    trouble=pod.trouble,
+                )
+        for key, refusal in self.refusals.items():
+            if now < refusal.until and key not in found:
+                trouble = (Reason.POD_REFUSED, refusal.message)
+                found[key] = Execution(0, now, stopping=True, pending=True, trouble=trouble)
+        return found
+
+    def begun(self, pod: PodView) -> None:
+        """Note a pod whose end is to be taken in."""
+        self.attempts[pod.uid] = Attempt(pod.key, pod.attempt)
+
+    def refused(self, key: StepKey, message: str, now: float) -> None:
+        """The API server did not take a pod: when it is asked again."""
+        before = self.refusals.get(key)
+        count = before.count + 1 if before is not None else 1
+        pause = min(REFUSAL_FIRST * 2.0 ** min(count - 1, 20), REFUSAL_MAX)
+        self.refusals[key] = Refusal(message, count, now + pause)
+
+    def snapshot(self, executions: dict[StepKey, Execution], now: float) -> Snapshot:
+        """What the planner is shown. The journal outlives all of this, so nothing of it is copied."""
+        return self.pinned.snapshot(
+            now, self.facts, self.log.records, executions, self.unopened, self.lost_at, self.troubles
+        )
+
+    def wakes(self, pods: Iterable[PodView], now: float) -> Iterator[float]:
+        """When a refusal or a pod's grace period is over."""
+        yield from (refusal.until for refusal in self.refusals.values() if refusal.until > now)
+        for pod in pods:
+            if pod.deleting is not None and pod.phase != "Ended":
+                yield max(pod.deleting + LEAVE_MARGIN, now)
+
+
+def is_over(pod: PodView, now: float) -> bool:
+    """Whether a pod has ended, or was told to leave and its node does not answer any more."""
+    return pod.phase == "Ended" or (pod.deleting is not None and now >= pod.deleting + LEAVE_MARGIN)

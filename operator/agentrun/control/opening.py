@@ -1,0 +1,161 @@
+"""From an AgentRun to a live run: checked and pinned on the first visit, read from its journal on every later one."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentrun.api.canonical import digest_of
+from agentrun.api.document import Document, from_object
+from agentrun.api.errors import InvalidDocument, Path, dotted
+from agentrun.api.facts import StepKey
+from agentrun.api.run import AgentRun, Reason
+from agentrun.api.workflow import API_VERSION, WorkflowSpec
+from agentrun.control.cache import Cache
+from agentrun.control.cluster import Cluster
+from agentrun.control.journal import Journal
+from agentrun.control.live import LiveRun
+from agentrun.control.views import RunRef, RunView
+from agentrun.journal.fork import ForkRefused
+from agentrun.journal.layout import RunPath
+from agentrun.journal.pin import pin
+from agentrun.journal.pinned import Pinned
+from agentrun.plan.program import Program, compile_program
+
+PROGRAMS = 256
+"""Compiled workflows that are kept."""
+
+LOOK_AGAIN = 30.0
+"""Seconds until something that is missing is looked for again, should its arrival go unnoticed."""
+
+
+class NotYet(Exception):
+    """The run does not begin: ``reason`` and ``message`` go into its status. ``again``: seconds until the next look."""
+
+    def __init__(self, reason: Reason, message: str, again: float | None = None) -> None:
+        self.reason, self.message, self.again = reason, message, again
+        super().__init__(message)
+
+
+def path_of(run: RunView) -> RunPath:
+    """Where the journal of a run stands: in it a uid has no hyphens."""
+    return RunPath(run.ref.namespace, run.ref.name, run.uid.replace("-", ""))
+
+
+@dataclass(slots=True)
+class Opener:
+    """Makes runs live. Runs of one workflow share what was compiled of it, which is most of what a run takes."""
+
+    cluster: Cluster
+    journal: Journal
+    cache: Cache
+    _compiled: OrderedDict[str, tuple[dict[str, Any], Program]] = field(default_factory=OrderedDict)
+    """Pinned workflows and what they compile to, by digest; the ones used last. Losing it costs time only."""
+
+    async def open(self, run: RunView) -> LiveRun:
+        """The live run of ``run``, pinned now or before.
+
+        Raises:
+            NotYet: it is not valid, or what it refers to is not there.
+            Damaged, StoreError: its journal cannot be read or written.
+            Unavailable: the API server does not answer.
+        """
+        path = path_of(run)
+        begun = run.status is not None and "journal" in run.status
+        manifest = await self.journal.read_manifest(path) if begun else None
+        if manifest is None:
+            proposed = await self._manifest(run)
+            manifest = await self.journal.pin(path, proposed)
+            fresh = manifest is proposed and not manifest.get("source")
+        else:
+            fresh = False
+        workflow, program = self._program(manifest["workflow"], manifest["workflowDigest"])
+        pinned = Pinned(path, manifest | {"workflow": workflow}, program)
+        log = self.journal.events(path)
+        if fresh:  # nobody can have written to a journal that this very call has begun
+            return LiveRun(run.uid, pinned, log, {})
+        await self.journal.refresh(log)
+        return LiveRun(run.uid, pinned, log, await self.journal.facts(path))
+
+    def _program(self, workflow: dict[str, Any], digest: str) -> tuple[dict[str, Any], Program]:
+        found = self._compiled.get(digest)
+        if found is None:
+            found = workflow, compile_program(WorkflowSpec.model_validate(workflow))
+            self._keep(digest, found)
+        self._compiled.move_to_end(digest)
+        return found
+
+    def _compile(self, spec: WorkflowSpec, path: Path) -> Program:
+        """As ``compile_program``, but for a workflow that was compiled before. Raises InvalidDocument."""
+        workflow = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        digest = digest_of(workflow)
+        found = self._compiled.get(digest)
+        if found is None:
+            found = workflow, compile_program(spec, path)
+            self._keep(digest, found)
+        return found[1]
+
+    def _keep(self, digest: str, found: tuple[dict[str, Any], Program]) -> None:
+        self._compiled[digest] = found
+        if len(self._compiled) > PROGRAMS:
+            self._compiled.popitem(last=False)
+
+    async def _manifest(self, run: RunView) -> dict[str, Any]:
+        """What ``run.json`` will be. Raises NotYet."""
+        assert run.spec is not None
+        try:
+            document = from_object(_object("AgentRun", run.ref, run.spec, run.labels or {}))
+            documents = [document]
+            assert isinstance(document.model, AgentRun)
+            if (reference := document.model.spec.workflow_ref) is not None:
+                documents.append(await self._workflow(run.ref.namespace, reference.name))
+            manifest = pin(
+                documents,
+                {},
+                name=None,
+                namespace=run.ref.namespace,
+                now=self.journal.clock(),
+                new_id=lambda: run.uid.replace("-", ""),
+                requested_by=run.requested_by,
+                cluster=True,
+                compiled=self._compile,
+            )
+        except InvalidDocument as error:
+            raise NotYet(Reason.INVALID_SPEC, said(error)) from error
+        if (source := document.model.spec.source) is not None:
+            await self._fork(run, manifest, source.run, StepKey.parse(source.step), source.seq)
+        return manifest
+
+    async def _workflow(self, namespace: str, name: str) -> Document:
+        found = await self.cluster.get_workflow(namespace, name)
+        if found is None:
+            message = f"there is no AgentWorkflow {name!r} in namespace {namespace}: apply it, and the run begins"
+            raise NotYet(Reason.WORKFLOW_NOT_FOUND, message, LOOK_AGAIN)
+        return from_object(found)
+
+    async def _fork(self, run: RunView, manifest: dict[str, Any], name: str, at: StepKey, seq: int | None) -> None:
+        source = self.cache.run(RunRef(run.ref.namespace, name))
+        if source is None or await self.journal.read_manifest(path_of(source)) is None:
+            message = (
+                f"there is no run {name!r} in namespace {run.ref.namespace} to go on from: its AgentRun must exist"
+            )
+            raise NotYet(Reason.SOURCE_NOT_FOUND, message, LOOK_AGAIN)
+        try:
+            await self.journal.fork(path_of(source), manifest, at, seq)
+        except ForkRefused as error:
+            raise NotYet(Reason.INVALID_SPEC, f"spec.source: {error}") from error
+
+
+def said(error: InvalidDocument) -> str:
+    """The problems as ``validate`` words them, in one text for a condition; what is wrong, and which verb is left."""
+    lines = [": ".join(part for part in (dotted(p.path), p.message) if part) for p in error.problems[:10]]
+    more = f" (and {len(error.problems) - 10} more)" if len(error.problems) > 10 else ""
+    where = f"{error.source}: " if error.source.startswith("AgentWorkflow") else ""
+    return f"{where}{'; '.join(lines)}{more}. A spec does not change: delete the run and make another"
+
+
+def _object(kind: str, ref: RunRef, spec: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+    metadata = {"name": ref.name, "namespace": ref.namespace, "labels": dict(labels)}
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": dict(spec)}

@@ -1,0 +1,126 @@
+"""The status as it is written: the planner's, with what only the cluster knows, bounded, and no more often than needed.
+
+Conventions: https://github.com/kubernetes/community/blob/master/contributors/devel/sig-architecture/api-conventions.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agentrun.api.canonical import canonical, timestamp
+from agentrun.api.facts import StepKey
+from agentrun.api.run import ConditionType, Reason, StepState
+from agentrun.control.views import RunView
+
+STATUS_MAX = 30 * 1024
+"""Bytes of a status as JSON; etcd and every watcher pay for more."""
+
+QUIET = 1.0
+"""Seconds in which changes that nobody has to act upon are gathered into one write; a run that ends within them is
+written once."""
+
+QUIET_MAX = 10.0
+"""The same while the operator is busy with other runs."""
+
+_CALM = {str(Reason.PENDING), str(Reason.RUNNING)}
+
+
+def composed(
+    planned: Mapping[str, Any], run: RunView, digest: str, journal: str, approvals: Mapping[str, str], now: float
+) -> dict[str, Any]:
+    """The status to write. ``approvals``: the names of the open Approvals by the label of the step that asks."""
+    status: dict[str, Any] = {"observedGeneration": run.generation}
+    status |= {key: value for key, value in planned.items() if value is not None}
+    status["conditions"] = _conditions(planned["conditions"], run, now)
+    status["workflowDigest"] = digest
+    status["journal"] = journal
+    status["steps"] = [_named(entry, approvals) for entry in planned["steps"]]
+    return _bounded(status)
+
+
+def troubled(run: RunView, reason: Reason, message: str, *, stalled: bool, now: float) -> dict[str, Any]:
+    """The status of a run that could not even be planned: as it was, with the reason why it does not go on."""
+    status = dict(run.status or {})
+    status["observedGeneration"] = run.generation
+    status["phase"] = "Stalled" if stalled else "Waiting"
+    status["message"] = message
+    values = {
+        ConditionType.SUCCEEDED: "Unknown",
+        ConditionType.READY: "False",
+        ConditionType.RECONCILING: str(not stalled),
+        ConditionType.STALLED: str(stalled),
+    }
+    found = [{"type": str(t), "status": v, "reason": str(reason), "message": message} for t, v in values.items()]
+    status["conditions"] = _conditions(found, run, now)
+    return status
+
+
+def headline(status: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Reason and message of a status, by its conditions; empty where it has none."""
+    for condition in (status or {}).get("conditions", ()):
+        if condition.get("type") == ConditionType.READY:
+            return str(condition.get("reason", "")), str(condition.get("message", ""))
+    return "", ""
+
+
+def urgent(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> bool:
+    """Whether somebody may wait for this very change: the run ended, or waits for a person, or for repairs."""
+    return "completionTime" in new or (headline(new)[0] not in _CALM and headline(old) != headline(new))
+
+
+def _conditions(found: Iterable[Mapping[str, Any]], run: RunView, now: float) -> list[dict[str, Any]]:
+    """``lastTransitionTime`` moves only when ``status`` does."""
+    before = {c.get("type"): c for c in (run.status or {}).get("conditions", ()) if isinstance(c, Mapping)}
+    written = []
+    for condition in found:
+        old = before.get(condition["type"], {})
+        same = old.get("status") == condition["status"] and "lastTransitionTime" in old
+        at = old["lastTransitionTime"] if same else timestamp(int(now))
+        written.append({**condition, "observedGeneration": run.generation, "lastTransitionTime": at})
+    return written
+
+
+def _named(entry: Mapping[str, Any], approvals: Mapping[str, str]) -> dict[str, Any]:
+    """A step's entry with the name of the Approval in place of the step's own, so that ``kubectl`` finds it."""
+    waiting = entry.get("waitingFor")
+    if waiting is None or "approval" not in waiting:
+        return dict(entry)
+    name = approvals.get(entry["name"], waiting["approval"])
+    return {**entry, "waitingFor": {**waiting, "approval": name}}
+
+
+def _bounded(status: dict[str, Any]) -> dict[str, Any]:
+    """``status`` within ``STATUS_MAX``: first outputs go, then the entries of steps that nobody has to look at."""
+    if len(canonical(status)) <= STATUS_MAX:
+        return status
+    steps = [{k: v for k, v in entry.items() if k != "output"} for entry in status["steps"]]
+    output = status.get("output")
+    if output is not None and len(canonical(output)) > STATUS_MAX // 4:
+        status = {k: v for k, v in status.items() if k != "output"}
+    status = {**status, "steps": steps}
+    size = len(canonical(status))
+    left_out: set[int] = set()
+    for entry in sorted(steps, key=lambda entry: _DULL.get(entry["state"], len(_DULL))):
+        if size <= STATUS_MAX:
+            break
+        left_out.add(id(entry))
+        size -= len(canonical(entry)) + 1
+    status["steps"] = [entry for entry in steps if id(entry) not in left_out]
+    return status
+
+
+_DULL = {
+    str(state): order
+    for order, state in enumerate(
+        (StepState.PENDING, StepState.SUCCEEDED, StepState.SKIPPED, StepState.CANCELLED, StepState.RUNNING)
+    )
+}
+
+
+def labels_of(keys: Iterable[tuple[StepKey, str]]) -> dict[str, str]:
+    """The first Approval of each step, by the step's label."""
+    found: dict[str, str] = {}
+    for key, name in keys:
+        found.setdefault(key.label, name)
+    return found

@@ -1,0 +1,115 @@
+"""What the operator keeps of each object that it watches: small frozen values, made by the adapters.
+
+An object as the API server sends it takes some ten KB as Python dictionaries; of a pod or a finished run a few words
+are enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from agentrun.api.approval import Decision
+from agentrun.api.command import Command
+from agentrun.api.facts import Allowance, StepFact, StepKey
+from agentrun.api.run import Reason
+
+
+class RunRef(NamedTuple):
+    """Which run: the key of the work queue."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """An AgentRun."""
+
+    ref: RunRef
+    uid: str
+    """As Kubernetes writes it, with hyphens."""
+    version: int
+    """Its resourceVersion; comparable since Kubernetes 1.35, and by every etcd before."""
+    generation: int
+    created: float
+    finished: float | None
+    """When it ended, by its status: then nothing else of it is kept, and nothing happens to it but its TTL."""
+    ttl: int | None = None
+    deleting: bool = False
+    spec: Mapping[str, Any] | None = None
+    """As the user wrote it; None of a finished run."""
+    status: Mapping[str, Any] | None = None
+    requested_by: str | None = None
+    """Who made it, by the admission policy's word; None: nobody vouches for it."""
+    labels: Mapping[str, str] | None = None
+
+
+PodPhase = Literal["Pending", "Running", "Ended"]
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """A pod of a step."""
+
+    name: str
+    namespace: str
+    uid: str
+    version: int
+    run: RunRef
+    run_uid: str
+    """As Kubernetes writes it, with hyphens."""
+    key: StepKey
+    attempt: int
+    phase: PodPhase
+    created: float
+    started: float | None = None
+    """When its container started."""
+    ended: float | None = None
+    deleting: float | None = None
+    """When its grace period is over, if it was told to leave."""
+    allowance: Allowance = field(default_factory=Allowance)
+    """The part of the run's budget that its attempt may spend."""
+    fact: StepFact | None = None
+    """The runner's last word (termination message); None where it left none, or one that was too long to hold all."""
+    exit_code: int | None = None
+    trouble: tuple[Reason, str] | None = None
+    """Why it does not start, or how it ended if not by the runner's word, for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalView:
+    """An Approval."""
+
+    name: str
+    namespace: str
+    uid: str
+    version: int
+    run: RunRef
+    run_uid: str
+    digest: str
+    required: int
+    expires_at: float
+    decisions: tuple[Decision, ...]
+    decided_at: float
+    """When the newest decision reached the API server."""
+    settled: bool
+    """It has its ``Decided`` condition."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandView:
+    """An AgentCommand."""
+
+    name: str
+    namespace: str
+    uid: str
+    version: int
+    run: RunRef
+    run_uid: str | None
+    """The run that it is for, where it says so; a run that was made anew under the name is another one."""
+    by: str | None
+    command: Command | None
+    problem: str = ""
+    """Why it is none, where ``command`` is None."""

@@ -1,0 +1,77 @@
+"""A run as its ``run.json`` pinned it, compiled: what whoever drives it shows the planner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from agentrun.api.canonical import moment
+from agentrun.api.facts import Allowance, StepFact, StepKey
+from agentrun.api.run import Budget, Reason
+from agentrun.api.values import money, seconds
+from agentrun.api.workflow import WorkflowSpec
+from agentrun.journal.layout import RunPath
+from agentrun.journal.records import Record
+from agentrun.journal.run import as_events, read_manifest
+from agentrun.journal.store import Store
+from agentrun.plan.program import Program, compile_program
+from agentrun.plan.snapshot import Execution, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A run as its ``run.json`` says it, compiled."""
+
+    run: RunPath
+    manifest: dict[str, Any]
+    program: Program
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether an operator drives the run. Then people speak through the API server, which vouches for them."""
+        return bool(self.manifest.get("cluster"))
+
+    @classmethod
+    def read(cls, store: Store, run: RunPath) -> Pinned:
+        """Read and compile. Raises Damaged."""
+        return cls.of(run, read_manifest(store, run))
+
+    @classmethod
+    def of(cls, run: RunPath, manifest: dict[str, Any]) -> Pinned:
+        """Compile what ``run.json`` says."""
+        return cls(run, manifest, compile_program(WorkflowSpec.model_validate(manifest["workflow"])))
+
+    def snapshot(
+        self,
+        now: float,
+        facts: dict[StepKey, StepFact],
+        events: list[Record],
+        executions: dict[StepKey, Execution] | None = None,
+        unopened: dict[StepKey, int] | None = None,
+        lost_at: dict[StepKey, float] | None = None,
+        troubles: dict[StepKey, tuple[Reason, str]] | None = None,
+    ) -> Snapshot:
+        """What the planner is shown."""
+        m = self.manifest
+        budget = Budget.model_validate(m.get("budget", {}))
+        return Snapshot(
+            program=self.program,
+            run={k: m[k] for k in ("name", "namespace", "requestedBy", "uid") if m.get(k) is not None},
+            inputs=m["inputs"],
+            started=moment(m["createdAt"]),
+            now=now,
+            budget=Allowance(
+                budget.model_calls,
+                budget.tokens,
+                budget.tool_calls,
+                None if budget.cost_usd is None else money(budget.cost_usd),
+            ),
+            timeout=seconds(m["timeout"]) if m.get("timeout") else None,
+            facts=facts,
+            executions=executions or {},
+            unopened=unopened or {},
+            lost_at=lost_at or {},
+            troubles=troubles or {},
+            events=as_events(events),
+            verified=self.on_cluster,
+        )

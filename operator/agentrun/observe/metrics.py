@@ -1,0 +1,249 @@
+"""The operator's metrics, in the text format of Prometheus.
+
+What every controller has carries the names of controller-runtime and of client-go's work queue, because dashboards
+and alerts know those (https://book.kubebuilder.io/reference/metrics-reference); the rest begins with ``agentrun_``.
+No label holds a name or a UID of a run: the number of series does not grow with the runs. docs/spec.md lists all.
+
+The methods are called by the control code, from the event loop or from a thread; each costs one to three
+microseconds, does no I/O and raises nothing. ``render`` is called by the thread that serves ``/metrics``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Literal
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import choose_encoder
+
+from agentrun import __version__
+from agentrun.api.run import Outcome, Reason
+
+CONTROLLER = "agentrun"
+"""The value of the labels ``controller`` and ``name``: there is one controller with one queue."""
+
+LIVE = tuple(reason for reason in Reason if str(reason) not in set(Outcome))
+"""The states of a run that has not ended: the reasons of its conditions."""
+
+ReconcileResult = Literal["success", "error", "requeue", "requeue_after"]
+StoreResult = Literal["ok", "exists", "missing", "unavailable", "unfit"]
+Verb = Literal["get", "list", "watch", "create", "patch", "update", "delete", "deletecollection"]
+
+REQUEST_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
+WORK_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0)
+LATENCY_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0)
+LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+
+
+class Lost(StrEnum):
+    """How an attempt's pod ended without the runner's last word. ``Lost(word)`` of any other word is OTHER."""
+
+    DELETED = "Deleted"
+    EVICTED = "Evicted"
+    PREEMPTED = "Preempted"
+    NODE_LOST = "NodeLost"
+    OOM_KILLED = "OOMKilled"
+    NOT_STARTED = "NotStarted"
+    CRASHED = "Crashed"
+    OTHER = "Other"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Lost:
+        return cls.OTHER
+
+
+class Metrics:
+    """All metrics of one operator process, in a registry of its own."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a series per counter that no dashboard asks for
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        Info("agentrun_build", "The version of the operator.", registry=registry).info({"version": __version__})
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(name, text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(name, text, labels, registry=registry, buckets=buckets)
+
+        reconciles = counter(
+            "controller_runtime_reconcile_total", "Reconciles, by how they ended.", "controller", "result"
+        )
+        results: tuple[ReconcileResult, ...] = ("success", "error", "requeue", "requeue_after")
+        self._reconciles = {result: reconciles.labels(CONTROLLER, result) for result in results}
+        self._reconcile_errors = counter(
+            "controller_runtime_reconcile_errors_total", "Reconciles that ended with an error.", "controller"
+        ).labels(CONTROLLER)
+        self._reconcile_time = histogram(
+            "controller_runtime_reconcile_time_seconds", "How long a reconcile takes.", WORK_BUCKETS, "controller"
+        ).labels(CONTROLLER)
+        self._workers = gauge(
+            "controller_runtime_active_workers", "Workers that reconcile a run right now.", "controller"
+        ).labels(CONTROLLER)
+
+        self._depth = gauge("workqueue_depth", "Runs that wait for a worker.", "name").labels(CONTROLLER)
+        self._adds = counter("workqueue_adds_total", "Runs put into the queue.", "name").labels(CONTROLLER)
+        self._retries = counter("workqueue_retries_total", "Runs put back after an error.", "name").labels(CONTROLLER)
+        self._waited = histogram(
+            "workqueue_queue_duration_seconds", "How long a run waits for a worker.", WORK_BUCKETS, "name"
+        ).labels(CONTROLLER)
+        self._worked = histogram(
+            "workqueue_work_duration_seconds", "How long a worker has a run.", WORK_BUCKETS, "name"
+        ).labels(CONTROLLER)
+
+        self._followed = histogram(
+            "agentrun_pod_ended_to_next_pod_seconds",
+            "From the event that a step's pod has ended to the creation of the run's next pod.",
+            LATENCY_BUCKETS,
+        )
+        self._api_requests = counter(
+            "agentrun_api_requests_total", "Requests to the API server, retries included.", "verb", "resource", "code"
+        )
+        self._api_seconds = histogram(
+            "agentrun_api_request_seconds", "How long the API server takes.", REQUEST_BUCKETS, "verb", "resource"
+        )
+        self._store_requests = counter(
+            "agentrun_store_requests_total", "Requests to the store of the journals.", "operation", "result"
+        )
+        self._store_seconds = histogram(
+            "agentrun_store_request_seconds", "How long the store takes.", REQUEST_BUCKETS, "operation"
+        )
+        self._watch_age = gauge(
+            "agentrun_watch_age_seconds", "Since a watch or a list of the resource last said anything.", "resource"
+        )
+        self._leader = gauge("agentrun_leader", "1 while this replica holds the Lease, else 0.")
+        runs = gauge("agentrun_runs", "Runs that have not ended, as this replica sees them, by state.", "state")
+        self._runs = {reason: runs.labels(str(reason)) for reason in LIVE}
+        ended = counter("agentrun_runs_ended_total", "Runs that this replica saw to their end.", "outcome")
+        self._ended = {outcome: ended.labels(str(outcome)) for outcome in Outcome}
+        self._started = counter("agentrun_steps_started_total", "Attempts of steps started: pods created.")
+        lost = counter(
+            "agentrun_step_attempts_lost_total", "Attempts whose pod ended without the runner's last word.", "reason"
+        )
+        self._lost = {reason: lost.labels(str(reason)) for reason in Lost}
+        self._lag = histogram(
+            "agentrun_event_loop_lag_seconds", "How late the event loop wakes a task that is due.", LAG_BUCKETS
+        )
+
+        # Children by their labels, since resolving them costs more than counting. They grow with the verbs and
+        # resources that the code names; two threads that make one at once get the same child.
+        self._api_counts: dict[tuple[str, str, int | None], Counter] = {}
+        self._api_times: dict[tuple[str, str], Histogram] = {}
+        self._store_counts: dict[tuple[str, str], Counter] = {}
+        self._store_times: dict[str, Histogram] = {}
+        self._heard: dict[str, float] = {}
+
+    def queued(self, depth: int) -> None:
+        """A run was put into the queue, which now holds ``depth``."""
+        self._adds.inc()
+        self._depth.set(depth)
+
+    def taken(self, waited: float, depth: int) -> None:
+        """A worker took a run that had waited for ``waited`` seconds; the queue now holds ``depth``."""
+        self._workers.inc()
+        self._waited.observe(waited)
+        self._depth.set(depth)
+
+    def reconciled(self, result: ReconcileResult, seconds: float) -> None:
+        """The worker is done with what it had taken. To be called once for each ``taken``, cancelled ones too."""
+        self._workers.dec()
+        self._worked.observe(seconds)
+        self._reconcile_time.observe(seconds)
+        self._reconciles[result].inc()
+        if result == "error":
+            self._reconcile_errors.inc()
+
+    def retried(self) -> None:
+        """A run is put back into the queue after an error."""
+        self._retries.inc()
+
+    def followed(self, seconds: float) -> None:
+        """A pod was created ``seconds`` after the event that told of the end of the one before it."""
+        self._followed.observe(seconds)
+
+    def api_request(self, verb: Verb, resource: str, code: int | None, seconds: float) -> None:
+        """A request to the API server was answered with the status ``code``; None: no answer came.
+
+        ``resource`` is the plural, with the subresource where there is one: ``agentruns/status``.
+        """
+        count = self._api_counts.get((verb, resource, code))
+        if count is None:
+            count = self._api_requests.labels(verb, resource, "error" if code is None else str(code))
+            self._api_counts[verb, resource, code] = count
+        count.inc()
+        timed = self._api_times.get((verb, resource))
+        if timed is None:
+            timed = self._api_times[verb, resource] = self._api_seconds.labels(verb, resource)
+        timed.observe(seconds)
+
+    def store_request(self, operation: str, result: StoreResult, seconds: float) -> None:
+        """A request to the store has ended; ``operation`` is the name of the Store's method."""
+        count = self._store_counts.get((operation, result))
+        if count is None:
+            count = self._store_counts[operation, result] = self._store_requests.labels(operation, result)
+        count.inc()
+        timed = self._store_times.get(operation)
+        if timed is None:
+            timed = self._store_times[operation] = self._store_seconds.labels(operation)
+        timed.observe(seconds)
+
+    def watch_heard(self, resource: str) -> None:
+        """A watch or a list of ``resource`` (the plural) said something: its age starts anew."""
+        new = resource not in self._heard
+        self._heard[resource] = self._clock()
+        if new:
+            self._watch_age.labels(resource).set_function(lambda: self._clock() - self._heard[resource])
+
+    def leads(self, leading: bool) -> None:
+        """Whether this replica holds the Lease."""
+        self._leader.set(leading)
+
+    def run_moved(self, before: Reason | None, after: Reason | None) -> None:
+        """A run went from one state to another; None before it was seen and after it is gone.
+
+        Final states are none: what has ended is not live.
+        """
+        if before in self._runs:
+            self._runs[before].dec()
+        if after in self._runs:
+            self._runs[after].inc()
+
+    def run_ended(self, outcome: Outcome) -> None:
+        """A run has come to its end."""
+        self._ended[outcome].inc()
+
+    def step_started(self) -> None:
+        """A pod was created for an attempt of a step; one that was there already does not count."""
+        self._started.inc()
+
+    def attempt_lost(self, reason: Lost) -> None:
+        """A pod ended, or went away, without the runner's last word."""
+        self._lost[reason].inc()
+
+    def loop_lagged(self, seconds: float) -> None:
+        """The event loop woke a task that late."""
+        self._lag.observe(seconds)
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The page for a scrape with this Accept header, and its content type."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type

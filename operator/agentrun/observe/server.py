@@ -1,0 +1,205 @@
+"""``/healthz``, ``/readyz`` and ``/metrics`` over HTTP, from a daemon thread with an event loop of its own.
+
+The operator's loop may be busy for seconds, and its probes must be answered still: nothing here waits for it. Nor may
+a client do harm: one request a connection, the whole of it in ``DEADLINE`` seconds, and above ``CONNECTIONS_MAX``
+connections the oldest is dropped for the newest, so that idle ones cannot keep the kubelet out. There is no
+authentication, and nothing secret on any page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Mapping
+from http import HTTPStatus
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from agentrun.api.errors import AgentrunError
+from agentrun.api.reader import shown
+from agentrun.observe.health import Health
+from agentrun.observe.metrics import Metrics
+
+DEFAULT_LISTEN = ":8080"
+DEADLINE = 10.0
+"""Seconds that a connection may take from its first to its last byte."""
+CONNECTIONS_MAX = 64
+HEAD_MAX = 16 * 1024
+"""Bytes of a request: the line and the headers."""
+
+TEXT = "text/plain; charset=utf-8"
+
+
+class Address(NamedTuple):
+    """Where to listen: an empty host means every address of the machine, of both families where it has both."""
+
+    host: str
+    port: int
+
+
+class CannotListen(AgentrunError):
+    """The address is not one, or cannot be had."""
+
+
+def listen_address(text: str) -> Address | None:
+    """The address that AGENTRUN_LISTEN means: ``host:port``, ``[v6]:port`` or ``:port``; None for "" and ``off``.
+
+    Raises:
+        CannotListen: it means none.
+    """
+    text = text.strip()
+    if text in {"", "off"}:
+        return None
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    good = port.isascii() and port.isdigit() and int(port[:6]) <= 65535
+    if not colon or not good or (":" in host and not bracketed):
+        raise CannotListen(f"AGENTRUN_LISTEN is {shown(text)!r}; write host:port, [IPv6]:port, :port, or off")
+    return Address(host[1:-1] if bracketed else host, int(port))
+
+
+class Answer(NamedTuple):
+    """A response."""
+
+    status: HTTPStatus
+    body: bytes
+    content_type: str = TEXT
+    headers: tuple[str, ...] = ()
+
+
+class Server:
+    """A context manager that serves from ``with`` on to the end of its block, where the thread is gone again."""
+
+    def __init__(self, address: Address, health: Health, metrics: Metrics, *, deadline: float = DEADLINE) -> None:
+        """Binds at once, so that a taken port is told to who starts the operator.
+
+        Raises:
+            CannotListen: somebody else has the address, or it is not of this machine.
+        """
+        self._health, self._metrics, self._deadline = health, metrics, deadline
+        try:
+            self._socket = _bind(address)
+        except OSError as error:
+            where = f"{address.host}:{address.port}"
+            raise CannotListen(f"cannot listen on {where}: {error}; set AGENTRUN_LISTEN to another address") from error
+        self.port: int = self._socket.getsockname()[1]
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._up = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="observe", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._up.wait()
+        if self._loop is None:
+            raise CannotListen("the server of the probes did not start; the log says why")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._loop is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        finally:
+            self._up.set()  # who waits for a start that failed must not wait for ever
+
+    async def _serve(self) -> None:
+        async with await asyncio.start_server(self._connected, sock=self._socket, limit=HEAD_MAX) as server:
+            self._loop = asyncio.get_running_loop()
+            self._up.set()
+            await self._stop.wait()
+            server.close()  # before the rest, or one more could come in behind it
+            for writer in self._open.values():
+                writer.transport.abort()
+            if self._open:
+                await asyncio.wait(self._open)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._open) >= CONNECTIONS_MAX:
+            self._open.pop(next(iter(self._open))).transport.abort()
+        self._open[task] = writer
+        try:
+            async with asyncio.timeout(self._deadline):
+                await self._converse(reader, writer)
+        except (TimeoutError, ConnectionError, asyncio.IncompleteReadError):
+            pass  # the client is gone, or too slow to be one
+        finally:
+            self._open.pop(task, None)
+            writer.transport.abort()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            answer = Answer(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, b"the request is too long\n")
+        else:
+            answer = self._answer(head)
+        headers = (
+            f"HTTP/1.1 {answer.status.value} {answer.status.phrase}",
+            f"Content-Type: {answer.content_type}",
+            f"Content-Length: {len(answer.body)}",
+            *answer.headers,
+            "Cache-Control: no-store",
+            "Connection: close",
+        )
+        writer.write("\r\n".join((*headers, "", "")).encode("ascii") + answer.body)
+        await writer.drain()
+        # The client closes. To close first with something unread, a body say, would reset the connection and could
+        # take the answer away from who has not read it yet.
+        writer.write_eof()
+        while await reader.read(HEAD_MAX):
+            pass
+        writer.close()  # sends what is left first, to a client that had ended its own side at once
+        await writer.wait_closed()
+
+    def _answer(self, head: bytes) -> Answer:
+        """The response to a request, by its line and headers (RFC 9112); a body is refused, not read."""
+        line, *fields = head.decode("latin-1").split("\r\n")
+        match line.split(" "):
+            case [method, target, version] if version.startswith("HTTP/1."):
+                pass
+            case _:
+                return Answer(HTTPStatus.BAD_REQUEST, b"this is not HTTP/1.1\n")
+        headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
+        if method != "GET":
+            return Answer(HTTPStatus.METHOD_NOT_ALLOWED, b"only GET\n", headers=("Allow: GET",))
+        if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+            return Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, b"no request body, please\n")
+        return self._page(target.partition("?")[0], headers)
+
+    def _page(self, path: str, headers: Mapping[str, str]) -> Answer:
+        match path:
+            case "/healthz":
+                return _probe(self._health.live())
+            case "/readyz":
+                return _probe(self._health.ready())
+            case "/metrics":
+                return Answer(HTTPStatus.OK, *self._metrics.render(headers.get("accept", "")))
+            case _:
+                return Answer(HTTPStatus.NOT_FOUND, b"here are /healthz, /readyz and /metrics\n")
+
+
+def _probe(problem: str | None) -> Answer:
+    if problem is None:
+        return Answer(HTTPStatus.OK, b"ok\n")
+    return Answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{problem}\n".encode())
+
+
+def _bind(address: Address) -> socket.socket:
+    """A listening socket; on every address it takes IPv4 and IPv6 where the machine has both."""
+    if not address.host:
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("", address.port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(("", address.port))
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, place = found[0]
+    return socket.create_server(place[:2], family=family)

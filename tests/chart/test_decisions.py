@@ -1,0 +1,252 @@
+"""The policies on Approvals and on a run's status: who may write what, as the API server itself answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.chart.api import Answer, Api, Document, document, run
+from tests.cluster.control_plane import ControlPlane
+
+DIGEST = f"sha256:{'a' * 64}"
+NOW = "2026-01-02T03:04:05Z"
+LATER = "2999-01-01T00:00:00Z"
+COLLECTOR = "system:serviceaccount:kube-system:generic-garbage-collector"
+
+
+def approval(name: str, **changed: Any) -> Document:
+    """What the operator asks: ana's run wants the word of finance, of eve, or of ana."""
+    spec = {
+        "run": {"name": "refund-1", "uid": "0a1b"},
+        "step": "sign-off",
+        "attempt": 1,
+        "subject": "Refund 129.0?",
+        "digest": DIGEST,
+        "approvers": {"groups": ["finance"], "users": ["ana"]},
+        "required": 2,
+        "requestedBy": "ana",
+        "expiresAt": LATER,
+    }
+    given = {key: value for key, value in (spec | changed).items() if value is not None}
+    return document("Approval", name, given)
+
+
+def decision(by: str, verdict: str = "Approved", **changed: Any) -> Document:
+    return {"by": by, "decision": verdict, "digest": DIGEST, "at": NOW} | changed
+
+
+def condition(kind: str = "Decided", reason: str = "Approved", status: str = "True") -> Document:
+    return {"type": kind, "status": status, "reason": reason, "message": "m", "lastTransitionTime": NOW}
+
+
+@pytest.fixture
+def asked(operator: Api, fresh: Iterator[str]) -> str:
+    """An Approval that waits."""
+    return made(operator, fresh)
+
+
+def made(operator: Api, fresh: Iterator[str], **changed: Any) -> str:
+    name = next(fresh)
+    operator.create("approvals", approval(name, **changed)).ok()
+    return name
+
+
+def write(who: Api, name: str, **status: Any) -> Answer:
+    return who.patch("approvals", name, {"status": status}, status=True)
+
+
+def decide(who: Api, name: str, *decisions: Document) -> Answer:
+    return write(who, name, decisions=list(decisions))
+
+
+def test_an_approver_decides_and_another_one_after_them(people: dict[str, Api], asked: str) -> None:
+    decide(people["ben"], asked, decision("ben", comment="ok")).ok()
+    answer = decide(people["carl"], asked, decision("ben", comment="ok"), decision("carl", "Rejected"))
+    assert [made["by"] for made in answer.ok()["status"]["decisions"]] == ["ben", "carl"]
+
+
+def test_kubectl_decides(plane: ControlPlane, people: dict[str, Api], asked: str) -> None:
+    change = f'{{"status":{{"decisions":[{{"by":"ben","decision":"Approved","digest":"{DIGEST}"}}]}}}}'
+    words = ("-n", "support", "patch", "approval", asked, "--subresource=status", "--type=merge", "-p", change)
+    said = plane.kubectl(*words, user="eve", check=False).stderr
+    assert "(Forbidden)" in said and "eve may not decide in the name of ben" in said
+    plane.kubectl(*words, user="ben")
+    assert people["ben"].get("approvals", asked)["status"]["decisions"][0]["by"] == "ben"
+
+
+def test_who_is_named_decides_without_a_group(people: dict[str, Api], operator: Api, fresh: Iterator[str]) -> None:
+    name = made(operator, fresh, approvers={"users": ["eve"]})
+    decide(people["eve"], name, decision("eve")).ok()
+
+
+REFUSED = [
+    ("a forged name", "eve", [decision("ben")], "eve may not decide in the name of ben: write by: eve"),
+    ("a forged name, by an approver", "ben", [decision("carl")], "ben may not decide in the name of carl"),
+    ("one's own and another's", "ben", [decision("ben"), decision("carl")], "ben may not decide in the name of carl"),
+    ("another's, as admin", "admin", [decision("ben")], "admin may not decide in the name of ben"),
+    ("not an approver", "eve", [decision("eve")], "eve is not among the approvers: ask one of the users ana the groups"),
+    ("not an approver, as admin", "admin", [decision("admin")], "admin is not among the approvers"),
+    ("one's own run", "ana", [decision("ana")], "ana made the run refund-1, and nobody decides on their own run"),
+    (
+        "another digest",
+        "ben",
+        [decision("ben", digest=f"sha256:{'b' * 64}")],
+        f"ben decides on another digest than the one that is asked about: .*{DIGEST}",
+    ),
+    ("out of time, by one's own word", "ben", [decision("ben", at="2999-01-01T00:00:00Z")], "ben comes too late: this expired at 2999"),
+]
+
+
+@pytest.mark.parametrize(("who", "decisions", "message"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
+def test_refused(people: dict[str, Api], asked: str, who: str, decisions: list[Document], message: str) -> None:
+    assert re.search(message, decide(people[who], asked, *decisions).refused())
+    assert "status" not in people["ben"].get("approvals", asked)
+
+
+STANDS = "{0} may not change or remove the decision of ben: a decision stands as it was made"
+TAMPERED: list[tuple[str, str, list[Document], str]] = [
+    ("changed by oneself", "ben", [decision("ben", "Rejected")], STANDS),
+    ("changed by another", "carl", [decision("ben", "Rejected"), decision("carl")], STANDS),
+    ("its comment changed", "ben", [decision("ben", comment="on second thoughts")], STANDS),
+    ("its digest changed", "ben", [decision("ben", digest=f"sha256:{'b' * 64}")], STANDS),
+    ("removed by oneself", "ben", [], STANDS),
+    ("removed by another", "carl", [decision("carl")], STANDS),
+    ("removed by admin", "admin", [], STANDS),
+]
+
+
+@pytest.mark.parametrize(("who", "decisions", "message"), [row[1:] for row in TAMPERED], ids=[row[0] for row in TAMPERED])
+def test_a_decision_stands(people: dict[str, Api], asked: str, who: str, decisions: list[Document], message: str) -> None:
+    before = decide(people["ben"], asked, decision("ben")).ok()["status"]
+    assert message.format(who) in decide(people[who], asked, *decisions).refused()
+    assert people["ben"].get("approvals", asked)["status"] == before
+
+
+def test_a_second_decision_by_the_same_person_is_refused_by_the_schema(people: dict[str, Api], asked: str) -> None:
+    decide(people["ben"], asked, decision("ben")).ok()
+    answer = decide(people["ben"], asked, decision("ben"), decision("ben", "Rejected"))
+    assert answer.status == 422 and "Duplicate value" in answer.body["message"]
+
+
+def test_the_order_of_the_decisions_does_not_matter(people: dict[str, Api], asked: str) -> None:
+    decide(people["ben"], asked, decision("ben")).ok()
+    decide(people["carl"], asked, decision("carl"), decision("ben")).ok()
+
+
+@pytest.mark.parametrize("reason", ["Approved", "Rejected", "Expired", "Cancelled"])
+def test_what_is_decided_takes_no_more_decisions(people: dict[str, Api], operator: Api, asked: str, reason: str) -> None:
+    write(operator, asked, conditions=[condition(reason=reason)]).ok()
+    said = decide(people["ben"], asked, decision("ben")).refused()
+    assert f"ben comes too late: this is already {reason} and takes no more decisions" in said
+
+
+def test_a_condition_that_is_not_true_yet_closes_nothing(people: dict[str, Api], operator: Api, asked: str) -> None:
+    write(operator, asked, conditions=[condition(status="Unknown"), condition("Seen")]).ok()
+    decide(people["ben"], asked, decision("ben")).ok()
+
+
+def test_nobody_decides_after_the_end_of_time(people: dict[str, Api], operator: Api, fresh: Iterator[str]) -> None:
+    name = made(operator, fresh, expiresAt="2026-01-02T03:04:05Z")
+    assert "ben comes too late: this expired at 2026-01-02" in decide(people["ben"], name, decision("ben")).refused()
+
+
+def test_where_nobody_knows_the_requester_nobody_decides(people: dict[str, Api], operator: Api, fresh: Iterator[str]) -> None:
+    for unknown in (None, ""):
+        name = made(operator, fresh, requestedBy=unknown)
+        said = decide(people["ben"], name, decision("ben")).refused()
+        assert "nobody knows who made the run refund-1, so nobody can decide on it: it might be ben themselves" in said
+        assert "Make the run anew with the annotation agentrun.dev/requested-by: YOUR NAME" in said
+
+
+@pytest.mark.parametrize("who", ["ben", "admin"])
+def test_conditions_are_the_operators_alone(people: dict[str, Api], asked: str, who: str) -> None:
+    said = write(people[who], asked, conditions=[condition()]).refused()
+    assert f"{who} may not write the conditions of an approval: only the operator says what came" in said
+    both = write(people[who], asked, conditions=[condition()], decisions=[decision(who)])
+    assert "may not write the conditions" in both.refused()
+
+
+def test_the_operator_closes_and_decides_nothing(people: dict[str, Api], operator: Api, asked: str) -> None:
+    name = "system:serviceaccount:agentrun-system:agentrun"
+    assert "is the operator, which decides nothing" in decide(operator, asked, decision(name)).refused()
+    assert "is the operator, which decides nothing" in decide(operator, asked, decision("ben")).refused()
+    decide(people["ben"], asked, decision("ben")).ok()
+    assert "may not change or remove the decision of ben" in decide(operator, asked).refused()
+    closed = write(operator, asked, conditions=[condition()]).ok()
+    assert closed["status"]["decisions"][0]["by"] == "ben"
+
+
+def test_a_hundred_decisions_and_approvers_are_within_the_budget(
+    people: dict[str, Api], admin: Api, operator: Api, fresh: Iterator[str]
+) -> None:
+    everybody = [f"person-{n}-{'x' * 200}" for n in range(100)]
+    long = {"comment": "y" * 4000}
+    name = made(operator, fresh, approvers={"users": everybody[:50], "groups": [*everybody[50:99], "crowd"]})
+    clerk = "system:masters"  # the role; the crowd is what the policy looks at
+    recorded: list[Document] = []
+    for person in (*everybody[:99], "ben-of-the-crowd"):
+        recorded.append(decision(person, **long))
+        decide(admin.acting_as(person, "crowd", clerk), name, *recorded).ok()
+    said = decide(people["ben"], name, *recorded[1:]).refused()
+    assert f"ben may not change or remove the decision of {everybody[0]}" in said
+
+
+def test_only_the_operator_asks(people: dict[str, Api], fresh: Iterator[str]) -> None:
+    said = people["admin"].create("approvals", approval(next(fresh))).refused()
+    assert "admin may not create approvals: the operator asks when a run comes to it" in said
+
+
+@pytest.mark.parametrize("change", [{"metadata": {"labels": {"a": "b"}}}, {"metadata": {"ownerReferences": []}}])
+def test_nobody_changes_what_is_asked(people: dict[str, Api], admin: Api, operator: Api, fresh: Iterator[str], change: Document) -> None:
+    owned = approval(next(fresh))
+    owner = {"apiVersion": "agentrun.dev/v1alpha1", "kind": "AgentRun", "name": "refund-1", "uid": "0a1b"}
+    owned["metadata"]["ownerReferences"] = [owner]
+    name = operator.create("approvals", owned).ok()["metadata"]["name"]
+    said = people["admin"].patch("approvals", name, change).refused()
+    assert "admin may not change an approval: people write decisions into its status only" in said
+    admin.acting_as(COLLECTOR).patch("approvals", name, change).ok()
+
+
+def test_the_spec_changes_for_nobody(people: dict[str, Api], admin: Api, asked: str) -> None:
+    for who in (people["admin"], admin.acting_as(COLLECTOR)):
+        answer = who.patch("approvals", asked, {"spec": {"digest": f"sha256:{'c' * 64}"}})
+        assert answer.status in {403, 422} and "spec cannot change" in answer.body["message"]
+
+
+def test_nobody_deletes_a_question_but_the_cluster_itself(people: dict[str, Api], admin: Api, operator: Api, fresh: Iterator[str]) -> None:
+    name = made(operator, fresh)
+    said = people["admin"].delete("approvals", name).refused()
+    assert "admin may not delete an approval: it goes with its run" in said
+    all_of_them = people["admin"].call("DELETE", "/apis/agentrun.dev/v1alpha1/namespaces/support/approvals")
+    assert "admin may not delete an approval" in all_of_them.refused()
+    for controller in (
+        COLLECTOR,
+        "system:serviceaccount:kube-system:namespace-controller",
+        "system:kube-controller-manager",
+    ):
+        name = made(operator, fresh)
+        # the role is there for the first two only: a cluster whose controllers share one name runs them as admins
+        groups = () if "serviceaccount" in controller else ("system:masters",)
+        admin.acting_as(controller, *groups).delete("approvals", name).ok()
+
+
+def test_the_status_of_a_run_is_the_operators(people: dict[str, Api], operator: Api, fresh: Iterator[str]) -> None:
+    name = next(fresh)
+    people["ana"].create("agentruns", run(name)).ok()
+    said = people["admin"].patch("agentruns", name, {"status": {"phase": "Succeeded"}}, status=True).refused()
+    assert "admin may not write the status of a run: it is what the operator saw" in said
+    seen = operator.patch("agentruns", name, {"status": {"phase": "Running"}}, status=True).ok()
+    assert seen["status"]["phase"] == "Running"
+    whole = operator.get("agentruns", name) | {"status": {"phase": "Failed"}}
+    assert people["admin"].put("agentruns", whole, status=True).status == 403
+    assert operator.put("agentruns", whole, status=True).ok()["status"]["phase"] == "Failed"
+
+
+def test_the_policy_knows_every_field_of_the_status(people: dict[str, Api], admin: Api, asked: str) -> None:
+    # it guards decisions and conditions: a field that the schema gets beside them needs a rule
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/approvals.agentrun.dev"
+    (version,) = admin.call("GET", path).ok()["spec"]["versions"]
+    assert set(version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]) == {"decisions", "conditions"}

@@ -1,0 +1,154 @@
+"""`python -m tests.cluster up|down|status`: a cluster that stays, for a person."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import textwrap
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.cluster import cluster as clusters
+from tests.cluster.access import PEOPLE
+from tests.cluster.cluster import MODEL_KEY, TOKEN, Cluster
+from tests.cluster.places import FailedError, MissingError, cache, locked, say
+from tests.cluster.sandbox import destroy, find
+from tests.servers.versitygw import REGION
+
+
+def main() -> int:
+    """Do what the word says; 1 where this machine can't, 3 from `status` where no cluster runs."""
+    parser = argparse.ArgumentParser(prog="python -m tests.cluster", description="A Kubernetes on this machine.")
+    parser.add_argument("verb", choices=("up", "down", "status"))
+    verb = parser.parse_args().verb
+    try:
+        with locked("cluster"):
+            return {"up": up, "down": down, "status": status}[verb]()
+    except (MissingError, FailedError) as error:
+        say(str(error))
+        return 1
+
+
+def folder() -> Path:
+    """Where the cluster that stays has its files."""
+    return cache() / "cluster"
+
+
+def up() -> int:
+    """Start one that outlives this process, and say how to use it; a whole one that runs already stays as it is."""
+    hint = folder() / "hint"
+    if find(folder()) is not None and hint.exists():
+        say("it runs already; `make cluster-down` ends it")
+        print(hint.read_text())
+        return 0
+    _remove()  # one that crashed, or whose start did
+    folder().mkdir(mode=0o700)
+    clusters.prepare()
+    begun = time.monotonic()
+    with ExitStack() as closing:
+        closing.callback(shutil.rmtree, folder(), ignore_errors=True)
+        running = clusters.start(folder(), bound=False, closing=closing)
+        hint.write_text(_hint(running))
+        closing.pop_all()  # from here on it stays
+    say(f"up in {time.monotonic() - begun:.0f} s")
+    print(hint.read_text())
+    return 0
+
+
+def down() -> int:
+    """End it."""
+    say("ended" if _remove() else "there was none")
+    return 0
+
+
+def status() -> int:
+    """Say whether it runs, and how to use it."""
+    hint = folder() / "hint"
+    if find(folder()) is None or not hint.exists():
+        say("none runs; `make cluster` starts one")
+        return 3
+    print(hint.read_text())
+    return 0
+
+
+def _remove() -> bool:
+    """End the cluster, whole or crashed, and remove its files. Whether there was one."""
+    ran = destroy(folder())
+    was = folder().exists()
+    if was:
+        shutil.rmtree(folder())
+    return was or ran
+
+
+def _hint(running: Cluster) -> str:
+    """What a person can do with it, for copying into a shell."""
+    assert running.plane is not None
+    for user in PEOPLE:
+        running.kubeconfig(user)
+    repository, _, tag = running.image.rpartition(":")
+    store = running.store
+    values = _written(
+        "values.yaml",
+        f"""\
+        image: {{repository: {repository}, tag: "{tag}", pullPolicy: Never}}
+        store:
+          url: s3://{running.bucket}
+          region: {REGION}
+          endpoint: {store.endpoint}
+          credentialsSecret: agentrun-store
+        """,
+    )
+    credentials = _written(
+        "store.yaml",
+        f"""\
+        apiVersion: v1
+        kind: Secret
+        metadata: {{name: agentrun-store}}
+        stringData: {{AWS_ACCESS_KEY_ID: {store.access_key}, AWS_SECRET_ACCESS_KEY: {store.secret_key}}}
+        """,
+    )
+    example = Path("examples/refund/refund.yaml").read_text()
+    refund = _written("refund.yaml", example.replace("http://127.0.0.1:8471", running.backend_url))
+    return textwrap.dedent(
+        f"""\
+
+        A cluster runs on this machine, and only this machine reaches it. In a shell:
+
+          export KUBECONFIG={running.kubeconfig()}
+          export PATH={running.plane.programs}:$PATH      # kubectl and helm of its version
+
+        Install the operator, with the image {running.image} and a store, both already there:
+
+          kubectl create namespace agentrun
+          for namespace in agentrun default; do kubectl -n $namespace apply -f {credentials}; done
+          helm install agentrun-crds charts/agentrun-crds
+          helm install agentrun charts/agentrun -n agentrun -f {values}
+          kubectl create secret generic payments --from-literal=token={TOKEN}      # of the refund example
+
+        Its users are real: {running.kubeconfig("ana").parent}/USER.kubeconfig for {", ".join(PEOPLE)};
+        ben and carl are in the group finance. The world outside, for workflows:
+
+          a model      {running.model_url}   (key {MODEL_KEY})
+          the shop     {running.backend_url}      (token of payments {TOKEN})
+          a store      {store.endpoint}      (bucket {running.bucket})
+          the refund example with these addresses: {refund}
+
+        There is no DNS in the cluster and no way to other machines: use addresses.
+
+        `make cluster-down` ends it.
+        """
+    )
+
+
+def _written(name: str, text: str) -> Path:
+    """A file beside the cluster's own, for its owner's eyes."""
+    path = folder() / name
+    path.touch(0o600)
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

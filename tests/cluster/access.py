@@ -1,0 +1,175 @@
+"""Who may speak to a cluster, and how: kubeconfigs of real users, kubectl and helm."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import os
+import secrets
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.cluster.places import FailedError
+
+Done = subprocess.CompletedProcess[str]
+
+
+@dataclass(frozen=True)
+class User:
+    """A person, or a part of the cluster, as the API server sees them."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+
+
+PEOPLE = {
+    "admin": User("admin", ("system:masters",)),
+    "ana": User("ana"),
+    "ben": User("ben", ("finance",)),
+    "carl": User("carl", ("finance",)),
+    "eve": User("eve"),
+}
+"""The users of tests: ben and carl may decide what finance decides; ana asks; eve is nobody."""
+
+
+class Access:
+    """The ways into one cluster: ``kubeconfig(user)`` and the programs that use it.
+
+    ``url`` and ``ca`` (the file of its certificate authority) are the API server's.
+    """
+
+    def __init__(self, folder: Path, url: str, ca: Path, *, kubectl: Path, helm: Path) -> None:
+        self.folder = folder
+        self.url = url
+        self.ca = ca
+        self._kubectl = kubectl
+        self._helm = helm
+
+    def token(self, user: str = "admin") -> str:
+        """The bearer token of a user. Raises FailedError where the cluster has no token of theirs."""
+        raise FailedError(f"{self.url}: no token of {user}")
+
+    def kubeconfig(self, user: str = "admin") -> Path:
+        """A kubeconfig with which one acts as ``user``."""
+        path = self.folder / f"{user.replace(':', '-')}.kubeconfig"
+        if not path.exists():
+            path.touch(0o600)
+            path.write_text(yaml.safe_dump(self.document(user)))
+        return path
+
+    def document(self, user: str) -> dict[str, Any]:
+        """What ``kubeconfig(user)`` holds."""
+        authority = base64.b64encode(self.ca.read_bytes()).decode()
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": {"server": self.url, "certificate-authority-data": authority}}],
+            "users": [{"name": user, "user": {"token": self.token(user)}}],
+            "contexts": [{"name": user, "context": {"cluster": "test", "user": user}}],
+            "current-context": user,
+        }
+
+    def kubectl(
+        self,
+        *words: str | Path,
+        user: str = "admin",
+        input: str | None = None,  # noqa: A002 (subprocess.run's name)
+        check: bool = True,
+    ) -> Done:
+        """Run kubectl as ``user`` to its end. Raises FailedError if ``check`` and it fails."""
+        return self._run([self._kubectl, *words], user, input, check)
+
+    def helm(self, *words: str | Path, check: bool = True) -> Done:
+        """Run helm as admin to its end. Raises FailedError if ``check`` and it fails."""
+        return self._run([self._helm, *words], "admin", None, check)
+
+    def get(self, *words: str, user: str = "admin") -> Any:
+        """What ``kubectl get WORDS -o json`` gives. Raises FailedError."""
+        return json.loads(self.kubectl("get", *words, "-o", "json", user=user).stdout)
+
+    def apply(
+        self, *documents: dict[str, Any], user: str = "admin", check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """``kubectl apply`` of documents, in order."""
+        return self.kubectl("apply", "-f", "-", user=user, input=yaml.safe_dump_all(documents), check=check)
+
+    def _run(
+        self, command: list[str | Path], user: str, given: str | None, check: bool
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command,
+            # A home of the cluster's own: what the person has set up for kubectl and helm counts for nothing here.
+            env={
+                "PATH": os.environ.get("PATH", os.defpath),
+                "HOME": str(self.folder),
+                "KUBECONFIG": str(self.kubeconfig(user)),
+            },
+            input=given,
+            stdin=subprocess.DEVNULL if given is None else None,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            words = " ".join(str(word) for word in command[1:])
+            what = f"{Path(command[0]).name} {words} (as {user})"
+            raise FailedError(f"{what} ended with exit code {done.returncode}:\n{done.stderr}{done.stdout}")
+        return done
+
+
+class TokenAccess(Access):
+    """The ways into a cluster of our own, whose users have tokens that the API server reads from a file."""
+
+    def __init__(
+        self, folder: Path, url: str, ca: Path, *, kubectl: Path, helm: Path, parts: Iterable[User] = ()
+    ) -> None:
+        super().__init__(folder, url, ca, kubectl=kubectl, helm=helm)
+        self._users = PEOPLE | {part.name: part for part in parts}
+        self._tokens = {name: secrets.token_urlsafe(24) for name in self._users}
+
+    def write_tokens(self, path: Path) -> None:
+        """Write the file that the API server reads: token, user, uid, groups."""
+        path.touch(0o600)
+        rows = (
+            [self._tokens[u.name], u.name, u.name, *([",".join(u.groups)] if u.groups else [])]
+            for u in self._users.values()
+        )
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+
+    def token(self, user: str = "admin") -> str:
+        """The bearer token of a user. Raises FailedError where there is no such user."""
+        if user not in self._tokens:
+            raise FailedError(f"there is no user {user}; there are {', '.join(self._tokens)}")
+        return self._tokens[user]
+
+
+class ImpersonatingAccess(Access):
+    """The ways into a person's cluster: its users are impersonated, which asks for a kubeconfig that may do so."""
+
+    def __init__(self, folder: Path, given: Path, *, kubectl: Path, helm: Path) -> None:
+        flat = subprocess.run(
+            [kubectl, "--kubeconfig", given, "config", "view", "--minify", "--flatten", "--raw", "-o", "json"],
+            check=True,
+            capture_output=True,
+        ).stdout
+        self._flat: dict[str, Any] = json.loads(flat)
+        server = self._flat["clusters"][0]["cluster"]
+        ca = folder / "ca.crt"
+        ca.write_bytes(base64.b64decode(server.get("certificate-authority-data", "")))
+        super().__init__(folder, server["server"], ca, kubectl=kubectl, helm=helm)
+
+    def document(self, user: str) -> dict[str, Any]:
+        """The person's own kubeconfig, as it is for admin and acting as ``user`` otherwise."""
+        if user == "admin":
+            return self._flat
+        who = PEOPLE[user]
+        own = self._flat["users"][0]
+        acting = own["user"] | {"as": who.name, "as-groups": [*who.groups, "system:authenticated"]}
+        return self._flat | {"users": [own | {"user": acting}]}

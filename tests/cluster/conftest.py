@@ -1,0 +1,51 @@
+"""The fixtures of tests on Kubernetes: `control_plane`, an API server alone, and `cluster`, the whole of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster import binaries
+from tests.cluster import cluster as clusters
+from tests.cluster import control_plane as planes
+from tests.cluster.cluster import Cluster
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.places import FailedError, MissingError
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build and install before the first test that wants it: the time limit is for tests, not for compilers."""
+    names = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if session.config.option.collectonly or not names & {"cluster", "control_plane"}:
+        return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        try:
+            (clusters.prepare if "cluster" in names else binaries.build)()
+        except MissingError as error:
+            if os.environ.get("CI"):
+                raise pytest.UsageError(f"CI is set, where nothing may be skipped: {error}") from error
+        except FailedError as error:
+            raise pytest.UsageError(str(error)) from error
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """An API server with its etcd, for the whole run: no node, no controllers, every request in its audit log."""
+    try:
+        with planes.running(tmp_path_factory.mktemp("control-plane"), audit=True) as plane:
+            yield plane
+    except MissingError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A whole cluster for the whole run; every test makes a namespace of its own."""
+    try:
+        with clusters.running(tmp_path_factory.mktemp("cluster")) as running:
+            yield running
+    except MissingError as error:
+        pytest.skip(str(error))

@@ -1,0 +1,131 @@
+"""What runs in a step's pod, as its journal sees it: the runner's records, one at a time, so that it can die anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from agentrun.api.canonical import digest_of
+from agentrun.api.facts import ApprovalRequest, FailureInfo, StepFact
+from agentrun.api.run import StepState
+from agentrun.api.workflow import Approvers, FailureClass
+from agentrun.journal.fold import Folded, apply, checkpoint, fold
+from agentrun.journal.log import Fenced, StepLog, open_step, read_records
+from agentrun.journal.pinned import Pinned
+from agentrun.journal.records import Kind, Record
+from agentrun.plan.events import tally
+from agentrun.plan.retry import retries
+from agentrun.plan.snapshot import Event, Start
+
+if TYPE_CHECKING:
+    from tests.unit.control_world import World
+
+APPROVAL_TIME = 600.0
+
+
+class Container:
+    """One attempt. ``how`` (of ``advance``) says what its call comes to: ``succeed``, ``fail``, ``ask`` (a person must
+    approve the call first), ``budget`` (its part of the budget is too small)."""
+
+    def __init__(self, world: World, pinned: Pinned, start: Start) -> None:
+        self.world, self.pinned, self.start = world, pinned, start
+        self.fact: StepFact | None = None
+        """Its last word."""
+        self.opened = False
+        self._how, self._stopping = "succeed", False
+        self._moves = self._life()
+
+    def advance(self, how: str, *, stopping: bool) -> bool:
+        """Get on by one record or one effect; whether it has ended."""
+        self._how, self._stopping = how, stopping
+        try:
+            next(self._moves)
+        except StopIteration:
+            return True
+        except Fenced:
+            self.fact = None
+            return True
+        return False
+
+    def close(self) -> None:
+        """SIGKILL, or the end."""
+        self._moves.close()
+
+    # -- the attempt ------------------------------------------------------------------------------------------------
+
+    def _life(self) -> Generator[None, None, None]:
+        store, run, key, start = self.world.store, self.pinned.run, self.start.key, self.start
+        if self._stopping:
+            return  # told to leave before it began
+        clock = lambda: self.world.now  # noqa: E731
+        log, records = open_step(store, run, key, start.attempt, self._opening, clock, checkpoint=checkpoint)
+        state = fold(records)
+        self.opened = True
+        yield
+        if state.end is None:
+            yield from self._work(log, state)
+        self.fact = state.fact()
+
+    def _opening(self, before: Sequence[Record]) -> dict[str, Any]:
+        events = {}
+        for seq in self.start.events:
+            [record] = read_records(self.world.store, self.pinned.run.events, [seq])
+            events[str(seq)] = record.body | {"at": record.at, "kind": record.kind}
+        body: dict[str, Any] = {"writer": self.world.new_uid(), "process": {}, "task": {"args": {}}}
+        return body | ({"events": events} if events else {})
+
+    def _work(self, log: StepLog, state: Folded) -> Generator[None, None, None]:
+        def commit(kind: Kind, body: dict[str, Any]) -> None:
+            apply(state, log.append(kind, body))
+
+        if state.intent is not None:
+            answers = [e for e in state.events.values() if e["kind"] == "resolved" and e["callId"] == "call"]
+            if not answers:
+                unknown = {"callId": "call", "tool": "t", "args": {}, "message": "did it happen?"}
+                return commit(Kind.WAITING, {"unknown": unknown})
+            answer = max(answers, key=lambda e: e["at"])
+            if answer["answer"] == "giveUp":
+                return commit(Kind.CLOSED, _failed(FailureInfo(FailureClass.UNKNOWN, "gave up")))
+            if answer["answer"] == "happened":
+                return commit(Kind.CLOSED, {"outcome": str(StepState.SUCCEEDED), "output": answer["result"]})
+        if self.start.drain:
+            return commit(Kind.CLOSED, {"outcome": str(StepState.CANCELLED)})
+        if self._stopping:
+            return commit(Kind.WAITING, {"interrupted": True})
+        request = self._asked(state)
+        if request is not None:
+            said = [Event(0, e["at"], e["kind"], e) for e in state.events.values() if e["kind"] == "decided"]
+            counted = tally(request, said, self.world.now, verified=True)
+            if counted.state == "Pending":
+                return commit(Kind.WAITING, {"approvals": [request.to_json()]})
+            if counted.state != "Approved":
+                why = FailureInfo(FailureClass.REJECTED, counted.state, retryable=False)
+                return commit(Kind.CLOSED, _failed(why))
+        elif self._how == "budget" and not self.start.allowance.last:
+            return commit(Kind.WAITING, {"budget": True})
+        if self._how == "fail":
+            info = FailureInfo(FailureClass.TOOL, "it broke")
+            retry = self.pinned.program.step(self.start.key.name).retry
+            if retries(retry, info, state.failures + 1):
+                return commit(Kind.FAILED, info.to_json())
+            return commit(Kind.CLOSED, _failed(info))
+        commit(Kind.INTENT, {"id": "call", "tool": "t", "args": {}})
+        yield
+        self.world.ledger[self.start.key.path] += 1
+        yield
+        commit(Kind.CLOSED, {"outcome": str(StepState.SUCCEEDED), "output": self.start.key.path})
+        yield
+        return None
+
+    def _asked(self, state: Folded) -> ApprovalRequest | None:
+        if "call" in state.requests:
+            return ApprovalRequest.from_json(state.requests["call"])
+        if self._how != "ask":
+            return None
+        digest = digest_of([self.pinned.run.uid, self.start.key.path, "call"])
+        people = Approvers(groups=["finance"])
+        return ApprovalRequest("Pay?", None, digest, people, 1, self.world.now + APPROVAL_TIME, "call", "t")
+
+
+def _failed(info: FailureInfo) -> dict[str, Any]:
+    return {"outcome": str(StepState.FAILED), "failure": info.to_json()}

@@ -1,0 +1,628 @@
+"""A cluster in memory for the operator's control loop: the API server, kubelets, people, and any number of operators.
+
+Everything runs on an event loop with virtual time, so nothing sleeps and every run is repeatable. Each call of an
+operator to the API server or the store passes ``World.hook`` before it is done and before its answer comes back: that
+is where a test lets others act, loses an answer, or kills the operator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
+
+from agentrun.adapters.objects import approval_view, command_view, run_view
+from agentrun.adapters.pods import pod_name
+from agentrun.api.canonical import timestamp
+from agentrun.api.names import REQUESTED_BY
+from agentrun.api.workflow import API_VERSION
+from agentrun.control.cache import Cache
+from agentrun.control.cluster import AlreadyExists, Conflict, NotFound, Refused, Unavailable
+from agentrun.control.controller import Controller
+from agentrun.control.journal import Journal
+from agentrun.control.leader import NotLeader
+from agentrun.control.queue import WorkQueue
+from agentrun.control.reconciler import Reconciler
+from agentrun.control.views import ApprovalView, CommandView, PodView, RunRef, RunView
+from agentrun.journal.layout import RunPath
+from agentrun.journal.log import EventLog
+from agentrun.journal.pinned import Pinned
+from agentrun.journal.records import Record
+from agentrun.journal.store import Keys, Store, StoreUnavailable
+from agentrun.observe.metrics import Metrics, ReconcileResult
+from agentrun.plan.snapshot import Start
+from tests.unit.control_kubelet import Container
+from tests.unit.journal_world import Crash, MemoryStore
+from tests.unit.test_leader import VirtualLoop
+
+T = TypeVar("T")
+Kind = Literal["runs", "pods", "approvals", "commands"]
+KINDS: tuple[Kind, ...] = ("pods", "approvals", "commands", "runs")
+SPACE = "n"
+TICK = 0.001
+"""Seconds that a call takes: no two of them happen at the same instant."""
+
+Hook = Callable[["Operator", str, str], None]
+Obj = dict[str, Any]
+
+
+class Api:
+    """The API server: objects with versions, and everything that its watches have to tell."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.version = 100
+        self.objects: dict[Kind, dict[str, Any]] = {kind: {} for kind in KINDS}
+        self.log: dict[Kind, list[tuple[bool, Any]]] = {kind: [] for kind in KINDS}
+        """By kind: whether the object is gone, and as what it was seen."""
+        self.workflows: dict[str, Obj] = {}
+        self.events: list[tuple[str, str]] = []
+        """What was told about runs: reason and message."""
+        self.refuse: str | None = None
+        """Why no pod is taken now."""
+
+    # -- objects ----------------------------------------------------------------------------------------------------
+
+    def view(self, kind: Kind, obj: Any) -> Any:
+        if kind == "runs":
+            return run_view(obj)
+        if kind == "approvals":
+            return approval_view(obj, self.world.now)
+        return command_view(obj) if kind == "commands" else obj
+
+    def write(self, kind: Kind, name: str, obj: Any) -> Any:
+        """Store the object under a new version; how it is seen."""
+        self.version += 1
+        if isinstance(obj, PodView):
+            obj = replace(obj, version=self.version)
+        else:
+            obj = {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(self.version)}}
+        self.objects[kind][name] = obj
+        seen = self.view(kind, obj)
+        self.log[kind].append((False, seen))
+        return seen
+
+    def make(self, kind: Kind, obj: Obj) -> Any:
+        meta = {
+            **obj["metadata"],
+            "namespace": SPACE,
+            "uid": self.world.new_uid(),
+            "generation": 1,
+            "creationTimestamp": timestamp(self.world.now),
+        }
+        if meta["name"] in self.objects[kind]:
+            raise AlreadyExists(f"{kind} {meta['name']}")
+        return self.write(kind, meta["name"], {**obj, "metadata": meta})
+
+    def remove(self, kind: Kind, name: str) -> None:
+        obj = self.objects[kind].pop(name)
+        self.version += 1
+        seen = replace(self.view(kind, obj), version=self.version)
+        self.log[kind].append((True, seen))
+        if kind == "runs":  # what it owns goes with it
+            for owned in ("pods", "approvals"):
+                for view in self.all(owned):
+                    if view.run_uid == seen.uid:
+                        self.remove(owned, view.name)
+
+    def all(self, kind: Kind) -> list[Any]:
+        """Every object of a kind, as it is seen."""
+        return [self.view(kind, obj) for obj in self.objects[kind].values()]
+
+    # -- what operators ask -----------------------------------------------------------------------------------------
+
+    def create_pod(self, run: RunView, pinned: Pinned, start: Start) -> PodView:
+        name = pod_name(run.ref.name, run.uid, start.key, start.attempt)
+        if name in self.objects["pods"]:
+            found: PodView = self.objects["pods"][name]
+            if found.run_uid != run.uid:
+                raise Refused(f"pod {name} belongs to another")
+            return found
+        if self.refuse is not None:
+            raise Refused(self.refuse)
+        self.world.about_to_create(run, start)
+        view = PodView(
+            name,
+            SPACE,
+            self.world.new_uid(),
+            0,
+            run.ref,
+            run.uid,
+            start.key,
+            start.attempt,
+            "Pending",
+            self.world.now,
+            allowance=start.allowance,
+        )
+        self.world.containers[view.uid] = Container(self.world, pinned, start)
+        made: PodView = self.write("pods", name, view)
+        return made
+
+    def delete_pod(self, pod: PodView) -> None:
+        there: PodView | None = self.objects["pods"].get(pod.name)
+        if there is not None and there.uid == pod.uid and there.deleting is None:
+            if there.phase == "Ended":
+                self.remove("pods", pod.name)
+            else:
+                self.write("pods", pod.name, replace(there, deleting=self.world.now + 30.0))
+
+    def sweep(self) -> None:
+        for pod in self.all("pods"):
+            if pod.phase == "Ended":
+                self.remove("pods", pod.name)
+
+    def create_approval(self, approval: Mapping[str, Any]) -> None:
+        found = self.objects["approvals"].get(approval["metadata"]["name"])
+        if found is None:
+            self.make("approvals", dict(approval))
+        elif any(found["spec"][k] != approval["spec"][k] for k in ("run", "digest")):
+            raise AlreadyExists(f"approval {approval['metadata']['name']}")
+
+    def settle_approval(self, approval: ApprovalView, reason: str) -> None:
+        obj = self.objects["approvals"].get(approval.name)
+        if obj is None:
+            return
+        if obj["metadata"]["resourceVersion"] != str(approval.version):
+            raise Conflict(f"approval {approval.name} has changed")
+        condition = {"type": "Decided", "status": "True", "reason": reason}
+        self.write("approvals", approval.name, {**obj, "status": {**obj.get("status", {}), "conditions": [condition]}})
+
+    def delete_command(self, command: CommandView) -> None:
+        if command.name in self.objects["commands"]:
+            self.remove("commands", command.name)
+
+    def patch_status(self, run: RunView, version: int, status: Mapping[str, Any]) -> RunView:
+        obj = self.objects["runs"].get(run.ref.name)
+        if obj is None:
+            raise NotFound(f"run {run.ref.name} is gone")
+        if obj["metadata"]["resourceVersion"] != str(version):
+            raise Conflict(f"run {run.ref.name} has changed")
+        before = obj.get("status", {})
+        if "completionTime" in before:
+            self.world.wrong.append(f"the status of a run that ended was written: {before} -> {status}")
+        self.world.statuses.append(dict(status))
+        after: RunView = self.write("runs", run.ref.name, {**obj, "status": dict(status)})
+        return after
+
+    def delete_run(self, run: RunView) -> None:
+        obj = self.objects["runs"].get(run.ref.name)
+        if obj is not None and obj["metadata"]["uid"] == run.uid:
+            self.remove("runs", run.ref.name)
+
+    # -- what people do ---------------------------------------------------------------------------------------------
+
+    def apply_run(self, name: str, spec: Obj, by: str = "ana") -> RunView:
+        meta = {"name": name, "annotations": {REQUESTED_BY: by}}
+        made: RunView = self.make("runs", {"metadata": meta, "spec": spec})
+        return made
+
+    def edit_run(self, name: str, **changes: Any) -> None:
+        obj = self.objects["runs"][name]
+        meta = {**obj["metadata"], "generation": obj["metadata"]["generation"] + 1}
+        self.write("runs", name, {**obj, "metadata": meta, "spec": {**obj["spec"], **changes}})
+
+    def decide(self, name: str, by: str = "ben", decision: str = "Approved") -> bool:
+        """A decision on an Approval; whether the API server took it."""
+        obj = self.objects["approvals"][name]
+        status = obj.get("status", {})
+        said = status.get("decisions", [])
+        if status.get("conditions") or any(d["by"] == by for d in said):
+            return False
+        at = timestamp(self.world.now)
+        entry = {"by": by, "decision": decision, "digest": obj["spec"]["digest"], "comment": "", "at": at}
+        managed = [{"manager": by, "subresource": "status", "time": at}]
+        obj = {**obj, "metadata": {**obj["metadata"], "managedFields": managed}}
+        self.write("approvals", name, {**obj, "status": {**status, "decisions": [*said, entry]}})
+        return True
+
+    def command(self, run: str, by: str = "ana", **verb: Any) -> str:
+        """An AgentCommand; its name."""
+        name = f"command-{self.world.new_uid()[:8]}"
+        meta = {"name": name, "annotations": {REQUESTED_BY: by}}
+        spec = {"run": {"name": run}, **verb}
+        self.make("commands", {"apiVersion": API_VERSION, "kind": "AgentCommand", "metadata": meta, "spec": spec})
+        return name
+
+
+class GatedStore:
+    """The store of one operator: each call passes the hook."""
+
+    def __init__(self, store: Store, operator: Operator) -> None:
+        self.url, self.remote = store.url, False
+        self._store, self._operator = store, operator
+
+    def _call(self, what: str, do: Callable[[], T]) -> T:
+        self._operator.passes("before", f"store {what}")
+        result = do()
+        self._operator.passes("after", f"store {what}")
+        return result
+
+    def create(self, key: str, data: bytes) -> None:
+        self._call(f"create {key}", lambda: self._store.create(key, data))
+
+    def get(self, key: str) -> bytes:
+        return self._call(f"get {key}", lambda: self._store.get(key))
+
+    def list(self, prefix: str, after: str = "") -> Keys:
+        return self._call(f"list {prefix}", lambda: self._store.list(prefix, after))
+
+    def children(self, prefix: str) -> Keys:
+        return self._call(f"children {prefix}", lambda: self._store.children(prefix))
+
+    def read_version(self, key: str) -> tuple[bytes, str]:
+        return self._store.read_version(key)
+
+    def swap(self, key: str, data: bytes, version: str | None) -> str:
+        return self._store.swap(key, data, version)
+
+    def probe(self) -> None:
+        self._store.probe()
+
+
+class InlineJournal(Journal):
+    """The journal without threads: each operation is one step of the event loop."""
+
+    def __init__(self, operator: Operator, store: Store, metrics: Metrics, clock: Callable[[], float]) -> None:
+        super().__init__(store, metrics, operator.check, clock)
+        self._operator = operator
+
+    async def _do(self, operation: str, call: Callable[[], T]) -> T:
+        await self._operator.turn()
+        return call()
+
+
+class Counted(Metrics):
+    """Metrics that know how visits ended: a visit that failed is a defect, and never expected."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.results: Counter[str] = Counter()
+
+    def reconciled(self, result: ReconcileResult, seconds: float) -> None:
+        self.results[result] += 1
+        super().reconciled(result, seconds)
+
+
+METRICS = Counted()
+
+
+class ModelCluster:
+    """``Cluster`` and ``Lists`` for one operator."""
+
+    def __init__(self, operator: Operator) -> None:
+        self._operator, self._api = operator, operator.world.api
+
+    async def _call(self, what: str, do: Callable[[], T], *, write: bool = True) -> T:
+        if write:
+            self._operator.check()
+        await self._operator.turn()
+        self._operator.passes("before", what)
+        result = do()
+        self._operator.passes("after", what)
+        await self._operator.turn()
+        return result
+
+    async def get_run(self, ref: RunRef) -> RunView | None:
+        def get() -> RunView | None:
+            found = self._api.objects["runs"].get(ref.name)
+            return None if found is None else run_view(found)
+
+        return await self._call("get_run", get, write=False)
+
+    async def get_workflow(self, namespace: str, name: str) -> Mapping[str, Any] | None:
+        return await self._call("get_workflow", lambda: self._api.workflows.get(name), write=False)
+
+    async def create_pod(self, run: RunView, pinned: Pinned, start: Start) -> PodView:
+        what = f"create_pod {start.key.path} {start.attempt}"
+        return await self._call(what, lambda: self._api.create_pod(run, pinned, start))
+
+    async def get_pod(self, namespace: str, name: str) -> PodView | None:
+        return await self._call("get_pod", lambda: self._api.objects["pods"].get(name), write=False)
+
+    async def delete_pod(self, pod: PodView) -> None:
+        await self._call(f"delete_pod {pod.key.path}", lambda: self._api.delete_pod(pod))
+
+    async def sweep_pods(self, namespace: str) -> None:
+        await self._call("sweep_pods", self._api.sweep)
+
+    async def create_approval(self, approval: Mapping[str, Any]) -> None:
+        await self._call("create_approval", lambda: self._api.create_approval(approval))
+
+    async def settle_approval(self, approval: ApprovalView, reason: str, message: str, at: float) -> None:
+        await self._call(f"settle_approval {reason}", lambda: self._api.settle_approval(approval, reason))
+
+    async def delete_command(self, command: CommandView) -> None:
+        await self._call("delete_command", lambda: self._api.delete_command(command))
+
+    async def patch_status(self, run: RunView, version: int, status: Mapping[str, Any]) -> RunView:
+        return await self._call("patch_status", lambda: self._api.patch_status(run, version, status))
+
+    async def delete_run(self, run: RunView) -> None:
+        await self._call("delete_run", lambda: self._api.delete_run(run))
+
+    async def record_event(self, run: RunView, kind: str, reason: str, message: str) -> None:
+        self._api.events.append((reason, message))
+
+    async def _page(self, kind: Kind) -> AsyncIterator[tuple[list[Any], int]]:
+        found, version = await self._call(f"list {kind}", lambda: (self._api.all(kind), self._api.version), write=False)
+        half = len(found) // 2
+        yield found[:half], version
+        await self._operator.turn()
+        yield found[half:], version
+
+    def runs(self) -> AsyncIterator[tuple[list[RunView], int]]:
+        return self._page("runs")
+
+    def pods(self) -> AsyncIterator[tuple[list[PodView], int]]:
+        return self._page("pods")
+
+    def approvals(self) -> AsyncIterator[tuple[list[ApprovalView], int]]:
+        return self._page("approvals")
+
+    def commands(self) -> AsyncIterator[tuple[list[CommandView], int]]:
+        return self._page("commands")
+
+
+class Operator:
+    """One process of the operator: its memory, its watches, its guard."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.leads = True
+        """What the guard says."""
+        self.dead = False
+        self.running = asyncio.Event()
+        """While cleared, its next call to anything outside waits: after its guard was asked."""
+        self.running.set()
+        clock = lambda: world.now  # noqa: E731
+        self.cache, self.queue = Cache(), WorkQueue[RunRef](METRICS, clock)
+        self.journal = InlineJournal(self, GatedStore(world.store, self), METRICS, clock)
+        self.cluster = ModelCluster(self)
+        self.reconciler = Reconciler(self.cluster, self.journal, self.cache, self.queue, METRICS, clock)
+        self.controller = Controller(
+            self.cluster, self.cluster, self.cache, self.queue, self.reconciler, METRICS, clock, clock
+        )
+        self.heard = {kind: len(world.api.log[kind]) for kind in KINDS}
+        self.task = world.loop.create_task(self.controller.lead())
+
+    # -- its calls --------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        if not self.leads:
+            raise NotLeader("another one leads")
+
+    async def turn(self) -> None:
+        """Let others run; wait while this process is stopped."""
+        await asyncio.sleep(0)
+        await self.running.wait()
+
+    def passes(self, side: str, what: str) -> None:
+        if self.dead:
+            raise Crash
+        self.world.loop.now += TICK
+        self.world.hook(self, side, what)
+
+    # -- its watches ------------------------------------------------------------------------------------------------
+
+    def behind(self, kind: Kind) -> int:
+        return len(self.world.api.log[kind]) - self.heard[kind]
+
+    def hear(self, kind: Kind, *, twice: bool = False, lost: bool = False) -> None:
+        """The next event of a watch arrives, or will never."""
+        if not self.behind(kind):
+            return
+        gone, view = self.world.api.log[kind][self.heard[kind]]
+        self.heard[kind] += 1
+        if lost:
+            return
+        singular = kind.removesuffix("s")
+        tell = getattr(self.controller, f"{singular}_{'gone' if gone else 'seen'}")
+        for _ in range(2 if twice else 1):
+            tell(view)
+
+    def hear_all(self) -> None:
+        for kind in KINDS:
+            while self.behind(kind):
+                self.hear(kind)
+
+    def kill(self) -> None:
+        """SIGKILL: nothing of it is done any more."""
+        self.dead = True
+        self.running.set()
+        self.task.cancel()
+
+
+@dataclass
+class World:
+    """All of it."""
+
+    loop: VirtualLoop
+    store: MemoryStore = field(default_factory=MemoryStore)
+    hook: Hook = lambda operator, side, what: None
+    statuses: list[Obj] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    ledger: Counter[str] = field(default_factory=Counter)
+    """The effects of ``Once`` calls that happened outside, by step."""
+    containers: dict[str, Container] = field(default_factory=dict)
+    """By the uid of their pods."""
+    created: list[tuple[str, int]] = field(default_factory=list)
+    """Every pod: its step and attempt."""
+    alone: bool = True
+    """One operator leads at a time: then no second pod of a step is made while the first is alive."""
+    _uids: int = 0
+
+    def __post_init__(self) -> None:
+        self.loop.now = 1_700_000_000.0
+        self.api = Api(self)
+        self.operators: list[Operator] = []
+
+    @property
+    def now(self) -> float:
+        return self.loop.now
+
+    def new_uid(self) -> str:
+        self._uids += 1
+        return str(uuid.UUID(int=(self._uids * 0x9E3779B97F4A7C15) % 2**128))
+
+    def operator(self) -> Operator:
+        """A new leader."""
+        found = Operator(self)
+        self.operators.append(found)
+        return found
+
+    def wait(self, seconds: float) -> None:
+        """Let virtual time pass, and everybody act in it."""
+        self.do(asyncio.sleep(seconds))
+
+    def settle(self) -> None:
+        """Let everybody do what can be done now."""
+        self.wait(TICK)
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        result = self.loop.run_until_complete(work)
+        for operator in self.operators:
+            if operator.task.done() and not operator.dead:
+                operator.task.result()
+                raise AssertionError("an operator stopped working by itself")
+        assert not self.wrong, self.wrong
+        return result
+
+    def close(self) -> None:
+        for operator in self.operators:
+            operator.kill()
+        self.loop.run_until_complete(asyncio.wait([o.task for o in self.operators], timeout=1))
+        for operator in self.operators:
+            assert operator.task.done()
+            if not operator.task.cancelled():
+                operator.task.exception()
+
+    # -- what stands in the journal -------------------------------------------------------------------------------
+
+    def path(self, run: RunView) -> RunPath:
+        return RunPath(run.ref.namespace, run.ref.name, run.uid.replace("-", ""))
+
+    def records(self, run: RunView) -> list[Record]:
+        """The run's own events."""
+        log = EventLog(self.store, self.path(run), lambda: self.now)
+        log.refresh()
+        return log.records
+
+    def kinds(self, run: RunView) -> list[str]:
+        return [str(record.kind) for record in self.records(run)]
+
+    def about_to_create(self, run: RunView, start: Start) -> None:
+        """Look at a pod that an operator is about to make, whatever it knows."""
+        self.created.append((start.key.path, start.attempt))
+        if not self.alone:
+            return
+        if "ended" in self.kinds(run):
+            self.wrong.append(f"{start.key.path} is started after the end of the run")
+        for pod in self.api.all("pods"):
+            if pod.run_uid == run.uid and pod.key == start.key and pod.phase != "Ended":
+                late = pod.deleting is not None and self.now >= pod.deleting + 10
+                if not late:
+                    self.wrong.append(f"{start.key.path} is started while {pod.name} is alive")
+
+    # -- what kubelets do -----------------------------------------------------------------------------------------
+
+    def pods(self, *, alive: bool = True) -> list[PodView]:
+        return [pod for pod in self.api.all("pods") if not alive or pod.phase != "Ended"]
+
+    def advance(self, pod: PodView, how: str = "succeed") -> None:
+        """The kubelet, or the runner in the pod, gets on by one step."""
+        if pod.phase == "Ended":
+            return
+        if pod.phase == "Pending":
+            if pod.deleting is not None:
+                self.end(pod, word=False)
+            else:
+                self.api.write("pods", pod.name, replace(pod, phase="Running", started=self.now, trouble=None))
+            return
+        container = self.containers[pod.uid]
+        if container.advance(how, stopping=pod.deleting is not None):
+            self.end(pod, word=True)
+
+    def end(self, pod: PodView, *, word: bool) -> None:
+        """The pod's container has ended; with the runner's word, or without one (killed, evicted, out of memory)."""
+        container = self.containers[pod.uid]
+        fact = container.fact if word else None
+        container.close()
+        ended = replace(pod, phase="Ended", ended=self.now, fact=fact, trouble=None)
+        self.api.write("pods", pod.name, ended)
+        if pod.deleting is not None:
+            self.api.remove("pods", pod.name)
+
+    def vanish(self, pod: PodView) -> None:
+        """The pod is removed at once, with what ran in it."""
+        self.containers[pod.uid].close()
+        self.api.remove("pods", pod.name)
+
+    def run_pods(self, how: Mapping[str, str] | None = None, rounds: int = 20) -> None:
+        """Let every pod come to its end; ``how`` by step, else it succeeds."""
+        for _ in range(rounds):
+            for pod in self.pods():
+                self.advance(pod, (how or {}).get(pod.key.path, "succeed"))
+
+    # -- what people do -------------------------------------------------------------------------------------------
+
+    def answer(self, decision: str = "Approved", resolve: str = "retry") -> int:
+        """Do all that people are asked; how much it was."""
+        done = 0
+        for approval in self.api.all("approvals"):
+            for by in ("ben", "cleo", "dora")[: min(approval.required, 3)]:
+                done += self.api.decide(approval.name, by, decision)
+        verbs = {"retry": {"retry": True}, "giveUp": {"giveUp": True}, "happened": {"happened": {"result": "paid"}}}
+        for run in self.api.all("runs"):
+            for entry in (run.status or {}).get("steps", ()):
+                waiting = entry.get("waitingFor", {})
+                if "resolve" in waiting:
+                    self.api.command(run.ref.name, resolve={"step": entry["name"], **verbs[resolve]})
+                elif "signal" in waiting:
+                    self.api.command(run.ref.name, signal={"name": waiting["signal"], "payload": 1})
+                elif "resume" in waiting:
+                    self.api.command(run.ref.name, resume={})
+                else:
+                    continue
+                done += 1
+        return done
+
+    # -- to the end -----------------------------------------------------------------------------------------------
+
+    def finish(self, operator: Operator, *, rounds: int = 300, how: Mapping[str, str] | None = None) -> None:
+        """Nothing goes wrong any more, and everybody is kind: every run has to end."""
+        self.hook = lambda operator, side, what: None
+        self.api.refuse = None
+        for run in self.api.all("runs"):
+            if run.spec is not None and run.spec.get("suspend"):
+                self.api.edit_run(run.ref.name, suspend=False)
+        for number in range(rounds):
+            operator.hear_all()
+            self.settle()
+            if all(run.finished is not None for run in self.api.all("runs")) and not operator.behind("runs"):
+                return
+            self.run_pods(how)
+            operator.hear_all()
+            self.wait(2.0 if number % 4 else 40.0)
+            if number % 4 == 3:
+                self.answer()
+        stuck = [(run.ref.name, run.status) for run in self.api.all("runs") if run.finished is None]
+        raise AssertionError(f"these runs do not end: {stuck}")
+
+    def status(self, name: str = "r") -> Obj:
+        found: Obj = self.api.objects["runs"][name].get("status", {})
+        return found
+
+
+def lost(operator: Operator, what: str) -> None:
+    """Raise what a caller sees whose request had no answer."""
+    if what.startswith("store"):
+        raise StoreUnavailable(f"{what}: no answer")
+    raise Unavailable(f"{what}: no answer")
+
+
+def steps_of(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Name and state of every step in a status."""
+    return ((entry["name"], entry["state"]) for entry in status.get("steps", ()))

@@ -1,0 +1,635 @@
+"""The pod of an attempt, as it is made and as it is read back: what it holds, what it must not, what it says."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentrun.adapters.pod_status import pod_view
+from agentrun.adapters.pods import BadSettings, PodSettings, build_pod, pod_name
+from agentrun.api.canonical import digest_of, timestamp
+from agentrun.api.facts import (
+    Allowance,
+    ApprovalRequest,
+    AttemptEnd,
+    FailureInfo,
+    StepFact,
+    StepKey,
+    UnknownCall,
+    Usage,
+)
+from agentrun.api.run import Reason, StepState
+from agentrun.api.workflow import Approvers, FailureClass
+from agentrun.control.views import RunRef, RunView
+from agentrun.journal.folder import FolderStore
+from agentrun.journal.layout import RunPath
+from agentrun.journal.log import manifest_bytes
+from agentrun.journal.pinned import Pinned
+from agentrun.plan.snapshot import Ref, Start
+from agentrun.runner import process
+from agentrun.runner.coordinates import Coordinates
+from tests.unit.plan_world import compiled
+
+UID = "0f8fad5b-d9cb-469f-a165-70867728950e"
+SETTINGS = PodSettings(store_url="s3://bucket/agentrun", image="agentrun:1")
+RUN = RunView(RunRef("support", "refund-4711"), UID, version=7, generation=1, created=0.0, finished=None)
+RUN_PATH = RunPath("support", "refund-4711", UID.replace("-", ""))
+
+
+def tool(name: str, secret: str | None = None, key: str = "token") -> dict[str, Any]:
+    auth = {} if secret is None else {"auth": {"bearer": {"secretRef": {"name": secret, "key": key}}}}
+    return {"name": name, "http": {"url": "http://tools.example/", **auth}}
+
+
+MODEL = {"name": "main", "model": "gpt", "credentials": {"secretRef": {"name": "openai", "key": "api-key"}}}
+TOOLS = [tool("look"), tool("pay", "payments"), tool("undo", "payments", "undo-token"), tool("note", "crm")]
+
+
+def pinned(*steps: dict[str, Any], identity: str | None = None, **more: Any) -> Pinned:
+    program = compiled(*steps, **({"models": [MODEL], "tools": TOOLS} | more))
+    return Pinned(RUN_PATH, {"identity": {"serviceAccountName": identity}} if identity else {}, program)
+
+
+def start(path: str = "refund", **fields: Any) -> Start:
+    plain = Start(StepKey.parse(path), 1, {}, (), Allowance(), 600.0)
+    return replace(plain, **fields)
+
+
+REFUND: dict[str, Any] = {"name": "refund", "tool": {"name": "pay"}, "compensate": {"name": "undo"}}
+TRIAGE: dict[str, Any] = {"name": "triage", "agent": {"prompt": "?", "tools": ["look", "note"]}}
+
+
+def build(step: dict[str, Any] = REFUND, settings: PodSettings = SETTINGS, **fields: Any) -> dict[str, Any]:
+    return build_pod(settings, RUN, pinned(step), start(**fields))
+
+
+def environment(pod: dict[str, Any]) -> dict[str, str]:
+    return {entry["name"]: entry["value"] for entry in pod["spec"]["containers"][0]["env"]}
+
+
+# -- settings ---------------------------------------------------------------------------------------------------------
+
+ENVIRONMENT = {"AGENTRUN_STORE": "s3://bucket/agentrun", "AGENTRUN_STEP_IMAGE": "agentrun:1"}
+
+
+def test_the_settings_are_what_the_chart_sets() -> None:
+    given_ = ENVIRONMENT | {
+        "AGENTRUN_STEP_PULL_POLICY": "Always",
+        "AGENTRUN_STEP_PULL_SECRETS": '["mirror"]',
+        "AGENTRUN_STEP_ENV_SECRET": "store",
+        "AGENTRUN_STEP_SERVICE_ACCOUNT": "steps",
+        "AGENTRUN_STEP_RESOURCES": '{"requests": {"cpu": "50m"}, "limits": {"memory": "512Mi"}}',
+        "AGENTRUN_STEP_NODE_SELECTOR": '{"disktype": "ssd"}',
+        "AGENTRUN_STEP_TOLERATIONS": '[{"key": "gpu", "operator": "Exists"}]',
+        "AWS_REGION": "eu-central-1",
+        "AWS_ENDPOINT_URL_S3": "https://s3.example",
+        "AWS_SECRET_ACCESS_KEY": "hunter2",
+    }
+    pod = build(settings=PodSettings.from_environment(given_))
+    spec, container = pod["spec"], pod["spec"]["containers"][0]
+    assert (container["image"], container["imagePullPolicy"]) == ("agentrun:1", "Always")
+    assert spec["imagePullSecrets"] == [{"name": "mirror"}]
+    assert container["envFrom"] == [{"secretRef": {"name": "store"}}]
+    assert spec["serviceAccountName"] == "steps"
+    assert container["resources"] == {"requests": {"cpu": "50m"}, "limits": {"memory": "512Mi"}}
+    assert spec["nodeSelector"] == {"disktype": "ssd"}
+    assert spec["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
+    assert (
+        environment(pod).items() >= {"AWS_REGION": "eu-central-1", "AWS_ENDPOINT_URL_S3": "https://s3.example"}.items()
+    )
+    assert "hunter2" not in json.dumps(pod)
+
+
+def test_what_is_empty_is_not_set() -> None:
+    names = (
+        "PULL_POLICY",
+        "PULL_SECRETS",
+        "ENV_SECRET",
+        "SERVICE_ACCOUNT",
+        "RESOURCES",
+        "NODE_SELECTOR",
+        "TOLERATIONS",
+    )
+    empty = {f"AGENTRUN_STEP_{name}": "" for name in names} | {"AWS_REGION": "", "AWS_ENDPOINT_URL_S3": ""}
+    assert PodSettings.from_environment(ENVIRONMENT | empty) == PodSettings.from_environment(ENVIRONMENT)
+    none = {"RESOURCES": "{}", "NODE_SELECTOR": "{}", "TOLERATIONS": "[]", "PULL_SECRETS": "[]"}
+    found = PodSettings.from_environment(ENVIRONMENT | {f"AGENTRUN_STEP_{name}": text for name, text in none.items()})
+    assert build(settings=found) == build()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AGENTRUN_STORE", ""),
+        ("AGENTRUN_STORE", "./folder"),
+        ("AGENTRUN_STEP_IMAGE", ""),
+        ("AGENTRUN_STEP_IMAGE", "two words"),
+        ("AGENTRUN_STEP_PULL_POLICY", "Sometimes"),
+        ("AGENTRUN_STEP_PULL_SECRETS", "mirror"),
+        ("AGENTRUN_STEP_PULL_SECRETS", '["Mirror"]'),
+        ("AGENTRUN_STEP_ENV_SECRET", "no_name"),
+        ("AGENTRUN_STEP_SERVICE_ACCOUNT", "Steps"),
+        ("AGENTRUN_STEP_RESOURCES", '{"limits": {"memory": "much"}}'),
+        ("AGENTRUN_STEP_RESOURCES", '{"limit": {}}'),
+        ("AGENTRUN_STEP_NODE_SELECTOR", '{"a b": "c"}'),
+        ("AGENTRUN_STEP_TOLERATIONS", '[{"effect": "NoSchedule"}]'),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(name: str, value: str) -> None:
+    with pytest.raises(BadSettings, match=f"^{name}\\b") as error:
+        PodSettings.from_environment(ENVIRONMENT | {name: value})
+    assert "\n" not in str(error.value)
+
+
+# -- the pod ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_pod_fits_the_level_restricted_and_has_no_token() -> None:
+    spec = build()["spec"]
+    [container] = spec["containers"]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["enableServiceLinks"] is False
+    assert spec["restartPolicy"] == "Never"
+    pod = spec["securityContext"]
+    assert pod["runAsNonRoot"] is True
+    assert pod["runAsUser"] == pod["runAsGroup"] == pod["fsGroup"] == 65532
+    assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert {kind for volume in spec["volumes"] for kind in volume} == {"name", "emptyDir", "secret"}
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+
+
+def test_a_pod_says_whose_it_is() -> None:
+    meta = build(path="refund[3].compensate", attempt=2)["metadata"]
+    assert meta["labels"] == {"agentrun.dev/run": "refund-4711", "agentrun.dev/step": "refund"}
+    assert meta["annotations"] == {
+        "agentrun.dev/run-uid": UID.replace("-", ""),
+        "agentrun.dev/key": "refund.3.compensate",
+        "agentrun.dev/attempt": "2",
+    }
+    [owner] = meta["ownerReferences"]
+    assert owner == {
+        "apiVersion": "agentrun.dev/v1alpha1",
+        "kind": "AgentRun",
+        "name": "refund-4711",
+        "uid": UID,
+        "controller": True,
+    }
+    assert re.fullmatch("refund-4711-refund-3-undo-2-[0-9a-f]{8}", meta["name"])
+
+
+def test_the_runner_finds_its_coordinates_in_the_pod() -> None:
+    begun = start(refs={"triage": Ref("Succeeded", 4)}, events=(2, 3), allowance=Allowance(3), outcome="Failed")
+    pod = build_pod(SETTINGS, RUN, pinned(TRIAGE, REFUND | {"dependsOn": ["triage"]}), begun)
+    found = Coordinates.from_environment(environment(pod))
+    assert found == Coordinates.of("s3://bucket/agentrun", RUN_PATH, begun, leash=False)
+
+
+@pytest.mark.parametrize(
+    ("path", "secrets"),
+    [
+        ("triage", {"openai": ["api-key"], "crm": ["token"]}),
+        ("refund", {"payments": ["token"]}),
+        ("refund.compensate", {"payments": ["undo-token"]}),
+        ("triage.compensate", {"payments": ["token"]}),
+        ("all", {"payments": ["token", "undo-token"]}),
+        ("plain", {}),
+    ],
+)
+def test_a_step_gets_the_secrets_that_its_own_tools_and_model_name(path: str, secrets: dict[str, list[str]]) -> None:
+    steps = [
+        TRIAGE | {"compensate": {"name": "pay"}},
+        REFUND,
+        {"name": "plain", "tool": {"name": "look"}},
+        {"name": "all", "agent": {"prompt": "?", "model": "free", "tools": ["undo", "pay"]}},
+    ]
+    models = [MODEL, {"name": "free", "model": "of-the-environment"}]
+    spec = build_pod(SETTINGS, RUN, pinned(*steps, models=models, defaults={"model": "main"}), start(path))["spec"]
+    volumes = {volume["name"]: volume["secret"] for volume in spec["volumes"] if "secret" in volume}
+    assert {v["secretName"]: [item["key"] for item in v["items"]] for v in volumes.values()} == secrets
+    assert all(v["optional"] is True and v["defaultMode"] == 0o440 for v in volumes.values())
+    mounts = {m["name"]: m["mountPath"] for m in spec["containers"][0]["volumeMounts"] if m["name"] != "tmp"}
+    assert mounts == {name: f"/var/run/agentrun/secrets/{v['secretName']}" for name, v in volumes.items()}
+    assert ("AGENTRUN_SECRETS" in environment({"spec": spec})) is bool(secrets)
+
+
+def test_a_step_goes_before_the_defaults_and_those_before_the_settings() -> None:
+    general = PodSettings.from_environment(
+        ENVIRONMENT
+        | {
+            "AGENTRUN_STEP_SERVICE_ACCOUNT": "steps",
+            "AGENTRUN_STEP_RESOURCES": '{"limits": {"memory": "1Gi"}}',
+            "AGENTRUN_STEP_NODE_SELECTOR": '{"pool": "all"}',
+            "AGENTRUN_STEP_TOLERATIONS": '[{"operator": "Exists"}]',
+        }
+    )
+    defaults = {"image": "of:defaults", "resources": {"limits": {"memory": "2Gi"}}, "nodeSelector": {"pool": "b"}}
+    own = {
+        "identity": {"serviceAccountName": "payer"},
+        "image": "of:step",
+        "resources": {"limits": {"memory": "3Gi"}},
+        "nodeSelector": {},
+        "tolerations": [],
+    }
+
+    def placed(step: dict[str, Any], **more: Any) -> tuple[Any, ...]:
+        spec = build_pod(general, RUN, pinned(step, **more), start())["spec"]
+        [container] = spec["containers"]
+        memory = container["resources"]["limits"]["memory"]
+        return (
+            spec["serviceAccountName"], container["image"], memory, spec.get("nodeSelector"), spec.get("tolerations")
+        )  # fmt: skip
+
+    anywhere = [{"operator": "Exists"}]
+    assert placed(REFUND) == ("steps", "agentrun:1", "1Gi", {"pool": "all"}, anywhere)
+    assert placed(REFUND, identity="runner") == ("runner", "agentrun:1", "1Gi", {"pool": "all"}, anywhere)
+    assert placed(REFUND, defaults=defaults) == ("steps", "of:defaults", "2Gi", {"pool": "b"}, anywhere)
+    assert placed(REFUND | own, defaults=defaults, identity="runner") == ("payer", "of:step", "3Gi", None, None)
+
+
+def test_a_pod_does_not_outlive_a_dead_operator() -> None:
+    assert build(timeout=600.0)["spec"]["activeDeadlineSeconds"] == 1500
+    assert build(timeout=0.0)["spec"]["activeDeadlineSeconds"] == 900
+    assert build(timeout=None)["spec"]["activeDeadlineSeconds"] == 3600 + 900
+    assert build(timeout=1e12)["spec"]["activeDeadlineSeconds"] == 2**31 - 1
+    assert build()["spec"]["terminationGracePeriodSeconds"] > process.GRACE
+
+
+def test_a_pod_is_small() -> None:
+    """Smaller pods are created faster; and Linux takes 128 KiB in one variable, so a step may look at all others."""
+    assert len(json.dumps(build(), separators=(",", ":"))) < 2200
+    refs = {f"a-step-with-a-name-of-the-longest-kind-that-is-{n:04d}": Ref("Succeeded", 10**7) for n in range(1000)}
+    assert len(environment(build(refs=refs))["AGENTRUN_STEP"]) < 128 * 1024
+
+
+NAMES = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?", fullmatch=True)
+KEYS = st.builds(StepKey, NAMES, st.none() | st.integers(0, 9999), st.booleans())
+RUNS = st.tuples(NAMES, st.uuids().map(str))
+
+
+@given(st.lists(st.tuples(RUNS, KEYS, st.integers(1, 10**6)), min_size=2, max_size=2, unique=True))
+def test_names_are_dns_labels_and_different(attempts: list[tuple[tuple[str, str], StepKey, int]]) -> None:
+    one, other = (pod_name(*run, key, number) for run, key, number in attempts)
+    assert one != other
+    for name, (_, key, number) in zip((one, other), attempts, strict=True):
+        assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name)
+        assert len(name) <= 63
+        index = "" if key.index is None else f"-{key.index}"
+        assert re.search(f"-[a-z0-9][-a-z0-9]*{index}{'-undo' if key.compensate else ''}-{number}-[0-9a-f]{{8}}$", name)
+
+
+def test_names_that_only_their_hyphens_tell_apart() -> None:
+    assert pod_name("a-b", UID, StepKey("c"), 1) != pod_name("a", UID, StepKey("b-c"), 1)
+    assert pod_name("a", UID, StepKey("b", 1), 1) != pod_name("a", UID, StepKey("b-1"), 1)
+
+
+# -- as it comes back -------------------------------------------------------------------------------------------------
+
+FACT = StepFact(attempt=1, seq=3, head="sha256:a", started=5.0, at=9.0, end="closed", intervals=((5.0, 9.0),))
+FACT = replace(FACT, outcome=StepState.SUCCEEDED, output={"paid": 5})
+WORD = json.dumps(FACT.to_json())
+BEGAN, ENDED = "2026-05-01T10:00:05Z", "2026-05-01T10:00:09Z"
+
+
+def seen(status: dict[str, Any] | None = None, **meta: Any) -> dict[str, Any]:
+    """The pod as the API server shows it."""
+    pod = copy.deepcopy(build(allowance=Allowance(model_calls=3, last=False)))
+    pod["metadata"] |= {"uid": "pod-uid", "resourceVersion": "41", "creationTimestamp": "2026-05-01T10:00:00Z", **meta}
+    return pod | {"status": status or {"phase": "Pending"}}
+
+
+def notes(uid: str = RUN_PATH.uid, key: str = "refund", attempt: str = "1") -> dict[str, str]:
+    return {"agentrun.dev/run-uid": uid, "agentrun.dev/key": key, "agentrun.dev/attempt": attempt}
+
+
+def contained(phase: str, state: dict[str, Any], **status: Any) -> dict[str, Any]:
+    return {"phase": phase, "containerStatuses": [{"name": "step", "image": "agentrun:1", "state": state}], **status}
+
+
+def ended(code: int = 0, word: str = "", reason: str = "Error", **status: Any) -> dict[str, Any]:
+    last = {"exitCode": code, "reason": reason, "message": word, "startedAt": BEGAN, "finishedAt": ENDED}
+    return contained("Succeeded" if code == 0 else "Failed", {"terminated": last}, **status)
+
+
+def view(status: dict[str, Any] | None = None, **meta: Any) -> Any:
+    found = pod_view(seen(status, **meta))
+    assert found is not None
+    return found
+
+
+def test_a_new_pod_is_what_was_asked_for() -> None:
+    found = view()
+    assert (found.namespace, found.uid, found.version) == ("support", "pod-uid", 41)
+    assert found.name == build()["metadata"]["name"]
+    assert found.run == RUN.ref
+    assert found.run_uid == RUN.uid
+    assert (found.key, found.attempt) == (StepKey("refund"), 1)
+    assert found.allowance == Allowance(model_calls=3, last=False)
+    assert (found.phase, found.started, found.ended, found.deleting) == ("Pending", None, None, None)
+    assert (found.fact, found.exit_code, found.trouble) == (None, None, None)
+
+
+def test_the_life_of_a_pod() -> None:
+    scheduled = {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]}
+    assert view(scheduled).phase == "Pending"
+    assert view(contained("Pending", {"waiting": {"reason": "ContainerCreating"}})).trouble is None
+    running = view(contained("Running", {"running": {"startedAt": BEGAN}}), deletionTimestamp=ENDED)
+    assert (running.phase, running.started) == ("Running", running.created + 5)
+    assert running.deleting == running.created + 9
+    over = view(ended(word=WORD))
+    assert (over.phase, over.started, over.ended) == ("Ended", over.created + 5, over.created + 9)
+    assert (over.fact, over.exit_code, over.trouble) == (FACT, 0, None)
+    assert view(contained("Running", {"terminated": {"exitCode": 0, "message": WORD}})).phase == "Ended"
+    assert view({"phase": "Running"}).phase == "Running"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"annotations": None}, "no annotations"),
+        ({"annotations": notes(attempt="0")}, "no attempt"),
+        ({"annotations": notes(key="A!")}, "no step"),
+        ({"annotations": notes(uid="another")}, "another run of that name"),
+        ({"ownerReferences": []}, "nobody's"),
+        ({"ownerReferences": [{"kind": "Job", "apiVersion": "batch/v1", "uid": UID, "controller": True}]}, "another's"),
+        ({"ownerReferences": [{"kind": "AgentRun", "apiVersion": "agentrun.dev/v1", "uid": UID}]}, "no controller"),
+        ({"ownerReferences": [{"kind": "AgentRun", "apiVersion": "agentrun.dev/v1", "controller": True}]}, "no uid"),
+        ({"creationTimestamp": "yesterday"}, "no time"),
+    ],
+)  # fmt: skip
+def test_a_pod_that_only_looks_like_ours_is_none(change: dict[str, Any], why: str) -> None:
+    assert pod_view(seen(**change)) is None, why
+
+
+IMAGE_GONE = 'Back-off pulling image "agentrun:1"'
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "says"),
+    [
+        (
+            {
+                "phase": "Pending",
+                "conditions": [
+                    {
+                        "type": "PodScheduled",
+                        "status": "False",
+                        "reason": "Unschedulable",
+                        "message": "0/3 nodes are available: 3 Insufficient cpu.",
+                    }
+                ],
+            },
+            Reason.UNSCHEDULABLE,
+            "0/3 nodes are available: 3 Insufficient cpu.",
+        ),
+        (
+            contained("Pending", {"waiting": {"reason": "ImagePullBackOff", "message": IMAGE_GONE}}),
+            Reason.IMAGE_PULL_FAILED,
+            f"image agentrun:1: ImagePullBackOff: {IMAGE_GONE}",
+        ),
+        (
+            contained("Pending", {"waiting": {"reason": "ErrImageNeverPull"}}),
+            Reason.IMAGE_PULL_FAILED,
+            "image agentrun:1: ErrImageNeverPull",
+        ),
+        (
+            contained(
+                "Pending", {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "s" not found'}}
+            ),
+            Reason.CONTAINER_REFUSED,
+            'CreateContainerConfigError: secret "s" not found',
+        ),
+        (
+            ended(128, 'exec: "python": executable file not found in $PATH', "StartError"),
+            Reason.CONTAINER_REFUSED,
+            'StartError: exec: "python": executable file not found in $PATH',
+        ),
+        (
+            ended(137, reason="OOMKilled"),
+            Reason.RETRYING,
+            "out of memory: give the step more in resources.limits.memory",
+        ),
+        (
+            {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."},
+            Reason.RETRYING,
+            "Evicted: The node was low on resource: memory.",
+        ),
+        (
+            ended(137) | {"reason": "DeadlineExceeded", "message": "Pod was active too long"},
+            Reason.RETRYING,
+            "DeadlineExceeded: Pod was active too long",
+        ),
+        (
+            {
+                "phase": "Failed",
+                "conditions": [
+                    {
+                        "type": "DisruptionTarget",
+                        "status": "True",
+                        "reason": "PreemptionByScheduler",
+                        "message": "for x",
+                    }
+                ],
+            },
+            Reason.RETRYING,
+            "PreemptionByScheduler: for x",
+        ),
+        ({"phase": "Failed"}, Reason.RETRYING, "its node lost it before it ended"),
+        (ended(137), Reason.RETRYING, "exit code 137 (SIGKILL) without a word"),
+        (ended(9), Reason.RETRYING, "exit code 9 without a word"),
+        (ended(5), Reason.RETRYING, "exit code 5: another attempt has the step"),
+        (
+            ended(1, "Traceback (most recent call last):\n  File x\nModuleNotFoundError: No module named 'agentrun'\n"),
+            Reason.RETRYING,
+            "exit code 1: ModuleNotFoundError: No module named 'agentrun'",
+        ),
+        (
+            ended(
+                1, '{"event":"opened"}\n{"event":"crashed","trace":"Traceback\\n  File\\nValueError: \\u001b[31m\\n"}\n'
+            ),
+            Reason.RETRYING,
+            "exit code 1: ValueError: [31m",
+        ),
+        (
+            ended(4, '{"at":"x","event":"error","message":"s3://b: no answer; wait"}\n'),
+            Reason.STORE_UNAVAILABLE,
+            "s3://b: no answer; wait",
+        ),
+    ],
+)
+def test_a_person_is_told_what_is_the_matter(status: dict[str, Any], reason: Reason, says: str) -> None:
+    found = view(status)
+    assert found.trouble == (reason, says)
+    assert found.fact is None
+
+
+def test_the_limit_that_was_too_low_is_named() -> None:
+    pod = seen(ended(137, reason="OOMKilled"))
+    pod["spec"]["containers"][0]["resources"] = {"limits": {"memory": "64Mi"}}
+    found = pod_view(pod)
+    assert found is not None
+    assert found.trouble == (
+        Reason.RETRYING,
+        "out of memory with a limit of 64Mi: give the step more in resources.limits.memory",
+    )
+
+
+def test_what_a_person_is_told_is_short() -> None:
+    trouble = view(ended(1, "x" * 5000)).trouble
+    assert trouble is not None
+    assert len(trouble[1]) == 400
+
+
+def test_a_word_counts_for_more_than_how_the_pod_ended() -> None:
+    evicted = ended(0, WORD) | {"phase": "Failed", "reason": "Evicted"}
+    assert (view(evicted).fact, view(evicted).trouble) == (FACT, None)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+TIMES = st.floats(0, 4e9, allow_nan=False)
+COUNTS = st.integers(0, 10**9)
+USAGES = st.builds(Usage, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, st.decimals(0, 10**9, places=12))
+FAILURES = st.builds(
+    FailureInfo, st.sampled_from(FailureClass), st.text(max_size=3000), st.none() | TIMES, st.booleans()
+)
+REQUESTS = st.builds(
+    ApprovalRequest, st.text(max_size=1000), JSON, st.just(digest_of(1)), st.just(Approvers(users=["ana"])),
+    st.integers(1, 10), TIMES, st.just("call-1"), st.just("pay"),
+)  # fmt: skip
+ENDS: st.SearchStrategy[tuple[AttemptEnd, StepState | None]] = st.sampled_from(
+    [("closed", StepState.SUCCEEDED), ("closed", StepState.FAILED), ("closed", StepState.CANCELLED),
+     ("waiting", None), ("failed", None)]
+)  # fmt: skip
+
+
+@st.composite
+def facts(draw: st.DrawFn) -> StepFact:
+    """What a runner may have to say at its end."""
+    end, outcome = draw(ENDS)
+    return StepFact(
+        attempt=draw(st.integers(1, 10**6)),
+        seq=draw(st.integers(1, 10**8)),
+        head=digest_of(draw(COUNTS)),
+        started=draw(TIMES),
+        at=draw(TIMES),
+        end=end,
+        intervals=tuple(draw(st.lists(st.tuples(TIMES, TIMES), max_size=draw(st.sampled_from([1, 3, 200]))))),
+        usage=draw(USAGES),
+        failures=draw(COUNTS),
+        losses=draw(COUNTS),
+        failure=draw(FAILURES if end == "failed" else st.none() | FAILURES),
+        approvals=tuple(draw(st.lists(REQUESTS, max_size=3))) if end == "waiting" else (),
+        unknown=draw(st.none() | st.builds(UnknownCall, st.text(), st.text(), JSON, st.text())),
+        needs_budget=draw(st.booleans()),
+        outcome=outcome,
+        output=draw(JSON | st.text(min_size=3000, max_size=6000)) if outcome else None,
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(facts())
+def test_a_word_comes_whole_or_says_that_it_does_not(tmp_path_factory: pytest.TempPathFactory, fact: StepFact) -> None:
+    target = tmp_path_factory.getbasetemp() / "termination-log"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AGENTRUN_TERMINATION_LOG", str(target))
+        process._say(fact)
+    message = target.read_text()
+    assert len(message.encode()) <= 4000
+    found = view(ended(0, message))
+    assert found.trouble is None
+    if len(json.dumps(fact.to_json(), separators=(",", ":"))) <= 4000:
+        assert found.fact == fact
+    else:
+        assert found.fact is None
+        assert json.loads(message)["truncated"] is True
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_word_that_was_tampered_with_is_no_fact_or_a_sound_one(data: st.DataObject) -> None:
+    """Whatever a container writes, what the planner gets can be counted, compared and shown."""
+    value = FACT.to_json() | {"failures": 1, "failure": FailureInfo(FailureClass.TOOL, "x").to_json()}
+    for name in data.draw(
+        st.lists(st.sampled_from([*value, "approvals", "unknown", "needs_budget", "else"]), max_size=3)
+    ):
+        value[name] = data.draw(JSON)
+    if data.draw(st.booleans()):
+        value["usage"] = Usage().to_json() | {data.draw(st.sampled_from(list(Usage().to_json()))): data.draw(JSON)}
+    text = json.dumps(value)
+    found = view(ended(0, text[: data.draw(st.integers(0, len(text)))] if data.draw(st.booleans()) else text))
+    fact = found.fact
+    assert (fact is None) is (found.trouble is not None)
+    if fact is not None:
+        assert fact.attempt >= 0
+        assert fact.active <= 4e300
+        assert Usage.total([fact.usage, fact.usage]).cost_usd >= 0
+        json.dumps(fact.to_json())
+
+
+@given(st.text(max_size=200) | JSON.map(json.dumps))
+def test_any_last_words_are_read(message: str) -> None:
+    assert view(ended(1, message)).fact is None
+
+
+# -- the runner in a pod ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "end", "local", "pod"),
+    [
+        ({"when": "true"}, "waiting", 3, 0),
+        ({"argument": "${inputs.missing}"}, "closed", 0, 1),
+    ],
+)
+def test_a_pod_that_waits_has_not_failed_and_one_whose_step_did_has(
+    tmp_path: Path, fields: dict[str, Any], end: str, local: int, pod: int
+) -> None:
+    approval = {"when": fields.get("when", "false"), "approvers": {"users": ["ana"]}}
+    asked = {"name": "t", "approval": approval, "http": {"url": "http://127.0.0.1:1/"}}
+    call = {"name": "t", "args": {"a": fields.get("argument", "")}}
+    workflow = {"tools": [asked], "steps": [{"name": "refund", "tool": call}]}
+    manifest = {
+        "v": 1, "name": RUN_PATH.name, "namespace": RUN_PATH.namespace, "uid": RUN_PATH.uid,
+        "createdAt": timestamp(time.time()), "requestedBy": "ana", "workflow": workflow, "inputs": {},
+    }  # fmt: skip
+    codes = []
+    for number, log in enumerate([None, tmp_path / "termination-log"]):
+        store = FolderStore(tmp_path / f"store-{number}")
+        store.create(RUN_PATH.manifest, manifest_bytes(manifest))
+        coordinates = Coordinates.of(store.url, RUN_PATH, start(), leash=False)
+        variables = {"AGENTRUN_STEP": coordinates.to_json()} | ({"AGENTRUN_TERMINATION_LOG": str(log)} if log else {})
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("AGENTRUN_")}
+        ran = subprocess.run(
+            [sys.executable, "-m", "agentrun.runner"],
+            env=clean | {"PYTHONPATH": str(Path(process.__file__).parents[2])} | variables,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        codes.append(ran.returncode)
+        word = log.read_text() if log else ran.stdout
+        found = view(ended(ran.returncode, word))
+        assert found.fact is not None, ran.stderr
+        assert found.fact.end == end
+        assert found.trouble is None
+    assert codes == [local, pod]
