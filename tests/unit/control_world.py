@@ -42,7 +42,7 @@ T = TypeVar("T")
 Kind = Literal["runs", "pods", "approvals", "commands"]
 KINDS: tuple[Kind, ...] = ("pods", "approvals", "commands", "runs")
 SPACE = "n"
-TICK = 0.001
+TICK = 2e-6
 """Seconds that a call takes: no two of them happen at the same instant."""
 
 Hook = Callable[["Operator", str, str], None]
@@ -455,7 +455,7 @@ class World:
     _uids: int = 0
 
     def __post_init__(self) -> None:
-        self.loop.now = 1_700_000_000.0
+        self.loop.now = 1_000_000.0  # small, so that a float still tells nanoseconds apart
         self.api = Api(self)
         self.operators: list[Operator] = []
 
@@ -479,7 +479,7 @@ class World:
 
     def settle(self) -> None:
         """Let everybody do what can be done now."""
-        self.wait(TICK)
+        self.wait(0.02)
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         result = self.loop.run_until_complete(work)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from agentrun.api.facts import StepKey, Usage
-from agentrun.cli.board import Board
+from agentrun.cli.board import Board, counts_of
 from agentrun.cli.live import LiveBoard
 from agentrun.journal.fold import Folded
 from agentrun.plan.snapshot import Plan
@@ -25,7 +25,7 @@ def planned(*entries: dict[str, Any]) -> Plan:
 
 
 def board(lines: list[str], states: dict[StepKey, Folded] | None = None) -> Board:
-    return Board.of(states or {}, lines.append, lambda text: lines.append(f"! {text}"))
+    return Board(lines.append, lambda text: lines.append(f"! {text}"), counts=counts_of(states or {}))
 
 
 def test_each_change_is_a_line_and_what_stays_is_none() -> None:

@@ -260,7 +260,7 @@ FIELDS = {
     ),
     "quantity": (
         step(f"{{name: a, agent: {AGENT}, resources: {{limits: {{cpu: 2}}}}}}"),
-        'limits.cpu: must be an amount as Kubernetes writes it, in quotes, such as "500m", "2" or "1Gi", found the numb',
+        'limits.cpu: must be an amount as Kubernetes writes it, in quotes, such as "500m", "2" or "1Gi", found the n',
     ),
     "label": (
         step(f"{{name: a, agent: {AGENT}, nodeSelector: {{'a b': c}}}}"),
@@ -276,7 +276,7 @@ FIELDS = {
     ),
     "service account": (
         RUN + "  workflowRef: {name: a}\n  identity: {serviceAccountName: Ana}\n",
-        'serviceAccountName: must be the name of a ServiceAccount: small letters, digits, hyphens and dots, such as "ref',
+        'serviceAccountName: must be the name of a ServiceAccount: small letters, digits, hyphens and dots, such as "r',
     ),
     "two waits": (
         step("{name: a, wait: {duration: 1h, signal: b}}"),
@@ -614,7 +614,7 @@ def test_an_object_of_an_api_server_is_read_as_a_file_is() -> None:
         ),
         (from_server({}, "Pod"), 'Pod refund-1: kind: "Pod" is not known'),
         (from_server({}, metadata=None), "AgentRun None: metadata: must be an object, found nothing (null)"),
-        (from_server({}, extra=1), 'AgentRun refund-1: extra: unknown field "extra"'),
+        (from_server({"workflowRef": {"name": "a"}}, extra=1), 'AgentRun refund-1: extra: unknown field "extra"'),
         (from_server({"inputs": [0] * 100_001}), "AgentRun refund-1: more than 100,000 values: shorten it"),
         ({}, "None None: apiVersion: is missing"),
     ],

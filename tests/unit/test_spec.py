@@ -14,7 +14,7 @@ from typing import Any, get_args
 import click
 import pytest
 
-from agentrun.api import crd, names, placement, values, workflow
+from agentrun.api import names, placement, status, values, workflow
 from agentrun.api.approval import DECIDED, Approval, DecidedReason
 from agentrun.api.command import AgentCommand
 from agentrun.api.run import AgentRun, AgentWorkflow, ConditionType, Outcome, Reason, StepState
@@ -44,8 +44,8 @@ WORDS = {
     placement.LABEL_KEY_PATTERN: "key of a label",
     placement.LABEL_VALUE_PATTERN: "value of a label",
 }
-RENDERED = {"Subject"}
-"""Long texts that are no templates: what a template became."""
+PLAIN = {"Subject", "Requestedby"}
+"""Texts as long as a template or an expression that are neither."""
 
 ENUMS: dict[str, type[Enum]] = {
     "Effects": Effect,
@@ -99,7 +99,7 @@ def type_of(node: dict[str, Any]) -> str:
         return "[Effect](#effects)" if name == "Effect" else f"[{name}](#{name.lower()})"
     if "anyOf" in node:
         (some,) = [option for option in node["anyOf"] if option.get("type") != "null"]
-        return type_of(some)
+        return type_of({"title": node.get("title"), **some})
     if "enum" in node or "const" in node:
         words = node.get("enum", [node.get("const")])
         return ", ".join(f"`{word if isinstance(word, str) else json.dumps(word)}`" for word in words)
@@ -108,11 +108,12 @@ def type_of(node: dict[str, Any]) -> str:
             word, low, high = WORDS.get(node.get("pattern", ""), "text"), node.get("minLength"), node.get("maxLength")
             if word.startswith("["):
                 return word
-            if high == values.EXPRESSION_MAX:
+            plain = node.get("title") in PLAIN
+            if high == values.EXPRESSION_MAX and not plain:
                 return "[expression](#expressions)"
             if node.get("format") == "date-time":
                 return "instant, RFC 3339"
-            if high == values.TEXT_MAX and node.get("title") not in RENDERED:
+            if high == values.TEXT_MAX and not plain:
                 word, high = "[template](#templates)", None
             pinned = re.fullmatch(r"\^([\w./]+)\$", node.get("pattern", ""))
             return f"`{pinned[1]}`" if pinned else word + bounds(low, high, "characters")
@@ -179,20 +180,20 @@ def test_every_exit_of_a_step_process_stands_there_and_no_other() -> None:
 
 
 def test_every_field_of_a_status_stands_there_and_no_other() -> None:
-    assert named("Status") == list(crd.RUN_STATUS["properties"])
+    assert named("Status") == list(status.RUN_STATUS["properties"])
 
 
 def test_every_field_of_an_approvals_status_stands_there_and_no_other() -> None:
     title = "The status of an Approval"
-    assert named(title) == list(crd.APPROVAL_STATUS["properties"])
-    decision = crd.APPROVAL_STATUS["properties"]["decisions"]["items"]["properties"]
+    assert named(title) == list(status.APPROVAL_STATUS["properties"])
+    decision = status.APPROVAL_STATUS["properties"]["decisions"]["items"]["properties"]
     assert {*decision, DECIDED} <= set(re.findall(r"`([^`]+)`", sections()[title]))
     assert tuple(named("Reasons of Decided")) == get_args(DecidedReason)
 
 
 def test_every_field_of_an_entry_of_steps_stands_there() -> None:
     there = set(re.findall(r"`([^`]+)`", sections()["Status"]))
-    entry = crd.RUN_STATUS["properties"]["steps"]["items"]["properties"]
+    entry = status.RUN_STATUS["properties"]["steps"]["items"]["properties"]
     assert {*entry, *entry["waitingFor"]["properties"]} <= there
 
 

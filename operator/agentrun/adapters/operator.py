@@ -21,7 +21,7 @@ from agentrun.adapters.kube import Kube
 from agentrun.adapters.kubernetes import KubernetesCluster, KubernetesLease
 from agentrun.adapters.pods import build_pod
 from agentrun.adapters.settings import Settings
-from agentrun.adapters.source import WATCHED, ApiLists, watch
+from agentrun.adapters.source import LISTED, ApiLists, watch
 from agentrun.api.errors import AgentrunError
 from agentrun.control.cache import Cache
 from agentrun.control.controller import Controller
@@ -49,7 +49,7 @@ def main() -> int:
     try:
         settings = Settings.from_environment(os.environ)
         configure(settings.log_level)
-        metrics, health = Metrics(), Health(WATCHED)
+        metrics, health = Metrics(), Health(LISTED)
         address = listen_address(settings.listen)
         with Server(address, health, metrics) if address is not None else nullcontext():
             asyncio.run(operate(settings, metrics, health))
@@ -85,6 +85,7 @@ async def operate(settings: Settings, metrics: Metrics, health: Health) -> None:
             reconciler = Reconciler(cluster, journal, cache, queue, metrics, time.time, admission.vouches)
             lists = ApiLists(kube, settings.namespaces, time.time, health)
             controller = Controller(cluster, lists, cache, queue, reconciler, metrics, time.time, time.monotonic)
+            warming = asyncio.ensure_future(controller.warm())
             background = [
                 asyncio.ensure_future(work)
                 for work in (
@@ -100,9 +101,9 @@ async def operate(settings: Settings, metrics: Metrics, health: Health) -> None:
             finally:
                 health.stop()
                 stop.set()
-                for task in background:
+                for task in (warming, *background):
                     task.cancel()
-                results = await asyncio.gather(*background, watching, return_exceptions=True)
+                results = await asyncio.gather(warming, *background, watching, return_exceptions=True)
                 journal.close()
             for result in results:
                 if isinstance(result, Exception):

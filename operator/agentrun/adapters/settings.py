@@ -38,8 +38,8 @@ class Settings:
             raise BadSetting(f"AGENTRUN_ADMISSION is {admission!r}: write true or false")
         if admission == "true" and not policies:
             raise BadSetting(
-                "AGENTRUN_ADMISSION_POLICIES is empty: name the policies that vouch for decisions as the chart does, or "
-                "set AGENTRUN_ADMISSION=false where something else guards approvals/status"
+                "AGENTRUN_ADMISSION_POLICIES is empty: name the policies that vouch for decisions, as the chart does, "
+                "or set AGENTRUN_ADMISSION=false where something else guards approvals/status"
             )
         return cls(
             pods=PodSettings.from_environment(environment),

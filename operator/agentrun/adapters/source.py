@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import kopf
 
@@ -31,7 +31,8 @@ log = logging.getLogger("agentrun.source")
 PAGE = 200
 """Objects of a page of a list: so many are parsed in some 5 ms, in which the event loop does nothing else."""
 
-WATCHED = ("agentruns", "agentworkflows", "approvals", "agentcommands", "pods")
+LISTED = ("agentruns", "approvals", "agentcommands", "pods")
+"""What is kept of the cluster. Of AgentWorkflows only is watched that there are new ones."""
 
 
 class _KeepsNothing(kopf.AnnotationsDiffBaseStorage):
@@ -110,6 +111,7 @@ async def watch(
         registry=registry_for(controller, login, metrics, clock),
         settings=settings_for(),
         standalone=True,
+        identity=cast("Any", "agentrun"),  # its peering is off; by default it asks for the user's name
         clusterwide=not namespaces,
         namespaces=tuple(namespaces),
         stop_flag=stop,

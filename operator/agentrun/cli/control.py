@@ -21,8 +21,7 @@ from agentrun.plan.events import EventIndex
 @click.argument("run")
 def suspend_command(place: Place, run: str) -> int:
     """Let RUN start nothing new until it is resumed. What runs finishes its call, commits and leaves."""
-    done = f"{run} is suspended; go on with: {printable(resume_command(place, run, None))}"
-    return _append(place, run, EventKind.SUSPENDED, done)
+    return _append(place, run, EventKind.SUSPENDED, f"{run} is suspended")
 
 
 @verb("cancel")
@@ -34,7 +33,7 @@ def cancel_command(place: Place, run: str) -> int:
 
 def _append(place: Place, run: str, kind: EventKind, done: str) -> int:
     store = place.open()
-    view = View.find(place, store, run)
+    view = View.find_own(place, store, run)
     view.still_going()
 
     def there(records: Sequence[Record]) -> bool:
@@ -42,6 +41,8 @@ def _append(place: Place, run: str, kind: EventKind, done: str) -> int:
         said = index.cancelled is not None or (kind is EventKind.SUSPENDED and index.suspended)
         return index.ended is not None or said
 
+    if kind is EventKind.SUSPENDED:
+        done += f"; go on with: {printable(resume_command(place, view))}"
     written = view.log.append(kind, {"by": user(), "verified": False}, unless=there)
     after = View.read(store, view.run)
     after.still_going()
@@ -50,7 +51,7 @@ def _append(place: Place, run: str, kind: EventKind, done: str) -> int:
     else:
         tell(place, done if written else f"{done} (it was before)")
     if kind is EventKind.CANCELLED and after.driver is None:
-        tell(place, f"nobody drives it; finish it with: {printable(resume_command(place, run, None))}")
+        tell(place, f"nobody drives it; finish it with: {printable(resume_command(place, view))}")
     if place.output:
         emit(place, after.to_json())
     return 0

@@ -64,7 +64,7 @@ def _decide(
 ) -> int:
     check_comment(comment)
     store = place.open()
-    view = View.find(place, store, run)
+    view = View.find_own(place, store, run)
     view.still_going()
     chosen = _chosen(view, step, call)
     for key, request in chosen:
@@ -184,4 +184,4 @@ def _say_what_next(place: Place, view: View, chosen: list[tuple[StepKey, Approva
         for line in next_steps(place, view):
             tell(place, line)
     else:
-        tell(place, f"go on with: {printable(resume_command(place, view.name, None))}")
+        tell(place, f"go on with: {printable(resume_command(place, view))}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -15,11 +14,12 @@ import click
 
 from agentrun.api.run import Outcome
 from agentrun.cli.board import counts_of, shown
+from agentrun.cli.failures import Refused
 from agentrun.cli.next_steps import next_steps, resume_command
 from agentrun.cli.options import Place
 from agentrun.cli.output import coloured, emit, tell
 from agentrun.cli.printable import document, printable
-from agentrun.cli.view import View
+from agentrun.cli.view import View, refusal
 from agentrun.journal.layout import RunPath
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.run import read_states
@@ -35,9 +35,12 @@ def drive(place: Place, store: Store, run: RunPath, secrets: str | None) -> int:
     The first SIGINT or SIGTERM asks running steps to commit and leave, the second kills them.
 
     Raises:
+        Refused: a cluster's operator drives it.
         HeldByOther, StoreError, Damaged: see ``Driver.drive``.
     """
     pinned = Pinned.read(store, run)
+    if pinned.on_cluster:
+        raise Refused(refusal(run))
     with shown(place, counts_of(read_states(store, pinned.run))) as board:
         watcher = Watcher(plan=board.plan, line=board.line, tell=lambda text: board.say(printable(text, lines=True)))
         lease = Lease(store, run, uuid.uuid4().hex)
@@ -46,7 +49,7 @@ def drive(place: Place, store: Store, run: RunPath, secrets: str | None) -> int:
         with asyncio.Runner() as runner:
             end = runner.run(_interruptible(driver, signalled))
     if end is None:
-        again = resume_command(place, run.name, secrets)
+        again = resume_command(place, View.read(store, run), secrets)
         click.echo(
             f"agentrun: interrupted; nothing that was committed is lost. Go on with: {printable(again)}", err=True
         )

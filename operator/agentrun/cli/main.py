@@ -76,7 +76,7 @@ class _Verbs(click.Group):
 @click.version_option(__version__, message="agentrun %(version)s")
 @place_options
 @click.pass_context
-def app(ctx: click.Context, **place: str | None) -> None:
+def app(ctx: click.Context, /, **place: str | None) -> None:
     """Durable runs of AI agents.
 
     Everything about a run is kept in a store: a folder (.agentrun by default, or $AGENTRUN_STORE) or s3://BUCKET/PREFIX.

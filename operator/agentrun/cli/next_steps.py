@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 
 from agentrun.cli.options import Place
 from agentrun.cli.printable import printable, value
+from agentrun.cli.secrets import reads_secrets
 from agentrun.cli.timeline import approvers
 from agentrun.cli.view import View
 
 
 def next_steps(place: Place, view: View, *, secrets: str | None = None) -> list[str]:
     """Lines to read and commands to copy; empty where the run has ended or goes on by itself."""
-    if view.ended is not None:
+    if view.ended is not None or view.pinned.on_cluster:
         return []
     lines: list[str] = []
 
@@ -44,14 +46,18 @@ def next_steps(place: Place, view: View, *, secrets: str | None = None) -> list[
             offer(
                 f"{name}: {value(waiting['resume'])}",
                 place.command("logs", view.name, name),
-                resume_command(place, view.name, secrets),
+                resume_command(place, view, secrets),
             )
     if view.driver is None and not any("resume" in entry.get("waitingFor", {}) for entry in view.entries.values()):
         why = "suspended" if view.suspended else "then" if lines else "nobody drives the run"
-        offer(f"{why}:", resume_command(place, view.name, secrets))
+        offer(f"{why}:", resume_command(place, view, secrets))
     return lines
 
 
-def resume_command(place: Place, name: str, secrets: str | None) -> str:
-    """The command that goes on with the run, with the Secrets that it was started with."""
-    return place.command("resume", name) + (f" --secrets {shlex.quote(secrets)}" if secrets else "")
+def resume_command(place: Place, view: View, secrets: str | None = None) -> str:
+    """The command that goes on with the run, with the Secrets that it was started with, or a place for them."""
+    words = place.command("resume", view.name)
+    if secrets is not None:
+        return f"{words} --secrets {shlex.quote(secrets)}"
+    needed = "AGENTRUN_SECRETS" not in os.environ and reads_secrets(view.program)
+    return f"{words} --secrets DIR" if needed else words

@@ -144,8 +144,8 @@ def remember_place(ctx: click.Context, **given: str | None) -> None:
 def verb(name: str) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a function a verb: it is given its place first. What stands after the verb wins over what stands before.
 
-    Where a cluster is meant, the function ``NAME_verb`` of the module's namesake in ``on_cluster`` is called instead, with
-    those of the parameters that it has.
+    Where a cluster is meant, the function ``NAME_verb`` of the module's namesake in ``on_cluster`` is called instead,
+    with those of the parameters that it has.
     """
 
     def decorate(function: Callable[..., Any]) -> click.Command:

@@ -34,7 +34,11 @@ def tell(place: AnyPlace, text: str = "") -> None:
 
 
 def emit(place: AnyPlace, found: Any) -> None:
-    """Write ``found`` in the form that was asked for; in ASCII: a terminal takes nothing of it for a command."""
+    """Write ``found`` in the form that was asked for; in ASCII: a terminal takes nothing of it for a command.
+
+    Who last wrote which field of an object of a cluster is left out, as kubectl leaves it out.
+    """
+    found = _without_managers(found)
     if place.output == "yaml":
         import yaml  # noqa: PLC0415  (lazy: few ask for it)
 
@@ -46,7 +50,15 @@ def emit(place: AnyPlace, found: Any) -> None:
 
 def emit_list(place: AnyPlace, items: list[Any]) -> None:
     """Write a Kubernetes ``List``."""
-    emit(place, {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items})
+    whole = [_without_managers(item) for item in items]
+    emit(place, {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": whole})
+
+
+def _without_managers(found: Any) -> Any:
+    metadata = found.get("metadata") if isinstance(found, dict) else None
+    if not isinstance(metadata, dict) or "managedFields" not in metadata:
+        return found
+    return found | {"metadata": {k: v for k, v in metadata.items() if k != "managedFields"}}
 
 
 def _plain(dumper: Any) -> Any:

@@ -33,7 +33,7 @@ def resolve_command(place: Place, run: str, step: str, happened: str | None, ret
         raise click.UsageError("give exactly one of --happened RESULT, --retry and --give-up")
     answer = next(name for name, given in answers.items() if given)
     store = place.open()
-    view = View.find(place, store, run)
+    view = View.find_own(place, store, run)
     view.still_going()
     key = view.key(step)
     fact = view.states[key].fact() if key in view.states else None
@@ -63,7 +63,7 @@ def resolve_command(place: Place, run: str, step: str, happened: str | None, ret
     result = f" {value(body['result'])}" if answer == "happened" else ""
     tell(place, f"resolved: {key.label}: {call(unknown.tool, unknown.args)}: {answer}{result}")
     if after.driver is None:
-        tell(place, f"go on with: {printable(resume_command(place, view.name, None))}")
+        tell(place, f"go on with: {printable(resume_command(place, view))}")
     if place.output:
         emit(place, after.to_json())
     return 0

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
-from agentrun.api.document import load
+from agentrun.api.document import Document, load
 from agentrun.api.facts import StepKey
-from agentrun.api.run import AgentRun, AgentWorkflow, StepState
+from agentrun.api.run import AgentRun, AgentWorkflow, StepState, cluster_only
 from agentrun.api.workflow import WorkflowSpec
 from agentrun.cli.driving import drive, drive_detached, report
 from agentrun.cli.failures import Refused
@@ -65,11 +65,14 @@ def run_command(
 ) -> int:
     """Run FILE (- for standard input) and follow it until it ends or waits for a person.
 
-    FILE holds one AgentRun, with its workflow inside or beside it, or one AgentWorkflow alone.
+    FILE holds one AgentRun, with its workflow inside or beside it, or one AgentWorkflow alone. On a cluster this makes
+    the AgentRun, after applying the AgentWorkflow beside it, and the run may refer to one that is there already.
     """
     if file == inputs_file == "-":
         raise click.UsageError("standard input can be the file or the inputs, not both")
     documents = load("-" if file == "-" else Path(file))
+    if ignored := cluster_only(*(document.model.spec for document in documents)):
+        click.echo(f"agentrun: only a cluster obeys {', '.join(ignored)}; here it means nothing", err=True)
     schema = inputs_schema(documents)
     inputs = read_inputs(schema, pairs, inputs_file)
     manifest = pin(
@@ -84,7 +87,7 @@ def run_command(
     return start(place, manifest, secrets, detach=detach)
 
 
-def inputs_schema(documents: Sequence[Any]) -> dict[str, Any]:
+def inputs_schema(documents: Sequence[Document]) -> dict[str, Any]:
     """The schema of the inputs of what will run; an empty one where that cannot be told: ``pin`` says why."""
     runs = [d for d in documents if isinstance(d.model, AgentRun)] or [
         d for d in documents if isinstance(d.model, AgentWorkflow)
@@ -165,7 +168,7 @@ def resume_command(place: Place, run: str, detach: bool, secrets: str | None) ->
     What was committed is not done again.
     """
     store = place.open()
-    view = View.find(place, store, run)
+    view = View.find_own(place, store, run)
     if view.ended is not None:
         return report(place, store, view.run)
     done = frozenset(name for name, entry in view.entries.items() if StepState(entry["state"]).final)

@@ -23,6 +23,12 @@ def check_secrets(program: Program, folder: str | None, done: frozenset[str] = f
     raise Refused(f"{folder} does not hold {names}: put each value into a file of that name, then try again")
 
 
+def reads_secrets(program: Program) -> bool:
+    """Whether some step reads a Secret."""
+    steps = (*program.steps.values(), *program.finally_.values())
+    return any(True for step in steps for _ in _keys(program, step.spec))
+
+
 def _keys(program: Program, step: Step) -> Iterator[SecretKey]:
     calls = [call.name for call in (step.tool, step.compensate) if call is not None]
     if step.agent is not None:

@@ -131,8 +131,7 @@ def step_table(
         took = ""
         if "startedAt" in entry:
             took = spell(
-                moment(entry["finishedAt"] if "finishedAt" in entry else timestamp(now))
-                - moment(entry["startedAt"])
+                moment(entry["finishedAt"] if "finishedAt" in entry else timestamp(now)) - moment(entry["startedAt"])
             )
         rows.append(
             [

@@ -32,7 +32,7 @@ def signal_command(place: Place, run: str, name: str, payload: str | None) -> in
     """
     found = json_or_text(payload)
     store = place.open()
-    view = View.find(place, store, run)
+    view = View.find_own(place, store, run)
     view.still_going()
     steps = [*view.program.steps.values(), *view.program.finally_.values()]
     known = sorted({s.spec.wait.signal for s in steps if s.spec.wait is not None and s.spec.wait.signal is not None})
@@ -47,7 +47,7 @@ def signal_command(place: Place, run: str, name: str, payload: str | None) -> in
     after = View.read(store, view.run)
     tell(place, f"signalled: {name} {value(found)}")
     if after.driver is None:
-        tell(place, f"go on with: {printable(resume_command(place, view.name, None))}")
+        tell(place, f"go on with: {printable(resume_command(place, view))}")
     if place.output:
         emit(place, after.to_json())
     return 0

@@ -68,6 +68,18 @@ class View:
         return cls.read(store, place.find(store, name))
 
     @classmethod
+    def find_own(cls, place: Place, store: Store, name: str) -> View:
+        """The same, of a run that a process of agentrun drives, and that is told things through its store.
+
+        Raises:
+            Refused: a cluster's operator drives it, which hears only what comes through the API server.
+        """
+        view = cls.find(place, store, name)
+        if view.pinned.on_cluster:
+            raise Refused(refusal(view.run))
+        return view
+
+    @classmethod
     def of(cls, store: Store, run: RunPath, content: _Content, compiled: dict[str, Program]) -> View:
         """Make it of what was read; ``compiled`` keeps the programs of the workflows that were met, by digest."""
         manifest = content.manifest
@@ -184,6 +196,14 @@ class View:
         status = {"observedGeneration": 1, "workflowDigest": m["workflowDigest"], **self.status}
         status["journal"] = f"{self.store.url.rstrip('/')}/{self.run}/"
         return {"apiVersion": API_VERSION, "kind": "AgentRun", "metadata": metadata, "spec": spec, "status": status}
+
+
+def refusal(run: RunPath) -> str:
+    """Why a run of a cluster is not driven, and told nothing, through its store."""
+    return (
+        f"run {run.name} is driven by the operator of a cluster, which vouches for who says what: give the command "
+        f"there, kubectl agentrun VERB {run.name} -n {run.namespace}. Nothing was written"
+    )
 
 
 def read_all(store: Store, namespace: str | None) -> list[View | Damaged]:

@@ -37,6 +37,13 @@ class Shelf(Generic[V]):
         there[name] = view
         return True
 
+    def amend(self, view: V) -> None:
+        """Note what a write of ours has made of an object whose newer view is still to come. A newer one stays."""
+        run, name = self.place(view)
+        known = self._by_run.get(run, {}).get(name)
+        if known is not None and (known.uid, known.version) == (view.uid, view.version):
+            self._by_run[run][name] = view
+
     def drop(self, run: RunRef, name: str, uid: str) -> bool:
         """Forget an object that was deleted, unless another one of that name is there by now."""
         if self._creating:
@@ -65,10 +72,10 @@ class Shelf(Generic[V]):
 
     @contextmanager
     def creating(self) -> Iterator[None]:
-        """Around a creation whose answer is put here.
+        """Around a request whose answer is put here.
 
         The answer may come after the watch has told that the object is deleted again (a pod that ended at once and was
-        swept): without this, it would stand here for ever and its step would never end.
+        swept, one on the page of a list): without this, it would stand here and its step would not end.
         """
         self._creating += 1
         try:

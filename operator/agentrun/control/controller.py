@@ -122,6 +122,10 @@ class Controller:
 
     # -- what the leader does ---------------------------------------------------------------------------------------
 
+    async def warm(self) -> None:
+        """Fill the cache once, so that a standby is ready to take over; its watches keep it so."""
+        await self._list_patiently()
+
     async def lead(self) -> None:
         """Work until cancelled, which ends every visit between two writes; nothing of it needs to be undone."""
         try:
@@ -191,9 +195,10 @@ class Controller:
         while True:
             try:
                 await self._list()
-            except Unavailable as error:
+            except ClusterError as error:
                 log.warning("the API server does not list: %s; again in %.0f s", error, pause)
-                await asyncio.sleep(error.retry_after or pause)
+                asked = error.retry_after if isinstance(error, Unavailable) else None
+                await asyncio.sleep(max(asked or 0.0, pause))
                 pause = min(2 * pause, 30.0)
             else:
                 return
@@ -213,8 +218,9 @@ async def _listed(shelf: Shelf[V], pages: AsyncIterator[tuple[list[V], int]]) ->
     changed: set[RunRef] = set()
     seen: set[str] = set()
     listed_at = 0
-    async for views, version in pages:
-        changed |= {shelf.place(view)[0] for view in views if shelf.put(view)}
-        seen |= {view.uid for view in views}
-        listed_at = version
+    with shelf.creating():
+        async for views, version in pages:
+            changed |= {shelf.place(view)[0] for view in views if shelf.put(view)}
+            seen |= {view.uid for view in views}
+            listed_at = version
     return changed | shelf.keep(seen, listed_at)

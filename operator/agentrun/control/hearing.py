@@ -54,11 +54,18 @@ def decisions(live: LiveRun, approval: ApprovalView) -> Iterator[tuple[EventKind
 
 def outcome_of(approval: ApprovalView, records: Sequence[Record], now: float) -> DecidedReason:
     """How a question ended that the run does not ask any more."""
-    said = [r.body for r in records if r.kind == EventKind.DECIDED and r.body["digest"] == approval.digest]
-    if any(body["decision"] == "Rejected" for body in said):
-        return "Rejected"
-    if len({body["by"] for body in said}) >= approval.required:
-        return "Approved"
+    approved: set[str] = set()
+    for record in records:  # in their order, as the planner counts them: what came after the end is too late
+        body = record.body
+        if record.kind != EventKind.DECIDED or body["digest"] != approval.digest or body["by"] in approved:
+            continue
+        if body["at"] >= approval.expires_at:
+            continue
+        if body["decision"] == "Rejected":
+            return "Rejected"
+        approved.add(body["by"])
+        if len(approved) >= approval.required:
+            return "Approved"
     return "Expired" if now >= approval.expires_at else "Cancelled"
 
 

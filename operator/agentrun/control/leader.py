@@ -41,6 +41,9 @@ PERIOD: Final = 2.0
 ANSWER: Final = 3.0
 """Seconds that one request for the Lease may take."""
 
+TOO_LATE: Final = 0.05
+"""With fewer seconds than this left, a renewal is not begun."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -146,7 +149,7 @@ class Leader:
 
     async def _renew_until(self, working: asyncio.Future[None]) -> None:
         """Return when ``working`` has ended or the Lease is lost."""
-        while (left := self._left()) > 0:
+        while (left := self._left()) > TOO_LATE:
             done, _ = await asyncio.wait([working], timeout=min(PERIOD, left))
             if done:
                 return

@@ -20,6 +20,9 @@ LEAVE_MARGIN = 10.0
 """Seconds past its grace period after which a pod that was told to leave counts as gone: its node is dead. The fence
 keeps what may still run there from doing anything new."""
 
+UNHEARD = 30.0
+"""Seconds until a look whether the admission policies are there that vouch for decisions."""
+
 REFUSAL_FIRST, REFUSAL_MAX = 1.0, 15.0
 """Seconds until the API server is asked again for a pod that it refused; they double."""
 
@@ -61,6 +64,8 @@ class LiveRun:
     refusals: dict[StepKey, Refusal] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
     """The digests of the questions that have an Approval."""
+    unheard: bool = False
+    """Whether somebody decided, and nothing vouches for it yet."""
     ended_at: float | None = None
     """When the pod ended whose end was taken in last; for the metric of how soon the next one follows."""
     shown: tuple[Mapping[str, Any], Mapping[str, Any] | None] | None = None
@@ -79,9 +84,8 @@ class LiveRun:
                 yield pod.key, pod.attempt, pod
         for uid, attempt in list(self.attempts.items()):
             if uid not in by_uid:
-                yield attempt.key, attempt.number, self.farewells.get(uid)
-                self.attempts.pop(uid, None)
-                self.farewells.pop(uid, None)
+                del self.attempts[uid]
+                yield attempt.key, attempt.number, self.farewells.pop(uid, None)
 
     def take(self, key: StepKey, number: int, pod: PodView | None, fact: StepFact, now: float) -> None:
         """Note how an attempt ended: ``fact`` is its own last word, or what its journal says."""
@@ -110,8 +114,8 @@ class LiveRun:
         """The attempts that are under way, by their pods; and those that the API server refused, until the next try."""
         found: dict[StepKey, Execution] = {}
         for pod in pods.values():
-            if pod.run_uid != self.uid or pod.uid in self.taken or is_over(pod, now):
-                continue
+            if pod.run_uid != self.uid or pod.uid in self.taken:
+                continue  # one that is over, but not taken in, holds its place until its end is known
             self.begun(pod)
             other = found.get(pod.key)
             if other is None or other.attempt < pod.attempt:
@@ -150,8 +154,10 @@ class LiveRun:
         """When a refusal or a pod's grace period is over."""
         yield from (refusal.until for refusal in self.refusals.values() if refusal.until > now)
         for pod in pods:
-            if pod.deleting is not None and pod.phase != "Ended":
+            if pod.run_uid == self.uid and pod.uid not in self.taken and pod.deleting is not None:
                 yield max(pod.deleting + LEAVE_MARGIN, now)
+        if self.unheard:
+            yield now + UNHEARD
 
 
 def is_over(pod: PodView, now: float) -> bool:

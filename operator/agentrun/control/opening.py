@@ -65,12 +65,18 @@ class Opener:
         path = path_of(run)
         begun = run.status is not None and "journal" in run.status
         manifest = await self.journal.read_manifest(path) if begun else None
+        fresh = False
         if manifest is None:
-            proposed = await self._manifest(run)
-            manifest = await self.journal.pin(path, proposed)
-            fresh = manifest is proposed and not manifest.get("source")
-        else:
-            fresh = False
+            try:
+                proposed = await self._manifest(run)
+            except NotYet:
+                manifest = await self.journal.read_manifest(path)
+                if manifest is None:
+                    raise
+                # Else: pinned by a leader that died before it could show it, and what it needed is gone since.
+            else:
+                manifest = await self.journal.pin(path, proposed)
+                fresh = manifest is proposed and not manifest.get("source")
         workflow, program = self._program(manifest["workflow"], manifest["workflowDigest"])
         pinned = Pinned(path, manifest | {"workflow": workflow}, program)
         log = self.journal.events(path)

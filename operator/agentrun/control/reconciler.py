@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from agentrun.api.approval import Owner, approval_object
+from agentrun.api.facts import StepKey
 from agentrun.api.run import Outcome, Reason
 from agentrun.control import showing
 from agentrun.control.cache import Cache
@@ -24,7 +25,7 @@ from agentrun.control.journal import Journal
 from agentrun.control.live import LiveRun
 from agentrun.control.opening import NotYet, Opener
 from agentrun.control.queue import WorkQueue
-from agentrun.control.views import ApprovalView, RunRef, RunView
+from agentrun.control.views import ApprovalView, PodView, RunRef, RunView
 from agentrun.journal.records import Damaged, EventKind, Record
 from agentrun.journal.store import StoreError
 from agentrun.observe.logs import RunLog, transition
@@ -101,16 +102,17 @@ class Reconciler:
     async def _go_on(self, run: RunView, live: LiveRun) -> None:
         assert run.spec is not None
         while True:
-            pods = self.cache.pods.of(run.ref)
             await self._take_ends(run, live)
             await self._hear(run, live)
+            await self._close_expired(run, live)
+            await self._take_ends(run, live)  # who ended meanwhile: nothing may come between this and the plan
             now = self.clock()
-            planned = plan(live.snapshot(live.executions(pods, now), now))
+            planned = plan(live.snapshot(live.executions(self.cache.pods.of(run.ref), now), now))
             if planned.ended:
                 break
             appends = [e for e in planned.effects if isinstance(e, Append)]
-            for effect in appends:
-                await self.journal.append(live.log, effect.kind, effect.body, partial(_is_written, effect))
+            if not await self._append(live, appends):
+                continue
             await self._stop(run, [e for e in planned.effects if isinstance(e, Stop)])
             started = await self._start(run, live, [e for e in planned.effects if isinstance(e, Start)])
             if started and not appends:
@@ -124,21 +126,26 @@ class Reconciler:
     async def _take_ends(self, run: RunView, live: LiveRun) -> None:
         """Take in how attempts ended: by their last word, else by what their journals say."""
         now = self.clock()
-        for key, number, pod in list(live.gone(self.cache.pods.of(run.ref), now)):
-            fact = pod.fact if pod is not None else None
-            if fact is None:
-                fact = await self.journal.fact(live.pinned.run, key)
-            live.take(key, number, pod, fact, now)
-            if fact.attempt < number or fact.end is None:
-                reason = pod.trouble[1] if pod is not None and pod.trouble is not None else "the pod is gone"
-                self.metrics.attempt_lost(Lost.DELETED if pod is None else Lost.OTHER)
-                _log(run).info("attempt %d was lost: %s", number, reason, extra={"step": key.label})
+        while ended := list(live.gone(self.cache.pods.of(run.ref), now)):
+            for key, number, pod in ended:
+                await self._take_end(run, live, key, number, pod)
+
+    async def _take_end(self, run: RunView, live: LiveRun, key: StepKey, number: int, pod: PodView | None) -> None:
+        fact = pod.fact if pod is not None else None
+        if fact is None:
+            fact = await self.journal.fact(live.pinned.run, key)
+        live.take(key, number, pod, fact, self.clock())
+        if fact.attempt < number or fact.end is None:
+            reason = pod.trouble[1] if pod is not None and pod.trouble is not None else "the pod is gone"
+            self.metrics.attempt_lost(Lost.DELETED if pod is None else Lost.OTHER)
+            _log(run).info("attempt %d was lost: %s", number, reason, extra={"step": key.label})
 
     async def _hear(self, run: RunView, live: LiveRun) -> None:
         """Take what people said into the journal."""
         assert run.spec is not None
         for kind, body in switches(live, run.spec):
             await self._say(run, live, kind, body)
+        live.unheard = False
         for approval in list(self.cache.approvals.of(run.ref).values()):
             if approval.run_uid == run.uid and not approval.settled:
                 for kind, body in decisions(live, approval):
@@ -149,7 +156,7 @@ class Reconciler:
                         await self.cluster.record_event(
                             run, "Warning", "PoliciesMissing", message + "are not installed: install the chart whole"
                         )
-                        self.queue.due(run.ref, REPAIR)
+                        live.unheard = True
                         break
                     await self._say(run, live, kind, body)
         for command in list(self.cache.commands.of(run.ref).values()):
@@ -169,6 +176,14 @@ class Reconciler:
 
         if await self.journal.append(live.log, kind, body, there):
             _log(run).info("%s%s", kind, f" by {body['by']}" if body.get("by") else "")
+
+    async def _append(self, live: LiveRun, effects: Sequence[Append]) -> bool:
+        """Record what was planned; False where the plan did not know what others have recorded since."""
+        for effect in effects:
+            known = len(live.log.records)
+            if not await self.journal.append(live.log, effect.kind, effect.body, lambda r, n=known: len(r) > n):  # type: ignore[misc]
+                return False
+        return True
 
     # -- what to do -------------------------------------------------------------------------------------------------
 
@@ -207,6 +222,8 @@ class Reconciler:
             return False
         live.refusals.pop(start.key, None)
         self.metrics.step_started()
+        if pod.phase != "Pending":
+            self.queue.add(run.ref)  # made before, and its answer was lost: what the watch tells of it is known by now
         if live.ended_at is not None:
             self.metrics.followed(max(0.0, self.clock() - live.ended_at))
         return True
@@ -216,12 +233,13 @@ class Reconciler:
             for pod in list(self.cache.pods.of(run.ref).values()):
                 if pod.run_uid == run.uid and (pod.key, pod.attempt) == (stop.key, stop.attempt) and not pod.deleting:
                     await self.cluster.delete_pod(pod)
-                    self.cache.pods.put(replace(pod, deleting=self.clock() + 60.0))  # until the watch says it better
+                    self.cache.pods.amend(replace(pod, deleting=self.clock() + 60.0))  # until the watch says it better
 
     async def _ask(self, run: RunView, live: LiveRun, asks: Sequence[Ask]) -> None:
         """See that every open question has its Approval, and that every Approval that is none any more says so."""
         there = {a.digest: a for a in self.cache.approvals.of(run.ref).values() if a.run_uid == run.uid}
         owner = Owner(run.ref.name, run.ref.namespace, run.uid)
+        live.asked -= there.keys()  # known by now: should one be deleted unseen, it is made again
         for ask in asks:
             if ask.request.digest in there or ask.request.digest in live.asked:
                 continue
@@ -239,11 +257,20 @@ class Reconciler:
         for approval in [a for a in there.values() if a.digest not in open_ and not a.settled]:
             await self._settle(approval, live.log.records)
 
+    async def _close_expired(self, run: RunView, live: LiveRun) -> None:
+        """Close what nobody decided in time on the API server first: a decision that came in time, but whose event is
+        still on its way, makes that a Conflict, and is waited for.
+        """
+        now = self.clock()
+        for approval in list(self.cache.approvals.of(run.ref).values()):
+            if approval.run_uid == run.uid and not approval.settled and now >= approval.expires_at:
+                await self._settle(approval, live.log.records)
+
     async def _settle(self, approval: ApprovalView, records: Sequence[Record]) -> None:
         now = self.clock()
         outcome = outcome_of(approval, records, now)
         await self.cluster.settle_approval(approval, outcome, _SETTLED[outcome], now)
-        self.cache.approvals.put(replace(approval, settled=True))
+        self.cache.approvals.amend(replace(approval, settled=True))
 
     # -- what to show -----------------------------------------------------------------------------------------------
 
@@ -273,6 +300,9 @@ class Reconciler:
                 wakes.append(max(since, now) + showing.QUIET)
         if planned.ended:
             self.queue.due(run.ref, None)
+            known = self.cache.run(run.ref)
+            if known is not None and known.finished is not None:
+                self.queue.add(run.ref)  # what we wrote comes as no event: the time to live begins
             return
         self.queue.due(run.ref, max(0.0, min(wakes) - now) if wakes else None)
 
@@ -287,11 +317,13 @@ class Reconciler:
     async def _write(self, run: RunView, status: dict[str, Any]) -> RunView | None:
         before = showing.headline(run.status)
         try:
-            after = await self.cluster.patch_status(run, run.version, status)
+            with self.cache.runs.creating():
+                after = await self.cluster.patch_status(run, run.version, status)
+                self.cache.runs.put(after)
         except NotFound:
             self.cache.runs.drop(run.ref, run.ref.name, run.uid)
+            self.queue.add(run.ref)
             return None
-        self.cache.runs.put(after)
         reason, message = showing.headline(status)
         if (reason, message) == before:
             return after
@@ -305,12 +337,16 @@ class Reconciler:
 
     async def _look_anew(self, ref: RunRef) -> None:
         """The run is not as it was last seen, and the watch may be behind: ask."""
-        run = await self.cluster.get_run(ref)
-        if run is not None:
-            self.cache.runs.put(run)
-        elif (gone := self.cache.run(ref)) is not None:
-            self.cache.runs.drop(ref, ref.name, gone.uid)
-        self.queue.add(ref)
+        known = self.cache.run(ref)
+        with self.cache.runs.creating():
+            run = await self.cluster.get_run(ref)
+            newer = run is not None and self.cache.runs.put(run)
+        if run is None and known is not None:
+            self.cache.runs.drop(ref, ref.name, known.uid)
+        if newer or run is None:
+            self.queue.add(ref)
+        else:
+            self.queue.retry(ref)  # it is an Approval that has changed: the watch will tell
 
     async def _after_the_end(self, run: RunView) -> None:
         assert run.finished is not None
@@ -349,12 +385,6 @@ _NOT_TOLD = {
     )
 }
 """Reasons without a Kubernetes Event: the status says them, and a busy cluster must not pay a write for each."""
-
-
-def _is_written(effect: Append, records: Sequence[Record]) -> bool:
-    """Whether another driver was first with the same event."""
-    step = effect.body.get("step")
-    return any(r.kind == effect.kind and r.body.get("step") == step for r in records)
 
 
 def _log(run: RunView) -> RunLog:

@@ -18,6 +18,9 @@ from agentrun.journal.records import Damaged, Record
 from agentrun.journal.store import KeyExists, KeyMissing, Store
 from agentrun.plan.snapshot import Event
 
+_FOLDER = re.compile(r".+-[0-9a-f]{32}")
+"""The folder of a run whose uid is a UUID."""
+
 
 class RunExists(AgentrunError):
     """A run of that name is there already."""
@@ -64,15 +67,17 @@ def _check_free(store: Store, run: RunPath) -> None:
 
 
 def find_run(store: Store, namespace: str, name: str) -> RunPath:
-    """The run of that name.
+    """The run of that name; of several that a cluster had of that name, one after the other, the newest.
 
     Raises:
         NoSuchRun: there is none.
+        Damaged: what may be the newest cannot be read.
     """
+    run: RunPath | None
     try:
         run = RunPath(namespace, name, _uid(store, namespace, name))
     except KeyMissing:
-        run = None
+        run = _newest(store, [r for r in _of_clusters(store, namespace) if r.name == name])
     if run is None or not _exists(store, run):
         raise NoSuchRun(f"there is no run {name!r} in namespace {namespace} of {store.url}: see agentrun list")
     return run
@@ -83,11 +88,42 @@ def list_runs(store: Store, namespace: str | None) -> list[RunPath]:
     spaces = [namespace] if namespace is not None else [s for s in store.children("") if not s.startswith(".")]
     found = []
     for space in spaces:
-        for name in store.children(f"{space}/names/"):
-            run = RunPath(space, name, _uid(store, space, name))
-            if _exists(store, run):
-                found.append(run)
+        named = [RunPath(space, name, _uid(store, space, name)) for name in store.children(f"{space}/names/")]
+        named = [run for run in named if _exists(store, run)]
+        others = [run for run in _of_clusters(store, space) if run not in named]
+        with ThreadPoolExecutor(READERS if store.remote else 1) as readers:
+            of_clusters = list(readers.map(lambda run: _is_of_cluster(store, run), others))
+        named += [run for run, is_one in zip(others, of_clusters, strict=True) if is_one]
+        found += sorted(named, key=lambda run: (run.name, run.uid))
     return found
+
+
+def _of_clusters(store: Store, namespace: str) -> list[RunPath]:
+    """What may be the runs of a cluster: they have no object for the name, which its API server keeps unique."""
+    folders = (name for name in store.children(f"{namespace}/") if _FOLDER.fullmatch(name))
+    return [RunPath.parse(f"{namespace}/{name}") for name in folders]
+
+
+def _is_of_cluster(store: Store, run: RunPath) -> bool:
+    """Whether a cluster's operator made it; else it is what a run on one machine left that died before it began."""
+    try:
+        return bool(read_manifest(store, run).get("cluster"))
+    except KeyMissing:
+        return False
+    except Damaged:
+        return True  # whoever reads it is told
+
+
+def _newest(store: Store, runs: Sequence[RunPath]) -> RunPath | None:
+    made = []
+    for run in runs:
+        try:
+            manifest = read_manifest(store, run)
+        except KeyMissing:
+            continue
+        if manifest.get("cluster"):
+            made.append((str(manifest["createdAt"]), run))
+    return max(made, key=lambda pair: pair[0], default=("", None))[1]
 
 
 def read_manifest(store: Store, run: RunPath) -> dict[str, Any]:

@@ -83,7 +83,8 @@ def _sum(label: str, standing: Standing, summary: _Summary) -> None:
     what = standing.waiting_for or {}
     if (standing.person or standing.reason in POD_TROUBLE) and len(summary.messages) < 5:
         verb = next((_VERBS[k] for k in _VERBS if k in what), "resume RUN")
-        why = what.get("subjects", [""])[0] if "subjects" in what else what.get("because", next(iter(what.values()), ""))
+        first = what.get("because", next(iter(what.values()), ""))
+        why = what["subjects"][0] if what.get("subjects") else first
         summary.messages.append(f"{label}: {why} ({verb.replace('STEP', label)})")
 
 

@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ def running(parts: Parts, profile: Path | None) -> Iterator[Rig]:
         # Established is said before the watch caches are filled; until then lists are refused (429).
         group = RUNS.partition("/namespaces/")[0]
         for plural in ("agentruns", "agentworkflows", "approvals", "agentcommands"):
-            until(f"a list of {plural}", lambda path=f"{group}/{plural}": _listable(plane, path))
+            until(f"a list of {plural}", partial(_listable, plane, f"{group}/{plural}"))
         for account in ("default", ACCOUNT):
             plane.kubectl("create", "serviceaccount", account)
         plane.kubectl(

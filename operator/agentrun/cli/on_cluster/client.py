@@ -98,7 +98,7 @@ class Client:
         return str(found["status"]["userInfo"]["username"])
 
     def watch(self, path: str, name: str, version: str, within: int | None = None) -> Iterator[dict[str, Any]]:
-        """What happens to one object after ``version``, as watch events; ends after ``within`` seconds, or some time."""
+        """What happens to one object after ``version``, as watch events; ends after ``within`` seconds."""
         query = {"watch": "true", "fieldSelector": f"metadata.name={name}", "resourceVersion": version}
         for line in self.lines(path, query | {"timeoutSeconds": str(within or WATCH)}, quiet=TIMEOUT + WATCH):
             yield json.loads(line)

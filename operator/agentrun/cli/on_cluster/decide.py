@@ -1,4 +1,4 @@
-"""``kubectl agentrun approve`` and ``reject``: a decision in the person's own name, which the API server vouches for."""
+"""``kubectl agentrun approve`` and ``reject``: in the person's own name, which the API server vouches for."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ def reject_verb(place: ClusterPlace, run: str, step: str | None, comment: str, c
     return _decide(place, run, step, "Rejected", comment, call)
 
 
-def _decide(
-    place: ClusterPlace, run: str, step: str | None, decision: Verdict, comment: str, call: str | None
-) -> int:
+def _decide(place: ClusterPlace, run: str, step: str | None, decision: Verdict, comment: str, call: str | None) -> int:
     check_comment(comment)
     client = place.open()
     found = find(place, client, run)
@@ -101,9 +99,7 @@ def _record(client: Client, approval: dict[str, Any], by: str, decision: Verdict
         there = _decisions(approval)
         before = next((entry for entry in there if entry["by"] == by), None)
         if before is not None:
-            raise Refused(
-                f"you have decided {spec['step']} already: {before['decision']}; a decision is not changed"
-            )
+            raise Refused(f"you have decided {spec['step']} already: {before['decision']}; a decision is not changed")
         if is_decided(approval) is not None:
             raise Refused(_closed(approval))
         change = {
@@ -113,10 +109,10 @@ def _record(client: Client, approval: dict[str, Any], by: str, decision: Verdict
         try:
             return client.patch(f"{path}/status", change)
         except Conflict:
-            # deleted and asked anew, it is another question: its uid, and what it asks, were never shown
             approval = client.get(path)
-            if approval["metadata"]["uid"] != uid:
-                raise Refused(f"{spec['step']}: this question is gone, and another one has its name; nothing was decided")
+        # asked anew after a deletion, it is another question, which this person has not seen
+        if approval["metadata"]["uid"] != uid:
+            raise Refused(f"{spec['step']}: this question is gone, and another one has its name; nothing was decided")
     raise OutOfReach(f"others write to {path} all the time; nothing was decided, try again")
 
 

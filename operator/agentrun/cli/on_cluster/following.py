@@ -66,7 +66,9 @@ def _moments(client: Client, run: Run, board: Board) -> Iterator[Run]:
             lost = None
             # The first watch is short where no operator has come yet: somebody waits, and should know for what.
             quick = not run.status and not told
-            for event in client.watch(collection(RUNS, run.namespace), run.name, run.version, within=2 if quick else None):
+            for event in client.watch(
+                collection(RUNS, run.namespace), run.name, run.version, within=2 if quick else None
+            ):
                 if event["type"] == "ERROR":
                     break  # too long ago to go on from
                 if event["type"] == "DELETED":
@@ -75,7 +77,9 @@ def _moments(client: Client, run: Run, board: Board) -> Iterator[Run]:
                 yield run
             if not run.status and not told and time.monotonic() - began > SILENCE:
                 told = True
-                board.say("no operator has come to the run: is the chart agentrun installed, and watches this namespace?")
+                board.say(
+                    "no operator has come to the run: is the chart agentrun installed, and watches this namespace?"
+                )
         except Missing as error:
             raise Refused(f"run {run.name} was deleted; its journal stays in the store") from error
         except OutOfReach:

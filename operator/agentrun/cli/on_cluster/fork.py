@@ -65,6 +65,8 @@ def fork_verb(
 
 def _before(client: Client, source: Run) -> tuple[tuple[Store, RunPath] | None, dict[str, Any]]:
     """The source's journal where it may be read, and its manifest: that one's, or what its objects make of it."""
+    if "journal" not in source.status:
+        raise Refused(f"run {source.name} has not begun: there is nothing of it that a new run could share")
     try:
         journal = journal_of(source)
         return journal, read_manifest(*journal)

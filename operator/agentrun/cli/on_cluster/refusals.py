@@ -54,7 +54,7 @@ _CANNOT = re.compile(
     r'User "(?P<user>[^"]*)" cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)" in API group "(?P<group>[^"]*)"'
     r'(?: in the namespace "(?P<namespace>[^"]*)")?'
 )
-_STRICT = re.compile(r'strict decoding error: (.*)', re.DOTALL)
+_STRICT = re.compile(r"strict decoding error: (.*)", re.DOTALL)
 _UNKNOWN = re.compile(r'(unknown|duplicate) field "([^"]+)"')
 
 

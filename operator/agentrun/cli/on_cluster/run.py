@@ -34,7 +34,7 @@ class _File:
     """What a file asks for, checked."""
 
     documents: list[Document]
-    """The run, or the workflow that is run alone; and the workflow that the run refers to, the file's or the cluster's."""
+    """The run, or the workflow that is run alone; and the workflow that the run refers to, of either."""
     run: Document
     namespace: str
     name: str
@@ -127,7 +127,8 @@ def _apply(place: ClusterPlace, client: Client, document: Document, namespace: s
     body = {"apiVersion": API_VERSION, "kind": "AgentWorkflow", "metadata": metadata, "spec": document.raw["spec"]}
     path = f"{collection(WORKFLOWS, namespace)}/{name}"
     wanted = workflow_digest(document.raw["spec"])
-    how = f"bring it up to date the way it was made (kubectl apply, Helm, Argo CD), then run: {place.command('run', document.source)}"
+    again = printable(place.command("run", document.source))
+    how = f"bring it up to date the way it was made (kubectl apply, Helm, Argo CD), then: {again}"
     try:
         if workflow_digest(client.get(path)["spec"]) == wanted:
             return wanted
@@ -136,7 +137,9 @@ def _apply(place: ClusterPlace, client: Client, document: Document, namespace: s
     try:
         applied = workflow_digest(client.apply(path, body)["spec"])
     except Conflict as error:
-        raise Refused(f"AgentWorkflow {name} on the cluster is another one, and not ours to change: {error}; {how}") from error
+        raise Refused(
+            f"AgentWorkflow {name} on the cluster is another one, and not ours to change: {error}; {how}"
+        ) from error
     if applied != wanted:
         # Server-side apply leaves what others have added: a step, a tool.
         raise Refused(f"AgentWorkflow {name} on the cluster has parts that are not in this file; {how}")
