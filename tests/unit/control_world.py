@@ -465,7 +465,7 @@ class World:
 
     def new_uid(self) -> str:
         self._uids += 1
-        return str(uuid.UUID(int=(self._uids * 0x9E3779B97F4A7C15) % 2**128))
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, str(self._uids)))
 
     def operator(self) -> Operator:
         """A new leader."""

@@ -205,7 +205,7 @@ NODES = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(NODES)
 def test_never_two_lead_and_in_the_end_one_does(kinds: list[tuple[list[Fault], float, float]]) -> None:
     async def scene(loop: VirtualLoop, server: Server) -> None:

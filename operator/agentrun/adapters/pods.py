@@ -48,6 +48,15 @@ BACKSTOP = 900.0
 what an earlier attempt left in the air (10 s), and for leaving (30 s). The runner ends itself at its time, and the
 operator stops one that does not (15 s later): the kubelet's own deadline is for a pod whose operator is gone."""
 
+NODE_LOST = 60
+"""Seconds that a pod is left on a node that does not answer, where Kubernetes' default is 300: the fence keeps an
+attempt that may still run there from doing anything new, so its successor need not wait for certainty."""
+
+_NODE_LOST = [
+    {"key": f"node.kubernetes.io/{taint}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": NODE_LOST}
+    for taint in ("not-ready", "unreachable")
+]
+
 _DEADLINE_MAX = 2**31 - 1
 
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
@@ -195,9 +204,10 @@ def build_pod(settings: PodSettings, run: RunView, pinned: Pinned, start: Start)
     selector = _first(step.node_selector, defaults.node_selector, settings.node_selector)
     if selector:
         spec["nodeSelector"] = dict(selector)
-    tolerations = _first(step.tolerations, defaults.tolerations, settings.tolerations)
-    if tolerations:
-        spec["tolerations"] = [t.model_dump(by_alias=True, exclude_none=True) for t in tolerations]
+    wanted = _first(step.tolerations, defaults.tolerations, settings.tolerations) or ()
+    tolerations = [t.model_dump(by_alias=True, exclude_none=True) for t in wanted]
+    named = {toleration.get("key") for toleration in tolerations}
+    spec["tolerations"] = [*tolerations, *(t for t in _NODE_LOST if t["key"] not in named)]
     # The owner is removed first and its pods after it (blockOwnerDeletion, not set, would need a right of its own).
     owner = {"apiVersion": API_VERSION, "kind": "AgentRun", "name": run.ref.name, "uid": run.uid, "controller": True}
     return {
