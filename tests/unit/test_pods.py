@@ -256,9 +256,8 @@ def test_a_step_goes_before_the_defaults_and_those_before_the_settings() -> None
         spec = build_pod(general, RUN, pinned(step, **more), start())["spec"]
         [container] = spec["containers"]
         memory = container["resources"]["limits"]["memory"]
-        return (
-            spec["serviceAccountName"], container["image"], memory, spec.get("nodeSelector"), spec["tolerations"][:-2] or None
-        )  # fmt: skip
+        tolerations = spec["tolerations"][:-2] or None
+        return spec["serviceAccountName"], container["image"], memory, spec.get("nodeSelector"), tolerations
 
     anywhere = [{"operator": "Exists"}]
     assert placed(REFUND) == ("steps", "agentrun:1", "1Gi", {"pool": "all"}, anywhere)
@@ -270,7 +269,7 @@ def test_a_step_goes_before_the_defaults_and_those_before_the_settings() -> None
 def test_a_pod_is_not_left_for_long_on_a_node_that_is_lost() -> None:
     """The fence makes a successor safe while the pod may still run there; Kubernetes' own default is five minutes."""
     assert build()["spec"]["tolerations"] == LOST
-    patient = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "tolerationSeconds": 900}
+    patient = LOST[1] | {"tolerationSeconds": 900}
     own = build_pod(SETTINGS, RUN, pinned(REFUND | {"tolerations": [patient]}), start())["spec"]["tolerations"]
     assert own == [patient, LOST[0]]
 

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 OUTPUT_MAX = 1024
 """Bytes of a step's output that stand in the status; a larger one is in the journal."""
 
+TEXT_MAX = 1024
+"""Characters of a question, a message or a reason in the status; a longer one is in the journal."""
+
+TEXTS_MAX = 20
+
 EYE_MAX = 50
 """Items of a fan-out that get an entry of their own because they need somebody's eye."""
 
@@ -85,7 +90,7 @@ def _sum(label: str, standing: Standing, summary: _Summary) -> None:
         verb = next((_VERBS[k] for k in _VERBS if k in what), "resume RUN")
         first = what.get("because", next(iter(what.values()), ""))
         why = what["subjects"][0] if what.get("subjects") else first
-        summary.messages.append(f"{label}: {why} ({verb.replace('STEP', label)})")
+        summary.messages.append(f"{label}: {_cut(why)} ({verb.replace('STEP', label)})")
 
 
 _VERBS = {
@@ -109,10 +114,10 @@ def _entry(name: str, standing: Standing) -> dict[str, Any]:
         found["finishedAt"] = timestamp(standing.finished)
     if standing.waiting_for is not None and not standing.state.final:
         found["waitingFor"] = {
-            k: timestamp(v) if k in ("retry", "until") else v for k, v in standing.waiting_for.items()
+            k: timestamp(v) if k in ("retry", "until") else _cut(v) for k, v in standing.waiting_for.items()
         }
     if standing.failure is not None:
-        found["failure"] = standing.failure.to_json()
+        found["failure"] = standing.failure.to_json() | {"message": _cut(standing.failure.message)}
     if standing.output is not None and len(canonical(standing.output)) <= OUTPUT_MAX:
         found["output"] = standing.output
     return found
@@ -120,6 +125,13 @@ def _entry(name: str, standing: Standing) -> dict[str, Any]:
 
 POD_TROUBLE = (Reason.POD_REFUSED, Reason.CONTAINER_REFUSED, Reason.IMAGE_PULL_FAILED, Reason.UNSCHEDULABLE)
 """Why a pod does not come to work; each is mended in the cluster, not by a verb."""
+
+def _cut(value: Any) -> Any:
+    """A text that a person reads in a table, or a list of such: the journal has it whole."""
+    if isinstance(value, list):
+        return [_cut(item) for item in value[:TEXTS_MAX]]
+    return value if not isinstance(value, str) or len(value) <= TEXT_MAX else value[: TEXT_MAX - 1] + "…"
+
 
 _URGENT = (
     Reason.OUTCOME_UNKNOWN,
@@ -140,7 +152,7 @@ def _headline(planner: Planning, summary: _Summary) -> tuple[Reason, str]:
         why = ""
         if planner.failure is not None and planner.outcome is not Outcome.SUCCEEDED:
             step, failure = planner.failure
-            why = f"{step}: {failure.message}" if step else failure.message
+            why = _cut(f"{step}: {failure.message}" if step else failure.message)
         return Reason(str(planner.outcome)), why
     message = "; ".join(summary.messages)
     if summary.reasons[Reason.OUTCOME_UNKNOWN]:

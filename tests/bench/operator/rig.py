@@ -89,11 +89,10 @@ class Rig:
     def operator(self, **settings: float) -> Iterator[Operator]:
         """Run the operator until the block ends; ``settings`` as ``launch`` has them. Raises FailedError."""
         listen = f"127.0.0.1:{_free_port()}"
-        bucket = self.environment["AGENTRUN_STORE"]
         options = [f"--{name}={value}" for name, value in settings.items()]
         if self.profile is not None:
             options.append(f"--profile={self.profile / self.name('operator')}.pstats")
-        environment = self.environment | {"AGENTRUN_LISTEN": listen, "AGENTRUN_STORE": f"{bucket}/{self.name('o')}"}
+        environment = self.environment | {"AGENTRUN_LISTEN": listen}
         operator = Operator(self._component("operator", "launch", options, environment), listen)
         with _running(operator.component):
 
@@ -190,7 +189,7 @@ def running(parts: Parts, profile: Path | None) -> Iterator[Rig]:
         os.environ["KUBECONFIG"] = str(plane.kubeconfig())
         environment = {
             "KUBECONFIG": str(kubeconfig),
-            "AGENTRUN_STORE": f"s3://{parts.s3.new_bucket()}",
+            "AGENTRUN_STORE": f"s3://{parts.s3.new_bucket()}/bench",
             "AGENTRUN_STEP_IMAGE": "x",
             "AGENTRUN_LEASE_NAMESPACE": "default",
             "AGENTRUN_ADMISSION": "false",

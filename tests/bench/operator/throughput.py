@@ -72,7 +72,7 @@ def measure(rig: Rig, count: int) -> Iterator[Row]:
         yield Row("  of the floor", Series([ours.rate / reference.median], "×"))
         yield Row("  CPU a step", Series([sum(ours.cpu.values())], "ms"), against=_listed(ours.cpu))
         yield Row("  the floor's", Series([sum(before.cpu.values())], "ms"), against=_listed(before.cpu))
-        yield _writes(writes, one.steps + WARM_UP)
+        yield _writes(writes, one.steps)
 
 
 def latency(rig: Rig, chains: int) -> Iterator[Row]:

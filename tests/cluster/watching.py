@@ -1,0 +1,106 @@
+"""What the API server has, as kubectl's watches tell it: tests wait for a state instead of asking again and again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import IO, Any, TypeVar
+
+from tests.cluster.access import Access
+from tests.cluster.places import FailedError
+
+T = TypeVar("T")
+Object = dict[str, Any]
+
+
+class Watched:
+    """Every object of one kind in the whole cluster, kept up to date until ``close``.
+
+    A watch that breaks (the API server restarts) begins anew with a list; in between the objects stay as they were.
+    """
+
+    def __init__(self, access: Access, kind: str) -> None:
+        self.kind = kind
+        self._command = access.command("kubectl", "get", kind, "-A", "-o", "json", "--watch", "--output-watch-events")
+        self._changed = threading.Condition()
+        self._objects: dict[tuple[str, str], Object] = {}
+        self._closed = False
+        self._process: subprocess.Popen[str] | None = None
+        self._thread = threading.Thread(target=self._watch, name=f"watch of {kind}", daemon=True)
+        self._thread.start()
+
+    def get(self, namespace: str, name: str) -> Object | None:
+        """The object as it was last seen; ``None`` where there is none."""
+        with self._changed:
+            return self._objects.get((namespace, name))
+
+    def all(self, namespace: str) -> list[Object]:
+        """Those of one namespace, as they were last seen."""
+        with self._changed:
+            return self._of(namespace)
+
+    def wait(self, what: str, seconds: float, test: Callable[[], T | None]) -> T:
+        """Ask ``test``, which reads from here, after every change until it gives something; what it gave.
+
+        Raises:
+            FailedError: nothing came within ``seconds``.
+
+        """
+        end = time.monotonic() + seconds
+        with self._changed:
+            while not (found := test()):
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise FailedError(f"{what} did not come within {seconds:g} s")
+                # Some tests look at the clock or at other things besides: they are asked twice a second.
+                self._changed.wait(min(left, 0.5))
+        return found
+
+    def close(self) -> None:
+        """End the watch."""
+        with self._changed:
+            self._closed = True
+            if self._process is not None:
+                self._process.kill()
+        self._thread.join()
+
+    def _of(self, namespace: str) -> list[Object]:
+        return [found for (space, _), found in self._objects.items() if space == namespace]
+
+    def _watch(self) -> None:
+        while True:
+            with self._changed:
+                if self._closed:
+                    return
+                words, environment = self._command
+                self._process = subprocess.Popen(
+                    words,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    text=True,
+                )
+            assert self._process.stdout is not None
+            with self._process.stdout as events:
+                self._follow(events)
+            self._process.wait()
+            time.sleep(0.2)  # while there is no API server kubectl ends at once
+
+    def _follow(self, events: IO[str]) -> None:
+        listed: set[tuple[str, str]] = set()
+        whole = False
+        for event in _events(events):
+            found = event["object"]
+            key = found["metadata"]["namespace"], found["metadata"]["name"]
+            with self._changed:
+                if not whole:
+                    listed.add(key)
+                if event["type"] == "DELETED":
+                    self._objects.pop(key, None)
+                else:
+                    self._objects[key] = found
+                self._changed.notify_all()

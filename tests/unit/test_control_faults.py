@@ -1,0 +1,397 @@
+"""What can come between the operator and the cluster, one thing at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agentrun.control.controller import RESYNC
+from tests.unit.control_world import Operator, World, lost
+from tests.unit.plan_world import CALL, MODEL, TOOL, approval, step
+from tests.unit.test_leader import VirtualLoop
+
+
+def workflow(*steps: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"tools": [TOOL], "models": [MODEL], "steps": list(steps), **more}
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    found = World(VirtualLoop())
+    try:
+        yield found
+    finally:
+        found.close()
+        found.loop.close()
+
+
+class Calls:
+    """Every call of the operators, as they are made."""
+
+    def __init__(self, world: World) -> None:
+        self.made: list[str] = []
+        world.hook = self
+
+    def __call__(self, operator: Operator, side: str, what: str) -> None:
+        if side == "before":
+            self.made.append(what)
+
+    def count(self, start: str) -> int:
+        return sum(what.startswith(start) for what in self.made)
+
+
+def begin(world: World, *steps: dict[str, Any], **more: Any) -> Operator:
+    spec = {key: more.pop(key) for key in ("suspend", "ttlSecondsAfterFinished", "timeout") if key in more}
+    world.api.apply_run("r", {"workflow": workflow(*steps, **more), **spec})
+    operator = world.operator()
+    world.settle()
+    return operator
+
+
+def ends(world: World, operator: Operator) -> None:
+    """All pods come to their ends, and the operator hears of it."""
+    for _ in range(4):
+        world.run_pods()
+        operator.hear_all()
+        world.wait(1.5)
+
+
+def test_a_run_that_ended_is_forgotten_and_deleted_when_its_time_is_over(world: World) -> None:
+    operator = begin(world, approval("ok"), ttlSecondsAfterFinished=60)
+    operator.hear_all()
+    world.answer()
+    operator.hear_all()
+    world.settle()
+    assert world.status()["phase"] == "Succeeded"
+    assert not operator.reconciler.live
+    world.wait(59)
+    assert world.api.objects["runs"]
+    world.wait(2)
+    assert not world.api.objects["runs"]
+
+
+def test_a_closed_approval_is_closed_once_though_its_watch_is_late(world: World) -> None:
+    operator = begin(world, approval("ok"), step("a", "ok"))
+    operator.hear_all()
+    calls = Calls(world)
+    world.answer()
+    operator.hear("approvals")
+    operator.hear("approvals")
+    world.wait(5)
+    assert calls.count("settle_approval") == 1
+    assert [view.settled for view in world.api.all("approvals")] == [True]
+
+
+def test_a_decision_that_comes_between_is_waited_for_and_not_rushed_at(world: World) -> None:
+    """The question is closed for one person's decision; of the next one's the watch tells nothing for a minute."""
+    operator = begin(world, approval("ok"), step("a", "ok"))
+    operator.hear_all()
+    name = world.api.all("approvals")[0].name
+    world.api.decide(name, "ben")
+    operator.hear("approvals")
+    world.api.decide(name, "cleo", "Rejected")
+    calls = Calls(world)
+    world.wait(60)
+    assert 2 <= calls.count("settle_approval") < 12
+    operator.hear_all()
+    world.wait(61)
+    run = world.api.all("runs")[0]
+    assert [r.body["by"] for r in world.records(run) if r.kind == "decided"] == ["ben", "cleo"]
+    [obj] = world.api.objects["approvals"].values()
+    assert obj["status"]["conditions"][0]["reason"] == "Approved"
+    assert world.created == [("a", 1)]
+
+
+def test_a_decision_in_time_counts_though_the_watch_is_late(world: World) -> None:
+    operator = begin(world, approval("ok", timeout="60s"), step("a", "ok"))
+    operator.hear_all()
+    world.wait(50)
+    world.api.decide(world.api.all("approvals")[0].name, "ben")
+    world.wait(20)
+    assert world.created == []
+    assert world.kinds(world.api.all("runs")[0]) == ["approvalRequested"]
+    operator.hear_all()
+    world.wait(30)
+    assert world.created == [("a", 1)]
+    [obj] = world.api.objects["approvals"].values()
+    assert obj["status"]["conditions"][0]["reason"] == "Approved"
+
+
+def test_an_approval_whose_deletion_nobody_told_of_is_made_again(world: World) -> None:
+    operator = begin(world, approval("ok"))
+    operator.hear_all()
+    world.settle()
+    world.api.remove("approvals", "r-ok")
+    operator.hear("approvals", lost=True)
+    world.wait(RESYNC + 1)
+    assert list(world.api.objects["approvals"]) == ["r-ok"]
+
+
+def test_decisions_wait_for_the_policies_that_vouch_for_them(world: World) -> None:
+    operator = begin(world, approval("ok"), step("a", "ok"))
+    vouched = False
+    operator.reconciler.vouched = lambda: vouched
+    operator.hear_all()
+    world.answer()
+    operator.hear_all()
+    world.wait(100)
+    assert world.kinds(world.api.all("runs")[0]) == ["approvalRequested"]
+    assert ("PoliciesMissing" in {reason for reason, _ in world.api.events}) is True
+    vouched = True
+    world.wait(40)
+    assert world.created == [("a", 1)]
+
+
+def test_a_pod_is_told_to_leave_once(world: World) -> None:
+    operator = begin(world, step("a"))
+    operator.hear_all()
+    world.advance(world.pods()[0])
+    world.advance(world.pods()[0])
+    operator.hear_all()
+    world.settle()
+    calls = Calls(world)
+    world.api.edit_run("r", suspend=True)
+    operator.hear("runs")
+    world.wait(5)
+    world.api.edit_run("r", cancel=True)
+    operator.hear("runs")
+    world.wait(5)
+    assert calls.count("delete_pod") == 1
+
+
+def test_a_pod_whose_node_is_dead_is_given_up_and_not_asked_after_for_ever(world: World) -> None:
+    operator = begin(world, step("a"))
+    operator.hear_all()
+    world.advance(world.pods()[0])
+    world.api.delete_pod(world.pods()[0])
+    operator.hear_all()
+    world.wait(39)
+    assert world.created == [("a", 1)]
+    calls = Calls(world)
+    world.wait(3)
+    assert world.created == [("a", 1), ("a", 1)] or world.created == [("a", 1), ("a", 2)]
+    world.wait(100)
+    assert len(calls.made) < 40
+
+
+def test_the_pods_of_an_earlier_run_of_the_name_wake_nobody(world: World) -> None:
+    operator = begin(world, approval("ok"))
+    operator.hear_all()
+    world.settle()
+    calls = Calls(world)
+    run = world.api.all("runs")[0]
+    begin_other = World(VirtualLoop())
+    begin(begin_other, step("a"))
+    [pod] = begin_other.pods()
+    begin_other.close()
+    begin_other.loop.close()
+    operator.controller.pod_seen(replace(pod, run_uid="another", run=run.ref, deleting=world.now - 100, phase="Running"))
+    world.wait(5)
+    assert not calls.made
+
+
+def test_an_adopted_pod_that_has_ended_is_taken_in(world: World) -> None:
+    """The answer to its creation is lost, it runs and ends, and the watch tells of it after the second answer."""
+    world.api.apply_run("r", {"workflow": workflow(step("a"))})
+    operator = world.operator()
+    tries = 0
+
+    def hook(operator: Operator, side: str, what: str) -> None:
+        nonlocal tries
+        if what.startswith("create_pod") and side == "after":
+            tries += 1
+            if tries == 1:
+                world.run_pods()
+                lost(operator, what)
+
+    world.hook = hook
+    world.wait(3)
+    assert tries == 2
+    assert world.status()["phase"] == "Succeeded"
+    operator.hear_all()
+    world.wait(1)
+    assert world.created == [("a", 1)]
+
+
+def test_a_pod_that_ends_while_people_are_heard_is_not_started_again(world: World) -> None:
+    operator = begin(world, step("a", retry={"limit": 2, "backoff": {"initial": "0s"}}), step("b", "a"))
+    operator.hear_all()
+    pod = world.pods()[0]
+    for _ in range(4):
+        world.advance(pod := world.pods()[0])
+    operator.hear_all()
+    world.settle()
+    world.api.command("r", signal={"name": "s"})
+
+    def hook(operator: Operator, side: str, what: str) -> None:
+        if what == "delete_command" and side == "before":
+            world.vanish(world.pods()[0])
+            operator.hear_all()
+
+    world.hook = hook
+    operator.hear_all()
+    world.settle()
+    assert pod.key.path == "a"
+    assert world.created[:1] == [("a", 1)]
+    assert ("a", 1) not in world.created[1:]
+    assert operator.reconciler.live
+
+
+def test_a_list_does_not_bring_back_what_was_deleted_while_it_was_read(world: World) -> None:
+    operator = begin(world, step("a"), step("b", "a"))
+    operator.hear_all()
+    world.advance(world.pods()[0])
+    operator.hear_all()
+    world.settle()
+
+    def hook(operator: Operator, side: str, what: str) -> None:
+        if what == "list pods" and side == "after":
+            world.vanish(world.pods()[0])
+            operator.hear_all()
+
+    world.hook = hook
+    world.wait(RESYNC + 1)
+    assert len(operator.cache.pods) <= 1
+    assert all(pod.uid in operator.reconciler.live[pod.run].attempts for pod in operator.cache.pods)
+    assert len(world.created) >= 2
+
+
+def test_a_workflow_that_went_after_the_run_was_pinned_is_not_missed(world: World) -> None:
+    world.api.workflows["flow"] = {
+        "apiVersion": "agentrun.dev/v1alpha1",
+        "kind": "AgentWorkflow",
+        "metadata": {"name": "flow", "namespace": "n"},
+        "spec": workflow(step("a"), step("b", "a")),
+    }
+    world.api.apply_run("r", {"workflowRef": {"name": "flow"}})
+    first = world.operator()
+    world.settle()
+    assert world.created == [("a", 1)]
+    assert not world.status()
+    first.kill()
+    del world.api.workflows["flow"]
+    second = world.operator()
+    world.finish(second)
+    assert world.status()["phase"] == "Succeeded"
+    assert world.created == [("a", 1), ("b", 1)]
+
+
+def test_a_stale_leader_records_nothing_that_others_have_overtaken(world: World) -> None:
+    """It planned to ask people, was stopped, and goes on when another leader has ended the run."""
+    world.alone = False
+    operator = begin(world, step("a"), approval("ok", "a"))
+    operator.hear_all()
+    world.run_pods()
+
+    def stop(operator: Operator, side: str, what: str) -> None:
+        if what.startswith("store create") and "/events/" in what and side == "before" and operator is first:
+            raise AssertionError("it was to be stopped before")
+
+    first = operator
+    world.hook = stop
+    original = first.journal._do
+
+    async def paused(name: str, call: Any) -> Any:
+        if name == "append":
+            first.running.clear()
+        return await original(name, call)
+
+    first.journal._do = paused  # type: ignore[method-assign]
+    operator.hear_all()
+    world.settle()
+    second = world.operator()
+    world.api.edit_run("r", cancel=True)
+    for _ in range(3):
+        second.hear_all()
+        world.wait(2)
+    run = world.api.all("runs")[0]
+    assert world.kinds(run)[-1] == "ended"
+    count = len(world.records(run))
+    world.hook = lambda operator, side, what: None
+    first.running.set()
+    world.wait(5)
+    assert len(world.records(run)) == count
+
+
+def test_a_command_is_answered_though_the_run_has_ended(world: World) -> None:
+    operator = begin(world, step("a"))
+    ends(world, operator)
+    assert world.status()["phase"] == "Succeeded"
+    world.api.command("r", signal={"name": "s"})
+    operator.hear_all()
+    world.settle()
+    assert not world.api.objects["commands"]
+    assert "CommandRefused" in {reason for reason, _ in world.api.events}
+
+
+def test_a_store_that_is_away_is_said_in_the_status_and_nothing_is_lost(world: World) -> None:
+    operator = begin(world, step("a"), approval("ok", "a"))
+    operator.hear_all()
+    world.run_pods()
+
+    def away(operator: Operator, side: str, what: str) -> None:
+        if what.startswith("store"):
+            lost(operator, what)
+
+    world.hook = away
+    operator.hear_all()
+    world.wait(10)
+    assert world.status()["conditions"][1]["reason"] == "StoreUnavailable"
+    world.finish(operator)
+    assert world.status()["phase"] == "Succeeded"
+    assert world.created == [("a", 1)]
+
+
+def test_pods_that_are_refused_are_said_and_tried_again(world: World) -> None:
+    world.api.refuse = "exceeded quota"
+    operator = begin(world, step("a", forEach={"items": [0, 1], "maxParallel": 2}))
+    operator.hear_all()
+    world.wait(5)
+    assert world.status()["conditions"][1]["reason"] == "PodRefused"
+    assert "exceeded quota" in world.status()["message"]
+    world.api.refuse = None
+    world.finish(operator)
+    assert sorted(world.created) == [("a.0", 1), ("a.1", 1)]
+
+
+def test_a_cancelled_run_undoes_what_was_done(world: World) -> None:
+    operator = begin(world, step("a", compensate=CALL), approval("ok", "a"), **{"finally": [step("z")]})
+    operator.hear_all()
+    ends(world, operator)
+    world.api.edit_run("r", cancel=True)
+    for _ in range(4):
+        operator.hear_all()
+        world.settle()
+        world.run_pods()
+        operator.hear_all()
+        world.wait(1.5)
+    assert world.status()["phase"] == "Cancelled"
+    assert world.created == [("a", 1), ("a.compensate", 1), ("z", 1)]
+    [obj] = world.api.objects["approvals"].values()
+    assert obj["status"]["conditions"][0]["reason"] == "Cancelled"
+
+
+def test_an_operator_that_leads_no_longer_writes_nothing(world: World) -> None:
+    operator = begin(world, step("a"), step("b", "a"))
+    operator.hear_all()
+    world.run_pods()
+    operator.leads = False
+    calls = Calls(world)
+    operator.hear_all()
+    world.wait(2)
+    assert not [what for what in calls.made if what.split()[0] in ("create_pod", "patch_status", "delete_pod")]
+    assert world.created == [("a", 1)]
+
+
+def test_cancelling_the_leader_leaves_nothing_behind(world: World) -> None:
+    operator = begin(world, step("a"))
+    operator.task.cancel()
+    operator.dead = True
+    world.loop.run_until_complete(asyncio.wait([operator.task]))
+    assert not operator.reconciler.live
+    assert not operator.controller.leading
+    assert len(operator.queue) == 0
