@@ -99,17 +99,42 @@ class Access:
         """``kubectl apply`` of documents, in order."""
         return self.kubectl("apply", "-f", "-", user=user, input=yaml.safe_dump_all(documents), check=check)
 
+    def environment(self, user: str = "admin") -> dict[str, str]:
+        """What a program finds in its environment that acts as ``user``."""
+        return {
+            "PATH": f"{self._kubectl.parent}:{os.environ.get('PATH', os.defpath)}",
+            # A home of the cluster's own: what the person has set up for kubectl and helm counts for nothing here.
+            "HOME": str(self.folder),
+            "KUBECONFIG": str(self.kubeconfig(user)),
+        }
+
+    def watching(self, kind: str) -> subprocess.Popen[str]:
+        """A kubectl that writes the events of every object of ``kind``, in all namespaces, as JSON documents."""
+        return subprocess.Popen(
+            [self._kubectl, "get", kind, "-A", "-o", "json", "--watch", "--output-watch-events"],
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def run(
+        self,
+        *command: str | Path,
+        user: str = "admin",
+        input: str | None = None,  # noqa: A002 (subprocess.run's name)
+        check: bool = True,
+    ) -> Done:
+        """Run another program as ``user`` to its end. Raises FailedError if ``check`` and it fails."""
+        return self._run(list(command), user, input, check)
+
     def _run(
         self, command: list[str | Path], user: str, given: str | None, check: bool
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             command,
-            # A home of the cluster's own: what the person has set up for kubectl and helm counts for nothing here.
-            env={
-                "PATH": os.environ.get("PATH", os.defpath),
-                "HOME": str(self.folder),
-                "KUBECONFIG": str(self.kubeconfig(user)),
-            },
+            env=self.environment(user),
             input=given,
             stdin=subprocess.DEVNULL if given is None else None,
             capture_output=True,

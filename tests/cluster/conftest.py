@@ -1,4 +1,4 @@
-"""The fixtures of tests on Kubernetes: `control_plane`, an API server alone, and `cluster`, the whole of it."""
+"""The fixtures of tests on Kubernetes: `control_plane`, an API server alone, `cluster`, the whole of it, `operator`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pytest
 from tests.cluster import binaries
 from tests.cluster import cluster as clusters
 from tests.cluster import control_plane as planes
+from tests.cluster import operator as operators
 from tests.cluster.cluster import Cluster
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.operator import Operator
 from tests.cluster.places import FailedError, MissingError
 
 
@@ -49,3 +51,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             yield running
     except MissingError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: Cluster) -> Iterator[Operator]:
+    """The operator on the cluster, installed by helm with two replicas, for the whole run."""
+    with operators.installed(cluster) as operator:
+        yield operator

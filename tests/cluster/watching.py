@@ -19,13 +19,13 @@ Object = dict[str, Any]
 class Watched:
     """Every object of one kind in the whole cluster, kept up to date until ``close``.
 
-    A watch that breaks (the API server restarts) begins anew with a list; in between the objects stay as they were.
+    A watch that breaks (the API server restarts) begins anew, with nothing until it is there.
     """
 
     def __init__(self, access: Access, kind: str) -> None:
         self.kind = kind
-        self._command = access.command("kubectl", "get", kind, "-A", "-o", "json", "--watch", "--output-watch-events")
-        self._changed = threading.Condition()
+        self._access = access
+        self._changed = threading.Condition(threading.RLock())
         self._objects: dict[tuple[str, str], Object] = {}
         self._closed = False
         self._process: subprocess.Popen[str] | None = None
@@ -75,32 +75,31 @@ class Watched:
             with self._changed:
                 if self._closed:
                     return
-                words, environment = self._command
-                self._process = subprocess.Popen(
-                    words,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    text=True,
-                )
+                self._objects.clear()  # what was deleted in between is told by nobody
+                self._process = self._access.watching(self.kind)
             assert self._process.stdout is not None
-            with self._process.stdout as events:
-                self._follow(events)
+            with self._process.stdout as lines:
+                for event in _documents(lines):
+                    self._take(event)
             self._process.wait()
-            time.sleep(0.2)  # while there is no API server kubectl ends at once
+            time.sleep(0.2)  # without an API server kubectl ends at once
 
-    def _follow(self, events: IO[str]) -> None:
-        listed: set[tuple[str, str]] = set()
-        whole = False
-        for event in _events(events):
-            found = event["object"]
-            key = found["metadata"]["namespace"], found["metadata"]["name"]
-            with self._changed:
-                if not whole:
-                    listed.add(key)
-                if event["type"] == "DELETED":
-                    self._objects.pop(key, None)
-                else:
-                    self._objects[key] = found
-                self._changed.notify_all()
+    def _take(self, event: Object) -> None:
+        found = event["object"]
+        key = found["metadata"]["namespace"], found["metadata"]["name"]
+        with self._changed:
+            if event["type"] == "DELETED":
+                self._objects.pop(key, None)
+            else:
+                self._objects[key] = found
+            self._changed.notify_all()
+
+
+def _documents(lines: IO[str]) -> Iterator[Object]:
+    """The documents of a stream in which each begins with the line ``{`` and ends with the line ``}``."""
+    document: list[str] = []
+    for line in lines:
+        document.append(line)
+        if line.rstrip() == "}":
+            yield json.loads("".join(document))
+            document = []

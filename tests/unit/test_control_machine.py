@@ -49,6 +49,8 @@ class OperatorMachine(RuleBasedStateMachine):
         self.failed_before = METRICS.results["error"]
         self.world = World(VirtualLoop())
         self.mishaps: list[int] = []
+        self.stopped: Operator | None = None
+        """A former leader that was stopped in the middle of a visit, with a cache that is as old."""
         self.decided: list[tuple[str, str, float]] = []
         spec = {"workflow": {"tools": [TOOL], "models": [MODEL], **WORKFLOWS[name]}, "suspend": suspend}
         self.run_view = self.world.api.apply_run("r", spec | ({"budget": {"toolCalls": budget}} if budget else {}))
@@ -158,6 +160,38 @@ class OperatorMachine(RuleBasedStateMachine):
         self.operator = self.world.operator()
         self.world.settle()
 
+    @precondition(lambda self: self.stopped is None)
+    @rule(at=st.integers(0, 12))
+    def the_leader_is_stopped_and_another_one_leads(self, at: int) -> None:
+        """SIGSTOP at one of its next calls: right after its guard was asked, so that this one call comes too late."""
+        self.world.alone = False
+        old, countdown = self.operator, [at]
+
+        def stop(operator: Operator, side: str, what: str) -> None:
+            if operator is old and side == "before":
+                countdown[0] -= 1
+                if countdown[0] <= 0:
+                    old.running.clear()
+
+        self.world.hook = stop
+        old.hear_all()
+        self.world.settle()
+        old.running.clear()
+        self.world.hook = self.disturb
+        old.leads = False
+        self.stopped = old
+        self.operator = self.world.operator()
+        self.world.settle()
+
+    @precondition(lambda self: self.stopped is not None)
+    @rule()
+    def the_stopped_one_goes_on(self) -> None:
+        assert self.stopped is not None
+        self.stopped.running.set()
+        self.world.settle()
+        self.stopped.kill()
+        self.stopped = None
+
     # -- the end ----------------------------------------------------------------------------------------------------
 
     def teardown(self) -> None:
@@ -165,6 +199,8 @@ class OperatorMachine(RuleBasedStateMachine):
             return
         try:
             self.mishaps = []
+            if self.stopped is not None:
+                self.the_stopped_one_goes_on()
             self.world.finish(self.operator)
             self.look_back()
         finally:

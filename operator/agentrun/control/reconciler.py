@@ -25,7 +25,7 @@ from agentrun.control.journal import Journal
 from agentrun.control.live import LiveRun
 from agentrun.control.opening import NotYet, Opener
 from agentrun.control.queue import WorkQueue
-from agentrun.control.views import ApprovalView, PodView, RunRef, RunView
+from agentrun.control.views import ApprovalView, CommandView, PodView, RunRef, RunView
 from agentrun.journal.records import Damaged, EventKind, Record
 from agentrun.journal.store import StoreError
 from agentrun.observe.logs import RunLog, transition
@@ -85,6 +85,9 @@ class Reconciler:
                 live = self.live[ref] = await self.opener.open(run)
             await self._go_on(run, live)
         except NotYet as wait:
+            if run.spec is not None and run.spec.get("cancel"):
+                await self._write(run, showing.never_begun(run, wait.message, self.clock()))
+                return
             stalled = wait.reason is Reason.INVALID_SPEC
             await self._show_trouble(run, wait.reason, wait.message, stalled=stalled, again=wait.again)
         except Damaged as error:
@@ -164,11 +167,18 @@ class Reconciler:
                 continue
             said = commanded(live, command)
             if isinstance(said, str):
-                await self.cluster.record_event(run, "Warning", "CommandRefused", f"{command.name}: {said}")
+                await self._refuse(run, command, said)
             else:
                 await self._say(run, live, *said)
-            await self.cluster.delete_command(command)
-            self.cache.commands.drop(run.ref, command.name, command.uid)
+                await self._remove(command)
+
+    async def _refuse(self, run: RunView, command: CommandView, why: str) -> None:
+        await self.cluster.record_event(run, "Warning", "CommandRefused", f"{command.name}: {why}")
+        await self._remove(command)
+
+    async def _remove(self, command: CommandView) -> None:
+        await self.cluster.delete_command(command)
+        self.cache.commands.drop(command.run, command.name, command.uid)
 
     async def _say(self, run: RunView, live: LiveRun, kind: EventKind, body: dict[str, Any]) -> None:
         def there(records: Sequence[Record]) -> bool:
@@ -350,6 +360,9 @@ class Reconciler:
 
     async def _after_the_end(self, run: RunView) -> None:
         assert run.finished is not None
+        for command in list(self.cache.commands.of(run.ref).values()):
+            if command.run_uid is None or command.run_uid == run.uid:
+                await self._refuse(run, command, "the run has ended")
         if run.ttl is None:
             return
         left = run.finished + run.ttl - self.clock()

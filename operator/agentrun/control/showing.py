@@ -10,7 +10,7 @@ from typing import Any
 
 from agentrun.api.canonical import canonical, timestamp
 from agentrun.api.facts import StepKey
-from agentrun.api.run import ConditionType, Reason, StepState
+from agentrun.api.run import ConditionType, Outcome, Reason, StepState
 from agentrun.control.views import RunView
 
 STATUS_MAX = 30 * 1024
@@ -54,6 +54,15 @@ def troubled(run: RunView, reason: Reason, message: str, *, stalled: bool, now: 
     found = [{"type": str(t), "status": v, "reason": str(reason), "message": message} for t, v in values.items()]
     status["conditions"] = _conditions(found, run, now)
     return status
+
+
+def never_begun(run: RunView, why: str, now: float) -> dict[str, Any]:
+    """The status of a run that was cancelled before it could be pinned: it ends without a journal."""
+    status = troubled(run, Reason.CANCELLED, f"cancelled before it began: {why}", stalled=True, now=now)
+    ended = {ConditionType.SUCCEEDED: "False", ConditionType.RECONCILING: "False"}
+    found = [{**c, "status": ended.get(c["type"], c["status"])} for c in status["conditions"]]
+    status["conditions"] = _conditions(found, run, now)
+    return status | {"phase": str(Outcome.CANCELLED), "completionTime": timestamp(now)}
 
 
 def headline(status: Mapping[str, Any] | None) -> tuple[str, str]:
