@@ -135,7 +135,7 @@ def _hint(running: Cluster) -> str:
           a store      {store.endpoint}      (bucket {running.bucket})
           the refund example with these addresses: {refund}
 
-        There is no DNS in the cluster and no way to other machines: use addresses.
+        There is no way to other machines. Pods know the names of Services, and no others.
 
         `make cluster-down` ends it.
         """

@@ -123,18 +123,23 @@ class Access:
         self,
         *command: str | Path,
         user: str = "admin",
-        input: str | None = None,  # noqa: A002 (subprocess.run's name)
+        env: dict[str, str] | None = None,
         check: bool = True,
     ) -> Done:
-        """Run another program as ``user`` to its end. Raises FailedError if ``check`` and it fails."""
-        return self._run(list(command), user, input, check)
+        """Run another program as ``user`` to its end, with ``env`` besides. Raises FailedError as ``kubectl``."""
+        return self._run(list(command), user, None, check, env)
 
     def _run(
-        self, command: list[str | Path], user: str, given: str | None, check: bool
+        self,
+        command: list[str | Path],
+        user: str,
+        given: str | None,
+        check: bool,
+        env: dict[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             command,
-            env=self.environment(user),
+            env=self.environment(user) | (env or {}),
             input=given,
             stdin=subprocess.DEVNULL if given is None else None,
             capture_output=True,

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+from agentrun import __version__
 from tests.cluster import binaries, image, packages
 from tests.cluster.access import Access, ImpersonatingAccess
 from tests.cluster.component import Component
@@ -86,7 +87,7 @@ class Outside:
 
 
 class Cluster:
-    """A Kubernetes with a node, where pods reach the store, the model and the backend by address: there is no DNS.
+    """A Kubernetes with a node, where pods reach the store, the model and the backend by address.
 
     ``access`` has kubectl, helm and the users' kubeconfigs. ``image`` is the name of the project's image on it.
     ``host`` is the address by which pods reach servers that a test starts in its own process. ``plane`` and ``node``
@@ -181,6 +182,7 @@ def start(folder: Path, *, bound: bool, closing: ExitStack) -> Cluster:
     node = Node(plane, sandbox)
     name, archive = image.build()
     node.start(archive)
+    node.tag(name, f"docker.io/library/agentrun:{__version__}")  # as the chart and the examples call it
     return Cluster(plane, outside, name, sandbox.outside, plane, node)
 
 

@@ -13,8 +13,11 @@ from tests.cluster import control_plane as planes
 from tests.cluster import operator as operators
 from tests.cluster.cluster import Cluster
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.ground import Ground, grounded
 from tests.cluster.operator import Operator
 from tests.cluster.places import FailedError, MissingError
+from tests.servers import versitygw
+from tests.e2e.toolhost import ToolHost
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -54,7 +57,31 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
+def ground(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """The operator as a process of this machine, on the API server alone, with proxies between."""
+    nowhere = tmp_path_factory.mktemp("nowhere") / "nothing"
+    with versitygw.running_versitygw(tmp_path_factory.mktemp("store")) as store, pytest.MonkeyPatch.context() as patch:
+        for name, value in store.environment(nowhere).items():
+            patch.setenv(name, value)
+        with grounded(control_plane, tmp_path_factory.mktemp("ground"), store) as ground:
+            yield ground
+
+
+@pytest.fixture(scope="session")
 def operator(cluster: Cluster) -> Iterator[Operator]:
     """The operator on the cluster, installed by helm with two replicas, for the whole run."""
     with operators.installed(cluster) as operator:
         yield operator
+
+
+@pytest.fixture
+def tools(cluster: Cluster) -> Iterator[ToolHost]:
+    """A host of HTTP tools in the test's own process that pods reach."""
+    with ToolHost(cluster.host) as host:
+        yield host
+
+
+@pytest.fixture
+def namespace(operator: Operator) -> str:
+    """A namespace of the test's own, as ``Operator.namespace`` makes one."""
+    return operator.namespace()

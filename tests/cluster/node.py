@@ -1,13 +1,14 @@
-"""A node: containerd, the kubelet, kube-proxy and a bridge for pods, in a sandbox beside its control plane."""
+"""A node: containerd, kubelet, kube-proxy, names and a bridge for pods, in a sandbox beside its control plane."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import yaml
 
-from tests.cluster import oci
+from tests.cluster import names, oci
 from tests.cluster.component import Component
 from tests.cluster.control_plane import KUBELET, MANAGER, NODE, PROXY, SCHEDULER, ControlPlane
 from tests.cluster.places import FailedError
@@ -77,11 +78,18 @@ class Node:
                 *("--hostname-override", NODE, "--node-ip", sandbox.inside),
             ],
         )
-        self.components: list[Component] = [self.containerd, self.manager, self.scheduler, self.proxy, self.kubelet]
+        self.names = sandbox.component(
+            "names",
+            [sys.executable, "-m", "tests.cluster.names", sandbox.inside, plane.kubeconfig()],
+            {"PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+        self.components: list[Component] = [
+            *(self.containerd, self.manager, self.scheduler, self.proxy, self.kubelet, self.names)
+        ]
 
     def start(self, *archives: Path) -> None:
         """Start all of it, load the images of ``archives``, and wait until the node is Ready. Raises FailedError."""
-        for component in (self.containerd, self.manager, self.scheduler):
+        for component in (self.containerd, self.manager, self.scheduler, self.names):
             component.start()
         self.containerd.ready("answering", self._answers)
         self.load(oci.busybox(self.folder / "pause.tar", _PAUSE))
@@ -99,6 +107,10 @@ class Node:
     def load(self, archive: Path) -> None:
         """Give the node the images of an archive, of OCI's format or Docker's. Raises FailedError."""
         self._sandbox.run("ctr", "-n", "k8s.io", "images", "import", archive)
+
+    def tag(self, name: str, other: str) -> None:
+        """Give an image that the node has another name besides. Raises FailedError."""
+        self._sandbox.run("ctr", "-n", "k8s.io", "images", "tag", name, other)
 
     def images(self) -> list[str]:
         """The names of the images that the node has. Raises FailedError."""
@@ -143,7 +155,7 @@ class Node:
 
     def _kubelet(self) -> Path:
         nowhere = self.folder / "resolv.conf"
-        nowhere.write_text("")  # no name is known in here: asking for one fails at once instead of after a time limit
+        nowhere.write_text("")  # for pods without the cluster's names: asking for one fails at once
         configuration = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
@@ -168,6 +180,8 @@ class Node:
             "syncFrequency": "1s",
             "nodeStatusUpdateFrequency": "2s",
             "resolvConf": str(nowhere),
+            "clusterDNS": [self._sandbox.inside],
+            "clusterDomain": names.DOMAIN,
         }
         path = self.folder / "kubelet.yaml"
         path.write_text(yaml.safe_dump(configuration))

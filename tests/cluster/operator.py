@@ -71,14 +71,18 @@ class Operator:
 
     def install(self) -> None:
         """Install both charts, wait until every replica is ready, then watch. Raises FailedError."""
+        self.deploy()
+        self._watches = [Watched(self.cluster.access, kind) for kind in ("agentruns", "pods", "approvals")]
+        self.runs, self.pods, self.approvals = self._watches
+
+    def deploy(self) -> None:
+        """Install both charts and wait until every replica is ready. Raises FailedError."""
         self.cluster.apply(
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE, "labels": _RESTRICTED}},
             self._secret(SPACE, STORE_SECRET, self._store_keys()),
         )
         self.cluster.helm("upgrade", "--install", f"{RELEASE}-crds", CHARTS / "agentrun-crds")
         self.upgrade()
-        self._watches = [Watched(self.cluster.access, kind) for kind in ("agentruns", "pods", "approvals")]
-        self.runs, self.pods, self.approvals = self._watches
 
     def upgrade(self, *words: str, wait: bool = True) -> None:
         """``helm upgrade`` with the tests' values and ``words``, as ``--set logLevel=debug``. Raises FailedError."""
@@ -116,9 +120,7 @@ class Operator:
 
     def holder(self) -> str:
         """Who holds the Lease: pod, underscore, what changes with each start of it; "" where nobody does."""
-        done = self.kubectl(
-            "-n", SPACE, "get", "lease", "agentrun", "-o", "jsonpath={.spec.holderIdentity}", check=False
-        )
+        words = ("get", "lease", "agentrun", "-n", SPACE, "-o", "jsonpath={.spec.holderIdentity}")
         return self.kubectl(*words, check=False).stdout
 
     def leader(self) -> str:
@@ -180,10 +182,16 @@ class Operator:
         words = ("apply", "-n", namespace, "-f", "-")
         return self.kubectl(*words, user=user, input="\n---\n".join(texts), check=check)
 
-    def agentrun(self, namespace: str, *words: str, user: str = "ana", check: bool = True) -> Done:
-        """``kubectl agentrun WORDS``, by kubectl's own way to plugins. Raises FailedError if ``check`` and it fails."""
+    def agentrun(
+        self, namespace: str, verb: str, *words: str, user: str = "ana", store: bool = False, check: bool = True
+    ) -> Done:
+        """``kubectl agentrun VERB WORDS`` as ``user``, who has credentials of the store where ``store`` says so.
+
+        Raises FailedError if ``check`` and it fails.
+        """
+        environment = self.cluster.store.environment(self.cluster.access.folder / "nothing") if store else None
         plugin = Path(sys.executable).parent / "kubectl-agentrun"
-        return self.cluster.access.run(plugin, *words[:1], "-n", namespace, *words[1:], user=user, check=check)
+        return self.cluster.access.run(plugin, verb, "-n", namespace, *words, user=user, env=environment, check=check)
 
     def approve(self, namespace: str, run: str, *words: str, user: str = "ben") -> Done:
         """``kubectl agentrun approve RUN WORDS``; words are a step and options. Raises FailedError."""
@@ -193,7 +201,7 @@ class Operator:
 
     def run(self, namespace: str, name: str) -> Object:
         """The AgentRun as it is now. Raises FailedError."""
-        found: Object = self.cluster.get("agentrun", name, "-n", namespace)
+        found: Object = self.cluster.get("agentruns", name, "-n", namespace)
         return found
 
     def wait_for(
@@ -264,7 +272,7 @@ class Operator:
     def explain(self, namespace: str, run: str) -> str:
         """All that could say why a run does not go on."""
         about = [
-            self.kubectl("get", "agentrun", run, "-n", namespace, "-o", "yaml", check=False).stdout,
+            self.kubectl("get", "agentruns", run, "-n", namespace, "-o", "yaml", check=False).stdout,
             self.kubectl("get", "pods", "-n", namespace, "-o", "wide", check=False).stdout,
             self.kubectl("get", "events", "-n", namespace, check=False).stdout[-3000:],
             self.logs("2m")[-6000:],

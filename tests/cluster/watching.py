@@ -6,8 +6,8 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import IO, Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from tests.cluster.access import Access
 from tests.cluster.places import FailedError
@@ -79,8 +79,8 @@ class Watched:
                 self._process = self._access.watching(self.kind)
             assert self._process.stdout is not None
             with self._process.stdout as lines:
-                for event in _documents(lines):
-                    self._take(event)
+                for line in lines:  # a document each
+                    self._take(json.loads(line))
             self._process.wait()
             time.sleep(0.2)  # without an API server kubectl ends at once
 
@@ -93,13 +93,3 @@ class Watched:
             else:
                 self._objects[key] = found
             self._changed.notify_all()
-
-
-def _documents(lines: IO[str]) -> Iterator[Object]:
-    """The documents of a stream in which each begins with the line ``{`` and ends with the line ``}``."""
-    document: list[str] = []
-    for line in lines:
-        document.append(line)
-        if line.rstrip() == "}":
-            yield json.loads("".join(document))
-            document = []

@@ -16,7 +16,7 @@ REFUND = {
     "tools": [TOOL],
     "models": [MODEL],
     "steps": [
-        step("triage"),
+        step("triage", retry={"limit": 1, "backoff": {"initial": "1s"}}),
         approval("sign-off", "triage"),
         step("refund", "sign-off"),
         step("letter", "refund", forEach={"items": [0, 1], "maxParallel": 2}),
@@ -24,8 +24,8 @@ REFUND = {
     ],
     "finally": [step("note")],
 }
-HOW = {"triage": "fail", "refund": "ask"}
-"""The first attempt of the triage fails; of the refund itself people are asked too."""
+HOW = {("triage", 1): "fail", ("refund", 1): "ask"}
+"""The first attempt of the triage fails; of the refund itself people are asked, too."""
 
 Strike = Callable[[Operator, str, str], None]
 
@@ -84,7 +84,9 @@ class Trial:
                 self._people()
                 for pod in world.pods():
                     first = pod.attempt == 1 and pod.key.path == "triage"
-                    world.advance(pod, HOW.get(pod.key.path, "succeed") if first or pod.key.path == "refund" else "succeed")
+                    world.advance(
+                        pod, HOW.get(pod.key.path, "succeed") if first or pod.key.path == "refund" else "succeed"
+                    )
                 operator.hear_all()
                 operator = self._alive(operator)
                 world.wait(1.5)
@@ -121,13 +123,14 @@ class Trial:
         assert not self.world.wrong, self.world.wrong
         twice = [what for what, count in Counter(self.world.created).items() if count > 1]
         assert not twice, f"two pods for one attempt: {twice}"
-        decided = sorted((r.body["digest"], r.body["by"]) for r in records if r.kind == "decided")
         status = self.world.status()
-        subjects = {a.digest: a.name for a in self.world.api.all("approvals")}
+        names = {a.digest: a.name[:12] for a in self.world.api.all("approvals")}  # a call's has its digest at the end
+        decided = sorted((names[r.body["digest"]], r.body["by"]) for r in records if r.kind == "decided")
+        told = ("settled", "approvalRequested", "waitStarted", "decided", "signalled", "ended")
         return Outcome(
             status["phase"],
             dict(steps_of(status)),
             dict(self.world.ledger),
-            tuple((subjects[digest].rpartition("-")[0] if "refund" in subjects[digest] else "", by) for digest, by in decided),
-            {k: kinds[k] for k in ("settled", "approvalRequested", "waitStarted", "decided", "signalled", "ended")},
+            tuple(decided),
+            {kind: kinds[kind] for kind in told},
         )

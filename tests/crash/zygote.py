@@ -170,18 +170,19 @@ class Forked:
 
 
 class Zygote:
-    """A zygote for tests, as a context manager."""
+    """A zygote for tests, as a context manager; ``module`` is what it runs, which calls ``serve`` with its roles."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str], module: str = "tests.crash.roles") -> None:
         # A socket's path may have about a hundred bytes, which a test's folder may not leave.
         self.path = os.path.relpath(folder / "zygote")
         if len(self.path) > 100:
             self.path = str(folder / "zygote")
         self._environment = dict(environment)
+        self._module = module
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.roles", self.path],
+            [sys.executable, "-m", self._module, self.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=self._environment,

@@ -1,4 +1,4 @@
-"""What runs in a step's pod, as its journal sees it: the runner's records, one at a time, so that it can die anywhere."""
+"""What runs in a step's pod, as its journal sees it: the runner's records, one at a time; it can die at each."""
 
 from __future__ import annotations
 

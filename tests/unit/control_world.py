@@ -574,7 +574,11 @@ class World:
         for approval in self.api.all("approvals"):
             for by in ("ben", "cleo", "dora")[: min(approval.required, 3)]:
                 done += self.api.decide(approval.name, by, decision)
-        verbs = {"retry": {"retry": True}, "giveUp": {"giveUp": True}, "happened": {"happened": {"result": "paid"}}}
+        verbs: dict[str, Obj] = {
+            "retry": {"retry": True},
+            "giveUp": {"giveUp": True},
+            "happened": {"happened": {"result": "paid"}},
+        }
         for run in self.api.all("runs"):
             for entry in (run.status or {}).get("steps", ()):
                 waiting = entry.get("waitingFor", {})

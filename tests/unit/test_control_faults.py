@@ -45,7 +45,9 @@ class Calls:
 
 
 def begin(world: World, *steps: dict[str, Any], **more: Any) -> Operator:
-    spec = {key: more.pop(key) for key in ("suspend", "ttlSecondsAfterFinished", "timeout") if key in more}
+    spec: dict[str, Any] = {
+        key: more.pop(key) for key in ("suspend", "ttlSecondsAfterFinished", "timeout") if key in more
+    }
     world.api.apply_run("r", {"workflow": workflow(*steps, **more), **spec})
     operator = world.operator()
     world.settle()
@@ -154,12 +156,11 @@ def test_a_pod_is_told_to_leave_once(world: World) -> None:
     operator.hear_all()
     world.settle()
     calls = Calls(world)
-    world.api.edit_run("r", suspend=True)
-    operator.hear("runs")
-    world.wait(5)
-    world.api.edit_run("r", cancel=True)
-    operator.hear("runs")
-    world.wait(5)
+    for change in ("suspend", "cancel"):
+        world.api.edit_run("r", **{change: True})
+        while operator.behind("runs"):
+            operator.hear("runs")
+        world.wait(5)
     assert calls.count("delete_pod") == 1
 
 
@@ -173,7 +174,7 @@ def test_a_pod_whose_node_is_dead_is_given_up_and_not_asked_after_for_ever(world
     assert world.created == [("a", 1)]
     calls = Calls(world)
     world.wait(3)
-    assert world.created == [("a", 1), ("a", 1)] or world.created == [("a", 1), ("a", 2)]
+    assert world.created == [("a", 1), ("a", 2)]
     world.wait(100)
     assert len(calls.made) < 40
 
@@ -189,7 +190,9 @@ def test_the_pods_of_an_earlier_run_of_the_name_wake_nobody(world: World) -> Non
     [pod] = begin_other.pods()
     begin_other.close()
     begin_other.loop.close()
-    operator.controller.pod_seen(replace(pod, run_uid="another", run=run.ref, deleting=world.now - 100, phase="Running"))
+    operator.controller.pod_seen(
+        replace(pod, run_uid="another", run=run.ref, deleting=world.now - 100, phase="Running")
+    )
     world.wait(5)
     assert not calls.made
 
@@ -280,19 +283,16 @@ def test_a_workflow_that_went_after_the_run_was_pinned_is_not_missed(world: Worl
     assert world.created == [("a", 1), ("b", 1)]
 
 
-def test_a_stale_leader_records_nothing_that_others_have_overtaken(world: World) -> None:
+def test_a_stale_leader_records_nothing_that_others_have_overtaken(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It planned to ask people, was stopped, and goes on when another leader has ended the run."""
     world.alone = False
     operator = begin(world, step("a"), approval("ok", "a"))
     operator.hear_all()
     world.run_pods()
 
-    def stop(operator: Operator, side: str, what: str) -> None:
-        if what.startswith("store create") and "/events/" in what and side == "before" and operator is first:
-            raise AssertionError("it was to be stopped before")
-
     first = operator
-    world.hook = stop
     original = first.journal._do
 
     async def paused(name: str, call: Any) -> Any:
@@ -300,7 +300,7 @@ def test_a_stale_leader_records_nothing_that_others_have_overtaken(world: World)
             first.running.clear()
         return await original(name, call)
 
-    first.journal._do = paused  # type: ignore[method-assign]
+    monkeypatch.setattr(first.journal, "_do", paused)
     operator.hear_all()
     world.settle()
     second = world.operator()
@@ -311,7 +311,6 @@ def test_a_stale_leader_records_nothing_that_others_have_overtaken(world: World)
     run = world.api.all("runs")[0]
     assert world.kinds(run)[-1] == "ended"
     count = len(world.records(run))
-    world.hook = lambda operator, side, what: None
     first.running.set()
     world.wait(5)
     assert len(world.records(run)) == count

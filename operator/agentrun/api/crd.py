@@ -248,7 +248,7 @@ def _definition(
                 "plural": plural,
                 "singular": kind.lower(),
                 "shortNames": [short],
-                "categories": ["agentrun"],
+                "categories": ["agentrun-all"],  # not a name of a kind: kubectl would take that for the category
             },
             "versions": [version],
         },

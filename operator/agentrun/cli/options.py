@@ -89,10 +89,12 @@ class ClusterPlace:
     output: Literal["json", "yaml"] | None = None
 
     def open(self) -> Client:
-        """A client of its API server. Raises NoAccess where there is no such context, or no kubeconfig."""
+        """A client of its API server, until the command ends."""
         from agentrun.cli.on_cluster.client import Client  # noqa: PLC0415  (lazy: a store needs none of it)
 
-        return Client(self.kubeconfig, self.context)
+        client = Client(self.kubeconfig, self.context)
+        click.get_current_context().call_on_close(client.close)
+        return client
 
     def inside(self, namespace: str) -> ClusterPlace:
         """The same, whose command lines name this namespace."""

@@ -97,7 +97,7 @@ def _head(view: View) -> list[str]:
 def _requested(view: View) -> str:
     by = view.pinned.manifest["requestedBy"]
     if by is None:
-        return "by nobody knows whom"
+        return "by somebody unknown"
     return f"by {printable(by, 60)}" + ("" if view.pinned.on_cluster else " (unverified)")
 
 

@@ -78,6 +78,9 @@ class Controller:
         """A pod was made or changed; most changes are of no concern to the run."""
         before = self.cache.pods.of(view.run).get(view.name)
         if self.cache.pods.put(view) and (before is None or replace(before, version=view.version) != view):
+            live = self.reconciler.live.get(view.run)
+            if live is not None and view.phase == "Ended":
+                live.heard_at = self.clock()
             self._enqueue(view.run)
 
     def pod_gone(self, view: PodView) -> None:
@@ -143,7 +146,7 @@ class Controller:
         finally:
             self.leading = False
             self.queue.clear()
-            self.reconciler.live.clear()
+            self.reconciler.rest()
 
     async def _work(self) -> None:
         while True:

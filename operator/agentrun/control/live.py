@@ -66,8 +66,8 @@ class LiveRun:
     """The digests of the questions that have an Approval."""
     unheard: bool = False
     """Whether somebody decided, and nothing vouches for it yet."""
-    ended_at: float | None = None
-    """When the pod ended whose end was taken in last; for the metric of how soon the next one follows."""
+    heard_at: float | None = None
+    """When the watch told last of a pod's end; for the metric of how soon the next pod follows."""
     shown: tuple[Mapping[str, Any], Mapping[str, Any] | None] | None = None
     """The status that was last written, and what the API server made of it."""
     shown_at: float = 0.0
@@ -97,7 +97,6 @@ class LiveRun:
             self.facts[key] = known = fact
         opened = known.attempt if known is not None else 0
         ended = (pod.ended if pod is not None else None) or now
-        self.ended_at = ended
         lost = opened < number
         if lost:
             self.unopened[key] = max(self.unopened.get(key, 0), number - opened)

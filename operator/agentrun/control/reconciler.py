@@ -59,6 +59,8 @@ class Reconciler:
     vouched: Callable[[], bool] = lambda: True
     """Whether the admission policies are there that vouch for decisions."""
     live: dict[RunRef, LiveRun] = field(default_factory=dict)
+    counted: dict[RunRef, Reason] = field(default_factory=dict)
+    """As what each live run is counted in the metrics."""
     opener: Opener = field(init=False)
 
     def __post_init__(self) -> None:
@@ -140,7 +142,7 @@ class Reconciler:
         live.take(key, number, pod, fact, self.clock())
         if fact.attempt < number or fact.end is None:
             reason = pod.trouble[1] if pod is not None and pod.trouble is not None else "the pod is gone"
-            self.metrics.attempt_lost(Lost.DELETED if pod is None else Lost.OTHER)
+            self.metrics.attempt_lost(_lost(pod))
             _log(run).info("attempt %d was lost: %s", number, reason, extra={"step": key.label})
 
     async def _hear(self, run: RunView, live: LiveRun) -> None:
@@ -234,8 +236,8 @@ class Reconciler:
         self.metrics.step_started()
         if pod.phase != "Pending":
             self.queue.add(run.ref)  # made before, and its answer was lost: what the watch tells of it is known by now
-        if live.ended_at is not None:
-            self.metrics.followed(max(0.0, self.clock() - live.ended_at))
+        if live.heard_at is not None:
+            self.metrics.followed(max(0.0, self.clock() - live.heard_at))
         return True
 
     async def _stop(self, run: RunView, stops: Sequence[Stop]) -> None:
@@ -337,6 +339,7 @@ class Reconciler:
         reason, message = showing.headline(status)
         if (reason, message) == before:
             return after
+        self._count(run.ref, Reason(reason))
         transition(_log(run), before[0] or None, reason, message)
         if "completionTime" in status:
             self.metrics.run_ended(Outcome(status["phase"]))
@@ -372,11 +375,24 @@ class Reconciler:
         else:
             self.queue.due(run.ref, left)
 
+    def rest(self) -> None:
+        """Forget every run: another replica leads."""
+        self.live.clear()
+        for ref in list(self.counted):
+            self._count(ref, None)
+
     def _forget(self, ref: RunRef) -> None:
+        self._count(ref, None)
         if self.live.pop(ref, None) is not None:
             self.queue.forget(ref)
 
+    def _count(self, ref: RunRef, reason: Reason | None) -> None:
+        self.metrics.run_moved(self.counted.pop(ref, None), reason)
+        if reason is not None and reason not in _ENDS:
+            self.counted[ref] = reason
 
+
+_ENDS = frozenset(Reason(str(outcome)) for outcome in Outcome)
 _SETTLED = {
     "Approved": "Enough people have approved.",
     "Rejected": "It was rejected.",
@@ -398,6 +414,16 @@ _NOT_TOLD = {
     )
 }
 """Reasons without a Kubernetes Event: the status says them, and a busy cluster must not pay a write for each."""
+
+
+def _lost(pod: PodView | None) -> Lost:
+    """What became of an attempt that left no word, for the metric; the text is the kubelet's or our own."""
+    if pod is None:
+        return Lost.DELETED
+    text = pod.trouble[1] if pod.trouble is not None else ""
+    if text.startswith("out of memory"):
+        return Lost.OOM_KILLED
+    return Lost.CRASHED if text.startswith("exit code") else Lost(text.partition(":")[0])
 
 
 def _log(run: RunView) -> RunLog:

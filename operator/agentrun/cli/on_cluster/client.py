@@ -118,6 +118,12 @@ class Client:
             finally:
                 response.close()
 
+    def close(self) -> None:
+        """End its connections."""
+        if self._http is not None:
+            self._http.close()
+            self._http = None
+
     def _send(
         self,
         method: str,
@@ -157,7 +163,8 @@ class Client:
 
     def _read(self, *, anew: bool = False) -> Access:
         if self._access is None or anew:
-            self._access, self._http = self._login.read(anew=anew), None
+            self.close()
+            self._access = self._login.read(anew=anew)
         return self._access
 
     def _client(self) -> httpx2.Client:

@@ -41,7 +41,7 @@ def follow(place: ClusterPlace, client: Client, run: Run, *, before: dict[str, A
     """
     try:
         with shown(place, {}) as board:
-            for now in _moments(client, run, board):
+            for now in _moments(client, run, before, board):
                 run = now
                 board.total = Usage.from_json(run.status["usage"]) if "usage" in run.status else None
                 board.show(run.status.get("steps", ()))
@@ -54,7 +54,7 @@ def follow(place: ClusterPlace, client: Client, run: Run, *, before: dict[str, A
     return report(place, client, run)
 
 
-def _moments(client: Client, run: Run, board: Board) -> Iterator[Run]:
+def _moments(client: Client, run: Run, before: dict[str, Any] | None, board: Board) -> Iterator[Run]:
     """The run as it is, and as it becomes; a watch that ends or is cut begins again with a look at the run."""
     lost: float | None = None
     told = False
@@ -65,7 +65,7 @@ def _moments(client: Client, run: Run, board: Board) -> Iterator[Run]:
             yield run
             lost = None
             # The first watch is short where no operator has come yet: somebody waits, and should know for what.
-            quick = not run.status and not told
+            quick = not told and _waits_for_operator(run, before)
             for event in client.watch(
                 collection(RUNS, run.namespace), run.name, run.version, within=2 if quick else None
             ):
@@ -75,11 +75,9 @@ def _moments(client: Client, run: Run, board: Board) -> Iterator[Run]:
                     raise Refused(f"run {run.name} was deleted; its journal stays in the store")
                 run = _same(run, event["object"])
                 yield run
-            if not run.status and not told and time.monotonic() - began > SILENCE:
+            if quick and _waits_for_operator(run, before) and time.monotonic() - began > SILENCE:
                 told = True
-                board.say(
-                    "no operator has come to the run: is the chart agentrun installed, and watches this namespace?"
-                )
+                board.say("no operator has come to the run: is the chart agentrun installed, and does it run?")
         except Missing as error:
             raise Refused(f"run {run.name} was deleted; its journal stays in the store") from error
         except OutOfReach:
@@ -88,6 +86,10 @@ def _moments(client: Client, run: Run, board: Board) -> Iterator[Run]:
             if now - lost > PATIENCE:
                 raise
             time.sleep(1.0)
+
+
+def _waits_for_operator(run: Run, before: dict[str, Any] | None) -> bool:
+    return not run.seen or run.status == before
 
 
 def _same(run: Run, obj: dict[str, Any]) -> Run:

@@ -135,14 +135,14 @@ def _apply(place: ClusterPlace, client: Client, document: Document, namespace: s
     except Missing:
         pass
     try:
-        applied = workflow_digest(client.apply(path, body)["spec"])
+        for dry in (True, False):  # what would not become the file's is not touched
+            if workflow_digest(client.apply(path, body, dry=dry)["spec"]) != wanted:
+                # Server-side apply leaves what others have added: a step, a tool, an output.
+                raise Refused(f"AgentWorkflow {name} on the cluster has parts that are not in this file; {how}")
     except Conflict as error:
         raise Refused(
             f"AgentWorkflow {name} on the cluster is another one, and not ours to change: {error}; {how}"
         ) from error
-    if applied != wanted:
-        # Server-side apply leaves what others have added: a step, a tool.
-        raise Refused(f"AgentWorkflow {name} on the cluster has parts that are not in this file; {how}")
     tell(place, f"AgentWorkflow {name} applied")
     return wanted
 

@@ -1,0 +1,214 @@
+"""A reverse proxy before the API server or the store, at which every call of the operator can be struck.
+
+The operator speaks plain HTTP to it, so that it is seen as it is and nothing in it has to be replaced. A ``Rule`` sees
+each call twice: before it is passed on, and when the other side has done it. Each time it may wait, lose the connection
+(``Lost``), or answer in the other side's place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import ssl
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, Literal
+from urllib.parse import parse_qs, urlsplit
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+Side = Literal["before", "after"]
+
+_HOP_BY_HOP: Final = {"connection", "transfer-encoding", "content-length", "expect", "keep-alive"}
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request: what it is about, and its number among those of this proxy that are about the same."""
+
+    method: str
+    what: str
+    number: int
+
+    @property
+    def writes(self) -> bool:
+        """Whether it may change something."""
+        return self.method != "GET"
+
+    @property
+    def watches(self) -> bool:
+        """Whether its answer is a stream of events."""
+        return self.what.startswith("watch ")
+
+    def __str__(self) -> str:
+        return f"{self.what} #{self.number}"
+
+
+class Lost(Exception):
+    """The connection ends without an answer."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the proxy says in the other side's place."""
+
+    status: int
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+Rule = Callable[[Call, Side], Awaitable[Answer | None]]
+
+
+async def nothing(_: Call, __: Side) -> Answer | None:
+    """The rule that lets everything pass."""
+    return None
+
+
+def refusal(status: int, reason: str, *, retry_after: int | None = None) -> Answer:
+    """An answer as the API server gives it."""
+    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": "made up"}
+    headers = {"Content-Type": "application/json"}
+    if retry_after is not None:
+        headers["Retry-After"] = str(retry_after)
+    return Answer(status, headers, json.dumps(body | {"code": status}).encode())
+
+
+EXPIRED: Final = b'{"type":"ERROR","object":{"kind":"Status","status":"Failure","reason":"Expired","code":410}}\n'
+"""How a watch says that it began too long ago to go on."""
+
+
+class Proxy:
+    """The proxy to ``upstream``, listening on the loopback interface; for the event loop in which it was opened.
+
+    ``name`` says what a request is about, from its method and target. ``calls`` has every call in order.
+    ``watch_seconds``: how long a watch lasts until it is cut off in the middle; ``last_word`` is sent before.
+    """
+
+    def __init__(self, upstream: str, name: Callable[[str, str], str], *, trust: ssl.SSLContext | None = None) -> None:
+        self.rule: Rule = nothing
+        self.watch_seconds: float | None = None
+        self.last_word = b""
+        self.calls: list[Call] = []
+        self._upstream, self._name = upstream, name
+        self._trust: ssl.SSLContext | bool = True if trust is None else trust
+        self._counts: Counter[str] = Counter()
+        self._serving: set[asyncio.Task[web.StreamResponse]] = set()
+
+    async def open(self) -> str:
+        """Begin to listen; the base URL."""
+        self._session = aiohttp.ClientSession(
+            auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(total=None),
+            connector=aiohttp.TCPConnector(ssl=self._trust, limit=0),
+        )
+        self._runner = web.ServerRunner(web.Server(self._serve), shutdown_timeout=0.05)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = self._runner.addresses[0][:2]
+        return f"http://{host}:{port}"
+
+    async def close(self) -> None:
+        """Refuse connections, and end those that are open."""
+        serving = list(self._serving)
+        for task in serving:
+            task.cancel()  # else a watch of a client that is gone would go on
+        await asyncio.gather(*serving, return_exceptions=True)
+        await self._runner.cleanup()
+        await self._session.close()
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        # A task of its own: what was sent is passed on even if whoever sent it dies.
+        task = asyncio.create_task(self._handle(request))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+        return await task
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        body = await request.read()
+        what = self._name(request.method, request.raw_path)
+        self._counts[what] += 1
+        call = Call(request.method, what, self._counts[what])
+        self.calls.append(call)
+        try:
+            found = await self.rule(call, "before")
+            return await (self._pass_on(request, body, call) if found is None else _answer(request, found))
+        except Lost:
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response(status=502)  # nobody reads it
+        except (ConnectionError, aiohttp.ClientError) as error:  # whoever asked is gone, or the other side is
+            return web.Response(status=502, text=str(error))
+
+    async def _pass_on(self, request: web.BaseRequest, body: bytes, call: Call) -> web.StreamResponse:
+        headers = {k: v for k, v in request.headers.items() if k.lower() not in _HOP_BY_HOP}
+        url = URL(self._upstream + request.raw_path, encoded=True)
+        async with self._session.request(
+            request.method, url, data=body or None, headers=headers, allow_redirects=False
+        ) as got:
+            if call.watches and got.status == 200:
+                await self.rule(call, "after")
+                return await self._stream(request, got)
+            whole = await got.read()
+            kept = {k: v for k, v in got.headers.items() if k.lower() not in _HOP_BY_HOP}
+            found = await self.rule(call, "after")
+            return await _answer(request, found or Answer(got.status, kept, whole))
+
+    async def _stream(self, request: web.BaseRequest, got: aiohttp.ClientResponse) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        with suppress(TimeoutError, aiohttp.ClientPayloadError):
+            async with asyncio.timeout(self.watch_seconds):
+                async for line in got.content:
+                    await response.write(line)
+                await response.write_eof()
+                return response
+        if self.last_word:
+            await response.write(self.last_word)
+            await response.write_eof()
+            return response
+        raise Lost
+
+
+async def _answer(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+    response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+    await response.prepare(request)
+    await response.write_eof()
+    return response
+
+
+def of_kubernetes(method: str, target: str) -> str:
+    """What a request to the API server is about: ``create pods``, ``watch agentruns``, ``patch agentruns/status``."""
+    url = urlsplit(target)
+    parts = url.path.strip("/").split("/")
+    at = {"api": 2, "apis": 3}.get(parts[0], 0)
+    if len(parts) <= at:
+        return f"get {url.path}"
+    if parts[at] == "namespaces" and len(parts) > at + 2:
+        at += 2
+    resource, name, sub = [*parts[at:], "", ""][:3]
+    verb = method.lower()
+    if method == "POST":
+        verb = "create"
+    elif method == "DELETE" and not name:
+        verb = "deletecollection"
+    elif method == "GET" and not name:
+        verb = "watch" if "watch" in parse_qs(url.query) else "list"
+    return f"{verb} {resource}{f'/{sub}' if sub else ''}"
+
+
+def of_store(method: str, target: str) -> str:
+    """What a request to the store is about: ``put events/``, ``get run.json``, ``list steps/refund/``."""
+    url = urlsplit(target)
+    prefix = parse_qs(url.query).get("prefix")
+    key = prefix[0] if prefix else url.path.strip("/").partition("/")[2]
+    # [PREFIX/]NAMESPACE/NAME-UID/WHAT: what is the same in every run
+    found = re.search("-[0-9a-f]{32}/(.*)", key)
+    what = found[1] if found else "probe"
+    return f"{'list' if prefix else method.lower()} store {what}"

@@ -1,0 +1,32 @@
+"""What a test on the control plane alone forks: the real operator, and the real runner in place of a pod.
+
+python -m tests.cluster.roles SOCKET     is the zygote (tests/crash/zygote.py)
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from agentrun.adapters import operator
+from agentrun.runner import process
+from tests.crash import roles
+from tests.crash.zygote import serve
+
+
+def run_operator() -> int:
+    """An operator as its container runs it."""
+    return operator.main()
+
+
+def run_runner() -> int:
+    """A runner as a pod runs it."""
+    return process.main()
+
+
+if __name__ == "__main__":
+    roles.warm()
+    # kopf imports them when it first runs
+    for name in ("kopf._core.reactor.running", "agentrun.journal.s3_direct", "kubernetes.client", "kubernetes.config"):
+        importlib.import_module(name)
+    serve(sys.argv[1], {"operator": run_operator, "runner": run_runner})

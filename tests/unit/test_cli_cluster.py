@@ -1,0 +1,357 @@
+"""What the command line does about clusters where none is needed: which place is meant, refusals, statuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentrun.api.canonical import timestamp
+from agentrun.cli.failures import OutOfReach
+from agentrun.cli.main import main
+from agentrun.cli.on_cluster.impersonation import acting_as
+from agentrun.cli.on_cluster.refusals import Cause, Conflict, Denied, Missing, NotInstalled, Taken, Unfit, error_of
+from agentrun.cli.on_cluster.runs import Run
+from agentrun.journal.layout import RunPath
+from agentrun.journal.log import manifest_bytes
+from agentrun.journal.run import NoSuchRun, find_run, list_runs
+from tests.unit.cli_store import PEOPLE, REFUND, Scene, Type, agentrun, closed, request, scene
+
+__all__ = ["agentrun", "scene"]
+
+
+def kubeconfig(path: Path, server: str = "https://127.0.0.1:1", **user: Any) -> Path:
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "c", "cluster": {"server": server}}],
+                "users": [{"name": "u", "user": {"token": "t", **user}}],
+                "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u", "namespace": "team"}}],
+                "current-context": "here",
+            }
+        )
+    )
+    return path
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", list(words))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+# -- which place is meant ---------------------------------------------------------------------------------------------
+
+
+def test_as_a_plugin_a_cluster_is_meant_unless_a_store_is_named(
+    scene: Scene,
+    agentrun: Type,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "config")))
+    assert typed(monkeypatch, "/usr/bin/kubectl-agentrun", "list") == 4
+    assert "the API server at https://127.0.0.1:1 does not answer" in capsys.readouterr().err
+    assert typed(monkeypatch, "kubectl-agentrun", "list", "--store", str(scene.folder)) == 0
+    assert "no runs in namespace default of" in capsys.readouterr().err
+    assert agentrun("list").code == 0
+    assert agentrun("list", "--context", "here").code == 4
+    assert agentrun("--kubeconfig", str(tmp_path / "config"), "list").code == 4
+
+
+def test_a_store_and_a_cluster_are_not_one_place(agentrun: Type) -> None:
+    said = agentrun("list", "--store", "x", "--context", "here")
+    assert said.code == 2 and "give one of them" in said.err
+
+
+def test_a_context_that_is_not_there_is_named(agentrun: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "config")))
+    said = agentrun("list", "--context", "elsewhere")
+    assert said.code == 2 and "elsewhere" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["approve", "r", "--as-group", "x"], "the API server knows who you are"),
+        (["resume", "r", "--secrets", "."], "Secrets from the namespace"),
+        (["drive", "r"], "drive is for a store"),
+    ],
+)
+def test_what_means_nothing_on_a_cluster_is_refused_before_it_is_asked(
+    agentrun: Type, words: list[str], why: str
+) -> None:
+    said = agentrun(*words, "--context", "here")
+    assert said.code == 2 and why in said.err
+
+
+def test_the_environment_of_one_machine_is_no_reason_to_refuse(
+    agentrun: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "config")))
+    monkeypatch.setenv("AGENTRUN_SECRETS", str(tmp_path))
+    assert agentrun("resume", "r", "--context", "here").code == 4
+
+
+@pytest.mark.parametrize("server", ["nonsense", "https://[::1"])
+def test_an_address_that_is_none_is_no_traceback(agentrun: Type, tmp_path: Path, server: str) -> None:
+    said = agentrun("list", "--kubeconfig", str(kubeconfig(tmp_path / "config", server)))
+    assert said.code in (2, 4) and said.err.startswith("agentrun: ")
+
+
+# -- what the API server answers --------------------------------------------------------------------------------------
+
+
+def status(code: int, message: str, **more: Any) -> bytes:
+    return json.dumps({"kind": "Status", "code": code, "message": message, **more}).encode()
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "error", "words"),
+    [
+        (404, b"404 page not found\n", NotInstalled, "helm install agentrun-crds"),
+        (404, status(404, 'agentruns "r" not found', details={"name": "r"}), Missing, "r"),
+        (409, status(409, "there", reason="AlreadyExists"), Taken, "there"),
+        (409, status(409, "changed", reason="Conflict"), Conflict, "changed"),
+        (401, status(401, "Unauthorized"), Denied, "Log in again"),
+        (403, status(403, "ValidatingAdmissionPolicy denied request: eve may not"), Denied, "eve may not"),
+        (429, status(429, "busy"), OutOfReach, "429"),
+        (500, status(500, "etcdserver: request is too large"), Unfit, "too large"),
+        (503, b"<html>no backend</html>", OutOfReach, "no backend"),
+        (422, status(422, "bad"), Unfit, "bad"),
+        (418, b"", Unfit, "418"),
+    ],
+)
+def test_every_refusal_has_its_kind(code: int, body: bytes, error: type[Exception], words: str) -> None:
+    found = error_of(code, body)
+    assert type(found) is error and words in str(found)
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource", "group", "role"),
+    [
+        ("list", "agentruns", "agentrun.dev", "agentrun-viewer"),
+        ("create", "agentruns", "agentrun.dev", "agentrun-editor"),
+        ("create", "agentcommands", "agentrun.dev", "agentrun-editor"),
+        ("patch", "approvals/status", "agentrun.dev", "agentrun-approver"),
+        ("get", "pods/log", "", "view"),
+    ],
+)
+def test_a_missing_permission_names_the_role_that_has_it(verb: str, resource: str, group: str, role: str) -> None:
+    said = (
+        f'x is forbidden: User "eve@example.com" cannot {verb} resource "{resource}" in API group "{group}" '
+        'in the namespace "support"'
+    )
+    found = str(error_of(403, status(403, said)))
+    wanted = f"kubectl create rolebinding {role}-eve-example-com -n support --clusterrole={role} --user=eve@example.com"
+    assert found == f"{said}. The role {role} has it: {wanted}"
+
+
+def test_over_all_namespaces_the_binding_is_the_clusters() -> None:
+    said = 'User "eve" cannot list resource "agentruns" in API group "agentrun.dev" at the cluster scope'
+    assert "kubectl create clusterrolebinding agentrun-viewer-eve --clusterrole" in str(
+        error_of(403, status(403, said))
+    )
+
+
+def test_a_refused_field_is_a_place_in_the_file() -> None:
+    causes = [{"field": "spec.steps[1].when", "message": "no"}, {"field": "<nil>", "message": "all"}, {"message": "x"}]
+    found = error_of(422, status(422, "bad", details={"causes": causes}))
+    assert isinstance(found, Unfit)
+    assert found.causes == (Cause(("spec", "steps", 1, "when"), "no"), Cause((), "all"))
+    strict = error_of(400, status(400, 'strict decoding error: unknown field "spec.steps[0].agent.tool"'))
+    assert isinstance(strict, Unfit)
+    assert [cause.path for cause in strict.causes] == [("spec", "steps", 0, "agent", "tool")]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda x: (
+        st.lists(x) | st.dictionaries(st.sampled_from(["message", "details", "causes", "field", "name", "reason"]), x)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.integers(400, 599), JSON.map(lambda found: json.dumps(found).encode()) | st.binary())
+def test_no_answer_is_a_defect_of_ours(code: int, body: bytes) -> None:
+    assert isinstance(error_of(code, body), Exception)
+
+
+# -- in whose name ----------------------------------------------------------------------------------------------------
+
+
+def test_a_kubeconfig_that_acts_for_another_is_obeyed(tmp_path: Path) -> None:
+    given_: dict[str, Any] = {
+        "as": "ben",
+        "as-groups": ["finance", "ops"],
+        "as-uid": "7",
+        "as-user-extra": {"a/b": ["c"]},
+    }
+    file = kubeconfig(tmp_path / "config", **given_)
+    wanted = [
+        ("Impersonate-User", "ben"),
+        ("Impersonate-Uid", "7"),
+        ("Impersonate-Group", "finance"),
+        ("Impersonate-Group", "ops"),
+        ("Impersonate-Extra-a%2Fb", "c"),
+    ]
+    assert acting_as(str(file), None, {}) == wanted
+    assert acting_as(str(file), "here", {}) == wanted
+    assert acting_as(str(file), "elsewhere", {}) == []
+    assert acting_as(str(kubeconfig(tmp_path / "plain")), None, {}) == []
+    several = os.pathsep.join([str(tmp_path / "missing"), str(file), str(tmp_path / "plain")])
+    assert acting_as(None, None, {"KUBECONFIG": several}) == wanted
+
+
+# -- what a status says -----------------------------------------------------------------------------------------------
+
+
+def run_of(*entries: dict[str, Any], phase: str = "Waiting", reason: str = "AwaitingApproval", **more: Any) -> Run:
+    found = {
+        "observedGeneration": 1,
+        "phase": phase,
+        "conditions": [{"type": "Ready", "reason": reason}],
+        "steps": [{"name": f"s{n}", **entry} for n, entry in enumerate(entries)],
+        **more,
+    }
+    return Run({"metadata": {"name": "r", "namespace": "n", "uid": "u", "generation": 1}, "spec": {}, "status": found})
+
+
+ASKS = {"state": "Waiting", "waitingFor": {"approval": "r-s0", "subjects": ["?"]}}
+RUNS = {"state": "Running"}
+TIMER = {"state": "Waiting", "waitingFor": {"until": "2030-01-01T00:00:00Z"}}
+AGAIN = {"state": "Waiting", "waitingFor": {"retry": "2030-01-01T00:00:00Z"}}
+PULLS = {"state": "Pending", "waitingFor": {"pod": "no image"}}
+
+
+@pytest.mark.parametrize(
+    ("run", "waits"),
+    [
+        (run_of(ASKS), True),
+        (run_of(ASKS, RUNS), False),
+        (run_of(ASKS, TIMER), False),
+        (run_of(ASKS, AGAIN), False),
+        (run_of(TIMER, reason="AwaitingTimer"), False),
+        (run_of(PULLS, reason="ImagePullFailed"), False),
+        (run_of({"state": "Pending"}, phase="Running", reason="Running"), False),
+        (run_of({"state": "OutcomeUnknown", "waitingFor": {"resolve": "?"}}, phase="Stalled"), True),
+        (run_of(phase="Stalled", reason="InvalidSpec"), True),
+        (run_of(reason="WorkflowNotFound"), True),
+        (run_of(reason="StoreUnavailable"), False),
+        (run_of(phase="Suspended", reason="Suspended"), True),
+        (run_of(ASKS, phase="Succeeded", completionTime="x"), False),
+        (run_of(ASKS, observedGeneration=0), False),
+    ],
+)
+def test_a_run_waits_for_a_person_when_nothing_moves_without_one(run: Run, waits: bool) -> None:
+    assert run.waits_for_person is waits
+
+
+# -- a cluster's run in a store ---------------------------------------------------------------------------------------
+
+
+def cluster_run(scene: Scene, name: str = "c1", at: float | None = None, **changes: Any) -> RunPath:
+    """A run as an operator leaves it in the store: without an object for its name."""
+    made = scene.run(f"{name}-made", PEOPLE)
+    manifest = json.loads(scene.store.get(made.manifest)) | {
+        "name": name,
+        "uid": uuid.uuid4().hex,
+        "createdAt": timestamp(at or time.time()),
+        "cluster": True,
+        **changes,
+    }
+    manifest.pop("hash")
+    run = RunPath(manifest["namespace"], name, manifest["uid"])
+    scene.store.create(run.manifest, manifest_bytes(manifest))
+    (scene.folder / made.name_key).unlink()
+    return run
+
+
+def test_the_newest_run_of_that_name_is_found_and_all_are_listed(scene: Scene) -> None:
+    old, new = cluster_run(scene, at=1e9), cluster_run(scene, at=2e9)
+    other = cluster_run(scene, "c1-x")
+    assert find_run(scene.store, "default", "c1") == new
+    assert sorted(map(str, list_runs(scene.store, None))) == sorted(map(str, [old, new, other]))
+
+
+def test_what_a_death_left_on_one_machine_is_no_run(scene: Scene) -> None:
+    cluster_run(scene, cluster=False)
+    with pytest.raises(NoSuchRun):
+        find_run(scene.store, "default", "c1")
+    assert list_runs(scene.store, None) == []
+
+
+def test_a_damaged_run_of_a_cluster_is_listed_as_damaged(scene: Scene, agentrun: Type) -> None:
+    run = cluster_run(scene)
+    (scene.folder / run.manifest).write_text("{}")
+    said = agentrun("list")
+    assert said.code == 0 and str(run) in said.err
+    assert agentrun("show", "c1").code == 1
+
+
+def test_a_run_of_a_cluster_is_shown_and_told_nothing(scene: Scene, agentrun: Type) -> None:
+    run = cluster_run(scene, requestedBy=None)
+    scene.event(run, "approvalRequested", step="ask", request=request("Go?", digest="sha256:aa"))
+    said = agentrun("show", "c1")
+    assert said.code == 0 and "kubectl agentrun show c1 -n default" in said.out
+    assert "somebody unknown" in said.out and "agentrun approve c1" not in said.out and "resume c1" not in said.out
+    assert "ask: approval" in agentrun("list").out
+    before = sorted(scene.store.list(""))
+    for words in (
+        ["approve", "c1", "--as-group", "ops"],
+        ["reject", "c1", "--as-group", "ops"],
+        ["signal", "c1", "shipped"],
+        ["resume", "c1"],
+        ["suspend", "c1"],
+        ["cancel", "c1"],
+        ["resolve", "c1", "ask", "--retry"],
+        ["drive", "c1"],
+    ):
+        refused = agentrun(*words)
+        assert refused.code == 2 and "kubectl agentrun VERB c1 -n default" in refused.err, words
+    assert sorted(scene.store.list("")) == before
+
+
+def test_a_fork_of_it_on_one_machine_is_driven_here(scene: Scene, agentrun: Type) -> None:
+    cluster_run(scene)
+    said = agentrun("fork", "c1", "--from", "ask", "--name", "mine")
+    assert said.code == 3 and "agentrun approve mine ask" in said.out
+    assert agentrun("cancel", "mine").code == 0
+
+
+# -- on one machine ---------------------------------------------------------------------------------------------------
+
+
+def test_what_only_a_cluster_obeys_is_said_once(scene: Scene, agentrun: Type, tmp_path: Path) -> None:
+    spec = {"workflow": PEOPLE, "identity": {"serviceAccountName": "x"}, "ttlSecondsAfterFinished": 5}
+    document = {"apiVersion": "agentrun.dev/v1alpha1", "kind": "AgentRun", "metadata": {"name": "w"}, "spec": spec}
+    (tmp_path / "file.json").write_text(json.dumps(document))
+    said = agentrun("run", str(tmp_path / "file.json"))
+    assert said.err.count("only a cluster obeys identity, ttlSecondsAfterFinished") == 1
+
+
+def test_the_command_that_goes_on_has_a_place_for_the_secrets(
+    scene: Scene, agentrun: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = {"secretRef": {"name": "model-key", "key": "k"}}
+    models = [{**REFUND["models"][0], "credentials": key}, *REFUND["models"][1:]]
+    run = scene.run(workflow=REFUND | {"models": models})
+    scene.step(run, "triage", closed("yes"))
+    assert agentrun("suspend", "r1").out.endswith("go on with: agentrun resume r1 --secrets DIR\n")
+    monkeypatch.setenv("AGENTRUN_SECRETS", "/")
+    assert agentrun("suspend", "r1").out.endswith("go on with: agentrun resume r1 (it was before)\n")
