@@ -7,6 +7,7 @@ visits between two writes, give the Lease back, leave. SIGKILL at any moment los
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -49,6 +50,7 @@ def main() -> int:
     try:
         settings = Settings.from_environment(os.environ)
         configure(settings.log_level)
+        _spare_the_collector()
         metrics, health = Metrics(), Health(LISTED)
         address = listen_address(settings.listen)
         with Server(address, health, metrics) if address is not None else nullcontext():
@@ -108,6 +110,15 @@ async def operate(settings: Settings, metrics: Metrics, health: Health) -> None:
             for result in results:
                 if isinstance(result, Exception):
                     raise result
+
+
+def _spare_the_collector() -> None:
+    """Let Python look for cycles seldom. What thousands of runs leave is freed by its reference counts; to go through
+    all of it after every 700 objects takes a tenth of the CPU, and stops the loop for a quarter of a second.
+    """
+    gc.collect()
+    gc.freeze()  # modules and classes stay for good
+    gc.set_threshold(50_000, 20, 50)
 
 
 def _store(url: str) -> Store:

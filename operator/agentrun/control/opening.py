@@ -81,7 +81,7 @@ class Opener:
         pinned = Pinned(path, manifest | {"workflow": workflow}, program)
         log = self.journal.events(path)
         if fresh:  # nobody can have written to a journal that this very call has begun
-            return LiveRun(run.uid, pinned, log, {})
+            return LiveRun(run.uid, pinned, log, {}, checked=True)
         await self.journal.refresh(log)
         return LiveRun(run.uid, pinned, log, await self.journal.facts(path))
 
