@@ -20,6 +20,7 @@ test: $(VENV)/.dev check ## all tests
 	$(PYTEST) -n 2 tests/unit tests/replay
 	$(PYTEST) -n 2 tests/crash
 	$(PYTEST) -n 2 --dist loadfile tests/e2e  # the tests of a file share what they run against
+	$(PYTEST) tests/chart tests/cluster  # on a real Kubernetes, built on first use: see tests/cluster/README.md
 
 test-fast: $(VENV)/.dev ## the fast tests, under a minute
 	$(PYTEST) -n 2 tests/unit tests/replay
@@ -28,7 +29,7 @@ test-crash: $(VENV)/.dev ## every point of failure, one at a time
 	$(PYTEST) -n 2 tests/crash
 
 e2e: $(VENV)/.dev ## the tests on a real Kubernetes (root, or AGENTRUN_TEST_KUBECONFIG: tests/cluster/README.md)
-	$(PYTEST) tests/cluster
+	$(PYTEST) tests/chart tests/cluster
 
 cluster: $(VENV)/.dev ## start a Kubernetes on this machine and leave it running, with the image and a store
 	@$(BIN)/python -m tests.cluster up
@@ -46,11 +47,13 @@ check: $(VENV)/.dev ## types, style, layers, generated files
 	$(BIN)/mypy --strict examples tests
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m agentrun.api.crd --check crds
+	$(BIN)/python -m agentrun.api.crd --check charts/agentrun-crds/files
 
 format: $(VENV)/.dev ## write what can be written for you: style and generated files
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 	$(BIN)/python -m agentrun.api.crd crds
+	$(BIN)/python -m agentrun.api.crd charts/agentrun-crds/files
 
 lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

@@ -51,9 +51,9 @@ class Api:
         self._acting = acting
         self._context = ssl.create_default_context(cafile=str(ca))
 
-    def acting_as(self, user: str, *groups: str) -> Api:
-        """The same as another user, by impersonation."""
-        return Api(self._url, self._ca, self._token, (user, *groups))
+    def acting_as(self, user: str, *group: str) -> Api:
+        """The same as another user, by impersonation; in one group at the most, since urllib sends a header once."""
+        return Api(self._url, self._ca, self._token, (user, *group))
 
     def with_token(self, token: str) -> Api:
         """The same as the user whose token this is."""

@@ -64,7 +64,7 @@ def stamped(admin: Api) -> bool:
 
 @pytest.fixture(scope="session")
 def release(plane: ControlPlane, admin: Api) -> None:
-    """Both charts, and a namespace `support`, where everybody may do everything that the chart's roles for people grant.
+    """Both charts, and a namespace `support`, where everybody may do all that the chart's roles for people grant.
 
     Who may decide on what is then the policies' to say.
     """

@@ -1,4 +1,4 @@
-"""The policy on whom the steps of a run act as: the right to make a run is not the right to act as any ServiceAccount."""
+"""The policy on whom the steps of a run act as: to make a run is not to act as any ServiceAccount."""
 
 from __future__ import annotations
 
@@ -108,12 +108,14 @@ def test_a_workflow_that_names_one_is_changed_by_who_may_use_it(people: dict[str
     # its labels are anybody's, but another prompt under the same identity is another use of it
     people["eve"].patch("agentworkflows", name, {"metadata": {"labels": {"a": "b"}}}).ok()
     made["spec"]["steps"][0]["agent"]["prompt"] = "Pay it to eve."
-    del made["metadata"]["resourceVersion"]
-    assert "eve may not run steps as the ServiceAccount payments" in people["eve"].put("agentworkflows", made | {}).refused()
     current = people["ana"].get("agentworkflows", name)
+    said = people["eve"].put("agentworkflows", current | {"spec": made["spec"]}).refused()
+    assert "eve may not run steps as the ServiceAccount payments" in said
     people["ana"].put("agentworkflows", current | {"spec": made["spec"]}).ok()
     people["eve"].patch("agentworkflows", name, {"spec": {"steps": steps(None)}}).ok()
-    assert "eve may not" in people["eve"].patch("agentworkflows", name, {"spec": {"steps": steps("payments")}}).refused()
+    assert (
+        "eve may not" in people["eve"].patch("agentworkflows", name, {"spec": {"steps": steps("payments")}}).refused()
+    )
 
 
 def test_who_may_not_use_it_still_suspends_and_cancels(people: dict[str, Api], fresh: Iterator[str]) -> None:

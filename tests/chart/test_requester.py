@@ -55,7 +55,9 @@ CHANGES = [{REQUESTED_BY: "eve"}, {REQUESTED_BY: "alice"}, {REQUESTED_BY: ""}, {
 
 @pytest.mark.parametrize("change", CHANGES, ids=json.dumps)
 @pytest.mark.parametrize("who", ["eve", "admin"])
-def test_nobody_changes_or_removes_the_name(people: dict[str, Api], fresh: Iterator[str], who: str, change: Document) -> None:
+def test_nobody_changes_or_removes_the_name(
+    people: dict[str, Api], fresh: Iterator[str], who: str, change: Document
+) -> None:
     name = next(fresh)
     people["ana"].create("agentruns", run(name)).ok()
     said = people[who].patch("agentruns", name, {"metadata": {"annotations": change}}).refused()
@@ -71,7 +73,9 @@ def test_others_suspend_and_cancel_a_run(people: dict[str, Api], fresh: Iterator
     assert changed.requester == "ana"
 
 
-def test_without_stamping_a_forged_name_is_refused(people: dict[str, Api], fresh: Iterator[str], unstamped: None) -> None:
+def test_without_stamping_a_forged_name_is_refused(
+    people: dict[str, Api], fresh: Iterator[str], unstamped: None
+) -> None:
     for plural, made in (("agentruns", run), ("agentcommands", command)):
         for forged in ("alice", ""):
             said = people["ana"].create(plural, made(next(fresh), {REQUESTED_BY: forged})).refused()

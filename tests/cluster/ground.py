@@ -213,5 +213,3 @@ def phase(run: Object | None) -> str:
     """The phase of an AgentRun; "" where it says none."""
     found: str = ((run or {}).get("status") or {}).get("phase", "")
     return found
-
-

@@ -1,0 +1,169 @@
+"""The charts as they render: every documented value is obeyed, every other key refused, the types are the generated."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster import binaries
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts" / "agentrun"
+TYPES = ROOT / "charts" / "agentrun-crds"
+STORE = {"store": {"url": "s3://bucket/runs"}}
+
+Values = dict[str, Any]
+
+
+def helm(*words: str | Path, values: Values | None = None) -> subprocess.CompletedProcess[str]:
+    given = ["-f", "-"] if values is not None else []
+    if words[0] == "template":  # a helm that was not released does not know which Kubernetes it is of
+        given += ["--kube-version", "1.36.3"]
+    return subprocess.run(
+        [binaries.build() / "helm", *words, *given],
+        input=None if values is None else json.dumps(values),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def rendered(values: Values, *more: str) -> list[Values]:
+    done = helm("template", "agentrun", CHART, "--namespace", "agents", *more, values=values)
+    assert done.returncode == 0, done.stderr
+    return [found for found in yaml.safe_load_all(done.stdout) if found]
+
+
+def one(documents: list[Values], kind: str, name: str = "agentrun") -> Values:
+    (found,) = [d for d in documents if d["kind"] == kind and d["metadata"]["name"] == name]
+    return found
+
+
+def operator(documents: list[Values]) -> Values:
+    (container,) = one(documents, "Deployment")["spec"]["template"]["spec"]["containers"]
+    return {**container, "env": {entry["name"]: entry.get("value") for entry in container["env"]}}
+
+
+@pytest.mark.parametrize("chart", [CHART, TYPES], ids=lambda chart: chart.name)
+def test_helm_finds_nothing_wrong(chart: Path) -> None:
+    done = helm("lint", "--strict", chart, values=STORE if chart == CHART else {})
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_types_are_the_generated_ones_and_stay() -> None:
+    done = helm("template", "types", TYPES)
+    found = {d["metadata"]["name"]: d for d in yaml.safe_load_all(done.stdout) if d}
+    generated = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "crds").glob("*.yaml"))]
+    assert len(generated) == 4 and found.keys() == {d["metadata"]["name"] for d in generated}
+    for definition in generated:
+        there = found[definition["metadata"]["name"]]
+        assert there["spec"] == definition["spec"]
+        assert there["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+
+
+def test_a_store_is_asked_for() -> None:
+    done = helm("template", "agentrun", CHART)
+    assert done.returncode != 0 and "store" in done.stderr
+
+
+OBEYED: list[tuple[Values, str, Any]] = [
+    ({"store": {"url": "s3://bucket/p"}}, "env.AGENTRUN_STORE", "s3://bucket/p"),
+    ({"store": STORE["store"] | {"region": "eu-central-1"}}, "env.AWS_REGION", "eu-central-1"),
+    ({"store": STORE["store"] | {"endpoint": "http://s3:1"}}, "env.AWS_ENDPOINT_URL_S3", "http://s3:1"),
+    ({"store": STORE["store"] | {"credentialsSecret": "keys"}}, "env.AGENTRUN_STEP_ENV_SECRET", "keys"),
+    ({"store": STORE["store"] | {"credentialsSecret": "keys"}}, "envFrom", [{"secretRef": {"name": "keys"}}]),
+    ({"image": {"repository": "here/agentrun", "tag": "7"}}, "image", "here/agentrun:7"),
+    ({"image": {"repository": "r", "digest": f"sha256:{'a' * 64}"}}, "image", f"r:0.1.0@sha256:{'a' * 64}"),
+    ({"image": {"pullPolicy": "Never"}}, "imagePullPolicy", "Never"),
+    ({"image": {"pullPolicy": "Never"}}, "env.AGENTRUN_STEP_PULL_POLICY", "Never"),
+    ({"image": {"pullSecrets": ["mirror"]}}, "env.AGENTRUN_STEP_PULL_SECRETS", '["mirror"]'),
+    ({"watch": {"namespaces": ["a", "b"]}}, "env.AGENTRUN_NAMESPACES", "a,b"),
+    ({"steps": {"image": "own:1"}}, "env.AGENTRUN_STEP_IMAGE", "own:1"),
+    ({"steps": {"serviceAccountName": "steps"}}, "env.AGENTRUN_STEP_SERVICE_ACCOUNT", "steps"),
+    (
+        {"steps": {"resources": {"requests": None, "limits": {"memory": "1Gi"}}}},
+        "env.AGENTRUN_STEP_RESOURCES",
+        '{"limits":{"memory":"1Gi"}}',
+    ),
+    ({"steps": {"nodeSelector": {"pool": "a"}}}, "env.AGENTRUN_STEP_NODE_SELECTOR", '{"pool":"a"}'),
+    ({"steps": {"tolerations": [{"operator": "Exists"}]}}, "env.AGENTRUN_STEP_TOLERATIONS", '[{"operator":"Exists"}]'),
+    ({"resources": {"limits": {"memory": "2Gi"}}}, "resources.limits.memory", "2Gi"),
+    ({"logLevel": "debug"}, "env.AGENTRUN_LOG_LEVEL", "debug"),
+    ({"admission": {"enabled": False}}, "env.AGENTRUN_ADMISSION", "false"),
+]
+
+
+@pytest.mark.parametrize(("values", "path", "expected"), OBEYED, ids=[row[1] for row in OBEYED])
+def test_the_operator_is_told(values: Values, path: str, expected: Any) -> None:
+    found: Any = operator(rendered(STORE | values))
+    for part in path.split("."):
+        found = found[part]
+    assert found == expected
+
+
+def test_where_the_operator_runs() -> None:
+    values = {
+        "replicas": 3,
+        "nodeSelector": {"pool": "a"},
+        "tolerations": [{"key": "t", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "serviceAccount": {"name": "own", "annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/x"}},
+        "podDisruptionBudget": {"enabled": False},
+        "metrics": {"serviceMonitor": {"enabled": True, "labels": {"team": "x"}}},
+    }
+    documents = rendered(STORE | values)
+    deployment = one(documents, "Deployment")["spec"]
+    pod = deployment["template"]["spec"]
+    assert deployment["replicas"] == 3
+    assert pod["nodeSelector"] == {"pool": "a"} and {"key": "t", "operator": "Exists"} in pod["tolerations"]
+    assert "nodeAffinity" in pod["affinity"] and pod["serviceAccountName"] == "own"
+    assert {c["topologyKey"] for c in pod["topologySpreadConstraints"]} >= {"kubernetes.io/hostname"}
+    account = one(documents, "ServiceAccount", "own")
+    assert account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"].endswith("role/x")
+    assert not [d for d in documents if d["kind"] == "PodDisruptionBudget"]
+    assert one(documents, "ServiceMonitor")["metadata"]["labels"]["team"] == "x"
+    assert [d for d in rendered(STORE) if d["kind"] == "PodDisruptionBudget"]
+
+
+def test_rights_stay_in_the_namespaces_that_are_watched() -> None:
+    kinds = {d["kind"] for d in rendered(STORE) if "operator" in d["metadata"]["name"]}
+    assert {"ClusterRole", "ClusterRoleBinding"} <= kinds
+    few = [d for d in rendered(STORE | {"watch": {"namespaces": ["a", "b"]}}) if "operator" in d["metadata"]["name"]]
+    assert {d["kind"] for d in few} <= {"Role", "RoleBinding"}
+    assert {d["metadata"]["namespace"] for d in few} == {"a", "b"}
+
+
+def test_who_made_a_run_is_stamped_where_the_api_server_can() -> None:
+    able = ("--api-versions", "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy")
+    assert [d for d in rendered(STORE, *able) if d["kind"] == "MutatingAdmissionPolicy"]
+    assert not [d for d in rendered(STORE) if d["kind"] == "MutatingAdmissionPolicy"]
+    assert not [d for d in rendered(STORE | {"admission": {"enabled": False}}) if "AdmissionPolicy" in d["kind"]]
+
+
+def every_object(values: Values, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Where values.yaml has mappings of its own keys, and not the reader's."""
+    free = {"annotations", "labels", "nodeSelector", "affinity", "requests", "limits"}
+    found = [path]
+    for key, value in values.items():
+        if isinstance(value, dict) and key not in free:
+            found += every_object(value, (*path, key))
+    return found
+
+
+PLACES = every_object(yaml.safe_load((CHART / "values.yaml").read_text()))
+
+
+@pytest.mark.parametrize("path", PLACES, ids=[".".join(path) or "top" for path in PLACES])
+def test_a_key_that_means_nothing_is_refused(path: tuple[str, ...]) -> None:
+    values: Values = {"noSuchKey": 1}
+    for key in reversed(path):
+        values = {key: values}
+    if path[:1] == ("store",):
+        values["store"] |= STORE["store"]
+    done = helm("template", "agentrun", CHART, values=STORE | values)
+    assert done.returncode != 0 and "noSuchKey" in done.stderr, path
