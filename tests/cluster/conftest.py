@@ -16,8 +16,8 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.ground import Ground, grounded
 from tests.cluster.operator import Operator
 from tests.cluster.places import FailedError, MissingError
-from tests.servers import versitygw
 from tests.e2e.toolhost import ToolHost
+from tests.servers import versitygw
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -1,4 +1,4 @@
-"""The operator as a process of this machine, on a control plane alone, with proxies before the API server and the store.
+"""The operator as a process of this machine on a control plane alone, with proxies before API server and store.
 
 A ``Ground`` is what all tests share: a loop in a thread, the zygote, the stand-in for nodes and people, the store. A
 ``World`` is one namespace in it, with proxies, operators and a shop of its own, so that many run side by side.

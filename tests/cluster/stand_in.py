@@ -98,7 +98,7 @@ class Process:
     @classmethod
     async def fork(cls, zygote: Zygote, role: str, environment: Mapping[str, str], log: Path) -> Process:
         """A process in ``role`` whose output goes to ``log``."""
-        with Path(os.devnull).open("rb") as nothing, log.open("ab") as said:
+        with Path(os.devnull).open("rb") as nothing, log.open("ab") as said:  # noqa: ASYNC230 (null device and a log)
             connection = ask(zygote.path, role, "cluster", environment, [nothing.fileno(), *2 * [said.fileno()]])
         connection.setblocking(False)
         loop = asyncio.get_running_loop()

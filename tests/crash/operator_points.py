@@ -83,10 +83,7 @@ class Trial:
                 operator = self._alive(operator)
                 self._people()
                 for pod in world.pods():
-                    first = pod.attempt == 1 and pod.key.path == "triage"
-                    world.advance(
-                        pod, HOW.get(pod.key.path, "succeed") if first or pod.key.path == "refund" else "succeed"
-                    )
+                    world.advance(pod, HOW.get((pod.key.path, pod.attempt), "succeed"))
                 operator.hear_all()
                 operator = self._alive(operator)
                 world.wait(1.5)

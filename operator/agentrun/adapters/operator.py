@@ -32,6 +32,7 @@ from agentrun.control.queue import WorkQueue
 from agentrun.control.reconciler import Reconciler
 from agentrun.control.views import RunRef
 from agentrun.journal.open_store import open_store
+from agentrun.journal.s3 import Limits
 from agentrun.journal.s3_direct import DirectS3Store
 from agentrun.journal.store import Store, StoreError
 from agentrun.observe.health import Health, measure_lag
@@ -40,6 +41,9 @@ from agentrun.observe.metrics import Metrics, Verb
 from agentrun.observe.server import Server, listen_address
 
 log = logging.getLogger("agentrun.operator")
+
+STORE_LIMITS = Limits(attempts=2, connect=3.0, read=5.0)
+"""A store that hangs is said within some ten seconds; the run is tried again, and no thread waits for long."""
 
 PROBE = 60.0
 """Seconds between probes of the store."""
@@ -122,7 +126,7 @@ def _spare_the_collector() -> None:
 
 
 def _store(url: str) -> Store:
-    return DirectS3Store(url) if url.startswith("s3://") else open_store(url)
+    return DirectS3Store(url, limits=STORE_LIMITS) if url.startswith("s3://") else open_store(url)
 
 
 async def _probe(journal: Journal, health: Health) -> None:

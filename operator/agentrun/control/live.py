@@ -73,8 +73,9 @@ class LiveRun:
     shown_at: float = 0.0
     """When the status was last written; 0: not by this leader."""
     checked: bool = False
-    """Whether this leader has asked the API server itself for the run, before the first pod that it makes. Of a run that
-    this leader has pinned nothing can have been begun by another, and the pod of one that is gone by now is collected."""
+    """Whether this leader has asked the API server itself for the run, before the first pod that it makes. Nobody else
+    can have begun a run that this leader has pinned, and a pod of one that is gone by now is collected.
+    """
 
     def gone(self, pods: Mapping[str, PodView], now: float) -> Iterator[tuple[StepKey, int, PodView | None]]:
         """Every attempt that has ended since the last look: its pod has, or is not there any more."""

@@ -18,7 +18,7 @@ from agentrun.observe.metrics import Metrics
 K = TypeVar("K", bound=Hashable)
 
 BACKOFF_FIRST = 0.5
-BACKOFF_MAX = 60.0
+BACKOFF_MAX = 30.0
 
 
 class WorkQueue(Generic[K]):

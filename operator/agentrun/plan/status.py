@@ -126,6 +126,7 @@ def _entry(name: str, standing: Standing) -> dict[str, Any]:
 POD_TROUBLE = (Reason.POD_REFUSED, Reason.CONTAINER_REFUSED, Reason.IMAGE_PULL_FAILED, Reason.UNSCHEDULABLE)
 """Why a pod does not come to work; each is mended in the cluster, not by a verb."""
 
+
 def _cut(value: Any) -> Any:
     """A text that a person reads in a table, or a list of such: the journal has it whole."""
     if isinstance(value, list):
