@@ -13,8 +13,9 @@ The rules, with every clock a process's own monotonic one, so that the clocks of
 ``DURATION - GIVE_UP`` is for a last write in flight to end, and for clocks that do not all run at one speed.
 
 Rule 2 has one exception: where this process has never seen a Lease, it makes one and leads. So a person who deletes
-the Lease and starts another operator in the same two seconds, before the leader's next renewal has made it anew, has
-two for those seconds; the store's conditional writes and the pods' names keep their works apart even then.
+the Lease and starts another operator before the leader's next renewal has made it anew has two: for two seconds, or
+for ``GIVE_UP`` where the leader cannot reach the API server. The store's conditional writes and the pods' names keep
+their works apart even then.
 https://kubernetes.io/docs/concepts/architecture/leases/
 """
 

@@ -45,7 +45,7 @@ PAUSE_MAX = 20.0
 
 
 class DirectS3Store(S3Store):
-    """``S3Store`` at less than half of its CPU: the same objects, errors and retries. Safe for threads."""
+    """``S3Store`` at about half of its CPU: the same objects, errors and retries. Safe for threads."""
 
     def _make_client(self) -> Any:
         return DirectClient(super()._make_client, self.bucket, self._limits)
