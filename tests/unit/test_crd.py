@@ -177,7 +177,7 @@ def test_the_names_and_columns(name: str, short: str) -> None:
     plural = name.removesuffix(".yaml")
     assert found["metadata"]["name"] == f"{plural}.agentrun.dev"
     names = found["spec"]["names"]
-    assert (names["plural"], names["shortNames"], names["categories"]) == (plural, [short], ["agentrun"])
+    assert (names["plural"], names["shortNames"], names["categories"]) == (plural, [short], ["agentrun-all"])
     (version,) = found["spec"]["versions"]
     assert ("subresources" in version) == (name in WITH_STATUS)
     columns = {column["name"]: column.get("priority", 0) for column in version["additionalPrinterColumns"]}
