@@ -187,6 +187,16 @@ class Api:
         after: RunView = self.write("runs", run.ref.name, {**obj, "status": dict(status)})
         return after
 
+    def observe(self, run: RunView) -> RunView:
+        obj = self.objects["runs"].get(run.ref.name)
+        if obj is None:
+            raise NotFound(f"run {run.ref.name} is gone")
+        if obj["metadata"]["resourceVersion"] != str(run.version):
+            raise Conflict(f"run {run.ref.name} has changed")
+        status = {**obj["status"], "observedGeneration": run.generation}
+        after: RunView = self.write("runs", run.ref.name, {**obj, "status": status})
+        return after
+
     def delete_run(self, run: RunView) -> None:
         obj = self.objects["runs"].get(run.ref.name)
         if obj is not None and obj["metadata"]["uid"] == run.uid:
@@ -339,6 +349,9 @@ class ModelCluster:
 
     async def patch_status(self, run: RunView, version: int, status: Mapping[str, Any]) -> RunView:
         return await self._call("patch_status", lambda: self._api.patch_status(run, version, status))
+
+    async def observe(self, run: RunView) -> RunView:
+        return await self._call("observe", lambda: self._api.observe(run))
 
     async def delete_run(self, run: RunView) -> None:
         await self._call("delete_run", lambda: self._api.delete_run(run))

@@ -76,6 +76,24 @@ def test_a_run_that_ended_is_forgotten_and_deleted_when_its_time_is_over(world: 
     assert not world.api.objects["runs"]
 
 
+def test_a_run_that_ended_and_is_edited_is_not_taken_for_one_under_way(world: World) -> None:
+    """The time to live may change after the end; kstatus reads an older observedGeneration as work in progress."""
+    operator = begin(world, approval("ok"))
+    operator.hear_all()
+    world.answer()
+    operator.hear_all()
+    world.settle()
+    ended = world.status()
+    world.api.edit_run("r", ttlSecondsAfterFinished=3600)
+    calls = Calls(world)
+    operator.hear_all()
+    world.settle()
+    assert world.status() == ended | {"observedGeneration": 2}
+    operator.hear_all()
+    world.settle()
+    assert calls.count("observe") == 1 and calls.count("patch_status") == 0
+
+
 def test_a_closed_approval_is_closed_once_though_its_watch_is_late(world: World) -> None:
     operator = begin(world, approval("ok"), step("a", "ok"))
     operator.hear_all()

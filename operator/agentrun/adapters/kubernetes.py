@@ -149,6 +149,14 @@ class KubernetesCluster:
         found = await self._kube.patch(_path("agentruns", *run.ref) + "/status", patch, JSON_PATCH)
         return run_view(found)
 
+    async def observe(self, run: RunView) -> RunView:
+        """As ``Cluster.observe``."""
+        patch = [
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": str(run.version)},
+            {"op": "add", "path": "/status/observedGeneration", "value": run.generation},
+        ]
+        return run_view(await self._kube.patch(_path("agentruns", *run.ref) + "/status", patch, JSON_PATCH))
+
     async def delete_run(self, run: RunView) -> None:
         """As ``Cluster.delete_run``."""
         await self._delete(_path("agentruns", *run.ref), run.uid)

@@ -26,6 +26,7 @@ def run_view(obj: Mapping[str, Any]) -> RunView:
     finished = _finished(status)
     ttl = spec.get("ttlSecondsAfterFinished")
     alive = finished is None
+    observed = status.get("observedGeneration")
     return RunView(
         ref=RunRef(metadata["namespace"], metadata["name"]),
         uid=metadata["uid"],
@@ -39,6 +40,7 @@ def run_view(obj: Mapping[str, Any]) -> RunView:
         status=status if alive else None,
         requested_by=requester(metadata) if alive else None,
         labels=_mapping(metadata.get("labels")) if alive else None,
+        observed=observed if isinstance(observed, int) else 0,
     )
 
 

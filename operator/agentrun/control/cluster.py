@@ -82,6 +82,12 @@ class Cluster(Protocol):
     async def patch_status(self, run: RunView, version: int, status: Mapping[str, Any]) -> RunView:
         """Replace the run's status if it still has ``version``; the run after that. Raises Conflict, NotFound."""
 
+    async def observe(self, run: RunView) -> RunView:
+        """Say that the status of a run that has ended is about its newest generation; the run after that.
+
+        Raises Conflict, NotFound.
+        """
+
     async def delete_run(self, run: RunView) -> None:
         """Its time to live is over. Nothing happens to another run of that name."""
 

@@ -366,6 +366,18 @@ class Reconciler:
         for command in list(self.cache.commands.of(run.ref).values()):
             if command.run_uid is None or command.run_uid == run.uid:
                 await self._refuse(run, command, "the run has ended")
+        if run.observed < run.generation:
+            # Somebody changed what changes nothing any more, or its time to live: without this kstatus, and so Argo CD
+            # and kubectl wait, would take it for a run that is under way.
+            try:
+                with self.cache.runs.creating():
+                    self.cache.runs.put(await self.cluster.observe(run))
+            except NotFound:
+                self.cache.runs.drop(run.ref, run.ref.name, run.uid)
+                return
+            except Conflict:
+                await self._look_anew(run.ref)
+                return
         if run.ttl is None:
             return
         left = run.finished + run.ttl - self.clock()

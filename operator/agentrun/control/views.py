@@ -44,6 +44,8 @@ class RunView:
     requested_by: str | None = None
     """Who made it, by the admission policy's word; None: nobody vouches for it."""
     labels: Mapping[str, str] | None = None
+    observed: int = 0
+    """The generation that its status is about."""
 
 
 PodPhase = Literal["Pending", "Running", "Ended"]

@@ -1,0 +1,161 @@
+"""The parts of the control loop one by one: the queue, the shelf of the cache, the status as it is written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from agentrun.adapters.settings import BadSetting, Settings
+from agentrun.api.run import ConditionType, Reason
+from agentrun.control import showing
+from agentrun.control.cache import Cache
+from agentrun.control.queue import BACKOFF_FIRST, BACKOFF_MAX, WorkQueue
+from agentrun.control.views import RunRef, RunView
+from agentrun.observe.metrics import Metrics
+
+REF = RunRef("shop", "refund")
+
+
+def run(version: int = 1, uid: str = "u", status: dict[str, Any] | None = None, name: str = "refund") -> RunView:
+    return RunView(RunRef("shop", name), uid, version, 1, 0.0, None, spec={}, status=status)
+
+
+async def test_a_key_is_in_the_queue_once_and_with_one_worker() -> None:
+    queue = WorkQueue[str](Metrics())
+    for _ in range(3):
+        queue.add("a")
+    queue.add("b")
+    assert len(queue) == 2
+    assert [await queue.get(), await queue.get()] == ["a", "b"]
+    queue.add("a")  # while a worker has it: nobody else may have it
+    assert len(queue) == 0
+    queue.done("b")
+    assert len(queue) == 0
+    queue.done("a")
+    assert await queue.get() == "a"
+    queue.done("a")
+    assert len(queue) == 0
+
+
+async def test_a_time_replaces_the_one_before() -> None:
+    queue = WorkQueue[str](Metrics())
+    queue.due("late", 3600.0)
+    queue.due("never", 0.01)
+    queue.due("never", None)
+    queue.due("late", 0.0)
+    assert await asyncio.wait_for(queue.get(), 10) == "late"
+    queue.done("late")
+    queue.due("late", 3600.0)
+    queue.due("soon", 0.02)  # another key's time that comes first is not held up by one that is far off
+    assert await asyncio.wait_for(queue.get(), 10) == "soon"
+    assert len(queue) == 0
+
+
+async def test_failures_in_a_row_wait_longer_each_time() -> None:
+    queue = WorkQueue[str](Metrics())
+    pauses = [queue.retry("a") for _ in range(12)]
+    assert pauses[:3] == [BACKOFF_FIRST, 2 * BACKOFF_FIRST, 4 * BACKOFF_FIRST] and pauses[-1] == BACKOFF_MAX
+    assert queue.retry("a", at_least=90.0) == 90.0
+    queue.succeeded("a")
+    assert queue.retry("a") == BACKOFF_FIRST
+    queue.clear()
+    assert len(queue) == 0
+
+
+def test_an_older_view_changes_nothing() -> None:
+    shelf = Cache().runs
+    assert shelf.put(run(5)) and not shelf.put(run(5)) and not shelf.put(run(4))
+    assert shelf.of(REF)["refund"].version == 5
+    assert not shelf.drop(REF, "refund", "another")
+    assert shelf.drop(REF, "refund", "u") and len(shelf) == 0 and not list(shelf.runs())
+
+
+def test_an_answer_that_comes_after_the_deletion_brings_nothing_back() -> None:
+    shelf = Cache().runs
+    with shelf.creating():
+        shelf.drop(REF, "refund", "u")
+        assert not shelf.put(run(7))
+    assert shelf.put(run(8, uid="next"))
+
+
+def test_a_list_forgets_what_was_deleted_and_not_what_came_after_it() -> None:
+    shelf = Cache().runs
+    shelf.put(run(3, uid="old", name="old"))
+    shelf.put(run(4, uid="kept", name="kept"))
+    shelf.put(run(12, uid="new", name="new"))
+    assert shelf.keep({"kept"}, 10) == {RunRef("shop", "old")}
+    assert {view.ref.name for view in shelf} == {"kept", "new"}
+
+
+def conditions(status: str, reason: str) -> list[dict[str, Any]]:
+    return [{"type": str(kind), "status": status, "reason": reason, "message": ""} for kind in ConditionType]
+
+
+def planned(steps: list[dict[str, Any]], reason: Reason = Reason.RUNNING, **more: Any) -> dict[str, Any]:
+    return {"phase": "Running", "conditions": conditions("False", str(reason)), "steps": steps, "output": None, **more}
+
+
+def test_a_status_of_a_thousand_steps_stays_small_and_keeps_what_needs_an_eye() -> None:
+    steps = [{"name": f"step-{n}", "state": "Succeeded", "attempt": 1, "output": "x" * 900} for n in range(1000)]
+    steps[700] = {"name": "step-700", "state": "Failed", "failure": {"class": "Tool", "message": "no"}}
+    written = showing.composed(planned(steps), run(), "sha256:0", "s3://b/r/", {}, 10.0)
+    assert len(json.dumps(written, separators=(",", ":"))) < 32 * 1024
+    assert any(entry["name"] == "step-700" for entry in written["steps"])
+    assert not any("output" in entry for entry in written["steps"])
+
+
+def test_a_transition_is_when_the_status_of_a_condition_moves() -> None:
+    first = showing.composed(planned([]), run(), "d", "j", {}, 10.0)
+    again = showing.composed(planned([], Reason.RETRYING), run(2, status=first), "d", "j", {}, 20.0)
+    times = [condition["lastTransitionTime"] for condition in (*first["conditions"], *again["conditions"])]
+    assert len(set(times)) == 1 and again["conditions"][0]["reason"] == "Retrying"
+    moved = planned([]) | {"conditions": conditions("True", "Succeeded")}
+    later = showing.composed(moved, run(3, status=again), "d", "j", {}, 30.0)
+    assert {condition["lastTransitionTime"] for condition in later["conditions"]}.isdisjoint(times)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (Reason.PENDING, Reason.RUNNING, False),
+        (Reason.RUNNING, Reason.AWAITING_APPROVAL, True),
+        (Reason.RUNNING, Reason.IMAGE_PULL_FAILED, True),
+        (Reason.AWAITING_APPROVAL, Reason.RUNNING, False),
+    ],
+)
+def test_what_a_person_waits_for_is_written_at_once(before: Reason, after: Reason, expected: bool) -> None:
+    old, new = planned([], before), planned([], after)
+    assert showing.urgent(old, new) is expected
+    assert showing.urgent(old, new | {"completionTime": "2027-01-01T00:00:00Z"})
+
+
+def test_an_approval_is_named_as_kubectl_finds_it() -> None:
+    waiting = {"name": "sign-off", "state": "Waiting", "waitingFor": {"approval": "sign-off", "subjects": ["pay?"]}}
+    written = showing.composed(planned([waiting]), run(), "d", "j", {"sign-off": "refund-sign-off"}, 1.0)
+    assert written["steps"][0]["waitingFor"] == {"approval": "refund-sign-off", "subjects": ["pay?"]}
+
+
+def test_a_run_that_never_began_ends_as_cancelled() -> None:
+    status = showing.never_begun(run(), "there is no AgentWorkflow", 5.0)
+    found = {condition["type"]: condition["status"] for condition in status["conditions"]}
+    assert found == {"Succeeded": "False", "Ready": "False", "Reconciling": "False", "Stalled": "True"}
+    assert status["phase"] == "Cancelled" and "completionTime" in status
+
+
+SETTINGS = {"AGENTRUN_STORE": "s3://bucket/runs", "AGENTRUN_STEP_IMAGE": "agentrun:1"}
+
+
+def test_the_operator_s_settings() -> None:
+    found = Settings.from_environment(SETTINGS | {"AGENTRUN_ADMISSION_POLICIES": "b,a", "AGENTRUN_NAMESPACES": "y, x"})
+    assert found.admission_policies == ("a", "b") and found.namespaces == ("x", "y")
+    unguarded = Settings.from_environment(SETTINGS | {"AGENTRUN_ADMISSION": "false"})
+    assert unguarded.admission_policies == () and unguarded.namespaces == ()
+
+
+@pytest.mark.parametrize("wrong", [{}, {"AGENTRUN_ADMISSION": "no"}])
+def test_without_policies_the_operator_says_what_to_set(wrong: dict[str, str]) -> None:
+    with pytest.raises(BadSetting, match="AGENTRUN_ADMISSION"):
+        Settings.from_environment(SETTINGS | wrong)
