@@ -150,7 +150,7 @@ def test_writes_are_counted_in_the_audit_log(control_plane: ControlPlane) -> Non
 
 def test_helm_speaks_to_the_cluster(control_plane: ControlPlane) -> None:
     assert control_plane.helm("version", "--short").stdout.startswith("v3.")
-    assert json.loads(control_plane.helm("list", "-A", "-o", "json").stdout) == []
+    assert isinstance(json.loads(control_plane.helm("list", "-A", "-o", "json").stdout), list)
 
 
 def test_the_api_server_comes_back_and_keeps_what_it_knew(control_plane: ControlPlane) -> None:
