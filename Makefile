@@ -20,7 +20,8 @@ test: $(VENV)/.dev check ## all tests
 	$(PYTEST) -n 2 tests/unit tests/replay
 	$(PYTEST) -n 2 tests/crash
 	$(PYTEST) -n 2 --dist loadfile tests/e2e  # the tests of a file share what they run against
-	$(PYTEST) tests/chart tests/cluster  # on a real Kubernetes, built on first use: see tests/cluster/README.md
+	$(PYTEST) tests/chart  # from here on a real Kubernetes, built on first use: tests/cluster/README.md
+	$(PYTEST) tests/cluster
 
 test-fast: $(VENV)/.dev ## the fast tests, under a minute
 	$(PYTEST) -n 2 tests/unit tests/replay
@@ -29,7 +30,8 @@ test-crash: $(VENV)/.dev ## every point of failure, one at a time
 	$(PYTEST) -n 2 tests/crash
 
 e2e: $(VENV)/.dev ## the tests on a real Kubernetes (root, or AGENTRUN_TEST_KUBECONFIG: tests/cluster/README.md)
-	$(PYTEST) tests/chart tests/cluster
+	$(PYTEST) tests/chart
+	$(PYTEST) tests/cluster
 
 cluster: $(VENV)/.dev ## start a Kubernetes on this machine and leave it running, with the image and a store
 	@$(BIN)/python -m tests.cluster up
