@@ -28,12 +28,10 @@ from agentrun.cli.on_cluster.decide import _record
 from agentrun.cli.on_cluster.refusals import Denied
 from agentrun.cli.on_cluster.runs import Run, approvals_of, journal_of
 from tests.chart.api import Api
-from tests.chart.conftest import SYSTEM, admin, fresh, operator, people, plane, release
+from tests.chart.conftest import SYSTEM
 from tests.cluster.control_plane import ControlPlane
 from tests.servers import versitygw
 from tests.servers.versitygw import S3Server
-
-__all__ = ["admin", "fresh", "operator", "people", "plane", "release"]
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "support"
