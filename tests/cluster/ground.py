@@ -21,6 +21,7 @@ from agentrun.journal.layout import RunPath
 from agentrun.journal.s3_direct import DirectS3Store
 from tests.cluster.access import Access
 from tests.cluster.proxy import Proxy, of_kubernetes, of_store
+from tests.cluster.roles import AHEAD
 from tests.cluster.stand_in import GROUP, Api, ApiError, Object, Process, Space, StandIn
 from tests.crash.workflows import TOKEN, Outside, Refund
 from tests.crash.zygote import Zygote
@@ -143,11 +144,11 @@ class World:
             "AGENTRUN_LOG_LEVEL": "info",
         }
 
-    async def start(self) -> Process:
-        """One more operator."""
-        process = await Process.fork(
-            self.ground.zygote, "operator", self.environment(), self.folder / f"operator-{len(self._operators)}.log"
-        )
+    async def start(self, clock: float = 0.0) -> Process:
+        """One more operator, whose clock is ahead by ``clock`` seconds."""
+        environment = self.environment() | {AHEAD: str(clock)}
+        log = self.folder / f"operator-{len(self._operators)}.log"
+        process = await Process.fork(self.ground.zygote, "operator", environment, log)
         self._operators.append(process)
         return process
 

@@ -6,16 +6,23 @@ python -m tests.cluster.roles SOCKET     is the zygote (tests/crash/zygote.py)
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import time
 
 from agentrun.adapters import operator
 from agentrun.runner import process
 from tests.crash import roles
 from tests.crash.zygote import serve
 
+AHEAD = "TEST_CLOCK_AHEAD"
+"""The variable that says by how many seconds an operator's clock is ahead."""
+
 
 def run_operator() -> int:
-    """An operator as its container runs it."""
+    """An operator as its container runs it, on a node whose clock may be wrong."""
+    ahead, clock = float(os.environ[AHEAD]), time.time
+    time.time = lambda: clock() + ahead
     return operator.main()
 
 

@@ -16,6 +16,7 @@ from agentrun.journal.records import Kind, Record
 from agentrun.plan.events import tally
 from agentrun.plan.retry import retries
 from agentrun.plan.snapshot import Event, Start
+from agentrun.runner.ports import Ports
 
 if TYPE_CHECKING:
     from tests.unit.control_world import World
@@ -57,8 +58,10 @@ class Container:
         store, run, key, start = self.world.store, self.pinned.run, self.start.key, self.start
         if self._stopping:
             return  # told to leave before it began
-        clock = lambda: self.world.now  # noqa: E731
-        log, records = open_step(store, run, key, start.attempt, self._opening, clock, checkpoint=checkpoint)
+        ports = Ports(clock=lambda: self.world.now + self.world.skew)
+        ports.set_clock(start.at)
+        self._clock = ports.clock
+        log, records = open_step(store, run, key, start.attempt, self._opening, self._clock, checkpoint=checkpoint)
         state = fold(records)
         self.opened = True
         yield
@@ -95,7 +98,7 @@ class Container:
         request = self._asked(state)
         if request is not None:
             said = [Event(0, e["at"], e["kind"], e) for e in state.events.values() if e["kind"] == "decided"]
-            counted = tally(request, said, self.world.now, verified=True)
+            counted = tally(request, said, self._clock(), verified=True)
             if counted.state == "Pending":
                 return commit(Kind.WAITING, {"approvals": [request.to_json()]})
             if counted.state != "Approved":
@@ -124,7 +127,7 @@ class Container:
             return None
         digest = digest_of([self.pinned.run.uid, self.start.key.path, "call"])
         people = Approvers(groups=["finance"])
-        return ApprovalRequest("Pay?", None, digest, people, 1, self.world.now + APPROVAL_TIME, "call", "t")
+        return ApprovalRequest("Pay?", None, digest, people, 1, self._clock() + APPROVAL_TIME, "call", "t")
 
 
 def _failed(info: FailureInfo) -> dict[str, Any]:

@@ -42,6 +42,7 @@ T = TypeVar("T")
 Kind = Literal["runs", "pods", "approvals", "commands"]
 KINDS: tuple[Kind, ...] = ("pods", "approvals", "commands", "runs")
 SPACE = "n"
+GRACE = 30.0
 TICK = 2e-6
 """Seconds that a call takes: no two of them happen at the same instant."""
 
@@ -143,11 +144,12 @@ class Api:
 
     def delete_pod(self, pod: PodView) -> None:
         there: PodView | None = self.objects["pods"].get(pod.name)
-        if there is not None and there.uid == pod.uid and there.deleting is None:
+        if there is not None and there.uid == pod.uid and there.grace is None:
             if there.phase == "Ended":
                 self.remove("pods", pod.name)
             else:
-                self.write("pods", pod.name, replace(there, deleting=self.world.now + 30.0))
+                self.write("pods", pod.name, replace(there, grace=GRACE))
+                self.world.leaving[there.uid] = self.world.now + GRACE
 
     def sweep(self) -> None:
         for pod in self.all("pods"):
@@ -461,8 +463,12 @@ class World:
     """The effects of ``Once`` calls that happened outside, by step."""
     containers: dict[str, Container] = field(default_factory=dict)
     """By the uid of their pods."""
+    leaving: dict[str, float] = field(default_factory=dict)
+    """Until when pods that were told to leave have time, by their uid."""
     created: list[tuple[str, int]] = field(default_factory=list)
     """Every pod: its step and attempt."""
+    skew: float = 0.0
+    """Seconds by which the clocks of the nodes are ahead of the operators'."""
     alone: bool = True
     """One operator leads at a time: then no second pod of a step is made while the first is alive."""
     _uids: int = 0
@@ -535,7 +541,7 @@ class World:
             self.wrong.append(f"{start.key.path} is started after the end of the run")
         for pod in self.api.all("pods"):
             if pod.run_uid == run.uid and pod.key == start.key and pod.phase != "Ended":
-                late = pod.deleting is not None and self.now >= pod.deleting + 10
+                late = pod.grace is not None and self.now >= self.leaving[pod.uid] + 10
                 if not late:
                     self.wrong.append(f"{start.key.path} is started while {pod.name} is alive")
 
@@ -549,13 +555,13 @@ class World:
         if pod.phase == "Ended":
             return
         if pod.phase == "Pending":
-            if pod.deleting is not None:
+            if pod.grace is not None:
                 self.end(pod, word=False)
             else:
-                self.api.write("pods", pod.name, replace(pod, phase="Running", started=self.now, trouble=None))
+                self.api.write("pods", pod.name, replace(pod, phase="Running", trouble=None))
             return
         container = self.containers[pod.uid]
-        if container.advance(how, stopping=pod.deleting is not None):
+        if container.advance(how, stopping=pod.grace is not None):
             self.end(pod, word=True)
 
     def end(self, pod: PodView, *, word: bool) -> None:
@@ -563,9 +569,9 @@ class World:
         container = self.containers[pod.uid]
         fact = container.fact if word else None
         container.close()
-        ended = replace(pod, phase="Ended", ended=self.now, fact=fact, trouble=None)
+        ended = replace(pod, phase="Ended", ended=self.now + self.skew, fact=fact, trouble=None)
         self.api.write("pods", pod.name, ended)
-        if pod.deleting is not None:
+        if pod.grace is not None:
             self.api.remove("pods", pod.name)
 
     def vanish(self, pod: PodView) -> None:

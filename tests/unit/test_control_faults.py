@@ -208,9 +208,7 @@ def test_the_pods_of_an_earlier_run_of_the_name_wake_nobody(world: World) -> Non
     [pod] = begin_other.pods()
     begin_other.close()
     begin_other.loop.close()
-    operator.controller.pod_seen(
-        replace(pod, run_uid="another", run=run.ref, deleting=world.now - 100, phase="Running")
-    )
+    operator.controller.pod_seen(replace(pod, run_uid="another", run=run.ref, grace=0.0, phase="Running"))
     world.wait(5)
     assert not calls.made
 

@@ -43,10 +43,16 @@ MISHAPS = st.lists(
 class OperatorMachine(RuleBasedStateMachine):
     """Rules are what may happen at any time; ``teardown`` lets everybody be kind, and the run has to end."""
 
-    @initialize(name=st.sampled_from(sorted(WORKFLOWS)), suspend=st.booleans(), budget=st.sampled_from([None, 20]))
-    def begin(self, name: str, suspend: bool, budget: int | None) -> None:
+    @initialize(
+        name=st.sampled_from(sorted(WORKFLOWS)),
+        suspend=st.booleans(),
+        budget=st.sampled_from([None, 20]),
+        skew=st.sampled_from([0.0, 0.0, 300.0, -300.0]),
+    )
+    def begin(self, name: str, suspend: bool, budget: int | None, skew: float) -> None:
         self.failed_before = METRICS.results["error"]
         self.world = World(VirtualLoop())
+        self.world.skew = skew
         self.mishaps: list[int] = []
         self.stopped: Operator | None = None
         """A former leader that was stopped in the middle of a visit, with a cache that is as old."""
@@ -274,7 +280,8 @@ class OperatorMachine(RuleBasedStateMachine):
         self.operator = self.world.operator()
         self.world.wait(3.0)
         after = self.world.status()
-        assert _timeless(before) == _timeless(after)
+        if not self.world.skew:  # when a step ended by a clock that is ahead is known only when its end is heard of
+            assert _timeless(before) == _timeless(after)
         assert moment(after["completionTime"]) == moment(before["completionTime"])
 
 

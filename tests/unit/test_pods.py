@@ -352,7 +352,7 @@ def test_a_new_pod_is_what_was_asked_for() -> None:
     assert found.run_uid == RUN.uid
     assert (found.key, found.attempt) == (StepKey("refund"), 1)
     assert found.allowance == Allowance(model_calls=3, last=False)
-    assert (found.phase, found.started, found.ended, found.deleting) == ("Pending", None, None, None)
+    assert (found.phase, found.ended, found.grace) == ("Pending", None, None)
     assert (found.fact, found.exit_code, found.trouble) == (None, None, None)
 
 
@@ -360,11 +360,12 @@ def test_the_life_of_a_pod() -> None:
     scheduled = {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]}
     assert view(scheduled).phase == "Pending"
     assert view(contained("Pending", {"waiting": {"reason": "ContainerCreating"}})).trouble is None
-    running = view(contained("Running", {"running": {"startedAt": BEGAN}}), deletionTimestamp=ENDED)
-    assert (running.phase, running.started) == ("Running", running.created + 5)
-    assert running.deleting == running.created + 9
+    running = view(
+        contained("Running", {"running": {"startedAt": BEGAN}}), deletionTimestamp=ENDED, deletionGracePeriodSeconds=9
+    )
+    assert (running.phase, running.grace) == ("Running", 9)
     over = view(ended(word=WORD))
-    assert (over.phase, over.started, over.ended) == ("Ended", over.created + 5, over.created + 9)
+    assert (over.phase, over.ended) == ("Ended", over.created + 9)
     assert (over.fact, over.exit_code, over.trouble) == (FACT, 0, None)
     assert view(contained("Running", {"terminated": {"exitCode": 0, "message": WORD}})).phase == "Ended"
     assert view({"phase": "Running"}).phase == "Running"

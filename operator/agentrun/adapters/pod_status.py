@@ -89,7 +89,6 @@ def pod_view(obj: Json) -> PodView | None:
             trouble = _end(obj, status, terminated, word)
     elif phase == "Pending":
         trouble = next(_obstacles(status, container, state), None)
-    began = terminated or state.get("running") or {}
     return PodView(
         name=meta["name"],
         namespace=meta["namespace"],
@@ -101,9 +100,8 @@ def pod_view(obj: Json) -> PodView | None:
         attempt=int(number),
         phase=phase,
         created=created,
-        started=_at(began.get("startedAt")),
         ended=_at((terminated or {}).get("finishedAt")),
-        deleting=_at(meta.get("deletionTimestamp")),
+        grace=_grace(meta),
         allowance=_allowance(obj),
         fact=fact,
         exit_code=(terminated or {}).get("exitCode"),
@@ -125,6 +123,14 @@ def _at(time: object) -> float | None:
     except ValueError:
         return None
     return at if at > 0 else None
+
+
+def _grace(meta: Json) -> float | None:
+    """Seconds that a pod has to leave; None of one that was not told to."""
+    if "deletionTimestamp" not in meta:
+        return None
+    seconds = meta.get("deletionGracePeriodSeconds")
+    return float(seconds) if isinstance(seconds, int) else 0.0
 
 
 def _allowance(obj: Json) -> Allowance:

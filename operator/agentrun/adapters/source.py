@@ -51,7 +51,11 @@ class _KeepsNothing(kopf.AnnotationsDiffBaseStorage):
 def registry_for(
     controller: Controller, login: Login, metrics: Metrics, clock: Callable[[], float]
 ) -> kopf.OperatorRegistry:
-    """The handlers of every kind that is watched, feeding ``controller``."""
+    """The handlers of every kind that is watched, feeding ``controller``.
+
+    All of them are coroutines: kopf runs a plain function in a thread, where it would change the cache and the queue
+    while the event loop reads them, and cost more than what it does.
+    """
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -61,7 +65,7 @@ def registry_for(
     def feed(
         seen: Callable[[V], None], gone: Callable[[V], None], view: Callable[[Mapping[str, Any]], V | None]
     ) -> Any:
-        def handle(event: Mapping[str, Any], resource: Any, **_: Any) -> None:
+        async def handle(event: Mapping[str, Any], resource: Any, **_: Any) -> None:
             metrics.watch_heard(resource.plural)
             found = view(event["object"])
             if found is not None:
@@ -72,7 +76,7 @@ def registry_for(
     def on(plural: str, handler: Any) -> None:
         kopf.on.event(GROUP, VERSION, plural, registry=registry, id=plural)(handler)
 
-    def workflow(event: Mapping[str, Any], namespace: str | None, **_: Any) -> None:
+    async def workflow(event: Mapping[str, Any], namespace: str | None, **_: Any) -> None:
         metrics.watch_heard("agentworkflows")
         if event["type"] != "DELETED" and namespace:
             controller.workflow_seen(namespace)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from agentrun.api.facts import UnknownCall
+from agentrun.api.facts import StepFact
 from agentrun.cli.failures import Refused
 from agentrun.cli.next_steps import resume_command
 from agentrun.cli.options import Place, verb
@@ -18,6 +18,7 @@ from agentrun.cli.timeline import call, clock
 from agentrun.cli.view import View
 from agentrun.journal.records import EventKind, Record
 from agentrun.local.user import user
+from agentrun.plan.events import answers_to
 
 
 @verb("resolve")
@@ -43,6 +44,7 @@ def resolve_command(place: Place, run: str, step: str, happened: str | None, ret
     body: dict[str, Any] = {
         "step": key.path,
         "callId": unknown.call_id,
+        "attempt": fact.attempt,
         "answer": answer,
         "result": json_or_text(happened),
         "by": user(),
@@ -51,11 +53,11 @@ def resolve_command(place: Place, run: str, step: str, happened: str | None, ret
 
     def said(records: Sequence[Record]) -> bool:
         ended = any(record.kind == EventKind.ENDED for record in records)
-        return ended or _answered(records, key.path, unknown, fact.at) is not None
+        return ended or _answered(records, key.path, fact) is not None
 
     if not view.log.append(EventKind.RESOLVED, body, unless=said):
         View.read(store, view.run).still_going()
-        before = _answered(view.events, key.path, unknown, fact.at)
+        before = _answered(view.events, key.path, fact)
         assert before is not None
         who = f"{printable(before.body['by'], 60)} at {clock(before.at)}"
         raise Refused(f"{key.label} is resolved already: {before.body['answer']}, by {who}")
@@ -69,11 +71,12 @@ def resolve_command(place: Place, run: str, step: str, happened: str | None, ret
     return 0
 
 
-def _answered(records: Sequence[Record], path: str, unknown: UnknownCall, since: float) -> Record | None:
+def _answered(records: Sequence[Record], path: str, fact: StepFact) -> Record | None:
     """The resolution of this very call's unknown outcome; one from before the call was tried again does not count."""
+    assert fact.unknown is not None
     for record in records:
         about = record.kind == EventKind.RESOLVED and record.body["step"] == path
-        if about and record.body["callId"] == unknown.call_id and record.at >= since:
+        if about and record.body["callId"] == fact.unknown.call_id and answers_to(record.body, record.at, fact):
             return record
     return None
 

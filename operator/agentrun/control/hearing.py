@@ -28,7 +28,7 @@ def switches(live: LiveRun, spec: Mapping[str, Any]) -> Iterator[tuple[EventKind
     if bool(spec.get("suspend")) is not suspended:
         yield (EventKind.UNSUSPENDED if suspended else EventKind.SUSPENDED), by
     if spec.get("cancel") and not cancelled:
-        yield EventKind.CANCELLED, by
+        yield EventKind.CANCELLED, by | {"late": live.finally_begun}
 
 
 def decisions(live: LiveRun, approval: ApprovalView) -> Iterator[tuple[EventKind, dict[str, Any]]]:
@@ -90,7 +90,7 @@ def _resolved(
     key = StepKey.parse(resolve.step)
     fact = live.facts.get(key)
     unknown = fact.unknown if fact is not None and fact.end == "waiting" else None
-    if unknown is None:
+    if fact is None or unknown is None:
         return f"{key.label} has no call whose outcome is unknown: there is nothing to resolve"
     if resolve.call_id is not None and resolve.call_id != unknown.call_id:
         return f"the call of {key.label} whose outcome is unknown is {unknown.call_id}, not {resolve.call_id}"
@@ -98,6 +98,7 @@ def _resolved(
     return EventKind.RESOLVED, body | {
         "step": key.path,
         "callId": unknown.call_id,
+        "attempt": fact.attempt,
         "answer": resolve.answer,
         "result": result,
     }

@@ -6,7 +6,7 @@ Everything here is read anew from the journal and the cluster by the next leader
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentrun.api.facts import StepFact, StepKey
@@ -17,8 +17,8 @@ from agentrun.journal.pinned import Pinned
 from agentrun.plan.snapshot import Execution, Snapshot
 
 LEAVE_MARGIN = 10.0
-"""Seconds past its grace period after which a pod that was told to leave counts as gone: its node is dead. The fence
-keeps what may still run there from doing anything new."""
+"""Seconds past its grace period, by our own clock, after which a pod that was told to leave counts as gone: its node is
+dead. The fence keeps what may still run there from doing anything new."""
 
 UNHEARD = 30.0
 """Seconds until a look whether the admission policies are there that vouch for decisions."""
@@ -42,6 +42,12 @@ class Attempt:
 
     key: StepKey
     number: int
+    running: float | None = None
+    """When it was first seen at work, by our own clock: the node's may show any time. A new leader sees it anew, so a
+    step may get a little more of its run's time; its own it reckons itself.
+    """
+    leaving: float | None = None
+    """When its grace period is over, since it was first seen to be told to leave."""
 
 
 @dataclass(slots=True)
@@ -82,7 +88,7 @@ class LiveRun:
         by_uid = {pod.uid: pod for pod in pods.values() if pod.run_uid == self.uid}
         self.taken &= by_uid.keys()
         for pod in by_uid.values():
-            if pod.uid not in self.taken and is_over(pod, now):
+            if pod.uid not in self.taken and self._is_over(pod, now):
                 yield pod.key, pod.attempt, pod
         for uid, attempt in list(self.attempts.items()):
             if uid not in by_uid:
@@ -96,13 +102,12 @@ class LiveRun:
             self.attempts.pop(pod.uid, None)
         known = self.facts.get(key)
         if fact.attempt and (known is None or fact.seq >= known.seq):
-            self.facts[key] = known = fact
+            self.facts[key] = known = in_our_time(fact, now)
         opened = known.attempt if known is not None else 0
-        ended = (pod.ended if pod is not None else None) or now
         lost = opened < number
         if lost:
             self.unopened[key] = max(self.unopened.get(key, 0), number - opened)
-            self.lost_at[key] = ended
+            self.lost_at[key] = now
         elif opened == number:
             self.unopened.pop(key, None)
             self.lost_at.pop(key, None)
@@ -111,20 +116,25 @@ class LiveRun:
         else:
             self.troubles.pop(key, None)
 
+    def _is_over(self, pod: PodView, now: float) -> bool:
+        """Whether a pod has ended, or was told to leave and its node does not answer any more."""
+        leaving = self.begun(pod, now).leaving
+        return pod.phase == "Ended" or (leaving is not None and now >= leaving + LEAVE_MARGIN)
+
     def executions(self, pods: Mapping[str, PodView], now: float) -> dict[StepKey, Execution]:
         """The attempts that are under way, by their pods; and those that the API server refused, until the next try."""
         found: dict[StepKey, Execution] = {}
         for pod in pods.values():
             if pod.run_uid != self.uid or pod.uid in self.taken:
                 continue  # one that is over, but not taken in, holds its place until its end is known
-            self.begun(pod)
+            attempt = self.begun(pod, now)
             other = found.get(pod.key)
             if other is None or other.attempt < pod.attempt:
                 found[pod.key] = Execution(
                     pod.attempt,
-                    pod.started or pod.created,
+                    attempt.running or now,
                     pod.allowance,
-                    stopping=pod.deleting is not None,
+                    stopping=pod.grace is not None,
                     pending=pod.phase == "Pending",
                     trouble=pod.trouble,
                 )
@@ -134,9 +144,20 @@ class LiveRun:
                 found[key] = Execution(0, now, stopping=True, pending=True, trouble=trouble)
         return found
 
-    def begun(self, pod: PodView) -> None:
-        """Note a pod whose end is to be taken in."""
-        self.attempts[pod.uid] = Attempt(pod.key, pod.attempt)
+    def begun(self, pod: PodView, now: float) -> Attempt:
+        """Note a pod whose end is to be taken in, and since when it is as it is."""
+        attempt = self.attempts.setdefault(pod.uid, Attempt(pod.key, pod.attempt))
+        if attempt.running is None and pod.phase != "Pending":
+            attempt.running = now
+        if attempt.leaving is None and pod.grace is not None:
+            attempt.leaving = now + pod.grace
+        return attempt
+
+    @property
+    def finally_begun(self) -> bool:
+        """Whether a step of ``finally`` was begun: it was told how the run ends."""
+        keys = [*self.facts, *(attempt.key for attempt in self.attempts.values())]
+        return any(key.name in self.pinned.program.finally_ for key in keys)
 
     def refused(self, key: StepKey, message: str, now: float) -> None:
         """The API server did not take a pod: when it is asked again."""
@@ -155,12 +176,19 @@ class LiveRun:
         """When a refusal or a pod's grace period is over."""
         yield from (refusal.until for refusal in self.refusals.values() if refusal.until > now)
         for pod in pods:
-            if pod.run_uid == self.uid and pod.uid not in self.taken and pod.deleting is not None:
-                yield max(pod.deleting + LEAVE_MARGIN, now)
+            attempt = self.attempts.get(pod.uid)
+            if attempt is not None and attempt.leaving is not None:
+                yield max(attempt.leaving + LEAVE_MARGIN, now)
         if self.unheard:
             yield now + UNHEARD
 
 
-def is_over(pod: PodView, now: float) -> bool:
-    """Whether a pod has ended, or was told to leave and its node does not answer any more."""
-    return pod.phase == "Ended" or (pod.deleting is not None and now >= pod.deleting + LEAVE_MARGIN)
+def in_our_time(fact: StepFact, now: float) -> StepFact:
+    """``fact`` as our own clock would have told it, as far as that can be known: its node's may be ahead of ours, and
+    nothing of it has happened in the future. (A clock that is behind is set right by the runner: ``Coordinates.at``.)
+    """
+    ahead = fact.at - now
+    if ahead <= 0:
+        return fact
+    intervals = tuple((start - ahead, end - ahead) for start, end in fact.intervals)
+    return replace(fact, at=now, started=fact.started - ahead, intervals=intervals)

@@ -16,7 +16,7 @@ from agentrun.api.workflow import API_VERSION, WorkflowSpec
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Cluster
 from agentrun.control.journal import Journal
-from agentrun.control.live import LiveRun
+from agentrun.control.live import LiveRun, in_our_time
 from agentrun.control.views import RunRef, RunView
 from agentrun.journal.fork import ForkRefused
 from agentrun.journal.layout import RunPath
@@ -83,7 +83,9 @@ class Opener:
         if fresh:  # nobody can have written to a journal that this very call has begun
             return LiveRun(run.uid, pinned, log, {}, checked=True)
         await self.journal.refresh(log)
-        return LiveRun(run.uid, pinned, log, await self.journal.facts(path))
+        now = self.journal.clock()
+        facts = {key: in_our_time(fact, now) for key, fact in (await self.journal.facts(path)).items()}
+        return LiveRun(run.uid, pinned, log, facts)
 
     def _program(self, workflow: dict[str, Any], digest: str) -> tuple[dict[str, Any], Program]:
         found = self._compiled.get(digest)

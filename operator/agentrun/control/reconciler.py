@@ -41,6 +41,9 @@ CREATIONS = 16
 BUSY = 16
 """Runs that wait in the queue, from which on a status that nobody has to act upon may wait longer."""
 
+POD_GRACE = 60.0
+"""Seconds in which a pod that was told to leave is gone, where nothing says better."""
+
 REPAIR = 30.0
 """Seconds until a run is looked at again that waits for something outside to be repaired."""
 
@@ -228,7 +231,7 @@ class Reconciler:
             with self.cache.pods.creating():
                 pod = await self.cluster.create_pod(run, live.pinned, start)
                 self.cache.pods.put(pod)
-                live.begun(pod)
+                live.begun(pod, self.clock())
         except Refused as error:
             live.refused(start.key, str(error), self.clock())
             return False
@@ -243,9 +246,9 @@ class Reconciler:
     async def _stop(self, run: RunView, stops: Sequence[Stop]) -> None:
         for stop in stops:
             for pod in list(self.cache.pods.of(run.ref).values()):
-                if pod.run_uid == run.uid and (pod.key, pod.attempt) == (stop.key, stop.attempt) and not pod.deleting:
+                if pod.run_uid == run.uid and (pod.key, pod.attempt) == (stop.key, stop.attempt) and pod.grace is None:
                     await self.cluster.delete_pod(pod)
-                    self.cache.pods.amend(replace(pod, deleting=self.clock() + 60.0))  # until the watch says it better
+                    self.cache.pods.amend(replace(pod, grace=POD_GRACE))  # until the watch says it
 
     async def _ask(self, run: RunView, live: LiveRun, asks: Sequence[Ask]) -> None:
         """See that every open question has its Approval, and that every Approval that is none any more says so."""

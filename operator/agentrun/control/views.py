@@ -66,11 +66,9 @@ class PodView:
     attempt: int
     phase: PodPhase
     created: float
-    started: float | None = None
-    """When its container started."""
     ended: float | None = None
-    deleting: float | None = None
-    """When its grace period is over, if it was told to leave."""
+    grace: float | None = None
+    """Seconds that it has to leave, if it was told to."""
     allowance: Allowance = field(default_factory=Allowance)
     """The part of the run's budget that its attempt may spend."""
     fact: StepFact | None = None

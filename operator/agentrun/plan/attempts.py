@@ -126,8 +126,7 @@ def _held_back(
 def _waiting(key: StepKey, fact: StepFact, events: EventIndex, now: float) -> Standing:
     """The last attempt released its process to wait for something."""
     if fact.unknown is not None:
-        answers = events.resolved.get((key.path, fact.unknown.call_id), ())
-        answer = next((e for e in answers if e.at >= fact.at), None)
+        answer = events.resolution(key, fact)
         if answer is None:
             waiting = {"resolve": fact.unknown.message, "tool": fact.unknown.tool, "callId": fact.unknown.call_id}
             return Standing(StepState.OUTCOME_UNKNOWN, fact, Reason.OUTCOME_UNKNOWN, waiting, person=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from agentrun.api.facts import ApprovalRequest, StepKey
+from agentrun.api.facts import ApprovalRequest, StepFact, StepKey
 
 if TYPE_CHECKING:
     from agentrun.plan.snapshot import Event
@@ -54,6 +54,15 @@ def tally(request: ApprovalRequest, decisions: Sequence[Event], now: float, *, v
 def may_decide(request: ApprovalRequest, user: str, groups: Sequence[str]) -> bool:
     """Whether ``user`` is among the approvers, by name or by a group."""
     return user in request.approvers.users or not set(groups).isdisjoint(request.approvers.groups)
+
+
+def answers_to(body: Mapping[str, Any], at: float, fact: StepFact) -> bool:
+    """Whether a resolution is about the attempt that left its call unknown, rather than about one before that was
+    tried again. Events and steps are written by machines whose clocks differ, so the attempt decides; events of
+    earlier releases do not have it.
+    """
+    attempt = body.get("attempt")
+    return at >= fact.at if attempt is None else bool(attempt == fact.attempt)
 
 
 class EventIndex:
@@ -115,6 +124,12 @@ class EventIndex:
         left = [e for e in self.signals.get(name, ()) if e.seq not in taken]
         place = open_waits.index(step)
         return left[place] if place < len(left) else None
+
+    def resolution(self, key: StepKey, fact: StepFact) -> Event | None:
+        """What a person said of the call whose outcome ``fact`` does not know; None: nobody has said anything."""
+        assert fact.unknown is not None
+        answers = self.resolved.get((key.path, fact.unknown.call_id), ())
+        return next((event for event in answers if answers_to(event.body, event.at, fact)), None)
 
     def resumed_after(self, key: StepKey, at: float) -> bool:
         """Whether a person asked to go on with ``key`` (or with everything) after ``at``."""

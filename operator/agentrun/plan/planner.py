@@ -172,7 +172,12 @@ def _ended(p: Planning) -> Plan:
 
 
 def _too_late(p: Planning, cancelled: Event) -> bool:
-    """Whether ``finally`` had begun, and was told how the run ends, before somebody cancelled it."""
+    """Whether ``finally`` had begun, and was told how the run ends, before somebody cancelled it.
+
+    On a cluster, where instants are of several clocks, whoever recorded the cancellation said so.
+    """
+    if "late" in cancelled.body:
+        return bool(cancelled.body["late"])
     begun = [fact.started for key, fact in p.s.facts.items() if key.name in p.program.finally_ and fact.started]
     begun += [e.started for key, e in p.s.executions.items() if key.name in p.program.finally_]
     return any(started < cancelled.at for started in begun)

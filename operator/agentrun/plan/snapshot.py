@@ -92,6 +92,8 @@ class Start:
     allowance: Allowance
     timeout: float | None
     """Seconds of active time that the step has left."""
+    at: float = 0.0
+    """When it was planned: the attempt's clock shows nothing earlier."""
     outcome: str = "Running"
     """What ``run.outcome`` is: for the steps of ``finally``, how the run ends."""
     drain: bool = False

@@ -42,6 +42,7 @@ def start_candidates(p: Planning) -> None:
                 standing.events,
                 allowance,
                 max(0.0, step.timeout - standing.fact.active),
+                p.s.now,
                 str(p.outcome or "Running"),
                 standing.drain,
             )

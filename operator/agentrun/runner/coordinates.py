@@ -34,6 +34,8 @@ class Coordinates:
     events: tuple[int, ...]
     allowance: Allowance
     timeout: float | None
+    at: float = 0.0
+    """When the attempt was planned, in seconds since the epoch."""
     outcome: str = "Running"
     drain: bool = False
     leash: bool = False
@@ -51,6 +53,7 @@ class Coordinates:
             start.events,
             start.allowance,
             start.timeout,
+            start.at,
             start.outcome,
             start.drain,
             leash,
@@ -67,6 +70,7 @@ class Coordinates:
             "events": list(self.events),
             "allowance": self.allowance.to_json(),
             "timeout": self.timeout,
+            "at": self.at,
             "outcome": self.outcome,
             "drain": self.drain,
             "leash": self.leash,
@@ -94,6 +98,7 @@ class Coordinates:
                 tuple(value["events"]),
                 Allowance.from_json(value["allowance"]),
                 value["timeout"],
+                value["at"],
                 value["outcome"],
                 value["drain"],
                 value["leash"],

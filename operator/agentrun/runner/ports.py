@@ -41,6 +41,15 @@ class Ports:
     def __post_init__(self) -> None:
         self.progress = Progress(self.clock)
 
+    def set_clock(self, planned: float) -> None:
+        """Let the clock show no less than when the attempt was planned, should this machine's be behind: what was known
+        then (an approval that has expired, an answer of a person) is not in this attempt's future.
+        """
+        clock = self.clock
+        behind = planned - clock()
+        if behind > 0:
+            self.clock = lambda: clock() + behind
+
     def preload(self) -> None:
         """Begin to import what a model call needs, in a thread: it takes a second; the journal is read meanwhile."""
         threading.Thread(target=_import_openai, daemon=True).start()

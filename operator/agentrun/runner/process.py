@@ -39,6 +39,7 @@ def main(ports: Ports | None = None) -> int:
     except BadCoordinates as error:
         print(f"agentrun: {error}", file=sys.stderr)
         return Exit.USAGE
+    ports.set_clock(coordinates.at)
     try:
         code, fact = asyncio.run(_run(coordinates, ports))
     except Fenced as error:
