@@ -38,6 +38,7 @@ ALLOWED = {
     *("type", "description", "properties", "additionalProperties", "items", "required", "enum", "format", "pattern"),
     *("minLength", "maxLength", "minItems", "maxItems", "maxProperties", "minimum", "maximum"),
     *("x-kubernetes-preserve-unknown-fields", "x-kubernetes-list-type", "x-kubernetes-list-map-keys"),
+    *("x-kubernetes-map-type",),
     "x-kubernetes-validations",
 }
 

@@ -26,7 +26,9 @@ from agentrun.observe.metrics import Verb
 MERGE_PATCH: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"
 JSON: Final = "application/json"
-METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+METADATA_OF_ALL: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+"""Answers with nothing but ``metadata``: for who knows the rest, having just sent it."""
 
 READ_TIMEOUT: Final = 30.0
 WRITE_TIMEOUT: Final = 5.0
@@ -126,17 +128,20 @@ class Kube:
                 return
             query["continue"] = token
 
-    async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def create(self, path: str, body: Mapping[str, Any], *, accept: str = JSON) -> dict[str, Any]:
         """Create in the collection at ``path``; the object as the API server completed it. Raises AlreadyExists."""
-        return await self._request("POST", "create", path, body=json.dumps(body).encode())
+        return await self._request("POST", "create", path, body=json.dumps(body).encode(), accept=accept)
 
     async def replace(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Put ``body`` in the place of what is at ``path``. Raises Conflict by its resourceVersion."""
         return await self._request("PUT", "update", path, body=json.dumps(body).encode())
 
-    async def patch(self, path: str, patch: Any, content_type: str = MERGE_PATCH) -> dict[str, Any]:
+    async def patch(
+        self, path: str, patch: Any, content_type: str = MERGE_PATCH, *, accept: str = JSON
+    ) -> dict[str, Any]:
         """Change what is at ``path``; the object after it. Raises Conflict where the patch names a resourceVersion."""
-        return await self._request("PATCH", "patch", path, body=json.dumps(patch).encode(), content_type=content_type)
+        body = json.dumps(patch).encode()
+        return await self._request("PATCH", "patch", path, body=body, content_type=content_type, accept=accept)
 
     async def delete(self, path: str, uid: str | None = None, grace: int | None = None) -> None:
         """Delete; Conflict when ``uid`` is another's. ``grace`` in seconds, None: the object's own."""
@@ -163,7 +168,7 @@ class Kube:
             {"labelSelector": labels, "fieldSelector": fields},
             json.dumps(options).encode(),
             within=READ_TIMEOUT,
-            accept=METADATA_ONLY,
+            accept=METADATA_OF_ALL,
         )
         return len(found.get("items") or ())
 

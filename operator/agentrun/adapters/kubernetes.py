@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from agentrun.adapters.kube import JSON_PATCH, Kube
+from agentrun.adapters.kube import JSON_PATCH, METADATA, Kube
 from agentrun.adapters.objects import owned_by, run_view
 from agentrun.adapters.pod_status import pod_view
 from agentrun.api.approval import DECIDED
@@ -72,7 +72,8 @@ class KubernetesCluster:
         body = self._build_pod(run, pinned, start)
         namespace, name = run.ref.namespace, body["metadata"]["name"]
         try:
-            made = await self._kube.create(_path("pods", namespace), body)
+            answer = await self._kube.create(_path("pods", namespace), body, accept=METADATA)
+            made = {"metadata": answer["metadata"], "spec": body["spec"]}
         except AlreadyExists:
             found = await self._get(_path("pods", namespace, name))
             if found is None:  # it went in between
@@ -146,8 +147,11 @@ class KubernetesCluster:
             {"op": "replace", "path": "/metadata/resourceVersion", "value": str(version)},
             {"op": "add", "path": "/status", "value": status},
         ]
-        found = await self._kube.patch(_path("agentruns", *run.ref) + "/status", patch, JSON_PATCH)
-        return run_view(found)
+        path = _path("agentruns", *run.ref) + "/status"
+        if "completionTime" in status:  # nothing of it is kept
+            answer = await self._kube.patch(path, patch, JSON_PATCH, accept=METADATA)
+            return run_view({"metadata": answer["metadata"], "spec": run.spec, "status": status})
+        return run_view(await self._kube.patch(path, patch, JSON_PATCH))
 
     async def observe(self, run: RunView) -> RunView:
         """As ``Cluster.observe``."""

@@ -114,6 +114,8 @@ class _Open:
 def shown(text: str, limit: int = 60) -> str:
     """``text`` from an untrusted file, short and without what would move a terminal's cursor or its reading order."""
     cut = text if len(text) <= limit else text[: limit - 1] + "…"
+    if cut.isprintable():
+        return cut
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
 
 

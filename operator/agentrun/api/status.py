@@ -107,6 +107,8 @@ RUN_STATUS = _object(
         "message": _text(32768, description="For people: what the run does, or what frees it."),
     },
     description="What the operator saw last. Bodies are in the journal.",
+    # One writer owns all of it: who manages which field of it need not be kept, sent and compared with each write.
+    **{"x-kubernetes-map-type": "atomic"},
 )
 
 _DECISION = _object(

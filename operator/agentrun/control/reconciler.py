@@ -292,6 +292,15 @@ class Reconciler:
     async def _show(self, run: RunView, live: LiveRun, planned: Plan) -> None:
         """Write the status if it changed, soon; and set when to look again."""
         now = self.clock()
+        wakes = [*([planned.wake_at] if planned.wake_at is not None else [])]
+        wakes += live.wakes(self.cache.pods.of(run.ref).values(), now)
+        since = live.shown_at or now
+        quiet = showing.QUIET if len(self.queue) < BUSY else showing.QUIET_MAX
+        early = now < since + quiet and not showing.urgent(run.status, planned.status)
+        if early and not run.status:  # to compose what is not written yet costs a tenth of a visit
+            live.shown_at = since
+            self.queue.due(run.ref, max(0.0, min([*wakes, now + showing.QUIET]) - now))
+            return
         approvals = self.cache.approvals.of(run.ref).values()
         names = {a.digest: a.name for a in approvals if a.run_uid == run.uid}
         owner = Owner(run.ref.name, run.ref.namespace, run.uid)
@@ -300,24 +309,22 @@ class Reconciler:
         )
         manifest, url = live.pinned.manifest, self.journal.url(live.pinned.run)
         status = showing.composed(planned.status, run, manifest["workflowDigest"], url, labels, now)
-        wakes = [*([planned.wake_at] if planned.wake_at is not None else [])]
-        wakes += live.wakes(self.cache.pods.of(run.ref).values(), now)
         # The same was written before, and stands there as the API server took it: a schema of another version may drop
         # a field, and to write it again and again would not bring it back.
         shown = status == run.status or live.shown == (status, run.status)
-        if not shown:
-            since = live.shown_at = live.shown_at or now
-            quiet = showing.QUIET if len(self.queue) < BUSY else showing.QUIET_MAX
-            if showing.urgent(run.status, status) or now >= since + quiet:
-                after = await self._write(run, status)
-                live.shown, live.shown_at = (status, after.status if after is not None else None), now
-            else:
-                wakes.append(max(since, now) + showing.QUIET)
+        if not shown and early:
+            live.shown_at = since
+            wakes.append(now + showing.QUIET)
+        elif not shown:
+            after = await self._write(run, status)
+            live.shown, live.shown_at = (status, after.status if after is not None else None), now
         if planned.ended:
             self.queue.due(run.ref, None)
             known = self.cache.run(run.ref)
             if known is not None and known.finished is not None:
-                self.queue.add(run.ref)  # what we wrote comes as no event: the time to live begins
+                # What we wrote comes as no event.
+                self._forget(run.ref)
+                await self._after_the_end(known)
             return
         self.queue.due(run.ref, max(0.0, min(wakes) - now) if wakes else None)
 
