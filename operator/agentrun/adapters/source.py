@@ -86,7 +86,7 @@ def registry_for(
     on("agentcommands", feed(controller.command_seen, controller.command_gone, command_view))
     on("agentworkflows", workflow)
     pods = feed(controller.pod_seen, controller.pod_gone, pod_view)
-    kopf.on.event("v1", "pods", registry=registry, id="pods", labels={RUN_LABEL: kopf.PRESENT})(pods)
+    kopf.on.event("v1", "pods", registry=registry, id="pods")(pods)  # those with our label: settings_for
     return registry
 
 
