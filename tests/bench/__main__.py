@@ -14,12 +14,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.bench import cli, driver, operator, planner, resume, startup, turn
+from tests.bench import cli, driver, operator, planner, pods, resume, startup, turn
 from tests.bench.parts import ROOT, Parts
 from tests.bench.table import Row, show
 from tests.servers import versitygw
 
-MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 (a folder of its own is made there)
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """Where the S3 server keeps its files: no disk of this machine's is measured in its place."""
 
 MEASUREMENTS: dict[str, Callable[[Parts], Iterator[Row]]] = {
@@ -30,6 +30,7 @@ MEASUREMENTS: dict[str, Callable[[Parts], Iterator[Row]]] = {
     "resume": resume.measure,
     "driver": driver.measure,
     "operator": operator.measure,
+    "pods": pods.measure,
 }
 
 

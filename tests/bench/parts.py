@@ -63,13 +63,13 @@ class Parts:
         return {"folder": str(self.new_folder()), "S3": f"s3://{self.s3.new_bucket()}/bench"}
 
     @contextmanager
-    def model(self, rules: Sequence[Mapping[str, Any]]) -> Iterator[ModelServer]:
-        """Run a scripted model; the process's OPENAI_BASE_URL leads to it."""
+    def model(self, rules: Sequence[Mapping[str, Any]], host: str = "127.0.0.1") -> Iterator[ModelServer]:
+        """Run a scripted model at the address ``host``; the process's OPENAI_BASE_URL leads to it."""
         script = self.new_folder() / "script.yaml"
         script.write_text(json.dumps({"rules": rules}))
         ledger = script.with_name("ledger.jsonl")
         ledger.touch()
-        with _serving("examples.scripted_model", str(script), "--ledger", str(ledger)) as url:
+        with _serving("examples.scripted_model", str(script), "--ledger", str(ledger), "--host", host) as url:
             os.environ["OPENAI_BASE_URL"] = url
             yield ModelServer(url, ledger)
 

@@ -14,12 +14,18 @@ from collections.abc import Callable
 import pytest
 
 from tests.cluster.ground import Ground, World, phase
-from tests.cluster.proxy import EXPIRED, Answer, Call, Lost, Rule, Side, refusal
+from tests.cluster.proxy import EXPIRED, Answer, Call, Lost, Rule, Side, nothing, refusal
 from tests.crash.verify import check_journal
 
 RUNS = ("one", "two", "three")
 SLOW = 0.7
 """Seconds that each call takes twice: longer than anything that the operator waits for without a reason."""
+
+AT_ONCE = 4
+"""Worlds side by side."""
+
+CLOCKS = {"ahead": 600.0, "behind": -600.0}
+"""By how many seconds the operator's clock differs from those of the nodes and of the API server."""
 
 HANGS = 6.0
 """Seconds: longer than the operator gives a write."""
@@ -106,7 +112,7 @@ async def carry(world: World, clock: float = 0.0) -> None:
     """The refund example, three times, under an operator whose clock is ahead by ``clock`` seconds."""
     operator = await world.start(clock)
     await world.submit(*RUNS)
-    await world.ended(*RUNS, seconds=100)
+    await world.ended(*RUNS, seconds=150)
     assert not operator.ended.done(), f"the operator ended with {operator.ended.result()}:\n{world.said()}"
     assert [phase(world.space.runs[name]) for name in RUNS] == ["Succeeded"] * 3
     assert Counter(world.space.attempts) == dict.fromkeys([("triage", 1), ("refund", 1), ("note", 1)], 3), world.said()
@@ -117,20 +123,33 @@ async def carry(world: World, clock: float = 0.0) -> None:
     assert await operator.end(signal.SIGTERM) == 0, world.said()
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_an_api_server_that_misbehaves(ground: Ground, fault: str) -> None:
-    async def work() -> None:
-        async with ground.world() as world:
-            FAULTS[fault](world)
-            await carry(world)
+@pytest.fixture(scope="module")
+def found(ground: Ground) -> dict[str, BaseException | None]:
+    """What went wrong under each fault, all of them side by side: most of the time is waited."""
 
-    ground.run(work())
-
-
-@pytest.mark.parametrize("clock", [600.0, -600.0], ids=["ahead", "behind"])
-def test_a_clock_that_differs_from_those_of_the_nodes(ground: Ground, clock: float) -> None:
-    async def work() -> None:
-        async with ground.world() as world:
+    async def one(room: asyncio.Semaphore, set_up: Callable[[World], None], clock: float) -> None:
+        async with room, ground.world() as world:
+            set_up(world)
             await carry(world, clock)
 
-    ground.run(work())
+    async def all_of_them() -> list[BaseException | None]:
+        room = asyncio.Semaphore(AT_ONCE)
+        faults = [one(room, set_up, 0.0) for set_up in FAULTS.values()]
+        clocks = [one(room, by(nothing), clock) for clock in CLOCKS.values()]
+        return await asyncio.gather(*faults, *clocks, return_exceptions=True)
+
+    return dict(zip([*FAULTS, *CLOCKS], ground.run(all_of_them()), strict=True))
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_api_server_that_misbehaves(found: dict[str, BaseException | None], fault: str) -> None:
+    if (error := found[fault]) is not None:
+        raise error
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_a_clock_that_differs_from_those_of_the_nodes(found: dict[str, BaseException | None], clock: str) -> None:
+    if (error := found[clock]) is not None:
+        raise error

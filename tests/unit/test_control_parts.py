@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from agentrun.adapters.settings import BadSetting, Settings
+from agentrun.adapters.source import registry_for
+from agentrun.api.facts import StepFact
 from agentrun.api.run import ConditionType, Reason
 from agentrun.control import showing
 from agentrun.control.cache import Cache
+from agentrun.control.controller import Controller
+from agentrun.control.live import in_our_time
 from agentrun.control.queue import BACKOFF_FIRST, BACKOFF_MAX, WorkQueue
 from agentrun.control.views import RunRef, RunView
 from agentrun.observe.metrics import Metrics
+from agentrun.runner.ports import Ports
 
 REF = RunRef("shop", "refund")
 
@@ -159,3 +165,27 @@ def test_the_operator_s_settings() -> None:
 def test_without_policies_the_operator_says_what_to_set(wrong: dict[str, str]) -> None:
     with pytest.raises(BadSetting, match="AGENTRUN_ADMISSION"):
         Settings.from_environment(SETTINGS | wrong)
+
+
+def test_events_are_heard_in_the_event_loop() -> None:
+    """kopf runs a handler that is no coroutine in a thread: cache and queue were changed while the loop read them."""
+    registry = registry_for(object.__new__(Controller), cast("Any", None), Metrics(), lambda: 0.0)
+    handlers = registry._watching.get_all_handlers()
+    assert len(handlers) == 5
+    assert all(inspect.iscoroutinefunction(handler.fn) for handler in handlers)
+
+
+def test_what_a_clock_that_is_ahead_says_is_taken_as_of_now() -> None:
+    fact = StepFact(attempt=2, started=1500.0, at=1700.0, intervals=((1500.0, 1550.0), (1600.0, 1700.0)))
+    ours = in_our_time(fact, 1010.0)
+    assert (ours.started, ours.at, ours.intervals) == (810.0, 1010.0, ((810.0, 860.0), (910.0, 1010.0)))
+    assert ours.active == fact.active
+    assert in_our_time(fact, 1700.0) is fact
+
+
+def test_an_attempt_lives_in_no_time_before_it_was_planned() -> None:
+    behind, ahead = (Ports(clock=lambda: 1000.0) for _ in range(2))
+    behind.set_clock(1600.0)
+    assert behind.clock() == 1600.0
+    ahead.set_clock(900.0)
+    assert ahead.clock() == 1000.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -312,6 +313,35 @@ def test_cancel_ends_every_wait() -> None:
     world.append("cancelled")
     world.go()
     assert set(world.ended["steps"].values()) == {"Cancelled"}
+
+
+@pytest.mark.parametrize("ahead", [-600.0, 600.0])
+def test_an_answer_is_about_one_unknown_outcome_whatever_clocks_say(ahead: float) -> None:
+    """A node's clock that was behind let a person's "try again" count once more: the call was made again unasked."""
+    world = World(compiled(step("a")))
+    key = StepKey("a")
+    world.go()
+    world.park("a", unknown="call-1")
+    world.facts[key] = replace(world.facts[key], at=world.now + ahead)
+    world.append("resolved", step="a", callId="call-1", attempt=1, answer="retry", by="ana")
+    world.go()
+    assert world.starts[-1].events == (1,)
+    world.park("a", unknown="call-1")
+    world.facts[key] = replace(world.facts[key], at=world.now + ahead)
+    assert world.go().waits_for_person and world.state("a") == "OutcomeUnknown"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_whether_a_cancellation_came_too_late_is_said_by_who_recorded_it(late: bool) -> None:
+    world = World(compiled(step("a"), **{"finally": [step("z")]}))
+    world.go()
+    world.succeed("a")
+    world.go()
+    world.now += 5.0 if not late else -5.0  # the clock of the node of z
+    world.append("cancelled", late=late)
+    world.succeed("z")
+    world.go()
+    assert world.ended["outcome"] == ("Succeeded" if late else "Cancelled")
 
 
 def test_cancel_goes_before_suspend() -> None:

@@ -194,26 +194,26 @@ class Controller:
             await self._list_patiently()
 
     async def _list_patiently(self) -> None:
-        pause = 1.0
-        while True:
-            try:
-                await self._list()
-            except ClusterError as error:
-                log.warning("the API server does not list: %s; again in %.0f s", error, pause)
-                asked = error.retry_after if isinstance(error, Unavailable) else None
-                await asyncio.sleep(max(asked or 0.0, pause))
-                pause = min(2 * pause, 30.0)
-            else:
-                return
-
-    async def _list(self) -> None:
         # Runs last: what belongs to them is there when they are first visited.
-        changed = await _listed(self.cache.pods, self.lists.pods())
-        changed |= await _listed(self.cache.approvals, self.lists.approvals())
-        changed |= await _listed(self.cache.commands, self.lists.commands())
-        changed |= await _listed(self.cache.runs, self.lists.runs())
+        changed = await _patiently(self.cache.pods, self.lists.pods)
+        changed |= await _patiently(self.cache.approvals, self.lists.approvals)
+        changed |= await _patiently(self.cache.commands, self.lists.commands)
+        changed |= await _patiently(self.cache.runs, self.lists.runs)
         for ref in changed:
             self._enqueue(ref)
+
+
+async def _patiently(shelf: Shelf[V], pages: Callable[[], AsyncIterator[tuple[list[V], int]]]) -> set[RunRef]:
+    """As ``_listed``, again until it is done: what one kind's list took is not asked for again for another's sake."""
+    pause = 1.0
+    while True:
+        try:
+            return await _listed(shelf, pages())
+        except ClusterError as error:
+            log.warning("the API server does not list: %s; again in %.0f s", error, pause)
+            asked = error.retry_after if isinstance(error, Unavailable) else None
+            await asyncio.sleep(max(asked or 0.0, pause))
+            pause = min(2 * pause, 30.0)
 
 
 async def _listed(shelf: Shelf[V], pages: AsyncIterator[tuple[list[V], int]]) -> set[RunRef]:

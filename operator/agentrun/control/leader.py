@@ -104,6 +104,8 @@ class Leader:
         self._seen: Held | None = None
         self._since: float | None = None
         """When ``_seen`` was first seen as it is; None: nothing was seen yet."""
+        self._unsure: float | None = None
+        """When the first of our writes was sent that have had no answer since ``_seen``; None: there is none."""
 
     def is_leader(self) -> bool:
         """Whether we lead at this moment."""
@@ -192,8 +194,6 @@ class Leader:
         if found is None:  # somebody deleted it: whoever makes it first leads
             return await self._write(Held(self._identity))
         self._seen, self._since = found, self._clock()
-        if found.holder == self._identity:  # an earlier renewal of ours whose answer was lost
-            return await self._write(found)
         self._renewed = None
         return False
 
@@ -208,11 +208,20 @@ class Leader:
         return replace(found, holder=self._identity, duration=DURATION, transitions=found.transitions + changes)
 
     async def _write(self, held: Held) -> bool:
-        """Hold the Lease; we lead from when this was sent. Raises Conflict."""
+        """Hold the Lease; we lead from when this was sent, if that is not too long ago. Raises Conflict."""
         sent = self._clock()
+        if self._unsure is None:
+            self._unsure = sent
         try:
-            self._seen = await (self._lease.update(held) if held.version else self._lease.create(held))
-        except AlreadyExists as error:
-            raise Conflict(str(error)) from error
+            found = await (self._lease.update(held) if held.version else self._lease.create(held))
+        except (AlreadyExists, Conflict) as error:
+            there = await self._lease.get()
+            if there is None or there.holder != self._identity:
+                self._unsure = None
+                raise Conflict(str(error)) from error
+            # What we meant to do is done, by a try of this write or of an earlier one whose answer was lost. Which of
+            # them it was nobody knows, and others count from when they saw it: we count from when the first was sent.
+            found, sent = there, self._unsure
+        self._seen, self._unsure = found, None
         self._since = self._renewed = sent
-        return True
+        return self.is_leader()
