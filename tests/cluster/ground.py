@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import selectors
 import ssl
 import threading
 from collections.abc import Coroutine, Iterator
@@ -40,7 +41,8 @@ class Ground:
         self.access, self.folder, self.zygote, self.store = access, folder, zygote, store
         self.bucket = store.new_bucket()
         self.trust = ssl.create_default_context(cafile=str(access.ca))
-        self.loop = asyncio.new_event_loop()
+        self._selector = selectors.DefaultSelector()
+        self.loop = asyncio.SelectorEventLoop(self._selector)
         self._count = 0
         self._closing = AsyncExitStack()
 
@@ -54,10 +56,11 @@ class Ground:
         self.stand_in = await self._closing.enter_async_context(StandIn(self.api, self.zygote))
 
     async def close(self) -> None:
-        """End all that was forked."""
+        """End all that was forked, and wait until no connection is left: one under TLS says goodbye first."""
         await self._closing.aclose()
-        for _ in range(5):  # transports that were closed are gone some turns of the loop later
-            await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            while len(self._selector.get_map()) > 1:  # noqa: ASYNC110 (one is the loop's own, and nothing tells)
+                await asyncio.sleep(0.02)
 
     def world(self) -> World:
         """A fresh namespace."""

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import kopf
@@ -23,6 +27,14 @@ from agentrun.control.controller import Controller
 from agentrun.control.views import ApprovalView, CommandView, PodView, RunView
 from agentrun.observe.health import Health
 from agentrun.observe.metrics import Metrics
+
+PAUSE_FIRST, PAUSE_MAX = 0.5, 30.0
+"""Half the seconds before the watches begin anew, and the most: they double while it helps nothing."""
+
+LEAVE = 10
+"""Times, a second apart, that what kopf does for a round of watches is told to end."""
+
+_KOPF = str(Path(kopf.__file__).parent)
 
 V = TypeVar("V")
 
@@ -99,6 +111,7 @@ def settings_for() -> kopf.OperatorSettings:
     settings.persistence.diffbase_storage = _KeepsNothing()
     settings.watching.label_selectors["v1", "pods"] = RUN_LABEL
     settings.queueing.idle_timeout = 1.0  # an object's own task ends soon: thousands of them stand still
+    settings.process.ultimate_exiting_timeout = None  # it would kill the process some time after a round of watches
     return settings
 
 
@@ -110,16 +123,59 @@ async def watch(
     namespaces: Sequence[str],
     stop: asyncio.Event,
 ) -> None:
-    """Watch until ``stop`` is set, or a SIGTERM or SIGINT, which kopf takes: then this returns. Not to be cancelled."""
-    await kopf.operator(
-        registry=registry_for(controller, login, metrics, clock),
-        settings=settings_for(),
-        standalone=True,
-        identity=cast("Any", "agentrun"),  # its peering is off; by default it asks for the user's name
-        clusterwide=not namespaces,
-        namespaces=tuple(namespaces),
-        stop_flag=stop,
-    )
+    """Watch until ``stop`` is set, which SIGTERM and SIGINT do: then this returns. Not to be cancelled.
+
+    For kopf one watch that is refused (a 4xx: the types are being replaced, a role is gone, 410) is the end of all.
+    Here they begin anew after a pause, and everything is listed, because nobody tells of what was deleted meanwhile.
+    (``kopf.operator`` would also cancel every task of the loop that is younger than itself: ours.)
+    """
+    pause, relisting = PAUSE_FIRST, None
+    while True:
+        tasks = await kopf.spawn_tasks(
+            registry=registry_for(controller, login, metrics, clock),
+            settings=settings_for(),
+            standalone=True,
+            identity=cast("Any", "agentrun"),  # its peering is off; by default it asks for the user's name
+            clusterwide=not namespaces,
+            namespaces=tuple(namespaces),
+            stop_flag=stop,
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):  # kopf's own handlers end only this round of watches
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        began = time.monotonic()
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await _end_round()
+        if relisting is not None:
+            relisting.cancel()
+        if stop.is_set():
+            return
+        why = "; ".join(str(task.exception()) for task in done if not task.cancelled()) or "no reason given"
+        pause = PAUSE_FIRST if time.monotonic() - began > PAUSE_MAX else min(2 * pause, PAUSE_MAX)
+        log.error("the watches ended: %s; they begin anew in %.0f s", why[:500], pause)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), pause)
+            return
+        relisting = asyncio.ensure_future(controller.warm())
+
+
+async def _end_round() -> None:
+    """Cancel whatever kopf still does: when one watch fails it leaves the others behind, and a cancellation that comes
+    while a watch reconnects is lost in it.
+    """
+    for _ in range(LEAVE):
+        left = [task for task in asyncio.all_tasks() if _is_kopfs(task)]
+        if not left:
+            return
+        # Those that wait for a pause are cancelled by the watch that they are for, and complain where they are not.
+        for task in [t for t in left if not t.get_name().startswith("pause-waiter")] or left:
+            task.cancel()
+        await asyncio.wait(left, timeout=1)
+    log.error("the watches do not end: %d tasks are left", len(left))
+
+
+def _is_kopfs(task: asyncio.Task[Any]) -> bool:
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and code.co_filename.startswith(_KOPF)
 
 
 def connection(access: Access) -> kopf.ConnectionInfo:
