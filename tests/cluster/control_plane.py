@@ -98,8 +98,10 @@ class ControlPlane(TokenAccess):
 
     def _answers(self) -> bool:
         self.etcd.check()
-        # The certificate is written by the API server itself; before that nobody can know it.
-        return self.ca.exists() and self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0
+        # The certificate is written by the API server itself, and is there for a moment before it has been: a kubeconfig
+        # that was made of that would never do.
+        written = self.ca.exists() and self.ca.read_text().rstrip().endswith("-----END CERTIFICATE-----")
+        return written and self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0
 
     def _etcd(self, port: int) -> list[str | Path]:
         url = f"http://127.0.0.1:{port}"

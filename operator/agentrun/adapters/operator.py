@@ -22,7 +22,7 @@ from agentrun.adapters.kube import Kube
 from agentrun.adapters.kubernetes import KubernetesCluster, KubernetesLease
 from agentrun.adapters.pods import build_pod
 from agentrun.adapters.settings import Settings
-from agentrun.adapters.source import LISTED, ApiLists, watch
+from agentrun.adapters.source import LISTED, ApiLists, heed_signals, watch
 from agentrun.api.errors import AgentrunError
 from agentrun.control.cache import Cache
 from agentrun.control.controller import Controller
@@ -66,7 +66,7 @@ def main() -> int:
 
 
 async def operate(settings: Settings, metrics: Metrics, health: Health) -> None:
-    """Watch, and work while leading, until kopf is told to stop (SIGTERM, SIGINT).
+    """Watch, and work while leading, until told to stop (SIGTERM, SIGINT).
 
     Raises:
         AgentrunError: there is no way to the API server, or the store's address is wrong.
@@ -74,6 +74,7 @@ async def operate(settings: Settings, metrics: Metrics, health: Health) -> None:
     login = find_login()
     store = _store(settings.pods.store_url)
     stop = asyncio.Event()
+    heed_signals(stop)
     namespace = settings.lease_namespace or (await asyncio.to_thread(login.read)).namespace
 
     def called(verb: Verb, resource: str, code: int, seconds: float) -> None:
@@ -91,7 +92,6 @@ async def operate(settings: Settings, metrics: Metrics, health: Health) -> None:
             reconciler = Reconciler(cluster, journal, cache, queue, metrics, time.time, admission.vouches)
             lists = ApiLists(kube, settings.namespaces, time.time, health)
             controller = Controller(cluster, lists, cache, queue, reconciler, metrics, time.time, time.monotonic)
-            warming = asyncio.ensure_future(controller.warm())
             background = [
                 asyncio.ensure_future(work)
                 for work in (
@@ -101,15 +101,17 @@ async def operate(settings: Settings, metrics: Metrics, health: Health) -> None:
                     leader.run(controller.lead),
                 )
             ]
-            watching = asyncio.ensure_future(watch(controller, login, metrics, time.time, settings.namespaces, stop))
+            watching = asyncio.ensure_future(
+                watch(controller, login, metrics, health, time.time, settings.namespaces, stop)
+            )
             try:
                 await asyncio.wait([*background, watching], return_when=asyncio.FIRST_COMPLETED)
             finally:
                 health.stop()
                 stop.set()
-                for task in (warming, *background):
+                for task in background:
                     task.cancel()
-                results = await asyncio.gather(warming, *background, watching, return_exceptions=True)
+                results = await asyncio.gather(*background, watching, return_exceptions=True)
                 journal.close()
             for result in results:
                 if isinstance(result, Exception):

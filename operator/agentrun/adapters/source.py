@@ -115,10 +115,17 @@ def settings_for() -> kopf.OperatorSettings:
     return settings
 
 
+def heed_signals(stop: asyncio.Event) -> None:
+    """Let SIGTERM and SIGINT set ``stop``."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+
 async def watch(
     controller: Controller,
     login: Login,
     metrics: Metrics,
+    health: Health,
     clock: Callable[[], float],
     namespaces: Sequence[str],
     stop: asyncio.Event,
@@ -130,7 +137,7 @@ async def watch(
     (``kopf.operator`` would also cancel every task of the loop that is younger than itself: ours.)
     """
     pause, relisting = PAUSE_FIRST, None
-    while True:
+    while await _listed(controller, stop):
         tasks = await kopf.spawn_tasks(
             registry=registry_for(controller, login, metrics, clock),
             settings=settings_for(),
@@ -140,8 +147,7 @@ async def watch(
             namespaces=tuple(namespaces),
             stop_flag=stop,
         )
-        for number in (signal.SIGTERM, signal.SIGINT):  # kopf's own handlers end only this round of watches
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        heed_signals(stop)  # kopf's own handlers end only this round of watches
         began = time.monotonic()
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         await _end_round()
@@ -152,10 +158,23 @@ async def watch(
         why = "; ".join(str(task.exception()) for task in done if not task.cancelled()) or "no reason given"
         pause = PAUSE_FIRST if time.monotonic() - began > PAUSE_MAX else min(2 * pause, PAUSE_MAX)
         log.error("the watches ended: %s; they begin anew in %.0f s", why[:500], pause)
+        for plural in LISTED:
+            health.watch(plural, False)
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), pause)
             return
         relisting = asyncio.ensure_future(controller.warm())
+
+
+async def _listed(controller: Controller, stop: asyncio.Event) -> bool:
+    """Wait until everything can be listed, so that the types are there, which kopf looks for once; False: ``stop``."""
+    tasks = [asyncio.ensure_future(controller.warm()), asyncio.ensure_future(stop.wait())]
+    done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in others:
+        task.cancel()
+    for task in done:
+        task.result()
+    return not stop.is_set()
 
 
 async def _end_round() -> None:
