@@ -98,8 +98,8 @@ class ControlPlane(TokenAccess):
 
     def _answers(self) -> bool:
         self.etcd.check()
-        # The certificate is written by the API server itself, and is there for a moment before it has been: a kubeconfig
-        # that was made of that would never do.
+        # The API server writes the certificate itself. The file is there before what is in it: a kubeconfig that was
+        # made of that would never do.
         written = self.ca.exists() and self.ca.read_text().rstrip().endswith("-----END CERTIFICATE-----")
         return written and self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0
 
