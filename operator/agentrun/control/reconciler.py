@@ -8,8 +8,10 @@ still the one that was read.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -34,6 +36,8 @@ from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Append, Ask, Plan, Start, Stop
 
 log = logging.getLogger("agentrun.control")
+
+_visit: ContextVar[int] = ContextVar("visit", default=0)
 
 CREATIONS = 16
 """Pods of one run that are created at the same time."""
@@ -64,6 +68,8 @@ class Reconciler:
     live: dict[RunRef, LiveRun] = field(default_factory=dict)
     counted: dict[RunRef, Reason] = field(default_factory=dict)
     """As what each live run is counted in the metrics."""
+    visits: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    """Numbers the visits, for the log."""
     opener: Opener = field(init=False)
 
     def __post_init__(self) -> None:
@@ -76,6 +82,7 @@ class Reconciler:
             Unavailable, NotFound: the API server; try again later.
             NotLeader: another replica leads.
         """
+        _visit.set(next(self.visits))
         run = self.cache.run(ref)
         if run is None or run.deleting:
             self._forget(ref)
@@ -449,7 +456,14 @@ def _lost(pod: PodView | None) -> Lost:
 
 
 def _log(run: RunView) -> RunLog:
-    return RunLog(log, namespace=run.ref.namespace, name=run.ref.name, uid=run.uid, generation=run.generation)
+    return RunLog(
+        log,
+        namespace=run.ref.namespace,
+        name=run.ref.name,
+        uid=run.uid,
+        generation=run.generation,
+        reconcile_id=str(_visit.get()),
+    )
 
 
 def _name(owner: Owner, ask: Ask) -> str:
