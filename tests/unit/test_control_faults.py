@@ -154,7 +154,7 @@ def test_an_approval_whose_deletion_nobody_told_of_is_made_again(world: World) -
 def test_decisions_wait_for_the_policies_that_vouch_for_them(world: World) -> None:
     operator = begin(world, approval("ok"), step("a", "ok"))
     vouched = False
-    operator.reconciler.vouched = lambda: vouched
+    operator.reconciler.people.vouched = lambda: vouched
     operator.hear_all()
     world.answer()
     operator.hear_all()

@@ -1,0 +1,125 @@
+"""People, for one visit: what they said goes into the journal, what they are asked becomes an Approval.
+
+Each thing that is done here can be done again: events are recorded once, Approvals have names that follow from what
+they ask, and a command is deleted when it is in the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from agentrun.api.approval import Owner, approval_object
+from agentrun.control.cache import Cache
+from agentrun.control.cluster import AlreadyExists, Cluster
+from agentrun.control.hearing import commanded, decisions, is_there, outcome_of, switches
+from agentrun.control.journal import Journal
+from agentrun.control.live import LiveRun
+from agentrun.control.views import ApprovalView, CommandView, RunView
+from agentrun.control.visits import run_log
+from agentrun.journal.records import EventKind, Record
+from agentrun.plan.snapshot import Ask
+
+
+@dataclass(slots=True)
+class People:
+    """See the module."""
+
+    cluster: Cluster
+    journal: Journal
+    cache: Cache
+    clock: Callable[[], float]
+    """Seconds since the epoch."""
+    vouched: Callable[[], bool]
+    """Whether the admission policies are there that vouch for decisions."""
+
+    async def hear(self, run: RunView, live: LiveRun) -> None:
+        """Take what people said into the journal."""
+        assert run.spec is not None
+        for kind, body in switches(live, run.spec):
+            await self._say(run, live, kind, body)
+        live.unheard = False
+        for approval in list(self.cache.approvals.of(run.ref).values()):
+            if approval.run_uid == run.uid and not approval.settled:
+                for kind, body in decisions(live, approval):
+                    if not self.vouched():
+                        message = (
+                            f"a decision on {approval.name} is not taken: the admission policies that vouch for it are"
+                            " not installed: install the chart whole"
+                        )
+                        await self.cluster.record_event(run, "Warning", "PoliciesMissing", message)
+                        live.unheard = True
+                        break
+                    await self._say(run, live, kind, body)
+        for command in list(self.cache.commands.of(run.ref).values()):
+            if command.run_uid is not None and command.run_uid != run.uid:
+                continue
+            said = commanded(live, command)
+            if isinstance(said, str):
+                await self.refuse(run, command, said)
+            else:
+                await self._say(run, live, *said)
+                await self._remove(command)
+
+    async def refuse(self, run: RunView, command: CommandView, why: str) -> None:
+        """Answer a command that means nothing."""
+        await self.cluster.record_event(run, "Warning", "CommandRefused", f"{command.name}: {why}")
+        await self._remove(command)
+
+    async def _remove(self, command: CommandView) -> None:
+        await self.cluster.delete_command(command)
+        self.cache.commands.drop(command.run, command.name, command.uid)
+
+    async def _say(self, run: RunView, live: LiveRun, kind: EventKind, body: dict[str, Any]) -> None:
+        def there(records: Sequence[Record]) -> bool:
+            return is_there(records, kind, body)
+
+        if await self.journal.append(live.log, kind, body, there):
+            run_log(run).info("%s%s", kind, f" by {body['by']}" if body.get("by") else "")
+
+    async def ask(self, run: RunView, live: LiveRun, asks: Sequence[Ask]) -> None:
+        """See that every open question has its Approval, and that every Approval that is none any more says so."""
+        there = {a.digest: a for a in self.cache.approvals.of(run.ref).values() if a.run_uid == run.uid}
+        owner = Owner(run.ref.name, run.ref.namespace, run.uid)
+        live.asked -= there.keys()  # known by now: should one be deleted unseen, it is made again
+        for ask in asks:
+            if ask.request.digest in there or ask.request.digest in live.asked:
+                continue
+            make = partial(approval_object, owner, ask.key, ask.attempt, ask.request, run.requested_by)
+            try:
+                await self.cluster.create_approval(make())
+            except AlreadyExists:
+                await self.cluster.create_approval(make(long=True))  # another run has the short name
+            live.asked.add(ask.request.digest)
+            run_log(run).info("asks people: %s", ask.request.subject[:200], extra={"step": ask.key.label})
+            await self.cluster.record_event(
+                run, "Normal", "AwaitingApproval", f"{ask.key.label}: {ask.request.subject[:300]}"
+            )
+        open_ = {ask.request.digest for ask in asks}
+        for approval in [a for a in there.values() if a.digest not in open_ and not a.settled]:
+            await self._settle(approval, live.log.records)
+
+    async def close_expired(self, run: RunView, live: LiveRun) -> None:
+        """Close what nobody decided in time on the API server first: a decision that came in time, but whose event is
+        still on its way, makes that a Conflict, and is waited for.
+        """
+        now = self.clock()
+        for approval in list(self.cache.approvals.of(run.ref).values()):
+            if approval.run_uid == run.uid and not approval.settled and now >= approval.expires_at:
+                await self._settle(approval, live.log.records)
+
+    async def _settle(self, approval: ApprovalView, records: Sequence[Record]) -> None:
+        now = self.clock()
+        outcome = outcome_of(approval, records, now)
+        await self.cluster.settle_approval(approval, outcome, _SETTLED[outcome], now)
+        self.cache.approvals.amend(replace(approval, settled=True))
+
+
+_SETTLED = {
+    "Approved": "Enough people have approved.",
+    "Rejected": "It was rejected.",
+    "Expired": "Its time was over before enough people had decided.",
+    "Cancelled": "The run does not wait for it any more.",
+}

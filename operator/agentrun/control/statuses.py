@@ -1,0 +1,136 @@
+"""The status of a run, written no more often than somebody may wait for it, and what follows from a write: the line in
+the log, the count in the metrics, the Event for ``kubectl describe``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentrun.api.approval import Owner, approval_object
+from agentrun.api.run import Outcome, Reason
+from agentrun.control import showing
+from agentrun.control.cache import Cache
+from agentrun.control.cluster import Cluster, NotFound
+from agentrun.control.journal import Journal
+from agentrun.control.live import LiveRun
+from agentrun.control.queue import WorkQueue
+from agentrun.control.views import RunRef, RunView
+from agentrun.control.visits import run_log
+from agentrun.observe.logs import transition
+from agentrun.observe.metrics import Metrics
+from agentrun.plan.snapshot import Ask, Plan
+
+BUSY = 16
+"""Runs that wait in the queue, from which on a status that nobody has to act upon may wait longer."""
+
+
+@dataclass(slots=True)
+class StatusWriter:
+    """See the module."""
+
+    cluster: Cluster
+    journal: Journal
+    cache: Cache
+    queue: WorkQueue[RunRef]
+    metrics: Metrics
+    clock: Callable[[], float]
+    """Seconds since the epoch."""
+    counted: dict[RunRef, Reason] = field(default_factory=dict)
+    """As what each live run is counted in the metrics."""
+
+    async def show(self, run: RunView, live: LiveRun, planned: Plan) -> None:
+        """Write the status if it changed, soon; and set when to look again."""
+        now = self.clock()
+        wakes = [*([planned.wake_at] if planned.wake_at is not None else [])]
+        wakes += live.wakes(self.cache.pods.of(run.ref).values(), now)
+        since = live.shown_at or now
+        quiet = showing.QUIET if len(self.queue) < BUSY else showing.QUIET_MAX
+        early = now < since + quiet and not showing.urgent(run.status, planned.status)
+        if early and not run.status:  # to compose what is not written yet costs a tenth of a visit
+            live.shown_at = since
+            self.queue.due(run.ref, max(0.0, min([*wakes, now + showing.QUIET]) - now))
+            return
+        approvals = self.cache.approvals.of(run.ref).values()
+        names = {a.digest: a.name for a in approvals if a.run_uid == run.uid}
+        owner = Owner(run.ref.name, run.ref.namespace, run.uid)
+        labels = showing.labels_of(
+            (ask.key, names.get(ask.request.digest) or _name(owner, ask)) for ask in planned.asks
+        )
+        manifest, url = live.pinned.manifest, self.journal.url(live.pinned.run)
+        status = showing.composed(planned.status, run, manifest["workflowDigest"], url, labels, now)
+        # The same was written before, and stands there as the API server took it: a schema of another version may drop
+        # a field, and to write it again and again would not bring it back.
+        shown = status == run.status or live.shown == (status, run.status)
+        if not shown and early:
+            live.shown_at = since
+            wakes.append(now + showing.QUIET)
+        elif not shown:
+            after = await self.write(run, status)
+            live.shown, live.shown_at = (status, after.status if after is not None else None), now
+        self.queue.due(run.ref, max(0.0, min(wakes) - now) if wakes and not planned.ended else None)
+
+    async def show_trouble(
+        self, run: RunView, reason: Reason, message: str, *, stalled: bool, again: float | None
+    ) -> None:
+        """Say at once why the run does not go on; ``again``: seconds until it is looked at again, None: it is not.
+
+        Raises Conflict, Unavailable.
+        """
+        self.queue.due(run.ref, again)
+        status = showing.troubled(run, reason, message, stalled=stalled, now=self.clock())
+        if status != run.status:
+            await self.write(run, status)
+
+    async def write(self, run: RunView, status: dict[str, Any]) -> RunView | None:
+        """Write it now; the run after that, None where it is gone. Raises Conflict, Unavailable."""
+        before = showing.headline(run.status)
+        try:
+            with self.cache.runs.creating():
+                after = await self.cluster.patch_status(run, run.version, status)
+                self.cache.runs.put(after)
+        except NotFound:
+            self.cache.runs.drop(run.ref, run.ref.name, run.uid)
+            self.queue.add(run.ref)
+            return None
+        reason, message = showing.headline(status)
+        if (reason, message) == before:
+            return after
+        self.count(run.ref, Reason(reason))
+        transition(run_log(run), before[0] or None, reason, message)
+        if "completionTime" in status:
+            self.metrics.run_ended(Outcome(status["phase"]))
+        if reason not in _NOT_TOLD:
+            kind = "Normal" if reason in _AS_HOPED else "Warning"
+            await self.cluster.record_event(run, kind, reason, message or str(status.get("phase")))
+        return after
+
+    def count(self, ref: RunRef, reason: Reason | None) -> None:
+        """Count the run under ``reason`` in the metrics, and no longer as before; None: under nothing."""
+        self.metrics.run_moved(self.counted.pop(ref, None), reason)
+        if reason is not None and reason not in _ENDS:
+            self.counted[ref] = reason
+
+
+_ENDS = frozenset(Reason(str(outcome)) for outcome in Outcome)
+_AS_HOPED = {str(r) for r in (Reason.AWAITING_SIGNAL, Reason.AWAITING_TIMER, Reason.SUSPENDED, Reason.CANCELLED)}
+_NOT_TOLD = {
+    str(r)
+    for r in (
+        Reason.PENDING,
+        Reason.RUNNING,
+        Reason.RETRYING,
+        Reason.SUCCEEDED,
+        Reason.AWAITING_APPROVAL,
+        Reason.AWAITING_TIMER,
+        Reason.CANCELLING,
+        Reason.COMPENSATING,
+    )
+}
+"""Reasons without a Kubernetes Event: the status says them, and a busy cluster must not pay a write for each."""
+
+
+def _name(owner: Owner, ask: Ask) -> str:
+    name: str = approval_object(owner, ask.key, ask.attempt, ask.request, None)["metadata"]["name"]
+    return name
