@@ -207,6 +207,27 @@ def test_the_world_goes_away_for_a_while(
     assert len(tools.asked("/pay")) == 2
 
 
+def test_a_node_that_is_silent_for_a_while(
+    cluster: Cluster, operator: Operator, namespace: str, tools: ToolHost, release: threading.Event
+) -> None:
+    """Its kubelet stops: the step is at work, and nobody hears of it. It comes back: nothing is begun again."""
+    assert cluster.node is not None
+    tools.on("/slow", held(release, reply({})))
+    run = scenes.run("r", call("one", "slow"), tools=[tool("slow", f"{tools.url}/slow", effect="Once")])
+    operator.apply(namespace, run)
+    until("the call", lambda: tools.asked("/slow"))
+    operator.wait_for(namespace, "r", "Running", step="one")
+    cluster.node.kubelet.send(signal.SIGSTOP)
+    try:
+        assert "nothing is heard of node" in message(operator, namespace, "r", "NodeSilent", seconds=80)
+    finally:
+        cluster.node.kubelet.send(signal.SIGCONT)
+    cluster.node.wait()
+    release.set()
+    done = operator.wait_for(namespace, "r", "Succeeded", seconds=60)
+    assert done["status"]["steps"][0]["attempt"] == 1 and len(tools.asked("/slow")) == 1
+
+
 def test_what_nobody_may_touch(operator: Operator, namespace: str, tools: ToolHost, release: threading.Event) -> None:
     tools.on("/slow", held(release, reply({})))
     made = [tool("slow", f"{tools.url}/slow")]

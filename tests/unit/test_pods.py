@@ -416,6 +416,15 @@ IMAGE_GONE = 'Back-off pulling image "agentrun:1"'
             f"image agentrun:1: ImagePullBackOff: {IMAGE_GONE}",
         ),
         (
+            {
+                "phase": "Running",
+                "containerStatuses": [{"name": "step", "ready": True, "state": {"running": {"startedAt": BEGAN}}}],
+                "conditions": [{"type": "Ready", "status": "False"}],
+            },
+            Reason.NODE_SILENT,
+            "nothing is heard of node None; should it stay so, another pod follows",
+        ),
+        (
             contained("Pending", {"waiting": {"reason": "ErrImageNeverPull"}}),
             Reason.IMAGE_PULL_FAILED,
             "image agentrun:1: ErrImageNeverPull",

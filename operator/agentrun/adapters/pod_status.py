@@ -89,6 +89,10 @@ def pod_view(obj: Json) -> PodView | None:
             trouble = _end(obj, status, terminated, word)
     elif phase == "Pending":
         trouble = next(_obstacles(status, container, state), None)
+    elif container.get("ready") and _condition(status, "Ready") == "False":
+        # The kubelet says both or neither. The condition alone is the node controller's: nothing is heard of the node.
+        node = (obj.get("spec") or {}).get("nodeName")
+        trouble = Reason.NODE_SILENT, _line(f"nothing is heard of node {node}; should it stay so, another pod follows")
     return PodView(
         name=meta["name"],
         namespace=meta["namespace"],
@@ -141,6 +145,10 @@ def _allowance(obj: Json) -> Allowance:
         return Allowance.from_json(json.loads(text)["allowance"])
     except (LookupError, StopIteration, ValueError, TypeError, AttributeError, InvalidOperation, RecursionError):
         return Allowance()
+
+
+def _condition(status: Json, kind: str) -> object:
+    return next((c.get("status") for c in status.get("conditions") or () if c.get("type") == kind), None)
 
 
 def _obstacles(status: Json, container: Json, state: Json) -> Iterator[tuple[Reason, str]]:

@@ -75,6 +75,7 @@ class Reason(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     CONTAINER_REFUSED = "ContainerRefused"
+    NODE_SILENT = "NodeSilent"
     STORE_UNAVAILABLE = "StoreUnavailable"
     JOURNAL_DAMAGED = "JournalDamaged"
     SUCCEEDED = "Succeeded"

@@ -75,7 +75,7 @@ class PodView:
     """The runner's last word (termination message); None where it left none, or one that was too long to hold all."""
     exit_code: int | None = None
     trouble: tuple[Reason, str] | None = None
-    """Why it does not start, or how it ended if not by the runner's word, for a person."""
+    """Why it does not start, or is not heard of, or how it ended if not by the runner's word, for a person."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,9 @@ def stand(
         overdue = execution.started + max(0.0, timeout - fact.active) + STOP_GRACE
         late = now >= overdue
         wake = None if late else overdue
+        if execution.trouble is not None:
+            reason, what = execution.trouble
+            return Standing(StepState.RUNNING, fact, reason, {"pod": what}, stop=late, wake_at=wake)
         return Standing(StepState.RUNNING, fact, Reason.RUNNING, stop=late, wake_at=wake)
     match fact.end:
         case "waiting":

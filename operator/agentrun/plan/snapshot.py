@@ -35,7 +35,7 @@ class Execution:
     pending: bool = False
     """It is not at work yet: a pod that no node has taken. Its time does not count."""
     trouble: tuple[Reason, str] | None = None
-    """Why it does not begin, for a person."""
+    """Why it does not begin, or is not heard of, for a person."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,8 +123,14 @@ def _entry(name: str, standing: Standing) -> dict[str, Any]:
     return found
 
 
-POD_TROUBLE = (Reason.POD_REFUSED, Reason.CONTAINER_REFUSED, Reason.IMAGE_PULL_FAILED, Reason.UNSCHEDULABLE)
-"""Why a pod does not come to work; each is mended in the cluster, not by a verb."""
+POD_TROUBLE = (
+    Reason.POD_REFUSED,
+    Reason.CONTAINER_REFUSED,
+    Reason.IMAGE_PULL_FAILED,
+    Reason.UNSCHEDULABLE,
+    Reason.NODE_SILENT,
+)
+"""Why a pod does not come to work, or nothing is heard of it; each is mended in the cluster, not by a verb."""
 
 
 def _cut(value: Any) -> Any:
