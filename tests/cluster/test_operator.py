@@ -193,6 +193,18 @@ def test_an_unknown_outcome_is_resolved(operator: Operator, namespace: str, tool
     assert "ana" in shown, shown
 
 
+def test_a_call_that_a_group_approves_is_made(operator: Operator, namespace: str, tools: ToolHost) -> None:
+    """The runner knows no groups: it took no decision for an approver's, and was begun again and again."""
+    tools.on("/pay", reply({"id": 7}))
+    approval = {"approvers": {"groups": ["finance"]}, "timeout": "1h"}
+    made = [tool("pay", f"{tools.url}/pay", effect="Once", approval=approval)]
+    operator.apply(namespace, scenes.run("r", call("pay", "pay"), tools=made))
+    operator.wait_for(namespace, "r", "AwaitingApproval")
+    operator.approve(namespace, "r")
+    done = operator.wait_for(namespace, "r", "Succeeded")
+    assert done["status"]["steps"][0]["attempt"] == 2 and len(tools.asked("/pay")) == 1
+
+
 def is_over(pod: Object) -> bool:
     """Whether its container has ended: the kubelet says so before it says that the pod has."""
     states = [container["state"] for container in pod["status"].get("containerStatuses", ())]

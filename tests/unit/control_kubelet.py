@@ -73,7 +73,7 @@ class Container:
         events = {}
         for seq in self.start.events:
             [record] = read_records(self.world.store, self.pinned.run.events, [seq])
-            events[str(seq)] = record.body | {"at": record.at, "kind": record.kind}
+            events[str(seq)] = {"at": record.at} | record.body | {"kind": record.kind}
         body: dict[str, Any] = {"writer": self.world.new_uid(), "process": {}, "task": {"args": {}}}
         return body | ({"events": events} if events else {})
 

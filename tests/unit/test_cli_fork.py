@@ -216,7 +216,7 @@ def test_a_fork_compares_with_its_source_by_what_it_does_anew(scene: Scene, agen
     source(scene)
     undriven(scene, "refund")
     found = json.loads(agentrun("diff", "r1", "f1", "-o", "json").out)["items"]
-    assert {difference["step"] for difference in found} == {"refund"}
+    assert {difference["step"] for difference in found} == {"refund", "sign-off"}
 
 
 def test_a_file_that_names_a_source_forks(scene: Scene, agentrun: Type, tmp_path: Any) -> None:
@@ -226,5 +226,6 @@ def test_a_file_that_names_a_source_forks(scene: Scene, agentrun: Type, tmp_path
     document = {"apiVersion": "agentrun.dev/v1alpha1", "kind": "AgentRun", "metadata": {"name": "f1"}, "spec": spec}
     (tmp_path / "fork.json").write_text(json.dumps(document))
     said = agentrun("run", str(tmp_path / "fork.json"))
-    assert said.code == 3 and "agentrun signal f1 shipped" in said.out
-    assert scene.events(forked(scene), "approvalRequested") == []
+    assert said.code == 3 and "agentrun approve f1 ask" in said.out
+    [asked] = scene.events(forked(scene), "approvalRequested")
+    assert asked["step"] == "ask", "somebody approved what came next in the source, and nothing else"

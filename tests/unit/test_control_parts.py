@@ -169,7 +169,7 @@ def test_without_policies_the_operator_says_what_to_set(wrong: dict[str, str]) -
 
 def test_events_are_heard_in_the_event_loop() -> None:
     """kopf runs a handler that is no coroutine in a thread: cache and queue were changed while the loop read them."""
-    registry = registry_for(object.__new__(Controller), cast("Any", None), Metrics(), lambda: 0.0)
+    registry = registry_for(object.__new__(Controller), cast("Any", None), Metrics(), lambda: 0.0, cast("Any", None))
     handlers = registry._watching.get_all_handlers()
     assert len(handlers) == 5
     assert all(inspect.iscoroutinefunction(handler.fn) for handler in handlers)

@@ -355,6 +355,24 @@ def test_a_lease_is_held_though_the_first_answer_to_each_write_is_lost() -> None
     play(scene)
 
 
+def test_a_lease_that_somebody_labels_is_not_renewed_by_that() -> None:
+    """Ours, and changed, but not by us: to count from there made two leaders of a leader that was then cut off."""
+
+    async def scene(loop: VirtualLoop, server: Server) -> None:
+        a = Node(loop, "a", Line(server))
+        await until(a.leader.is_leader, 1)
+        await asyncio.sleep(PERIOD + 0.5)  # the first renewal is done, the second is due in 1.5 s
+        began = loop.time()
+        assert server.held is not None
+        server.update(server.held)
+        a.line.faults += [Fault(), Fault(), *[Fault(refused=True)] * 40]
+        await until(lambda: not a.leader.is_leader(), GIVE_UP)
+        assert loop.time() - began <= GIVE_UP - 0.4
+        await a.stop()
+
+    play(scene)
+
+
 def test_a_lease_that_another_has_taken_is_lost_at_the_next_renewal() -> None:
     async def scene(loop: VirtualLoop, server: Server) -> None:
         a = Node(loop, "a", Line(server))

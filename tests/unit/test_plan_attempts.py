@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -214,6 +215,32 @@ def test_one_resume_frees_one_attempt(unopened: bool) -> None:
     lose_all(world, unopened)
     assert len(world.starts) == before + 1
     assert world.look().waits_for_person
+
+
+@pytest.mark.parametrize("clock", [-600.0, 600.0])
+def test_a_resume_frees_the_attempt_that_it_is_about_whatever_clocks_say(clock: float) -> None:
+    world = World(compiled(step("a")))
+    lose_all(world, unopened=False)
+    world.now += clock
+    world.append("resumed", attempts={"a": len(world.starts)})
+    world.now -= clock
+    world.go()
+    assert world.running == ["a"]
+    world.lose("a")
+    assert world.look().waits_for_person and not world.executions
+
+
+def test_another_try_of_a_call_that_took_the_step_s_time_has_time() -> None:
+    world = World(compiled(step("a", timeout="1m")))
+    world.go()
+    world.park("a", unknown="call-1")
+    key = StepKey("a")
+    world.facts[key] = replace(world.facts[key], intervals=((world.now - 60, world.now),))
+    world.resolve("a", "call-1", "retry")
+    world.go()
+    assert world.starts[-1].timeout == 60.0
+    world.now += 59
+    assert not any(isinstance(effect, Stop) for effect in world.look().effects)
 
 
 @pytest.mark.parametrize("end", ["failed", "waiting"])

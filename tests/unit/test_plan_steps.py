@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from agentrun.api.facts import StepKey
 from agentrun.api.workflow import FailureClass
 from tests.unit.plan_world import CALL, TOOL, World, compiled, step
 
@@ -205,6 +208,23 @@ def test_finally_may_use_the_output_of_a_fan_out_that_ended_after_a_failure() ->
 
 def undo(value: str) -> dict[str, object]:
     return {"name": "t", "args": {"a": value}}
+
+
+def test_a_step_is_undone_after_what_depends_on_it_whatever_the_clocks_of_nodes_say() -> None:
+    steps = [step("a", compensate=CALL), step("b", "a", compensate=CALL), step("c", "b", retry=ONCE)]
+    world = World(compiled(*steps))
+    for name in ("a", "b"):
+        world.go()
+        world.succeed(name)
+    world.go()
+    a = StepKey("a")
+    world.facts[a] = replace(world.facts[a], at=world.now + 300)  # as a clock said that was ahead
+    world.fail("c")
+    world.go()
+    assert world.running == ["b.compensate"]
+    world.facts[a] = replace(world.facts[a], at=world.now - 300)
+    world.go()
+    assert world.running == ["b.compensate"]
 
 
 def test_compensations_run_last_first_one_at_a_time() -> None:

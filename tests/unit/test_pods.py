@@ -585,6 +585,14 @@ def test_a_word_comes_whole_or_says_that_it_does_not(tmp_path_factory: pytest.Te
         assert json.loads(message)["truncated"] is True
 
 
+@pytest.mark.parametrize("name", ["at", "started"])
+def test_a_number_of_any_size_is_no_fact(name: str) -> None:
+    """It was an error that nobody caught, in a list that every replica makes: one pod ended all of them."""
+    text = json.dumps(FACT.to_json() | {name: 0}).replace(f'"{name}": 0', f'"{name}": 1{"0" * 400}')
+    found = view(ended(0, text))
+    assert found.fact is None and found.trouble is not None
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_word_that_was_tampered_with_is_no_fact_or_a_sound_one(data: st.DataObject) -> None:

@@ -222,14 +222,13 @@ class KubernetesCluster:
 class KubernetesLease:
     """``control.leader.Lease`` by ``kube``: one of its own, so that no renewal waits behind the work, or for its guard.
 
-    The instants in the Lease are for people; nobody here compares them.
+    The instant in the Lease is for people, and tells one write from another; nobody here compares it with a clock.
     """
 
-    def __init__(self, kube: Kube, namespace: str, name: str, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, kube: Kube, namespace: str, name: str) -> None:
         self._kube = kube
         self._namespace, self._name = namespace, name
         self._collection = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
-        self._now = now
 
     async def get(self) -> Held | None:
         """As ``Lease.get``."""
@@ -253,7 +252,7 @@ class KubernetesLease:
             "holderIdentity": held.holder,
             "leaseDurationSeconds": round(held.duration),
             "leaseTransitions": held.transitions,
-            "renewTime": timestamp(self._now()),
+            "renewTime": held.stamp,
         }
 
 
@@ -264,6 +263,7 @@ def _held(obj: Mapping[str, Any]) -> Held:
         obj["metadata"]["resourceVersion"],
         float(spec.get("leaseDurationSeconds") or DURATION),
         spec.get("leaseTransitions") or 0,
+        spec.get("renewTime") or "",
     )
 
 

@@ -147,4 +147,7 @@ async def _probe(journal: Journal, health: Health) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    logging.shutdown()
+    # Not sys.exit, which waits for the threads: one may wait for a store that hangs, and nothing of it is needed.
+    os._exit(code)

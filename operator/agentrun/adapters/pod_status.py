@@ -140,11 +140,17 @@ def _grace(meta: Json) -> float | None:
 def _allowance(obj: Json) -> Allowance:
     """The part of the budget that the attempt was given, from its coordinates: it is held back while the pod lives."""
     try:
-        env = obj["spec"]["containers"][0]["env"]
+        env = _step(obj)["env"]
         text = next(entry["value"] for entry in env if entry["name"] == VARIABLE)
         return Allowance.from_json(json.loads(text)["allowance"])
     except (LookupError, StopIteration, ValueError, TypeError, AttributeError, InvalidOperation, RecursionError):
         return Allowance()
+
+
+def _step(obj: Json) -> Json:
+    """The step's own container: others may have put more into the pod. Raises LookupError."""
+    found: Json = next(c for c in obj["spec"]["containers"] if c.get("name") == CONTAINER)
+    return found
 
 
 def _condition(status: Json, kind: str) -> object:
@@ -189,7 +195,7 @@ def _end(obj: Json, status: Json, terminated: Json | None, word: str) -> tuple[R
 
 
 def _limit(obj: Json) -> str:
-    resources = (obj["spec"]["containers"][0].get("resources") or {}) if obj.get("spec") else {}
+    resources = (_step(obj).get("resources") or {}) if obj.get("spec") else {}
     limit = (resources.get("limits") or {}).get("memory")
     return f" with a limit of {limit}" if limit else ""
 
@@ -232,9 +238,9 @@ def _fact(message: str) -> StepFact | None:
         return None
     try:
         fact = StepFact.from_json(value)
-    except (ValueError, LookupError, TypeError, AttributeError, InvalidOperation):
+        return fact if _sound(fact) else None
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):  # a number may be of any size
         return None
-    return fact if _sound(fact) else None
 
 
 def _sound(fact: StepFact) -> bool:

@@ -31,6 +31,9 @@ from agentrun.observe.metrics import Metrics
 PAUSE_FIRST, PAUSE_MAX = 0.5, 30.0
 """Half the seconds before the watches begin anew, and the most: they double while it helps nothing."""
 
+RELIST = 5.0
+"""Seconds after a watch began, until everything is listed once more."""
+
 LEAVE = 10
 """Times, a second apart, that what kopf does for a round of watches is told to end."""
 
@@ -61,7 +64,7 @@ class _KeepsNothing(kopf.AnnotationsDiffBaseStorage):
 
 
 def registry_for(
-    controller: Controller, login: Login, metrics: Metrics, clock: Callable[[], float]
+    controller: Controller, login: Login, metrics: Metrics, clock: Callable[[], float], listed: Relisting
 ) -> kopf.OperatorRegistry:
     """The handlers of every kind that is watched, feeding ``controller``.
 
@@ -79,7 +82,9 @@ def registry_for(
     ) -> Any:
         async def handle(event: Mapping[str, Any], resource: Any, **_: Any) -> None:
             metrics.watch_heard(resource.plural)
-            found = view(event["object"])
+            if event["type"] is None:  # of a list: kopf lists again by itself where a watch is too old to go on
+                listed.ask()
+            found = _viewed(view, event["object"])
             if found is not None:
                 (gone if event["type"] == "DELETED" else seen)(found)
 
@@ -102,6 +107,38 @@ def registry_for(
     return registry
 
 
+def _viewed(view: Callable[[Mapping[str, Any]], V | None], obj: Mapping[str, Any]) -> V | None:
+    """What is kept of an object. One that nobody thought of must not be the end of all the others."""
+    try:
+        return view(obj)
+    except Exception:
+        about = obj.get("metadata") or {}
+        log.exception("%s/%s cannot be read, and counts as not there", about.get("namespace"), about.get("name"))
+        return None
+
+
+class Relisting:
+    """Lists everything some seconds after it was asked to: nobody tells what was deleted while a watch began."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self._task: asyncio.Task[None] | None = None
+
+    def ask(self) -> None:
+        """However often this is called until then, it lists once."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.ensure_future(self._list())
+
+    def stop(self) -> None:
+        """What was asked for is not done."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _list(self) -> None:
+        await asyncio.sleep(RELIST)
+        await self._controller.warm()
+
+
 def settings_for() -> kopf.OperatorSettings:
     """Kopf's settings: nothing is written, pods are filtered by the API server."""
     settings = kopf.OperatorSettings()
@@ -111,6 +148,8 @@ def settings_for() -> kopf.OperatorSettings:
     settings.persistence.diffbase_storage = _KeepsNothing()
     settings.watching.label_selectors["v1", "pods"] = RUN_LABEL
     settings.queueing.idle_timeout = 1.0  # an object's own task ends soon: thousands of them stand still
+    settings.networking.request_timeout = 30.0  # a list whose server died without a word is asked for again
+    settings.networking.connect_timeout = 5.0
     settings.process.ultimate_exiting_timeout = None  # it would kill the process some time after a round of watches
     return settings
 
@@ -136,10 +175,10 @@ async def watch(
     Here they begin anew after a pause, and everything is listed, because nobody tells of what was deleted meanwhile.
     (``kopf.operator`` would also cancel every task of the loop that is younger than itself: ours.)
     """
-    pause, relisting = PAUSE_FIRST, None
+    pause, relisting = PAUSE_FIRST, Relisting(controller)
     while await _listed(controller, stop):
         tasks = await kopf.spawn_tasks(
-            registry=registry_for(controller, login, metrics, clock),
+            registry=registry_for(controller, login, metrics, clock, relisting),
             settings=settings_for(),
             standalone=True,
             identity=cast("Any", "agentrun"),  # its peering is off; by default it asks for the user's name
@@ -148,11 +187,11 @@ async def watch(
             stop_flag=stop,
         )
         heed_signals(stop)  # kopf's own handlers end only this round of watches
+        relisting.ask()
         began = time.monotonic()
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         await _end_round()
-        if relisting is not None:
-            relisting.cancel()
+        relisting.stop()
         if stop.is_set():
             return
         why = "; ".join(str(task.exception()) for task in done if not task.cancelled()) or "no reason given"
@@ -163,7 +202,6 @@ async def watch(
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), pause)
             return
-        relisting = asyncio.ensure_future(controller.warm())
 
 
 async def _listed(controller: Controller, stop: asyncio.Event) -> bool:
@@ -246,6 +284,6 @@ class ApiLists:
             async for page in self._kube.pages(path, labels, limit=PAGE):
                 version = int(page["metadata"]["resourceVersion"])
                 oldest = version if oldest is None else min(oldest, version)
-                yield [found for item in page["items"] if (found := view(item)) is not None], oldest
+                yield [found for item in page["items"] if (found := _viewed(view, item)) is not None], oldest
                 await asyncio.sleep(0)
         self._health.watch(plural, True)

@@ -136,7 +136,8 @@ class Controller:
             self.leading = True
             log.info("leading: %d runs, %d pods", len(self.cache.runs), len(self.cache.pods))
             for view in self.cache.runs:
-                if view.finished is None or view.ttl is not None or view.observed < view.generation:
+                due = view.ttl is not None or view.observed < view.generation or self.cache.commands.of(view.ref)
+                if view.finished is None or due:
                     self.queue.add(view.ref)
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(WORKERS):

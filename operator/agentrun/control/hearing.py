@@ -79,6 +79,7 @@ def commanded(live: LiveRun, view: CommandView) -> tuple[EventKind, dict[str, An
         case Signal(name=name, payload=payload):
             return EventKind.SIGNALLED, body | {"name": name, "payload": payload}
         case Resume(step=step):
+            body["attempts"] = {key.path: number for key, number in live.lost()}
             return EventKind.RESUMED, body | ({"step": StepKey.parse(step).path} if step else {})
         case Resolve() as resolve:
             return _resolved(live, command, resolve, body)

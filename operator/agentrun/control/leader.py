@@ -28,6 +28,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from agentrun.api.canonical import timestamp
 from agentrun.control.cluster import AlreadyExists, ClusterError, Conflict, NotFound
 
 DURATION: Final = 15.0
@@ -60,6 +61,8 @@ class Held:
     version: str = ""
     duration: float = DURATION
     transitions: int = 0
+    stamp: str = ""
+    """Says by which write it is as it is; ours are each another one."""
 
 
 class Lease(Protocol):
@@ -93,19 +96,19 @@ class Leader:
         identity: str,
         *,
         clock: Callable[[], float] = boot_clock,
+        stamp: Callable[[], str] = lambda: timestamp(time.time()),
         on_change: Callable[[bool], None] = lambda leading: None,
     ) -> None:
         self._lease = lease
         self._identity = identity
         self._clock = clock
+        self._stamp = stamp
         self._on_change = on_change
         self._renewed: float | None = None
         """When the renewal was sent on which we lead; None: we do not."""
         self._seen: Held | None = None
         self._since: float | None = None
         """When ``_seen`` was first seen as it is; None: nothing was seen yet."""
-        self._unsure: float | None = None
-        """When the first of our writes was sent that have had no answer since ``_seen``; None: there is none."""
 
     def is_leader(self) -> bool:
         """Whether we lead at this moment."""
@@ -194,6 +197,8 @@ class Leader:
         if found is None:  # somebody deleted it: whoever makes it first leads
             return await self._write(Held(self._identity))
         self._seen, self._since = found, self._clock()
+        if found.holder == self._identity:  # an earlier renewal of ours whose answer was lost, or another's edit of it
+            return await self._write(found)
         self._renewed = None
         return False
 
@@ -208,20 +213,18 @@ class Leader:
         return replace(found, holder=self._identity, duration=DURATION, transitions=found.transitions + changes)
 
     async def _write(self, held: Held) -> bool:
-        """Hold the Lease; we lead from when this was sent, if that is not too long ago. Raises Conflict."""
+        """Hold the Lease; we lead from when this was sent. Raises Conflict."""
         sent = self._clock()
-        if self._unsure is None:
-            self._unsure = sent
+        held = replace(held, stamp=self._stamp())
         try:
             found = await (self._lease.update(held) if held.version else self._lease.create(held))
         except (AlreadyExists, Conflict) as error:
+            # The client sends again what had no answer. If the Lease bears this very write's stamp, its first try did
+            # it; that it has changed and is ours says nothing: anybody may have put a label on it.
             there = await self._lease.get()
-            if there is None or there.holder != self._identity:
-                self._unsure = None
+            if there is None or (there.holder, there.stamp) != (held.holder, held.stamp):
                 raise Conflict(str(error)) from error
-            # What we meant to do is done, by a try of this write or of an earlier one whose answer was lost. Which of
-            # them it was nobody knows, and others count from when they saw it: we count from when the first was sent.
-            found, sent = there, self._unsure
-        self._seen, self._unsure = found, None
+            found = there
+        self._seen = found
         self._since = self._renewed = sent
-        return self.is_leader()
+        return True

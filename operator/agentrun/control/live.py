@@ -68,6 +68,8 @@ class LiveRun:
     lost_at: dict[StepKey, float] = field(default_factory=dict)
     troubles: dict[StepKey, tuple[Reason, str]] = field(default_factory=dict)
     refusals: dict[StepKey, Refusal] = field(default_factory=dict)
+    tried: set[StepKey] = field(default_factory=set)
+    """Of what a pod was asked for; whether it is there, its answer or the watch tells."""
     asked: set[str] = field(default_factory=set)
     """The digests of the questions that have an Approval."""
     unheard: bool = False
@@ -153,10 +155,16 @@ class LiveRun:
             attempt.leaving = now + pod.grace
         return attempt
 
+    def lost(self) -> Iterator[tuple[StepKey, int]]:
+        """The steps whose last attempt left no word, with its number: what a person who resumes has seen."""
+        for key in {*self.unopened, *(key for key, fact in self.facts.items() if fact.attempt and fact.end is None)}:
+            known = self.facts.get(key)
+            yield key, (known.attempt if known is not None else 0) + self.unopened.get(key, 0)
+
     @property
     def finally_begun(self) -> bool:
         """Whether a step of ``finally`` was begun: it was told how the run ends."""
-        keys = [*self.facts, *(attempt.key for attempt in self.attempts.values())]
+        keys = [*self.facts, *self.tried, *(attempt.key for attempt in self.attempts.values())]
         return any(key.name in self.pinned.program.finally_ for key in keys)
 
     def refused(self, key: StepKey, message: str, now: float) -> None:

@@ -86,7 +86,9 @@ class Reconciler:
             await self._go_on(run, live)
         except NotYet as wait:
             if run.spec is not None and run.spec.get("cancel"):
-                await self.status.write(run, showing.never_begun(run, wait.message, self.clock()))
+                ended = await self.status.write(run, showing.never_begun(run, wait.message, self.clock()))
+                if ended is not None:
+                    await self._after_the_end(ended)
                 return
             stalled = wait.reason is Reason.INVALID_SPEC
             await self.status.show_trouble(run, wait.reason, wait.message, stalled=stalled, again=wait.again)
@@ -182,12 +184,14 @@ class Reconciler:
         return all(results)
 
     async def _create(self, run: RunView, live: LiveRun, start: Start) -> bool:
+        live.tried.add(start.key)
         try:
             with self.cache.pods.creating():
                 pod = await self.cluster.create_pod(run, live.pinned, start)
                 self.cache.pods.put(pod)
                 live.begun(pod, self.clock())
         except Refused as error:
+            live.tried.discard(start.key)
             live.refused(start.key, str(error), self.clock())
             return False
         live.refusals.pop(start.key, None)

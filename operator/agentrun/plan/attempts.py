@@ -70,7 +70,7 @@ def stand(
         reason, what = execution.trouble
         return Standing(StepState.PENDING, fact, reason, {"pod": what})
     if execution is not None:
-        overdue = execution.started + max(0.0, timeout - fact.active) + STOP_GRACE
+        overdue = execution.started + time_left(fact, timeout) + STOP_GRACE
         late = now >= overdue
         wake = None if late else overdue
         if execution.trouble is not None:
@@ -94,13 +94,22 @@ def stand(
     losses = unopened + (fact.losses + 1 if fact.attempt and fact.end is None else 0)
     if standing.begin and losses:
         # Whatever the next attempt is for, it does not follow starts that came to nothing at once and for ever.
-        return _held_back(key, fact, losses, max(fact.at, lost_at), events, retry, now, trouble) or standing
+        last = fact.attempt + unopened
+        return _held_back(key, fact, last, losses, max(fact.at, lost_at), events, retry, now, trouble) or standing
     return standing
+
+
+def time_left(fact: StepFact, timeout: float) -> float:
+    """Seconds that the step's next attempt has. One that follows a person's answer has all of them: else "try again",
+    after a call that took the step's time, would be over before it began.
+    """
+    return timeout if fact.unknown is not None else max(0.0, timeout - fact.active)
 
 
 def _held_back(
     key: StepKey,
     fact: StepFact,
+    last: int,
     losses: int,
     lost_at: float,
     events: EventIndex,
@@ -115,7 +124,7 @@ def _held_back(
         failure = FailureInfo(FailureClass.INFRASTRUCTURE, f"{losses} attempts in a row were lost{why}")
         return Standing(StepState.FAILED, fact, failure=failure, finished=lost_at)
     parked = final or (losses > LOSSES_MAX and FailureClass.INFRASTRUCTURE not in retry.classes)
-    if parked and not events.resumed_after(key, lost_at):
+    if parked and not events.resumed(key, last, lost_at):
         waiting: dict[str, Any] = {"resume": f"{losses} attempts in a row were lost{why}; see its log, then resume"}
         return Standing(StepState.WAITING, fact, Reason.ATTEMPTS_LOST, waiting, person=True)
     due = lost_at + (0.0 if parked else loss_delay(losses - 1))

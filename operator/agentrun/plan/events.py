@@ -76,7 +76,7 @@ class EventIndex:
         self.waits: dict[str, Event] = {}
         self.resolved: dict[tuple[str, str], list[Event]] = {}
         self.signals: dict[str, list[Event]] = {}
-        self.resumed: list[Event] = []
+        self.resumed_events: list[Event] = []
         self.suspended = False
         self.cancelled: Event | None = None
         self.ended: Event | None = None
@@ -99,7 +99,7 @@ class EventIndex:
             case "signalled":
                 self.signals.setdefault(body["name"], []).append(event)
             case "resumed":
-                self.resumed.append(event)
+                self.resumed_events.append(event)
             case "suspended":
                 self.suspended = True
             case "unsuspended":
@@ -131,6 +131,12 @@ class EventIndex:
         answers = self.resolved.get((key.path, fact.unknown.call_id), ())
         return next((event for event in answers if answers_to(event.body, event.at, fact)), None)
 
-    def resumed_after(self, key: StepKey, at: float) -> bool:
-        """Whether a person asked to go on with ``key`` (or with everything) after ``at``."""
-        return any(e.at >= at and e.body.get("step") in (None, key.path, key.label) for e in self.resumed)
+    def resumed(self, key: StepKey, attempt: int, at: float) -> bool:
+        """Whether a person asked to go on with ``key`` (or with everything) after ``attempt`` was lost ``at``."""
+        for event in self.resumed_events:
+            if event.body.get("step") not in (None, key.path, key.label):
+                continue
+            attempts = event.body.get("attempts")  # as in ``answers_to``
+            if event.at >= at if attempts is None else attempts.get(key.path) == attempt:
+                return True
+        return False

@@ -96,14 +96,22 @@ def _is_main(p: Planning, key: StepKey) -> bool:
 
 def _compensate(p: Planning) -> bool:
     """Undo what had succeeded, one at a time, last first; whether all of that is over."""
+    ends, begun = _ends(p), {*p.s.facts, *p.s.executions, *p.s.unopened}
     done = [
-        (standing.finished or 0.0, step.name, key.index or 0, key, step)
-        for step in p.program.steps.values()
+        (
+            StepKey(key.name, key.index, compensate=True) in begun,  # one at a time, whatever clocks say by now
+            max(standing.finished or 0.0, ends[step.name]),
+            place,
+            key.index or 0,
+            key,
+            step,
+        )
+        for place, step in enumerate(p.program.steps.values())
         if step.spec.compensate is not None
         for key, standing in p.groups[step.name].members.items()
         if standing.state is StepState.SUCCEEDED
     ]
-    for *_, key, step in sorted(done, key=lambda entry: entry[:3], reverse=True):
+    for *_, key, step in sorted(done, key=lambda entry: entry[:4], reverse=True):
         undo = StepKey(key.name, key.index, compensate=True)
         standing = p.attempt(undo, step)
         p.undone[undo] = standing
@@ -112,6 +120,15 @@ def _compensate(p: Planning) -> bool:
             p.consider(undo, standing, may_start=not p.suspended, stop=p.suspended)
             return False
     return True
+
+
+def _ends(p: Planning) -> dict[str, float]:
+    """By step: when the last of what it depends on ended. Its own end is no earlier, however its node's clock went."""
+    ends: dict[str, float] = {}
+    for name, step in p.program.steps.items():
+        before = [max(ends[other], p.groups[other].whole.finished or 0.0) for other in step.spec.depends_on]
+        ends[name] = max(before, default=0.0)
+    return ends
 
 
 def _first_failure(p: Planning, steps: Mapping[str, CompiledStep]) -> tuple[str, FailureInfo] | None:

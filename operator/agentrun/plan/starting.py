@@ -5,6 +5,7 @@ from __future__ import annotations
 from agentrun.api.facts import StepKey
 from agentrun.api.run import Reason, StepState
 from agentrun.plan import budget
+from agentrun.plan.attempts import time_left
 from agentrun.plan.planning import Planning
 from agentrun.plan.program import CompiledStep
 from agentrun.plan.snapshot import Ref, Start
@@ -41,7 +42,7 @@ def start_candidates(p: Planning) -> None:
                 _refs(p, step, key),
                 standing.events,
                 allowance,
-                max(0.0, step.timeout - standing.fact.active),
+                time_left(standing.fact, step.timeout),
                 p.s.now,
                 str(p.outcome or "Running"),
                 standing.drain,

@@ -193,7 +193,8 @@ def _values(
 
 def _event(store: Store, run: RunPath, seq: int) -> dict[str, Any]:
     [record] = read_records(store, run.events, [seq])
-    return load(store, run, record).body | {"at": record.at, "kind": record.kind}
+    # A decision has an instant of its own: when the API server took it, whenever it was recorded.
+    return {"at": record.at} | load(store, run, record).body | {"kind": record.kind}
 
 
 def _task(step: CompiledStep, key: StepKey, values: dict[str, Any]) -> dict[str, Any]:
@@ -216,11 +217,12 @@ async def _settle_unknown(attempt: Attempt) -> None:
     if state.intent is None:
         return
     call_id = state.intent["id"]
-    answers = [e for e in state.events.values() if e["kind"] == "resolved" and e["callId"] == call_id]
+    said = sorted(state.events.items(), key=lambda entry: int(entry[0]))
+    answers = [e for _, e in said if e["kind"] == "resolved" and e["callId"] == call_id]
     if not answers:
         await _outlast_caller(attempt)
         raise Parked(unknown_of(attempt) or {})
-    answer = max(answers, key=lambda e: e["at"])
+    answer = answers[-1]
     if answer["answer"] == "giveUp":
         why = f"{answer['by']} gave up on {state.intent['tool']}, whose outcome is unknown"
         raise failed(FailureInfo(FailureClass.UNKNOWN, why))
