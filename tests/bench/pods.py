@@ -35,7 +35,6 @@ from tests.bench.table import Row, Series, ratios
 from tests.cluster import cluster as clusters
 from tests.cluster import operator as operators
 from tests.cluster import scenes
-from tests.cluster.component import until
 from tests.cluster.operator import STORE_SECRET, Operator
 from tests.cluster.watching import Watched
 from tests.servers.versitygw import REGION
@@ -58,7 +57,6 @@ def measure(parts: Parts) -> Iterator[Row]:
 
 def _rounds(operator: Operator, model: ModelServer) -> Iterator[Row]:
     bench = _Bench(operator, model)
-    bench.taken()
     runs: list[tuple[float, float, float]] = []
     by_hand: list[float] = []
     runners: list[float] = []
@@ -92,12 +90,6 @@ class _Bench:
         self._store = open_store(f"s3://{self._cluster.bucket}/by-hand")
         self._models = [{"name": "main", "model": MODEL, "endpoint": model.url}]
         self._models[0] |= {"credentials": {"secretRef": {"name": "model", "key": "key"}}}  # type: ignore[dict-item]
-
-    def taken(self) -> None:
-        """Wait until runs are taken: for some seconds the policies of the API server do not know its new types."""
-        run = scenes.run("first", STEP, models=self._models)
-        until("a run that is taken", lambda: not self._operator.apply(self._space, run, check=False).returncode, 60)
-        self._operator.wait_for(self._space, "first", "Succeeded")
 
     def run(self) -> tuple[float, float, float]:
         """Seconds of a whole run, from it to its pod, and from the pod's end to its own."""

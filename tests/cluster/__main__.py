@@ -109,8 +109,13 @@ def _hint(running: Cluster) -> str:
         stringData: {{AWS_ACCESS_KEY_ID: {store.access_key}, AWS_SECRET_ACCESS_KEY: {store.secret_key}}}
         """,
     )
-    example = Path("examples/refund/refund.yaml").read_text()
-    refund = _written("refund.yaml", example.replace("http://127.0.0.1:8471", running.backend_url))
+    variables = _written(
+        "store.env",
+        f"""\
+        export AWS_ACCESS_KEY_ID={store.access_key} AWS_SECRET_ACCESS_KEY={store.secret_key}
+        export AWS_ENDPOINT_URL_S3={store.endpoint} AWS_REGION={REGION}
+        """,
+    )
     return textwrap.dedent(
         f"""\
 
@@ -125,15 +130,17 @@ def _hint(running: Cluster) -> str:
           for namespace in agentrun default; do kubectl -n $namespace apply -f {credentials}; done
           helm install agentrun-crds charts/agentrun-crds
           helm install agentrun charts/agentrun -n agentrun -f {values}
-          kubectl create secret generic payments --from-literal=token={TOKEN}      # of the refund example
+
+        Then the refund example, as README has it. For `kubectl agentrun show` and `logs`, which read the store:
+
+          . {variables}
 
         Its users are real: {running.kubeconfig("ana").parent}/USER.kubeconfig for {", ".join(PEOPLE)};
-        ben and carl are in the group finance. The world outside, for workflows:
+        ben and carl are in the group finance. The world outside, for workflows of your own:
 
           a model      {running.model_url}   (key {MODEL_KEY})
           the shop     {running.backend_url}      (token of payments {TOKEN})
           a store      {store.endpoint}      (bucket {running.bucket})
-          the refund example with these addresses: {refund}
 
         There is no way to other machines. Pods know the names of Services, and no others.
 

@@ -83,6 +83,11 @@ class Operator:
         )
         self.cluster.helm("upgrade", "--install", f"{RELEASE}-crds", CHARTS / "agentrun-crds")
         self.upgrade()
+        # For some seconds the API server has the new types, and its policies do not know them: it takes none then.
+        run = {"apiVersion": "agentrun.dev/v1alpha1", "kind": "AgentRun", "metadata": {"name": "probe"}}
+        probe = yaml.safe_dump(run | {"spec": {"workflowRef": {"name": "none"}}})
+        words = ("create", "-n", SPACE, "--dry-run=server", "-f", "-")
+        until("runs that are taken", lambda: not self.kubectl(*words, input=probe, check=False).returncode, 60)
 
     def upgrade(self, *words: str, wait: bool = True) -> None:
         """``helm upgrade`` with the tests' values and ``words``, as ``--set logLevel=debug``. Raises FailedError."""

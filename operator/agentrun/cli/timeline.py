@@ -211,7 +211,7 @@ def _compacted(body: dict[str, Any]) -> list[str]:
 
 def _event(record: Record, requests: Mapping[str, ApprovalRequest]) -> str:
     body = record.body
-    by = f"by {_person(body)}" if "by" in body else ""
+    by = f"by {_person(body)}" if body.get("by") else ""  # who edits a run's spec, the API server's audit log knows
     match record.kind:
         case EventKind.APPROVAL_REQUESTED:
             return f"asks for approval: {asked(ApprovalRequest.from_json(body['request']))}"

@@ -76,7 +76,7 @@ def pin(
     _check_run(document, run, workflow)
     pinned = workflow.model_dump(mode="json", by_alias=True, exclude_unset=True)
     merged = {**run.inputs, **inputs}
-    _check_inputs(document, workflow, merged)
+    _check_inputs(document, workflow, merged, "" if cluster else "; give it with -i KEY=VALUE or --inputs FILE")
     meta = document.model.metadata
     uid = new_id()
     base = name or meta.name or meta.generate_name or "run"
@@ -163,12 +163,10 @@ def _check_run(document: Document, run: RunSpec, workflow: WorkflowSpec) -> None
         raise _invalid(document, problems)
 
 
-def _check_inputs(document: Document, workflow: WorkflowSpec, inputs: dict[str, Any]) -> None:
+def _check_inputs(document: Document, workflow: WorkflowSpec, inputs: dict[str, Any], hint: str = "") -> None:
     errors = compile_schema(workflow.inputs).errors(inputs)
     if errors:
-        raise _invalid(
-            document, [Problem(("spec", "inputs"), f"{e}; give it with -i KEY=VALUE or --inputs FILE") for e in errors]
-        )
+        raise _invalid(document, [Problem(("spec", "inputs"), f"{error}{hint}") for error in errors])
 
 
 def _invalid(document: Document, problems: Sequence[Problem]) -> InvalidDocument:

@@ -23,7 +23,10 @@ _CREDENTIALS = frozenset(
     }
 )
 _REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"})
-_CONFIGURE = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in with `aws sso login`"
+_CONFIGURE = (
+    "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in with `aws sso login`; "
+    "for a store that is not AWS's, AWS_ENDPOINT_URL_S3 too"
+)
 
 
 class Again(StoreError):
