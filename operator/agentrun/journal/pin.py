@@ -16,6 +16,9 @@ from agentrun.plan.schema import compile_schema
 
 NAME_MAX = 50
 
+HINT = "; give it with -i KEY=VALUE or --inputs FILE"
+"""What a person does about inputs that are wrong, except on a cluster, where they are in the object."""
+
 Compiler = Callable[[WorkflowSpec, Path], Program]
 """Checks and compiles a workflow that stands at a path of its document. Raises InvalidDocument."""
 
@@ -76,7 +79,7 @@ def pin(
     _check_run(document, run, workflow)
     pinned = workflow.model_dump(mode="json", by_alias=True, exclude_unset=True)
     merged = {**run.inputs, **inputs}
-    _check_inputs(document, workflow, merged, "" if cluster else "; give it with -i KEY=VALUE or --inputs FILE")
+    _check_inputs(document, workflow, merged, "" if cluster else HINT)
     meta = document.model.metadata
     uid = new_id()
     base = name or meta.name or meta.generate_name or "run"
@@ -163,7 +166,7 @@ def _check_run(document: Document, run: RunSpec, workflow: WorkflowSpec) -> None
         raise _invalid(document, problems)
 
 
-def _check_inputs(document: Document, workflow: WorkflowSpec, inputs: dict[str, Any], hint: str = "") -> None:
+def _check_inputs(document: Document, workflow: WorkflowSpec, inputs: dict[str, Any], hint: str = HINT) -> None:
     errors = compile_schema(workflow.inputs).errors(inputs)
     if errors:
         raise _invalid(document, [Problem(("spec", "inputs"), f"{error}{hint}") for error in errors])
