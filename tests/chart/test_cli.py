@@ -295,7 +295,7 @@ def test_a_fork_shares_the_past(type_: Type, name: str, tmp_path: Path, plane: C
     none = type_("ana", "fork", name, "--from", "nothing")
     assert none.code == 2 and "nothing" in none.err
     forked = type_("ana", "fork", name, "--from", "shipped", "--name", f"{name}-f")
-    assert forked.code == 3 and "ask: Succeeded" in forked.out
+    assert forked.code == 3 and f"kubectl agentrun approve {name}-f ask" in forked.out, "it asks again"
     made = found(plane, f"{name}-f")
     assert made.spec["source"] == {"run": name, "step": "shipped"} and made.spec["inputs"] == {"who": "Ana"}
     parted = type_("ana", "diff", name, f"{name}-f")
