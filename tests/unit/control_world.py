@@ -135,7 +135,6 @@ class Api:
             start.key,
             start.attempt,
             "Pending",
-            self.world.now,
             allowance=start.allowance,
         )
         self.world.containers[view.uid] = Container(self.world, pinned, start)

@@ -202,7 +202,8 @@ class World:
         self.append("decided", digest=digest, by=by, groups=list(groups), decision=decision, comment="why not")
 
     def resolve(self, step: str, call_id: str, answer: str = "giveUp") -> None:
-        self.append("resolved", step=step, callId=call_id, answer=answer, by="ana")
+        attempt = self.facts[StepKey.parse(step)].attempt
+        self.append("resolved", step=step, callId=call_id, attempt=attempt, answer=answer, by="ana")
 
     # -- what is seen ---------------------------------------------------------------------------------------------
 

@@ -235,8 +235,8 @@ class OperatorMachine(RuleBasedStateMachine):
             assert not about or max(about.values()) == 1, f"{kind} twice: {about}"
         said = Counter((r.body["digest"], r.body["by"]) for r in records if r.kind == "decided")
         assert not said or max(said.values()) == 1
-        self.nothing_is_decided_in_vain(said, records[-1].at)
         self.each_question_ended_as_its_step_did(dict(steps_of(status)))
+        self.nothing_is_decided_in_vain(said, records[-1].at)
         assert not self.operator.reconciler.live
         retries = Counter(r.body["step"] for r in records if r.kind == "resolved" and r.body["answer"] == "retry")
         for path, count in world.ledger.items():
@@ -256,8 +256,13 @@ class OperatorMachine(RuleBasedStateMachine):
             assert state in may[condition["reason"]], f"{name} was {condition['reason']}, and its step {state}"
 
     def nothing_is_decided_in_vain(self, said: Counter[tuple[str, str]], ended: float) -> None:
-        """What the API server took on an open question is in the journal, unless the run had ended by then."""
+        """What the API server took on an open question is in the journal, unless the run had ended by then, or the
+        question was none any more: one who decides while a cancellation is being recorded decides nothing, and is told.
+        """
         for view in self.world.api.all("approvals"):
+            [condition] = self.world.api.objects["approvals"][view.name]["status"]["conditions"]
+            if condition["reason"] == "Cancelled":
+                continue
             for digest, by, at in self.decided:
                 if digest == view.digest and any(d.by == by for d in view.decisions) and at < ended:
                     assert said[digest, by] == 1, f"the decision of {by} on {view.name} is lost"

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from agentrun.adapters.pod_status import pod_view
 from agentrun.adapters.pods import BadSettings, PodSettings, build_pod, pod_name
-from agentrun.api.canonical import digest_of, timestamp
+from agentrun.api.canonical import digest_of, moment, timestamp
 from agentrun.api.facts import (
     Allowance,
     ApprovalRequest,
@@ -353,7 +353,7 @@ def test_a_new_pod_is_what_was_asked_for() -> None:
     assert (found.key, found.attempt) == (StepKey("refund"), 1)
     assert found.allowance == Allowance(model_calls=3, last=False)
     assert (found.phase, found.ended, found.grace) == ("Pending", None, None)
-    assert (found.fact, found.exit_code, found.trouble) == (None, None, None)
+    assert (found.fact, found.trouble) == (None, None)
 
 
 def test_the_life_of_a_pod() -> None:
@@ -365,8 +365,8 @@ def test_the_life_of_a_pod() -> None:
     )
     assert (running.phase, running.grace) == ("Running", 9)
     over = view(ended(word=WORD))
-    assert (over.phase, over.ended) == ("Ended", over.created + 9)
-    assert (over.fact, over.exit_code, over.trouble) == (FACT, 0, None)
+    assert (over.phase, over.ended) == ("Ended", moment(ENDED))
+    assert (over.fact, over.trouble) == (FACT, None)
     assert view(contained("Running", {"terminated": {"exitCode": 0, "message": WORD}})).phase == "Ended"
     assert view({"phase": "Running"}).phase == "Running"
 
@@ -382,7 +382,6 @@ def test_the_life_of_a_pod() -> None:
         ({"ownerReferences": [{"kind": "Job", "apiVersion": "batch/v1", "uid": UID, "controller": True}]}, "another's"),
         ({"ownerReferences": [{"kind": "AgentRun", "apiVersion": "agentrun.dev/v1", "uid": UID}]}, "no controller"),
         ({"ownerReferences": [{"kind": "AgentRun", "apiVersion": "agentrun.dev/v1", "controller": True}]}, "no uid"),
-        ({"creationTimestamp": "yesterday"}, "no time"),
     ],
 )  # fmt: skip
 def test_a_pod_that_only_looks_like_ours_is_none(change: dict[str, Any], why: str) -> None:

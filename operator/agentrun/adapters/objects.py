@@ -60,7 +60,7 @@ def approval_view(obj: Mapping[str, Any], now: float) -> ApprovalView:
         expires_at=_moment(spec.get("expiresAt")) or 0.0,
         decisions=decisions_of(obj),
         decided_at=decided_at(obj, now),
-        settled=_condition(_mapping(obj.get("status")), DECIDED) == "True",
+        settled=condition(_mapping(obj.get("status")), DECIDED) == "True",
     )
 
 
@@ -97,16 +97,17 @@ def owned_by(obj: Mapping[str, Any], uid: str) -> bool:
 
 
 def _finished(status: Mapping[str, Any]) -> float | None:
-    if _condition(status, ConditionType.SUCCEEDED) not in ("True", "False"):
+    if condition(status, ConditionType.SUCCEEDED) not in ("True", "False"):
         return None
     return _moment(status.get("completionTime"))  # without one it is not our operator's word: that writes a true one
 
 
-def _condition(status: Mapping[str, Any], kind: str) -> str:
+def condition(status: Mapping[str, Any], kind: str) -> str:
+    """The status of the condition of that type; "" where there is none."""
     conditions = status.get("conditions")
-    for condition in conditions if isinstance(conditions, list) else ():
-        if isinstance(condition, Mapping) and condition.get("type") == kind:
-            return _text(condition.get("status"))
+    for found in conditions if isinstance(conditions, list) else ():
+        if isinstance(found, Mapping) and found.get("type") == kind:
+            return _text(found.get("status"))
     return ""
 
 

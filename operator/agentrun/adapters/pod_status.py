@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from agentrun.adapters.objects import condition
 from agentrun.adapters.pods import CONTAINER
 from agentrun.api.canonical import moment
 from agentrun.api.facts import Allowance, StepFact, StepKey
@@ -74,8 +75,7 @@ def pod_view(obj: Json) -> PodView | None:
         return None
     try:
         key = StepKey.parse(str(notes.get(KEY)))
-        created = moment(meta["creationTimestamp"])
-    except (ValueError, KeyError):
+    except ValueError:
         return None
     container: Json = next((c for c in status.get("containerStatuses") or () if c.get("name") == CONTAINER), {})
     state = container.get("state") or {}
@@ -89,7 +89,7 @@ def pod_view(obj: Json) -> PodView | None:
             trouble = _end(obj, status, terminated, word)
     elif phase == "Pending":
         trouble = next(_obstacles(status, container, state), None)
-    elif container.get("ready") and _condition(status, "Ready") == "False":
+    elif container.get("ready") and condition(status, "Ready") == "False":
         # The kubelet says both or neither. The condition alone is the node controller's: nothing is heard of the node.
         node = (obj.get("spec") or {}).get("nodeName")
         trouble = Reason.NODE_SILENT, _line(f"nothing is heard of node {node}; should it stay so, another pod follows")
@@ -103,12 +103,10 @@ def pod_view(obj: Json) -> PodView | None:
         key=key,
         attempt=int(number),
         phase=phase,
-        created=created,
         ended=_at((terminated or {}).get("finishedAt")),
         grace=_grace(meta),
         allowance=_allowance(obj),
         fact=fact,
-        exit_code=(terminated or {}).get("exitCode"),
         trouble=trouble,
     )
 
@@ -148,20 +146,16 @@ def _allowance(obj: Json) -> Allowance:
 
 
 def _step(obj: Json) -> Json:
-    """The step's own container: others may have put more into the pod. Raises LookupError."""
-    found: Json = next(c for c in obj["spec"]["containers"] if c.get("name") == CONTAINER)
-    return found
-
-
-def _condition(status: Json, kind: str) -> object:
-    return next((c.get("status") for c in status.get("conditions") or () if c.get("type") == kind), None)
+    """The step's own container: others may have put more into the pod."""
+    containers = (obj.get("spec") or {}).get("containers") or ()
+    return next((c for c in containers if c.get("name") == CONTAINER), {})
 
 
 def _obstacles(status: Json, container: Json, state: Json) -> Iterator[tuple[Reason, str]]:
     """Why it does not start."""
-    for condition in status.get("conditions") or ():
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            yield Reason.UNSCHEDULABLE, _line(condition.get("message") or condition.get("reason") or "no node takes it")
+    for found in status.get("conditions") or ():
+        if found.get("type") == "PodScheduled" and found.get("status") == "False":
+            yield Reason.UNSCHEDULABLE, _line(found.get("message") or found.get("reason") or "no node takes it")
     waiting = state.get("waiting") or {}
     reason, message = waiting.get("reason"), waiting.get("message") or ""
     if reason in _IMAGE:
@@ -175,9 +169,9 @@ def _end(obj: Json, status: Json, terminated: Json | None, word: str) -> tuple[R
     reason, message = status.get("reason"), status.get("message")
     if not reason:
         # Since 1.26, who ended a pod from outside (drain, preemption, taint, garbage collection) says so here.
-        for condition in status.get("conditions") or ():
-            if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
-                reason, message = condition.get("reason"), condition.get("message")
+        for found in status.get("conditions") or ():
+            if found.get("type") == "DisruptionTarget" and found.get("status") == "True":
+                reason, message = found.get("reason"), found.get("message")
     if reason:
         return Reason.RETRYING, _line(f"{reason}: {message}" if message else str(reason))
     if terminated is None:
@@ -195,8 +189,7 @@ def _end(obj: Json, status: Json, terminated: Json | None, word: str) -> tuple[R
 
 
 def _limit(obj: Json) -> str:
-    resources = (_step(obj).get("resources") or {}) if obj.get("spec") else {}
-    limit = (resources.get("limits") or {}).get("memory")
+    limit = ((_step(obj).get("resources") or {}).get("limits") or {}).get("memory")
     return f" with a limit of {limit}" if limit else ""
 
 

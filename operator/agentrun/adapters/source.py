@@ -176,7 +176,7 @@ async def watch(
     (``kopf.operator`` would also cancel every task of the loop that is younger than itself: ours.)
     """
     pause, relisting = PAUSE_FIRST, Relisting(controller)
-    while await _listed(controller, stop):
+    while await _types_are_there(controller, stop):
         tasks = await kopf.spawn_tasks(
             registry=registry_for(controller, login, metrics, clock, relisting),
             settings=settings_for(),
@@ -204,8 +204,8 @@ async def watch(
             return
 
 
-async def _listed(controller: Controller, stop: asyncio.Event) -> bool:
-    """Wait until everything can be listed, so that the types are there, which kopf looks for once; False: ``stop``."""
+async def _types_are_there(controller: Controller, stop: asyncio.Event) -> bool:
+    """Wait until everything can be listed, because kopf looks for the types once; False: ``stop`` came first."""
     tasks = [asyncio.ensure_future(controller.warm()), asyncio.ensure_future(stop.wait())]
     done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in others:

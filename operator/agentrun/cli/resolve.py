@@ -18,7 +18,6 @@ from agentrun.cli.timeline import call, clock
 from agentrun.cli.view import View
 from agentrun.journal.records import EventKind, Record
 from agentrun.local.user import user
-from agentrun.plan.events import answers_to
 
 
 @verb("resolve")
@@ -76,7 +75,7 @@ def _answered(records: Sequence[Record], path: str, fact: StepFact) -> Record | 
     assert fact.unknown is not None
     for record in records:
         about = record.kind == EventKind.RESOLVED and record.body["step"] == path
-        if about and record.body["callId"] == fact.unknown.call_id and answers_to(record.body, record.at, fact):
+        if about and (record.body["callId"], record.body.get("attempt")) == (fact.unknown.call_id, fact.attempt):
             return record
     return None
 

@@ -208,7 +208,7 @@ def _unpark(view: View) -> list[str]:
 
         def resumed(records: Sequence[Record], key: StepKey = key, since: float = at) -> bool:
             index = EventIndex(as_events(records))
-            return index.ended is not None or index.resumed(key, 0, since)
+            return index.ended is not None or index.resumed_after(key, 0, since)
 
         body = {"step": key.path, "by": user(), "verified": False}
         if view.log.append(EventKind.RESUMED, body, unless=resumed):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 
 from agentrun.api.facts import StepKey
 from agentrun.api.run import Reason
@@ -51,16 +51,16 @@ class Reconciler:
     metrics: Metrics
     clock: Callable[[], float]
     """Seconds since the epoch."""
-    vouched: Callable[[], bool] = lambda: True
+    vouched: InitVar[Callable[[], bool]] = lambda: True
     """Whether the admission policies are there that vouch for decisions."""
     live: dict[RunRef, LiveRun] = field(default_factory=dict)
     opener: Opener = field(init=False)
     people: People = field(init=False)
     status: StatusWriter = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, vouched: Callable[[], bool]) -> None:
         self.opener = Opener(self.cluster, self.journal, self.cache)
-        self.people = People(self.cluster, self.journal, self.cache, self.clock, self.vouched)
+        self.people = People(self.cluster, self.journal, self.cache, self.clock, vouched)
         self.status = StatusWriter(self.cluster, self.journal, self.cache, self.queue, self.metrics, self.clock)
 
     async def visit(self, ref: RunRef) -> None:

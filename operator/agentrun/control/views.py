@@ -65,7 +65,6 @@ class PodView:
     key: StepKey
     attempt: int
     phase: PodPhase
-    created: float
     ended: float | None = None
     grace: float | None = None
     """Seconds that it has to leave, if it was told to."""
@@ -73,7 +72,6 @@ class PodView:
     """The part of the run's budget that its attempt may spend."""
     fact: StepFact | None = None
     """The runner's last word (termination message); None where it left none, or one that was too long to hold all."""
-    exit_code: int | None = None
     trouble: tuple[Reason, str] | None = None
     """Why it does not start, or is not heard of, or how it ended if not by the runner's word, for a person."""
 

@@ -220,12 +220,10 @@ def _taken(program: Program, at: StepKey, found: dict[str, StepState], states: d
         tolerated = state is StepState.FAILED and step.spec.continue_on_error
         if well or tolerated or (last and step.name in program.steps and state.final):
             taken.add(step.name)
-    asked = {step.name for step in program.steps.values() if step.spec.approval is not None}
     # What was approved was approved for what the source did next. Where that is done anew, with other inputs or another
     # workflow perhaps, by somebody who may not decide on it perhaps, people are asked anew.
-    return frozenset(
-        taken - {name for step in program.steps.values() if step.name not in taken for name in step.ancestors & asked}
-    )
+    before_the_new = {name for step in program.steps.values() if step.name not in taken for name in step.ancestors}
+    return frozenset(name for name in taken if name not in before_the_new or program.step(name).spec.approval is None)
 
 
 def _is_taken(program: Program, key: StepKey, state: Folded, at: StepKey, done: frozenset[str]) -> bool:

@@ -124,7 +124,7 @@ def _held_back(
         failure = FailureInfo(FailureClass.INFRASTRUCTURE, f"{losses} attempts in a row were lost{why}")
         return Standing(StepState.FAILED, fact, failure=failure, finished=lost_at)
     parked = final or (losses > LOSSES_MAX and FailureClass.INFRASTRUCTURE not in retry.classes)
-    if parked and not events.resumed(key, last, lost_at):
+    if parked and not events.resumed_after(key, last, lost_at):
         waiting: dict[str, Any] = {"resume": f"{losses} attempts in a row were lost{why}; see its log, then resume"}
         return Standing(StepState.WAITING, fact, Reason.ATTEMPTS_LOST, waiting, person=True)
     due = lost_at + (0.0 if parked else loss_delay(losses - 1))
@@ -138,7 +138,7 @@ def _held_back(
 def _waiting(key: StepKey, fact: StepFact, events: EventIndex, now: float) -> Standing:
     """The last attempt released its process to wait for something."""
     if fact.unknown is not None:
-        answer = events.resolution(key, fact)
+        answer = events.resolved.get((key.path, fact.unknown.call_id, fact.attempt))
         if answer is None:
             waiting = {"resolve": fact.unknown.message, "tool": fact.unknown.tool, "callId": fact.unknown.call_id}
             return Standing(StepState.OUTCOME_UNKNOWN, fact, Reason.OUTCOME_UNKNOWN, waiting, person=True)

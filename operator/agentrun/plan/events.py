@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from agentrun.api.facts import ApprovalRequest, StepFact, StepKey
+from agentrun.api.facts import ApprovalRequest, StepKey
 
 if TYPE_CHECKING:
     from agentrun.plan.snapshot import Event
@@ -56,15 +56,6 @@ def may_decide(request: ApprovalRequest, user: str, groups: Sequence[str]) -> bo
     return user in request.approvers.users or not set(groups).isdisjoint(request.approvers.groups)
 
 
-def answers_to(body: Mapping[str, Any], at: float, fact: StepFact) -> bool:
-    """Whether a resolution is about the attempt that left its call unknown, rather than about one before that was
-    tried again. Events and steps are written by machines whose clocks differ, so the attempt decides; events of
-    earlier releases do not have it.
-    """
-    attempt = body.get("attempt")
-    return at >= fact.at if attempt is None else bool(attempt == fact.attempt)
-
-
 class EventIndex:
     """The events by what they are about. Built anew for each plan: a few microseconds an event."""
 
@@ -74,9 +65,12 @@ class EventIndex:
         self.settled: dict[str, Event] = {}
         self.requested: dict[str, Event] = {}
         self.waits: dict[str, Event] = {}
-        self.resolved: dict[tuple[str, str], list[Event]] = {}
+        self.resolved: dict[tuple[str, str, int | None], Event] = {}
+        """The first answer to each unknown outcome: of a call, in the attempt that left it so. Whoever records it and
+        the step have different clocks, so no instant says which of several outcomes it is about.
+        """
         self.signals: dict[str, list[Event]] = {}
-        self.resumed_events: list[Event] = []
+        self.resumed: list[Event] = []
         self.suspended = False
         self.cancelled: Event | None = None
         self.ended: Event | None = None
@@ -95,11 +89,11 @@ class EventIndex:
             case "waitStarted":
                 self.waits.setdefault(body["step"], event)
             case "resolved":
-                self.resolved.setdefault((body["step"], body["callId"]), []).append(event)
+                self.resolved.setdefault((body["step"], body["callId"], body.get("attempt")), event)
             case "signalled":
                 self.signals.setdefault(body["name"], []).append(event)
             case "resumed":
-                self.resumed_events.append(event)
+                self.resumed.append(event)
             case "suspended":
                 self.suspended = True
             case "unsuspended":
@@ -125,18 +119,12 @@ class EventIndex:
         place = open_waits.index(step)
         return left[place] if place < len(left) else None
 
-    def resolution(self, key: StepKey, fact: StepFact) -> Event | None:
-        """What a person said of the call whose outcome ``fact`` does not know; None: nobody has said anything."""
-        assert fact.unknown is not None
-        answers = self.resolved.get((key.path, fact.unknown.call_id), ())
-        return next((event for event in answers if answers_to(event.body, event.at, fact)), None)
-
-    def resumed(self, key: StepKey, attempt: int, at: float) -> bool:
+    def resumed_after(self, key: StepKey, attempt: int, at: float) -> bool:
         """Whether a person asked to go on with ``key`` (or with everything) after ``attempt`` was lost ``at``."""
-        for event in self.resumed_events:
-            if event.body.get("step") not in (None, key.path, key.label):
-                continue
-            attempts = event.body.get("attempts")  # as in ``answers_to``
-            if event.at >= at if attempts is None else attempts.get(key.path) == attempt:
-                return True
-        return False
+
+        def is_about_it(event: Event) -> bool:
+            if "attempts" in event.body:  # on a cluster, whose clocks differ
+                return bool(event.body["attempts"].get(key.path) == attempt)
+            return event.at >= at
+
+        return any(e.body.get("step") in (None, key.path, key.label) and is_about_it(e) for e in self.resumed)
