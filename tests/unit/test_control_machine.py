@@ -56,7 +56,8 @@ class OperatorMachine(RuleBasedStateMachine):
         self.mishaps: list[int] = []
         self.stopped: Operator | None = None
         """A former leader that was stopped in the middle of a visit, with a cache that is as old."""
-        self.decided: list[tuple[str, str, float]] = []
+        self.decided: list[tuple[str, str, str, float]] = []
+        """What was decided, in order: the digest, by whom, how and when."""
         spec = {"workflow": {"tools": [TOOL], "models": [MODEL], **WORKFLOWS[name]}, "suspend": suspend}
         self.run_view = self.world.api.apply_run("r", spec | ({"budget": {"toolCalls": budget}} if budget else {}))
         self.operator = self.world.operator()
@@ -87,7 +88,7 @@ class OperatorMachine(RuleBasedStateMachine):
         for view in self.world.api.all("approvals"):
             by = ("ben", "cleo")[who]
             if self.world.api.decide(view.name, by, decision):
-                self.decided.append((view.digest, by, self.world.now))
+                self.decided.append((view.digest, by, decision, self.world.now))
 
     # -- what happens -----------------------------------------------------------------------------------------------
 
@@ -257,15 +258,17 @@ class OperatorMachine(RuleBasedStateMachine):
 
     def nothing_is_decided_in_vain(self, said: Counter[tuple[str, str]], ended: float) -> None:
         """What the API server took on an open question is in the journal, unless the run had ended by then, or the
-        question was none any more: one who decides while a cancellation is being recorded decides nothing, and is told.
+        question was none any more: a cancellation was being recorded, or the decision before this one had settled it.
         """
         for view in self.world.api.all("approvals"):
             [condition] = self.world.api.objects["approvals"][view.name]["status"]["conditions"]
-            if condition["reason"] == "Cancelled":
-                continue
-            for digest, by, at in self.decided:
-                if digest == view.digest and any(d.by == by for d in view.decisions) and at < ended:
-                    assert said[digest, by] == 1, f"the decision of {by} on {view.name} is lost"
+            approvals = 0
+            for by, decision, at in (d[1:] for d in self.decided if d[0] == view.digest):
+                if condition["reason"] == "Cancelled" or approvals >= view.required:
+                    break
+                if any(d.by == by for d in view.decisions) and at < ended:
+                    assert said[view.digest, by] == 1, f"the decision of {by} on {view.name} is lost"
+                approvals += view.required if decision == "Rejected" else 1
 
     def each_step_is_closed_once(self, heads: dict[str, list[Any]]) -> None:
         path = self.world.path(self.run_view)
