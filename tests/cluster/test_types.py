@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,9 @@ def test_the_types_may_come_after_the_operator_and_be_replaced(tmp_path: Path) -
     for name in ("plane", "store"):
         (tmp_path / name).mkdir()
     with planes.running(tmp_path / "plane") as plane, versitygw.running_versitygw(tmp_path / "store") as store:
+        with socket.socket() as chosen:
+            chosen.bind(("127.0.0.1", 0))
+            port = chosen.getsockname()[1]
         for name in ("default", "operator"):
             plane.kubectl("create", "serviceaccount", name)
         environment = store.environment(tmp_path / "nothing") | {
@@ -36,8 +41,16 @@ def test_the_types_may_come_after_the_operator_and_be_replaced(tmp_path: Path) -
             "AGENTRUN_STEP_IMAGE": "none",
             "AGENTRUN_LEASE_NAMESPACE": "default",
             "AGENTRUN_ADMISSION": "false",
-            "AGENTRUN_LISTEN": "off",
+            "AGENTRUN_LISTEN": f"127.0.0.1:{port}",
         }
+
+        def ready() -> bool:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10) as answer:
+                    return bool(answer.status == 200)
+            except OSError:  # 503 is one too
+                return False
+
         command = [sys.executable, "-m", "agentrun.adapters.operator"]
         operator = Component("operator", command, tmp_path / "operator.log", env=environment)
         operator.start()
@@ -58,10 +71,13 @@ def test_the_types_may_come_after_the_operator_and_be_replaced(tmp_path: Path) -
 
         try:
             operator.ready("a word of what is missing", lambda: "does not list" in operator.said())
+            assert not ready()
             install()
             run("first")
+            assert ready()
             plane.kubectl("delete", "crd", "--all", "--wait=true")
             operator.ready("a word of what has gone", lambda: "the watches ended" in operator.said())
+            assert not ready()
             install()
             run("second")
         finally:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, cast
 
 import pytest
 
 from agentrun.adapters.settings import BadSetting, Settings
-from agentrun.adapters.source import registry_for
+from agentrun.adapters.source import ApiLists, registry_for
 from agentrun.api.facts import StepFact
 from agentrun.api.run import ConditionType, Reason
 from agentrun.control import showing
@@ -19,6 +20,7 @@ from agentrun.control.controller import Controller
 from agentrun.control.live import in_our_time
 from agentrun.control.queue import BACKOFF_FIRST, BACKOFF_MAX, WorkQueue
 from agentrun.control.views import RunRef, RunView
+from agentrun.observe.health import Health
 from agentrun.observe.metrics import Metrics
 from agentrun.runner.ports import Ports
 
@@ -189,3 +191,16 @@ def test_an_attempt_lives_in_no_time_before_it_was_planned() -> None:
     assert behind.clock() == 1600.0
     ahead.set_clock(900.0)
     assert ahead.clock() == 1000.0
+
+
+async def test_one_object_that_cannot_be_read_is_not_the_end_of_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    def view(obj: Mapping[str, Any]) -> str:
+        return str(obj["metadata"]["name"])
+
+    class Pages:
+        async def pages(self, *_: Any, **__: Any) -> AsyncIterator[dict[str, Any]]:
+            yield {"metadata": {"resourceVersion": "7"}, "items": [{"metadata": {"name": "good"}}, {"spec": 1}]}
+
+    lists = ApiLists(cast("Any", Pages()), (), float, Health(["things"]))
+    assert [page async for page in lists._pages("/api/v1", "things", view)] == [(["good"], 7)]
+    assert "cannot be read" in caplog.text
