@@ -15,7 +15,8 @@ from agentrun.api.canonical import moment
 from agentrun.control.cluster import Unavailable
 from agentrun.journal.log import read_step
 from agentrun.journal.run import read_facts
-from tests.unit.control_world import KINDS, METRICS, Operator, World, lost, steps_of
+from tests.unit.control_api import KINDS
+from tests.unit.control_world import METRICS, Operator, World, lost, steps_of
 from tests.unit.plan_world import CALL, MODEL, TOOL, approval, step
 from tests.unit.test_leader import VirtualLoop
 

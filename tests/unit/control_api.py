@@ -1,0 +1,217 @@
+"""The API server of a cluster in memory: objects with versions, what its watches have to tell, what people do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from agentrun.adapters.objects import approval_view, command_view, run_view
+from agentrun.adapters.pods import pod_name
+from agentrun.api.canonical import timestamp
+from agentrun.api.names import REQUESTED_BY
+from agentrun.api.workflow import API_VERSION
+from agentrun.control.cluster import AlreadyExists, Conflict, NotFound, Refused
+from agentrun.control.views import ApprovalView, CommandView, PodView, RunView
+from agentrun.journal.pinned import Pinned
+from agentrun.plan.snapshot import Start
+from tests.unit.control_kubelet import Container
+
+if TYPE_CHECKING:
+    from tests.unit.control_world import World
+
+Kind = Literal["runs", "pods", "approvals", "commands"]
+KINDS: tuple[Kind, ...] = ("pods", "approvals", "commands", "runs")
+SPACE = "n"
+GRACE = 30.0
+"""Seconds that a pod has to leave."""
+
+Obj = dict[str, Any]
+
+
+class Api:
+    """The API server: objects with versions, and everything that its watches have to tell."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.version = 100
+        self.objects: dict[Kind, dict[str, Any]] = {kind: {} for kind in KINDS}
+        self.log: dict[Kind, list[tuple[bool, Any]]] = {kind: [] for kind in KINDS}
+        """By kind: whether the object is gone, and as what it was seen."""
+        self.workflows: dict[str, Obj] = {}
+        self.events: list[tuple[str, str]] = []
+        """What was told about runs: reason and message."""
+        self.refuse: str | None = None
+        """Why no pod is taken now."""
+
+    # -- objects ----------------------------------------------------------------------------------------------------
+
+    def view(self, kind: Kind, obj: Any) -> Any:
+        if kind == "runs":
+            return run_view(obj)
+        if kind == "approvals":
+            return approval_view(obj, self.world.now)
+        return command_view(obj) if kind == "commands" else obj
+
+    def write(self, kind: Kind, name: str, obj: Any) -> Any:
+        """Store the object under a new version; how it is seen."""
+        self.version += 1
+        if isinstance(obj, PodView):
+            obj = replace(obj, version=self.version)
+        else:
+            obj = {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(self.version)}}
+        self.objects[kind][name] = obj
+        seen = self.view(kind, obj)
+        self.log[kind].append((False, seen))
+        return seen
+
+    def make(self, kind: Kind, obj: Obj) -> Any:
+        meta = {
+            **obj["metadata"],
+            "namespace": SPACE,
+            "uid": self.world.new_uid(),
+            "generation": 1,
+            "creationTimestamp": timestamp(self.world.now),
+        }
+        if meta["name"] in self.objects[kind]:
+            raise AlreadyExists(f"{kind} {meta['name']}")
+        return self.write(kind, meta["name"], {**obj, "metadata": meta})
+
+    def remove(self, kind: Kind, name: str) -> None:
+        obj = self.objects[kind].pop(name)
+        self.version += 1
+        seen = replace(self.view(kind, obj), version=self.version)
+        self.log[kind].append((True, seen))
+        if kind == "runs":  # what it owns goes with it
+            for owned in ("pods", "approvals"):
+                for view in self.all(owned):
+                    if view.run_uid == seen.uid:
+                        self.remove(owned, view.name)
+
+    def all(self, kind: Kind) -> list[Any]:
+        """Every object of a kind, as it is seen."""
+        return [self.view(kind, obj) for obj in self.objects[kind].values()]
+
+    # -- what operators ask -----------------------------------------------------------------------------------------
+
+    def create_pod(self, run: RunView, pinned: Pinned, start: Start) -> PodView:
+        name = pod_name(run.ref.name, run.uid, start.key, start.attempt)
+        if name in self.objects["pods"]:
+            found: PodView = self.objects["pods"][name]
+            if found.run_uid != run.uid:
+                raise Refused(f"pod {name} belongs to another")
+            return found
+        if self.refuse is not None:
+            raise Refused(self.refuse)
+        self.world.about_to_create(run, start)
+        view = PodView(
+            name,
+            SPACE,
+            self.world.new_uid(),
+            0,
+            run.ref,
+            run.uid,
+            start.key,
+            start.attempt,
+            "Pending",
+            allowance=start.allowance,
+        )
+        self.world.containers[view.uid] = Container(self.world, pinned, start)
+        made: PodView = self.write("pods", name, view)
+        return made
+
+    def delete_pod(self, pod: PodView) -> None:
+        there: PodView | None = self.objects["pods"].get(pod.name)
+        if there is not None and there.uid == pod.uid and there.grace is None:
+            if there.phase == "Ended":
+                self.remove("pods", pod.name)
+            else:
+                self.write("pods", pod.name, replace(there, grace=GRACE))
+                self.world.leaving[there.uid] = self.world.now + GRACE
+
+    def sweep(self) -> None:
+        for pod in self.all("pods"):
+            if pod.phase == "Ended":
+                self.remove("pods", pod.name)
+
+    def create_approval(self, approval: Mapping[str, Any]) -> None:
+        found = self.objects["approvals"].get(approval["metadata"]["name"])
+        if found is None:
+            self.make("approvals", dict(approval))
+        elif any(found["spec"][k] != approval["spec"][k] for k in ("run", "digest")):
+            raise AlreadyExists(f"approval {approval['metadata']['name']}")
+
+    def settle_approval(self, approval: ApprovalView, reason: str) -> None:
+        obj = self.objects["approvals"].get(approval.name)
+        if obj is None:
+            return
+        if obj["metadata"]["resourceVersion"] != str(approval.version):
+            raise Conflict(f"approval {approval.name} has changed")
+        condition = {"type": "Decided", "status": "True", "reason": reason}
+        self.write("approvals", approval.name, {**obj, "status": {**obj.get("status", {}), "conditions": [condition]}})
+
+    def delete_command(self, command: CommandView) -> None:
+        if command.name in self.objects["commands"]:
+            self.remove("commands", command.name)
+
+    def patch_status(self, run: RunView, version: int, status: Mapping[str, Any]) -> RunView:
+        obj = self.objects["runs"].get(run.ref.name)
+        if obj is None:
+            raise NotFound(f"run {run.ref.name} is gone")
+        if obj["metadata"]["resourceVersion"] != str(version):
+            raise Conflict(f"run {run.ref.name} has changed")
+        before = obj.get("status", {})
+        if "completionTime" in before:
+            self.world.wrong.append(f"the status of a run that ended was written: {before} -> {status}")
+        self.world.statuses.append(dict(status))
+        after: RunView = self.write("runs", run.ref.name, {**obj, "status": dict(status)})
+        return after
+
+    def observe(self, run: RunView) -> RunView:
+        obj = self.objects["runs"].get(run.ref.name)
+        if obj is None:
+            raise NotFound(f"run {run.ref.name} is gone")
+        if obj["metadata"]["resourceVersion"] != str(run.version):
+            raise Conflict(f"run {run.ref.name} has changed")
+        status = {**obj["status"], "observedGeneration": run.generation}
+        after: RunView = self.write("runs", run.ref.name, {**obj, "status": status})
+        return after
+
+    def delete_run(self, run: RunView) -> None:
+        obj = self.objects["runs"].get(run.ref.name)
+        if obj is not None and obj["metadata"]["uid"] == run.uid:
+            self.remove("runs", run.ref.name)
+
+    # -- what people do ---------------------------------------------------------------------------------------------
+
+    def apply_run(self, name: str, spec: Obj, by: str = "ana") -> RunView:
+        meta = {"name": name, "annotations": {REQUESTED_BY: by}}
+        made: RunView = self.make("runs", {"metadata": meta, "spec": spec})
+        return made
+
+    def edit_run(self, name: str, **changes: Any) -> None:
+        obj = self.objects["runs"][name]
+        meta = {**obj["metadata"], "generation": obj["metadata"]["generation"] + 1}
+        self.write("runs", name, {**obj, "metadata": meta, "spec": {**obj["spec"], **changes}})
+
+    def decide(self, name: str, by: str = "ben", decision: str = "Approved") -> bool:
+        """A decision on an Approval; whether the API server took it."""
+        obj = self.objects["approvals"][name]
+        status = obj.get("status", {})
+        said = status.get("decisions", [])
+        if status.get("conditions") or any(d["by"] == by for d in said):
+            return False
+        at = timestamp(self.world.now)
+        entry = {"by": by, "decision": decision, "digest": obj["spec"]["digest"], "comment": "", "at": at}
+        managed = [{"manager": by, "subresource": "status", "time": at}]
+        obj = {**obj, "metadata": {**obj["metadata"], "managedFields": managed}}
+        self.write("approvals", name, {**obj, "status": {**status, "decisions": [*said, entry]}})
+        return True
+
+    def command(self, run: str, by: str = "ana", **verb: Any) -> str:
+        """An AgentCommand; its name."""
+        name = f"command-{self.world.new_uid()[:8]}"
+        meta = {"name": name, "annotations": {REQUESTED_BY: by}}
+        spec = {"run": {"name": run}, **verb}
+        self.make("commands", {"apiVersion": API_VERSION, "kind": "AgentCommand", "metadata": meta, "spec": spec})
+        return name
