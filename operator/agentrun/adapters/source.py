@@ -227,7 +227,8 @@ async def _end_round() -> None:
         for task in [t for t in left if not t.get_name().startswith("pause-waiter")] or left:
             task.cancel()
         await asyncio.wait(left, timeout=1)
-    log.error("the watches do not end: %d tasks are left", len(left))
+    if still := [task for task in left if not task.done()]:
+        log.error("the watches do not end: %d tasks are left", len(still))
 
 
 def _is_kopfs(task: asyncio.Task[Any]) -> bool:
