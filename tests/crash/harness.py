@@ -177,7 +177,8 @@ class World:
                 intent = next(r for r in reversed(records) if r.kind == "intent")
                 happened = self.outside.find(intent.body["key"])
                 answer = {"answer": "retry"} if happened is None else {"answer": "happened", "result": happened}
-                log.append("resolved", {"step": key.path, "callId": fact.unknown.call_id, "by": "fin", **answer})
+                about = {"step": key.path, "callId": fact.unknown.call_id, "attempt": fact.attempt}
+                log.append("resolved", {**about, **answer, "by": "fin"})
                 done += 1
         return done
 

@@ -99,9 +99,9 @@ def before(run: LocalRun) -> dict[str, dict[str, Any]]:
 def resolved(run: LocalRun, before: dict[str, Any]) -> LocalRun:
     """The run after a person settled each unknown call in another way, driven to its end."""
     for step, answer in UNKNOWN.items():
-        asked = before[step]["waitingFor"]
+        about = {"callId": before[step]["waitingFor"]["callId"], "attempt": run.records(step)[-1].attempt}
         extra = {"result": {"seen": "it was paid"}} if answer == "happened" else {}
-        run.say("resolved", step=step, callId=asked["callId"], answer=answer, by="ana", **extra)
+        run.say("resolved", step=step, **about, answer=answer, by="ana", **extra)
     assert asyncio.run(run.drive()) is End.SUCCEEDED
     return run
 

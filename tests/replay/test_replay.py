@@ -20,6 +20,7 @@ from agentrun.journal.log import EventLog, read_step
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import Damaged, Record, parse
 from agentrun.journal.run import list_runs, read_facts
+from agentrun.plan.snapshot import Start
 from tests.unit.journal_world import MemoryStore
 from tests.unit.plan_world import planned
 
@@ -84,6 +85,19 @@ def test_every_moment_of_the_run_has_a_plan(recorded: Recorded) -> None:
         ends.append(found.ended)
     assert ends == sorted(ends)
     assert ends[-1]
+
+
+def test_answers_recorded_without_their_attempt_are_heard() -> None:
+    """``parcels`` is from when a resolution did not name the attempt that left the call unknown."""
+    recorded = Recorded(next(path for path in JOURNALS if path.stem == "parcels"))
+    answer = next(event for event in recorded.events if event.kind == "resolved")
+    assert "attempt" not in answer.body
+    pinned = Pinned.read(recorded.store, recorded.run)
+    pay = StepKey.parse(answer.body["step"])
+    records = [r for r in read_step(recorded.store, recorded.run, pay, whole=True) if r.at <= answer.at]
+    told = [event for event in recorded.events if event.seq <= answer.seq]
+    found = planned(pinned.snapshot(answer.at, {pay: fold(records).fact()}, told))
+    assert [e for e in found.effects if isinstance(e, Start) and e.key == pay]
 
 
 def test_a_record_that_was_changed_is_found(recorded: Recorded) -> None:

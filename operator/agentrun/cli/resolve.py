@@ -18,6 +18,7 @@ from agentrun.cli.timeline import call, clock
 from agentrun.cli.view import View
 from agentrun.journal.records import EventKind, Record
 from agentrun.local.user import user
+from agentrun.plan.events import answers_to
 
 
 @verb("resolve")
@@ -75,7 +76,7 @@ def _answered(records: Sequence[Record], path: str, fact: StepFact) -> Record | 
     assert fact.unknown is not None
     for record in records:
         about = record.kind == EventKind.RESOLVED and record.body["step"] == path
-        if about and (record.body["callId"], record.body.get("attempt")) == (fact.unknown.call_id, fact.attempt):
+        if about and record.body["callId"] == fact.unknown.call_id and answers_to(record.body, record.at, fact):
             return record
     return None
 

@@ -138,7 +138,7 @@ def _held_back(
 def _waiting(key: StepKey, fact: StepFact, events: EventIndex, now: float) -> Standing:
     """The last attempt released its process to wait for something."""
     if fact.unknown is not None:
-        answer = events.resolved.get((key.path, fact.unknown.call_id, fact.attempt))
+        answer = events.resolution(key, fact)
         if answer is None:
             waiting = {"resolve": fact.unknown.message, "tool": fact.unknown.tool, "callId": fact.unknown.call_id}
             return Standing(StepState.OUTCOME_UNKNOWN, fact, Reason.OUTCOME_UNKNOWN, waiting, person=True)

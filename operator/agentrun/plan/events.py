@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from agentrun.api.facts import ApprovalRequest, StepKey
+from agentrun.api.facts import ApprovalRequest, StepFact, StepKey
 
 if TYPE_CHECKING:
     from agentrun.plan.snapshot import Event
@@ -56,6 +56,15 @@ def may_decide(request: ApprovalRequest, user: str, groups: Sequence[str]) -> bo
     return user in request.approvers.users or not set(groups).isdisjoint(request.approvers.groups)
 
 
+def answers_to(body: Mapping[str, Any], at: float, fact: StepFact) -> bool:
+    """Whether a resolution, recorded ``at``, is about the attempt that left its call unknown, and not about one
+    before it that was tried again. Whoever records it and the step have different clocks, so no instant says that;
+    the first journals do not name the attempt, and go by the instant.
+    """
+    attempt = body.get("attempt")
+    return at >= fact.at if attempt is None else bool(attempt == fact.attempt)
+
+
 class EventIndex:
     """The events by what they are about. Built anew for each plan: a few microseconds an event."""
 
@@ -65,10 +74,7 @@ class EventIndex:
         self.settled: dict[str, Event] = {}
         self.requested: dict[str, Event] = {}
         self.waits: dict[str, Event] = {}
-        self.resolved: dict[tuple[str, str, int | None], Event] = {}
-        """The first answer to each unknown outcome: of a call, in the attempt that left it so. Whoever records it and
-        the step have different clocks, so no instant says which of several outcomes it is about.
-        """
+        self.resolved: dict[tuple[str, str], list[Event]] = {}
         self.signals: dict[str, list[Event]] = {}
         self.resumed: list[Event] = []
         self.suspended = False
@@ -89,7 +95,7 @@ class EventIndex:
             case "waitStarted":
                 self.waits.setdefault(body["step"], event)
             case "resolved":
-                self.resolved.setdefault((body["step"], body["callId"], body.get("attempt")), event)
+                self.resolved.setdefault((body["step"], body["callId"]), []).append(event)
             case "signalled":
                 self.signals.setdefault(body["name"], []).append(event)
             case "resumed":
@@ -118,6 +124,12 @@ class EventIndex:
         left = [e for e in self.signals.get(name, ()) if e.seq not in taken]
         place = open_waits.index(step)
         return left[place] if place < len(left) else None
+
+    def resolution(self, key: StepKey, fact: StepFact) -> Event | None:
+        """The first answer to the call whose outcome ``fact`` does not know; None: nobody has said anything."""
+        assert fact.unknown is not None
+        answers = self.resolved.get((key.path, fact.unknown.call_id), ())
+        return next((event for event in answers if answers_to(event.body, event.at, fact)), None)
 
     def resumed_after(self, key: StepKey, attempt: int, at: float) -> bool:
         """Whether a person asked to go on with ``key`` (or with everything) after ``attempt`` was lost ``at``."""
