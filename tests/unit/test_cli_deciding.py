@@ -178,6 +178,17 @@ def test_a_signal_that_nobody_takes_or_that_is_too_large_is_refused(scene: Scene
     assert scene.events(run, "signalled") == []
 
 
+@pytest.mark.parametrize("text", ["{bad", '{"id": 7', "[1,", '"unclosed'])
+def test_broken_json_is_not_recorded_as_a_text(scene: Scene, agentrun: Type, text: str) -> None:
+    """What a person said became of a call stays: a typing error must not."""
+    run = scene.run()
+    scene.step(run, "refund", intent(), unknown(), task={"args": {}})
+    said = agentrun("resolve", "r1", "refund", "--happened", text)
+    assert said.code == 2 and "it is not JSON" in said.err and json.dumps(text) in said.err
+    assert agentrun("resolve", "r1", "refund", "--happened", json.dumps(text)).code == 0
+    assert scene.events(run, "resolved")[0]["result"] == text
+
+
 @pytest.mark.parametrize(
     ("flags", "answer", "found"),
     [

@@ -28,7 +28,8 @@ PAYLOAD_MAX = 64 * 1024
 def signal_command(place: Place, run: str, name: str, payload: str | None) -> int:
     """Send the signal NAME to RUN: the wait step that takes it gets PAYLOAD as its output.
 
-    PAYLOAD is JSON where it reads as JSON, else a text. A signal may come before its wait.
+    PAYLOAD is JSON where it reads as JSON, else a text; what begins like JSON (with a bracket or a quote) has to be
+    JSON. A signal may come before its wait.
     """
     found = json_or_text(payload)
     store = place.open()
@@ -57,13 +58,15 @@ def json_or_text(text: str | None) -> Any:
     """What a person wrote as an argument: JSON where it is that, else the text itself; None where there is none.
 
     Raises:
-        click.BadParameter: it is larger than a payload may be.
+        click.BadParameter: it is larger than a payload may be, or begins as JSON and is none: what is recorded stays.
     """
     if text is None:
         return None
     try:
         found = parse_json(text)
-    except ValueError:
+    except ValueError as error:
+        if text.lstrip().startswith(("{", "[", '"')):
+            raise click.BadParameter(f"it is not JSON: {error}. As a text it would be: {json.dumps(text)}") from error
         found = text
     if len(json.dumps(found)) > PAYLOAD_MAX:
         raise click.BadParameter(f"it is larger than {PAYLOAD_MAX // 1024} KiB: send a reference to it instead")
