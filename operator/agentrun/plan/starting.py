@@ -13,10 +13,12 @@ from agentrun.plan.snapshot import Ref, Start
 
 def start_candidates(p: Planning) -> None:
     """Turn the candidates into starts, each with its part of the budget."""
+    # Who reads the journal may know that a step is closed before its process is seen to end: it holds nothing then.
+    closed = {key for key, fact in p.s.facts.items() if fact.outcome is not None}
     rest = budget.free(
         p.s.budget,
         (fact.usage for fact in p.s.facts.values()),
-        (execution.allowance for execution in p.s.executions.values()),
+        (execution.allowance for key, execution in p.s.executions.items() if key not in closed),
     )
     alone = rest.last
     for number, (key, standing) in enumerate(p.candidates):
