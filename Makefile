@@ -7,6 +7,8 @@ VENV := .venv
 unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+# What waits longest comes first; what shares a server stays together (tests/conftest.py).
+SIDE_BY_SIDE := -n 3 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: cluster cluster-down e2e demo test test-fast test-crash bench check format lock crds clean help
 
@@ -16,12 +18,10 @@ help: ## list the targets
 demo: $(VENV)/.runtime ## run the refund example, kill it twice, finish it
 	@$(BIN)/python -m examples.refund.demo
 
-test: $(VENV)/.dev check ## all tests
+test: $(VENV)/.dev check ## all tests; on a real Kubernetes, built on first use: tests/cluster/README.md
 	$(PYTEST) -n 2 tests/unit tests/replay
-	$(PYTEST) -n 2 tests/crash
-	$(PYTEST) -n 2 --dist loadfile tests/e2e  # the tests of a file share what they run against
-	$(PYTEST) tests/chart  # from here on a real Kubernetes, built on first use: tests/cluster/README.md
-	$(PYTEST) tests/cluster
+	@$(BIN)/python -m tests.cluster build
+	$(PYTEST) $(SIDE_BY_SIDE) tests/cluster tests/control_plane tests/chart tests/e2e tests/crash
 
 test-fast: $(VENV)/.dev ## the fast tests, under a minute
 	$(PYTEST) -n 2 tests/unit tests/replay
@@ -30,8 +30,8 @@ test-crash: $(VENV)/.dev ## every point of failure, one at a time
 	$(PYTEST) -n 2 tests/crash
 
 e2e: $(VENV)/.dev ## the tests on a real Kubernetes (root, or AGENTRUN_TEST_KUBECONFIG: tests/cluster/README.md)
-	$(PYTEST) tests/chart
-	$(PYTEST) tests/cluster
+	@$(BIN)/python -m tests.cluster build
+	$(PYTEST) $(SIDE_BY_SIDE) tests/cluster tests/control_plane tests/chart
 
 cluster: $(VENV)/.dev ## start a Kubernetes on this machine and leave it running, with the image and a store
 	@$(BIN)/python -m tests.cluster up

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests.servers import versitygw
 
@@ -20,6 +22,24 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             versitygw.build()
     except RuntimeError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    """For `--dist loadgroup`, whose own marks come to nothing: xdist 3.8 writes them to ``Item._nodeid``, which
+    pytest 9.2 does not read any more.
+    """
+    return _ByServer(config, log) if config.getoption("dist") == "loadgroup" else None
+
+
+class _ByServer(LoadScopeScheduling):  # type: ignore[misc]
+    """What shares a cluster, an API server or a stage goes to one worker; what shares nothing, to any."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        folder = path.split("/")[1]
+        if folder in ("chart", "control_plane", "cluster"):
+            return folder
+        return path if folder == "e2e" else nodeid
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,4 +1,4 @@
-"""The fixtures of tests on Kubernetes: `control_plane`, an API server alone, `cluster`, the whole of it, `operator`."""
+"""The fixtures of tests on Kubernetes: `cluster`, the whole of it, `control_plane`, an API server alone, `operator`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from tests.cluster import control_plane as planes
 from tests.cluster import operator as operators
 from tests.cluster.cluster import Cluster
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.ground import Ground, grounded
 from tests.cluster.operator import Operator
 from tests.cluster.places import FailedError, MissingError
 from tests.e2e.toolhost import ToolHost
-from tests.servers import versitygw
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -54,17 +52,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             yield running
     except MissingError as error:
         pytest.skip(str(error))
-
-
-@pytest.fixture(scope="session")
-def ground(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    """The operator as a process of this machine, on the API server alone, with proxies between."""
-    nowhere = tmp_path_factory.mktemp("nowhere") / "nothing"
-    with versitygw.running_versitygw(tmp_path_factory.mktemp("store")) as store, pytest.MonkeyPatch.context() as patch:
-        for name, value in store.environment(nowhere).items():
-            patch.setenv(name, value)
-        with grounded(control_plane, tmp_path_factory.mktemp("ground"), store) as ground:
-            yield ground
 
 
 @pytest.fixture(scope="session")
