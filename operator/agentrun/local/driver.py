@@ -274,6 +274,8 @@ class Driver:
         except asyncio.CancelledError:
             for child in self._children.values():
                 child.stop()
+            # They are gone at once; asyncio complains of a child whose end it did not see before its loop ended.
+            await asyncio.gather(*(child.ended() for child in self._children.values()))
             raise
         finally:
             for task in following:
