@@ -241,18 +241,11 @@ async def _outlast_caller(attempt: Attempt) -> None:
     """Ask nobody while whoever committed the intent may still wake up and send the call.
 
     A person looks outside, finds nothing and says "try again"; if a stopped process then went on, there would be two
-    calls. It sends nothing once ``send_within`` has gone by since its intent, which was before we opened.
-
-    Raises:
-        Parked: somebody asked this attempt to leave meanwhile; the next one waits anew.
+    calls. It sends nothing once ``send_within`` has gone by since its intent, which was before we opened. That is less
+    than GRACE: who is told to leave meanwhile still leaves the question behind, for the run may be about to end.
     """
-    if surely_dead(attempt.state.caller):
-        return
-    try:
-        await asyncio.wait_for(attempt.stopping.wait(), attempt.ports.send_within)
-    except TimeoutError:
-        return
-    attempt.check_stop()
+    if not surely_dead(attempt.state.caller):
+        await asyncio.sleep(attempt.ports.send_within)
 
 
 def unknown_of(attempt: Attempt) -> dict[str, Any] | None:
