@@ -105,7 +105,7 @@ class World:
                 assert before.outcome is None, f"{key.label} is closed"
                 assert effect.attempt > before.attempt
                 self.starts.append(effect)
-                self.executions[key] = Execution(effect.attempt, self.now, effect.allowance)
+                self.executions[key] = Execution(effect.attempt, self.now, effect.allowance, drain=effect.drain)
             case Stop(key=key, attempt=attempt):
                 assert self.executions[key].attempt == attempt
                 self.executions[key] = replace(self.executions[key], stopping=True)

@@ -375,17 +375,6 @@ def test_what_was_not_used_is_free_again() -> None:
     assert world.starts[1].allowance.tool_calls == 6
 
 
-def test_a_closed_step_whose_process_is_still_there_holds_no_budget() -> None:
-    """A new leader reads the journal, while the pod's end is not yet seen: the next step began with nothing."""
-    world = World(compiled(step("a"), step("b", "a")), budget=Allowance(tool_calls=10))
-    world.go()
-    lingering = dict(world.executions)
-    world.succeed("a", usage=Usage(tool_calls=4))
-    world.executions |= lingering
-    world.go()
-    assert world.starts[1].allowance == Allowance(tool_calls=6, last=True)
-
-
 def test_one_that_needs_more_than_its_share_waits_until_it_is_alone_then_gets_all() -> None:
     world = World(compiled(step("a"), step("b")), budget=Allowance(tokens=100))
     world.go()

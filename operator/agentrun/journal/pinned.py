@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,7 @@ class Pinned:
         unopened: dict[StepKey, int] | None = None,
         lost_at: dict[StepKey, float] | None = None,
         troubles: dict[StepKey, tuple[Reason, str]] | None = None,
+        adrift: Set[StepKey] = frozenset(),
     ) -> Snapshot:
         """What the planner is shown."""
         m = self.manifest
@@ -72,6 +74,7 @@ class Pinned:
             unopened=unopened or {},
             lost_at=lost_at or {},
             troubles=troubles or {},
+            adrift=adrift,
             events=as_events(events),
             verified=self.on_cluster,
         )

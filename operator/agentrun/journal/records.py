@@ -45,6 +45,7 @@ class EventKind(StrEnum):
     SUSPENDED = "suspended"
     UNSUSPENDED = "unsuspended"
     CANCELLED = "cancelled"
+    TIMED_OUT = "timedOut"
     RESUMED = "resumed"
     RESOLVED = "resolved"
     ENDED = "ended"

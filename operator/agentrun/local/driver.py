@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -83,6 +83,8 @@ class Driver:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _unopened: dict[StepKey, int] = field(default_factory=dict)
     _lost_at: dict[StepKey, float] = field(default_factory=dict)
+    _given_up: dict[StepKey, int] = field(default_factory=dict)
+    """Attempts of a driver before that did not leave: they may be at work yet."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -139,8 +141,13 @@ class Driver:
                 dict(self._running),
                 dict(self._unopened),
                 dict(self._lost_at),
+                adrift={key for key, number in self._given_up.items() if self._is_lost(key, number)},
             )
         )
+
+    def _is_lost(self, key: StepKey, attempt: int) -> bool:
+        fact = self._facts.get(key)
+        return fact is not None and fact.attempt == attempt and fact.end is None
 
     async def _apply(self, effect: Start | Stop | Append) -> None:
         match effect:
@@ -162,7 +169,7 @@ class Driver:
     async def _start(self, start: Start) -> None:
         coordinates = Coordinates.of(self.store.url, self.pinned.run, start, leash=True)
         key = start.key
-        self._running[key] = Execution(start.attempt, self.clock(), start.allowance)
+        self._running[key] = Execution(start.attempt, self.clock(), start.allowance, drain=start.drain)
         try:
             child = await self.processes.start(coordinates, lambda line: self.watcher.line(key, line))
         except OSError as error:
@@ -226,6 +233,7 @@ class Driver:
                     await asyncio.sleep(0.05)
         except TimeoutError:
             self.watcher.tell(f"{key.label}: process {state.process['pid']} does not leave; going on without it")
+            self._given_up[key] = state.attempt
         await self._gone(key, state.attempt, None)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -293,7 +301,7 @@ def _lives(state: Folded) -> bool:
 
 
 def _stopping(execution: Execution) -> Execution:
-    return Execution(execution.attempt, execution.started, execution.allowance, stopping=True)
+    return replace(execution, stopping=True)
 
 
 def _why(state: tenacity.RetryCallState) -> str:

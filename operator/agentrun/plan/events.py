@@ -79,6 +79,7 @@ class EventIndex:
         self.resumed: list[Event] = []
         self.suspended = False
         self.cancelled: Event | None = None
+        self.timed_out = False
         self.ended: Event | None = None
         for event in events:
             self._take(event)
@@ -106,6 +107,8 @@ class EventIndex:
                 self.suspended = False
             case "cancelled":
                 self.cancelled = self.cancelled or event
+            case "timedOut":
+                self.timed_out = True
             case "ended":
                 self.ended = self.ended or event
 

@@ -34,7 +34,7 @@ def approval_step(step: CompiledStep, planner: Planning, failing: bool) -> Stand
     counted = planner.events.tally(request, now)
     if counted.state == "Pending":
         if failing:
-            return Standing(StepState.CANCELLED, fact)
+            return _cancelled(step, planner, fact)
         waiting = {"approval": step.name, "subjects": [request.subject]}
         return Standing(
             StepState.WAITING,
@@ -98,13 +98,13 @@ def wait_step(step: CompiledStep, planner: Planning, failing: bool) -> Standing:
             why = FailureInfo(FailureClass.TIMEOUT, f"no signal {event.body['signal']} came in time")
             body |= {"state": str(StepState.FAILED), "failure": why.to_json()}
         else:
+            if failing:
+                return _cancelled(step, planner, fact)
             waiting = {"signal": event.body["signal"]}
-            cancelled = Standing(StepState.CANCELLED, fact)
-            open_ = Standing(StepState.WAITING, fact, Reason.AWAITING_SIGNAL, waiting, wake_at=until, person=True)
-            return cancelled if failing else open_
+            return Standing(StepState.WAITING, fact, Reason.AWAITING_SIGNAL, waiting, wake_at=until, person=True)
     elif until is not None and now < until:
         if failing:
-            return Standing(StepState.CANCELLED, fact)
+            return _cancelled(step, planner, fact)
         return Standing(StepState.WAITING, fact, Reason.AWAITING_TIMER, {"until": until}, wake_at=until)
     planner.effects.append(Append("settled", body))
     return Standing(StepState.WAITING, fact, Reason.RUNNING)
@@ -141,6 +141,12 @@ def _instant(value: Any) -> float:
     if at.tzinfo is None:
         raise ValueError(f"{value!r} has no time zone: end it with Z or an offset")
     return at.timestamp()
+
+
+def _cancelled(step: CompiledStep, planner: Planning, fact: StepFact) -> Standing:
+    """Nobody waits for it any more. Recorded: else its time, or a signal for another wait, would end it once more."""
+    planner.effects.append(Append("settled", {"step": step.name, "state": str(StepState.CANCELLED)}))
+    return Standing(StepState.WAITING, fact, Reason.RUNNING)
 
 
 def _pending() -> Standing:

@@ -28,7 +28,7 @@ def plan(snapshot: Snapshot) -> Plan:
     p = Planning(snapshot)
     if p.events.ended is not None:
         return _ended(p)
-    timed_out = _timed_out(p)
+    timed_out = p.events.timed_out or _times_out(p)
     cancelled = p.events.cancelled is not None and not _too_late(p, p.events.cancelled)
     interrupt = cancelled or timed_out
     look(p, p.program.steps, ending=interrupt, stop=interrupt or p.suspended)
@@ -78,16 +78,21 @@ def _end(p: Planning, output: Any) -> None:
     p.effects.append(Append("ended", body))
 
 
-def _timed_out(p: Planning) -> bool:
-    if p.s.timeout is None:
-        return False
-    # Of the steps alone: were what follows them counted too, a run could succeed, and fail for its ``finally``.
-    running = [e for key, e in p.s.executions.items() if _is_main(p, key) and not e.pending]
+def _times_out(p: Planning) -> bool:
+    """Whether the run's time is over now, which is recorded: what is known of that time may become less again, when an
+    attempt leaves no word, or when another reads it with other clocks.
+    """
+    if p.s.timeout is None or not p.begun.isdisjoint(p.program.finally_):
+        return False  # Of the steps alone: ``finally`` was told how they ended, and takes time of its own.
+    running = [e for key, e in p.at_work().items() if _is_main(p, key) and not e.pending]
     spans = [span for key, fact in p.s.facts.items() if _is_main(p, key) for span in fact.intervals]
     active = _union([*spans, *((e.started, p.s.now) for e in running)])
+    if active >= p.s.timeout:
+        p.effects.append(Append("timedOut", {"active": round(active, 3)}))
+        return True
     if running:
-        p.wakes.append(p.s.now + max(0.0, p.s.timeout - active))
-    return active >= p.s.timeout
+        p.wakes.append(p.s.now + p.s.timeout - active)
+    return False
 
 
 def _is_main(p: Planning, key: StepKey) -> bool:
@@ -195,8 +200,10 @@ def _too_late(p: Planning, cancelled: Event) -> bool:
     """
     if "late" in cancelled.body:
         return bool(cancelled.body["late"])
-    begun = [fact.started for key, fact in p.s.facts.items() if key.name in p.program.finally_ and fact.started]
-    begun += [e.started for key, e in p.s.executions.items() if key.name in p.program.finally_]
+    last = p.program.finally_
+    begun = [fact.started for key, fact in p.s.facts.items() if key.name in last and fact.started]
+    begun += [e.started for key, e in p.s.executions.items() if key.name in last]
+    begun += [e.at for events in (p.events.requested, p.events.waits) for name, e in events.items() if name in last]
     return any(started < cancelled.at for started in begun)
 
 

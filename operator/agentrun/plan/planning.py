@@ -15,7 +15,7 @@ from agentrun.plan.events import EventIndex
 from agentrun.plan.expressions import Values, ValueTemplate
 from agentrun.plan.groups import Group
 from agentrun.plan.program import CompiledStep, Program
-from agentrun.plan.snapshot import Append, Effect, Snapshot, Stop
+from agentrun.plan.snapshot import Append, Effect, Execution, Snapshot, Stop
 
 NO_FACT = StepFact()
 
@@ -45,6 +45,16 @@ class Planning:
         self.begun = {key.name for key in keys if not key.compensate}
         self.begun |= self.events.requested.keys() | self.events.waits.keys()
         self._shared: dict[tuple[frozenset[str], frozenset[str], Outcome | None], Values] = {}
+
+    def at_work(self) -> dict[StepKey, Execution]:
+        """The executions but for those whose attempt is over by its journal, and whose process only lingers: who reads
+        the journals anew knows of an end before it is seen.
+        """
+
+        def is_over(fact: StepFact, attempt: int) -> bool:
+            return fact.outcome is not None or fact.attempt > attempt or (fact.attempt == attempt and bool(fact.end))
+
+        return {key: e for key, e in self.s.executions.items() if not is_over(self.fact(key), e.attempt)}
 
     def fact(self, key: StepKey) -> StepFact:
         """What the journal of ``key`` says; that of a step that never opened is empty."""
@@ -91,15 +101,16 @@ class Planning:
         """Turn how ``key`` stands into effects, candidates and a time to look again."""
         execution = self.s.executions.get(key)
         if execution is not None:
-            if (stop or standing.stop) and not execution.stopping:
+            if (standing.stop or (stop and not execution.drain)) and not execution.stopping:
                 self.effects.append(Stop(key, execution.attempt))
             if standing.wake_at is not None:
                 self.wakes.append(standing.wake_at)
             return
         if standing.begin and may_start:
             self.candidates.append((key, standing))
-        elif ending and standing.fact.unknown is not None:
-            # A call may have happened: only an attempt that settles it, by asking a person, ends the step.
+        elif ending and (standing.fact.unknown is not None or (key in self.s.adrift and not standing.person)):
+            # A call may have happened: only an attempt that settles it, by asking a person, ends the step. And what may
+            # still be at work somewhere is kept from calling anything only by an attempt that comes after it.
             if standing.begin and not self.suspended:
                 standing.drain = True
                 self.candidates.append((key, standing))

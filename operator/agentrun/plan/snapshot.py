@@ -5,7 +5,7 @@ All instants are seconds since the epoch; the planner has no clock and reads ``n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,8 @@ class Execution:
     stopping: bool = False
     pending: bool = False
     """It is not at work yet: a pod that no node has taken. Its time does not count."""
+    drain: bool = False
+    """It was begun while the run ends, to settle what is open: it leaves by itself."""
     trouble: tuple[Reason, str] | None = None
     """Why it does not begin, or is not heard of, for a person."""
 
@@ -57,6 +59,8 @@ class Snapshot:
     """How many executions in a row ended before they opened their journal. Lost with the driver: counted anew."""
     lost_at: Mapping[StepKey, float] = field(default_factory=dict)
     """When the last of those ended: no journal says so, and the pause before the next one counts from there."""
+    adrift: Set[StepKey] = frozenset()
+    """Whose last attempt is given up, though nobody saw its process end: it may be at work yet."""
     troubles: Mapping[StepKey, tuple[Reason, str]] = field(default_factory=dict)
     """Why the last attempt could not be begun, or how it was lost, where the cluster says so."""
     events: Sequence[Event] = ()

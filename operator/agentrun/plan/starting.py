@@ -13,12 +13,13 @@ from agentrun.plan.snapshot import Ref, Start
 
 def start_candidates(p: Planning) -> None:
     """Turn the candidates into starts, each with its part of the budget."""
-    # Who reads the journal may know that a step is closed before its process is seen to end: it holds nothing then.
-    closed = {key for key, fact in p.s.facts.items() if fact.outcome is not None}
+    at_work = p.at_work()
+    # What a first attempt has spent so far is of what it holds. (Of a later one the journal does not tell how much is.)
+    first = {key for key, execution in at_work.items() if execution.attempt == 1}
     rest = budget.free(
         p.s.budget,
-        (fact.usage for fact in p.s.facts.values()),
-        (execution.allowance for key, execution in p.s.executions.items() if key not in closed),
+        (fact.usage for key, fact in p.s.facts.items() if key not in first),
+        (execution.allowance for execution in at_work.values()),
     )
     alone = rest.last
     for number, (key, standing) in enumerate(p.candidates):

@@ -88,20 +88,27 @@ def _step(p: Planning, step: CompiledStep, failing: bool, stop: bool) -> Group:
 
 
 def _not_yet(p: Planning, step: CompiledStep, failing: bool) -> Standing | None:
-    """Why a step that has not begun does not begin; None where it may."""
-    if failing:
-        return Standing(StepState.CANCELLED, NO_FACT)
-    for dependency in step.spec.depends_on:
-        if not p.groups[dependency].final:
-            return Standing(StepState.PENDING, NO_FACT, Reason.PENDING)
+    """Why a step that has not begun does not begin; None where it may.
+
+    What was passed over stays so when another step fails: this is told by ``when`` each time, and recorded nowhere.
+    """
+    barred = failing and any(_bars(p, name) for name in step.spec.depends_on)
+    if barred or not all(p.groups[name].final for name in step.spec.depends_on):
+        return Standing(StepState.CANCELLED, NO_FACT) if failing else _pending()
     if step.when is not None and not step.when_per_item:
         try:
             wanted = step.when.evaluate(p.values(step.when))
         except ExpressionError as error:
-            return p.settle_failed(step.name, FailureInfo(FailureClass.INVALID, f"when: {error}"))
-        if not wanted:
-            return Standing(StepState.SKIPPED, NO_FACT)
-    return None
+            if not failing:
+                return p.settle_failed(step.name, FailureInfo(FailureClass.INVALID, f"when: {error}"))
+        else:
+            if not wanted:
+                return Standing(StepState.SKIPPED, NO_FACT)
+    return Standing(StepState.CANCELLED, NO_FACT) if failing else None
+
+
+def _pending() -> Standing:
+    return Standing(StepState.PENDING, NO_FACT, Reason.PENDING)
 
 
 def _people(p: Planning, key: StepKey, standing: Standing) -> Group:
