@@ -101,7 +101,7 @@ async def test_a_pod_is_made_once_and_adopted(kube: Kube, ns: str) -> None:
     made = await cluster.create_pod(run, PINNED, START)
     assert (made.run, made.key, made.attempt, made.phase) == (run.ref, StepKey("letter"), 1, "Pending")
     assert await cluster.create_pod(run, PINNED, START) == made
-    assert await cluster.get_pod(ns, made.name) == made
+    assert await cluster.find_pod(run, PINNED, START) == made
 
     other = await make_run(kube, ns, "other")
     with pytest.raises(Refused) as refused:
@@ -111,9 +111,9 @@ async def test_a_pod_is_made_once_and_adopted(kube: Kube, ns: str) -> None:
     )
 
     await cluster.delete_pod(replace(made, uid=other.uid))
-    assert await cluster.get_pod(ns, made.name) == made
+    assert await cluster.find_pod(run, PINNED, START) == made
     await cluster.delete_pod(made)
-    assert await cluster.get_pod(ns, made.name) is None
+    assert await cluster.find_pod(run, PINNED, START) is None
     await cluster.delete_pod(made)
 
 

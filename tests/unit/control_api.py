@@ -115,10 +115,15 @@ class Api:
             start.attempt,
             "Pending",
             allowance=start.allowance,
+            drain=start.drain,
         )
         self.world.containers[view.uid] = Container(self.world, pinned, start)
         made: PodView = self.write("pods", name, view)
         return made
+
+    def find_pod(self, run: RunView, start: Start) -> PodView | None:
+        found: PodView | None = self.objects["pods"].get(pod_name(run.ref.name, run.uid, start.key, start.attempt))
+        return found if found is not None and found.run_uid == run.uid else None
 
     def delete_pod(self, pod: PodView) -> None:
         there: PodView | None = self.objects["pods"].get(pod.name)
@@ -134,12 +139,15 @@ class Api:
             if pod.phase == "Ended":
                 self.remove("pods", pod.name)
 
-    def create_approval(self, approval: Mapping[str, Any]) -> None:
+    def create_approval(self, approval: Mapping[str, Any]) -> ApprovalView:
         found = self.objects["approvals"].get(approval["metadata"]["name"])
         if found is None:
-            self.make("approvals", dict(approval))
-        elif any(found["spec"][k] != approval["spec"][k] for k in ("run", "digest")):
+            made: ApprovalView = self.make("approvals", dict(approval))
+            return made
+        if any(found["spec"][k] != approval["spec"][k] for k in ("run", "digest")):
             raise AlreadyExists(f"approval {approval['metadata']['name']}")
+        there: ApprovalView = self.view("approvals", found)
+        return there
 
     def settle_approval(self, approval: ApprovalView, reason: str) -> None:
         obj = self.objects["approvals"].get(approval.name)

@@ -134,8 +134,8 @@ class ModelCluster:
         what = f"create_pod {start.key.path} {start.attempt}"
         return await self._call(what, lambda: self._api.create_pod(run, pinned, start))
 
-    async def get_pod(self, namespace: str, name: str) -> PodView | None:
-        return await self._call("get_pod", lambda: self._api.objects["pods"].get(name), write=False)
+    async def find_pod(self, run: RunView, pinned: Pinned, start: Start) -> PodView | None:
+        return await self._call("find_pod", lambda: self._api.find_pod(run, start), write=False)
 
     async def delete_pod(self, pod: PodView) -> None:
         await self._call(f"delete_pod {pod.key.path}", lambda: self._api.delete_pod(pod))
@@ -143,8 +143,8 @@ class ModelCluster:
     async def sweep_pods(self, namespace: str) -> None:
         await self._call("sweep_pods", self._api.sweep)
 
-    async def create_approval(self, approval: Mapping[str, Any]) -> None:
-        await self._call("create_approval", lambda: self._api.create_approval(approval))
+    async def create_approval(self, approval: Mapping[str, Any]) -> ApprovalView:
+        return await self._call("create_approval", lambda: self._api.create_approval(approval))
 
     async def settle_approval(self, approval: ApprovalView, reason: str, message: str, at: float) -> None:
         await self._call(f"settle_approval {reason}", lambda: self._api.settle_approval(approval, reason))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from agentrun.adapters.kube import JSON_PATCH, METADATA, Kube
-from agentrun.adapters.objects import owned_by, run_view
+from agentrun.adapters.objects import approval_view, owned_by, run_view
 from agentrun.adapters.pod_status import pod_view
 from agentrun.api.approval import DECIDED
 from agentrun.api.canonical import timestamp
@@ -91,10 +91,11 @@ class KubernetesCluster:
             raise Refused(f"pod {namespace}/{name} has lost the labels and annotations of its run: delete that pod")
         return view
 
-    async def get_pod(self, namespace: str, name: str) -> PodView | None:
-        """As ``Cluster.get_pod``."""
-        found = await self._get(_path("pods", namespace, name))
-        return None if found is None else pod_view(found)
+    async def find_pod(self, run: RunView, pinned: Pinned, start: Start) -> PodView | None:
+        """As ``Cluster.find_pod``."""
+        name = self._build_pod(run, pinned, start)["metadata"]["name"]
+        found = await self._get(_path("pods", run.ref.namespace, name))
+        return None if found is None or not owned_by(found, run.uid) else pod_view(found)
 
     async def delete_pod(self, pod: PodView) -> None:
         """As ``Cluster.delete_pod``."""
@@ -104,11 +105,11 @@ class KubernetesCluster:
         """As ``Cluster.sweep_pods``."""
         await self._kube.delete_collection(_path("pods", namespace), labels=RUN_LABEL, fields=ENDED, grace=0)
 
-    async def create_approval(self, approval: Mapping[str, Any]) -> None:
+    async def create_approval(self, approval: Mapping[str, Any]) -> ApprovalView:
         """As ``Cluster.create_approval``."""
         namespace, name = approval["metadata"]["namespace"], approval["metadata"]["name"]
         try:
-            await self._kube.create(_path("approvals", namespace), approval)
+            made = await self._kube.create(_path("approvals", namespace), approval)
         except AlreadyExists:
             found = await self._get(_path("approvals", namespace, name))
             if found is None:
@@ -116,6 +117,8 @@ class KubernetesCluster:
             asked, wanted = found["spec"], approval["spec"]
             if asked["run"]["uid"] != wanted["run"]["uid"] or asked["digest"] != wanted["digest"]:
                 raise
+            made = found
+        return approval_view(made, self._now())
 
     async def settle_approval(self, approval: ApprovalView, reason: str, message: str, at: float) -> None:
         """As ``Cluster.settle_approval``. The decisions are not touched; Conflict if one came in between."""

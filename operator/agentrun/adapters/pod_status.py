@@ -93,6 +93,7 @@ def pod_view(obj: Json) -> PodView | None:
         # The kubelet says both or neither. The condition alone is the node controller's: nothing is heard of the node.
         node = (obj.get("spec") or {}).get("nodeName")
         trouble = Reason.NODE_SILENT, _line(f"nothing is heard of node {node}; should it stay so, another pod follows")
+    allowance, drain = _task(obj)
     return PodView(
         name=meta["name"],
         namespace=meta["namespace"],
@@ -105,7 +106,8 @@ def pod_view(obj: Json) -> PodView | None:
         phase=phase,
         ended=_at((terminated or {}).get("finishedAt")),
         grace=_grace(meta),
-        allowance=_allowance(obj),
+        allowance=allowance,
+        drain=drain,
         fact=fact,
         trouble=trouble,
     )
@@ -135,14 +137,16 @@ def _grace(meta: Json) -> float | None:
     return float(seconds) if isinstance(seconds, int) else 0.0
 
 
-def _allowance(obj: Json) -> Allowance:
-    """The part of the budget that the attempt was given, from its coordinates: it is held back while the pod lives."""
+def _task(obj: Json) -> tuple[Allowance, bool]:
+    """Of the attempt's coordinates: the part of the budget that it was given, which is held back while the pod lives,
+    and whether it only settles what is open.
+    """
     try:
         env = _step(obj)["env"]
-        text = next(entry["value"] for entry in env if entry["name"] == VARIABLE)
-        return Allowance.from_json(json.loads(text)["allowance"])
+        coordinates = json.loads(next(entry["value"] for entry in env if entry["name"] == VARIABLE))
+        return Allowance.from_json(coordinates["allowance"]), coordinates["drain"] is True
     except (LookupError, StopIteration, ValueError, TypeError, AttributeError, InvalidOperation, RecursionError):
-        return Allowance()
+        return Allowance(), False
 
 
 def _step(obj: Json) -> Json:

@@ -72,6 +72,7 @@ class Reason(StrEnum):
     WORKFLOW_NOT_FOUND = "WorkflowNotFound"
     SOURCE_NOT_FOUND = "SourceNotFound"
     POD_REFUSED = "PodRefused"
+    APPROVAL_REFUSED = "ApprovalRefused"
     UNSCHEDULABLE = "Unschedulable"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     CONTAINER_REFUSED = "ContainerRefused"

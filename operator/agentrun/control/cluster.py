@@ -56,8 +56,8 @@ class Cluster(Protocol):
             NotFound: the namespace is going away.
         """
 
-    async def get_pod(self, namespace: str, name: str) -> PodView | None:
-        """A pod as it is now."""
+    async def find_pod(self, run: RunView, pinned: Pinned, start: Start) -> PodView | None:
+        """The pod of an attempt as it is now, if it is there and this run's own."""
 
     async def delete_pod(self, pod: PodView) -> None:
         """Ask a pod to leave (SIGTERM, then its grace period). Nothing happens to another pod of that name."""
@@ -65,8 +65,8 @@ class Cluster(Protocol):
     async def sweep_pods(self, namespace: str) -> None:
         """Remove every pod of a step there that has ended, in one request."""
 
-    async def create_approval(self, approval: Mapping[str, Any]) -> None:
-        """Ask people; nothing happens if this very question is there.
+    async def create_approval(self, approval: Mapping[str, Any]) -> ApprovalView:
+        """Ask people; the Approval as it is then, which it may have been before.
 
         Raises:
             AlreadyExists: another run's of that name is still there.

@@ -97,12 +97,9 @@ class Controller:
             self._enqueue(view.run)
 
     def approval_gone(self, view: ApprovalView) -> None:
-        """An Approval was deleted; if it was open it is made again."""
-        if self.cache.approvals.drop(view.run, view.name, view.uid):
-            live = self.reconciler.live.get(view.run)
-            if live is not None:
-                live.asked.discard(view.digest)
-            self._enqueue(view.run)
+        """An Approval was deleted, perhaps before it was heard of; if it was open it is made again."""
+        self.cache.approvals.drop(view.run, view.name, view.uid)
+        self._enqueue(view.run)
 
     def command_seen(self, view: CommandView) -> None:
         """Somebody told a run something."""
@@ -157,7 +154,8 @@ class Controller:
             try:
                 await self.reconciler.visit(ref)
             except NotLeader:
-                result = "requeue"  # whoever leads now visits it; the lease's own task ends this one
+                self.queue.retry(ref)  # we may lead on: a process that was stopped for a while, and nobody took over
+                result = "requeue"
             except ClusterError as error:
                 pause = self.queue.retry(ref, error.retry_after if isinstance(error, Unavailable) else None)
                 result = "requeue"

@@ -14,7 +14,8 @@ from agentrun.api.run import Reason
 from agentrun.control.views import PodView
 from agentrun.journal.log import EventLog
 from agentrun.journal.pinned import Pinned
-from agentrun.plan.snapshot import Execution, Snapshot
+from agentrun.journal.records import EventKind
+from agentrun.plan.snapshot import Execution, Snapshot, Start
 
 LEAVE_MARGIN = 10.0
 """Seconds past its grace period, by our own clock, after which a pod that was told to leave counts as gone: its node is
@@ -25,6 +26,9 @@ UNHEARD = 30.0
 
 REFUSAL_FIRST, REFUSAL_MAX = 1.0, 15.0
 """Seconds until the API server is asked again for a pod that it refused; they double."""
+
+_BEGINNINGS = (EventKind.APPROVAL_REQUESTED, EventKind.WAIT_STARTED)
+"""Of steps that have no pod."""
 
 
 @dataclass(slots=True)
@@ -66,12 +70,16 @@ class LiveRun:
     """The uids of the pods whose end was taken in."""
     unopened: dict[StepKey, int] = field(default_factory=dict)
     lost_at: dict[StepKey, float] = field(default_factory=dict)
+    last: dict[StepKey, int] = field(default_factory=dict)
+    """The highest attempt whose end was taken in, with a journal or without."""
+    dead: dict[StepKey, int] = field(default_factory=dict)
+    """The highest attempt whose container was seen to have ended. A new leader begins with none."""
+    unsure: dict[StepKey, Start] = field(default_factory=dict)
+    """What a pod was asked for without an answer: it may be there or come to be."""
     troubles: dict[StepKey, tuple[Reason, str]] = field(default_factory=dict)
     refusals: dict[StepKey, Refusal] = field(default_factory=dict)
     tried: set[StepKey] = field(default_factory=set)
     """Of what a pod was asked for; whether it is there, its answer or the watch tells."""
-    asked: set[str] = field(default_factory=set)
-    """The digests of the questions that have an Approval."""
     unheard: bool = False
     """Whether somebody decided, and nothing vouches for it yet."""
     heard_at: float | None = None
@@ -102,15 +110,19 @@ class LiveRun:
         if pod is not None:
             self.taken.add(pod.uid)
             self.attempts.pop(pod.uid, None)
+            if pod.ended is not None:
+                self.dead[key] = max(self.dead.get(key, 0), number)
         known = self.facts.get(key)
         if fact.attempt and (known is None or fact.seq >= known.seq):
             self.facts[key] = known = in_our_time(fact, now)
         opened = known.attempt if known is not None else 0
         lost = opened < number
+        self.last[key] = max(self.last.get(key, 0), number)
         if lost:
-            self.unopened[key] = max(self.unopened.get(key, 0), number - opened)
             self.lost_at[key] = now
-        elif opened == number:
+        if self.last[key] > opened:
+            self.unopened[key] = self.last[key] - opened
+        else:
             self.unopened.pop(key, None)
             self.lost_at.pop(key, None)
         if (lost or fact.end is None) and pod is not None and pod.trouble is not None:
@@ -138,6 +150,7 @@ class LiveRun:
                     pod.allowance,
                     stopping=pod.grace is not None,
                     pending=pod.phase == "Pending",
+                    drain=pod.drain,
                     trouble=pod.trouble,
                 )
         for key, refusal in self.refusals.items():
@@ -161,11 +174,16 @@ class LiveRun:
             known = self.facts.get(key)
             yield key, (known.attempt if known is not None else 0) + self.unopened.get(key, 0)
 
+    def adrift(self) -> frozenset[StepKey]:
+        """Of those, the ones that nobody saw dead: cut off with their node, say, or a pod that was removed by force."""
+        return frozenset(key for key, number in self.lost() if self.dead.get(key, 0) < number)
+
     @property
     def finally_begun(self) -> bool:
-        """Whether a step of ``finally`` was begun: it was told how the run ends."""
+        """Whether a step of ``finally`` was begun: it was told how the run ends, or people were."""
         keys = [*self.facts, *self.tried, *(attempt.key for attempt in self.attempts.values())]
-        return any(key.name in self.pinned.program.finally_ for key in keys)
+        names = {key.name for key in keys} | {r.body["step"] for r in self.log.records if r.kind in _BEGINNINGS}
+        return not names.isdisjoint(self.pinned.program.finally_)
 
     def refused(self, key: StepKey, message: str, now: float) -> None:
         """The API server did not take a pod: when it is asked again."""
@@ -177,7 +195,7 @@ class LiveRun:
     def snapshot(self, executions: dict[StepKey, Execution], now: float) -> Snapshot:
         """What the planner is shown. The journal outlives all of this, so nothing of it is copied."""
         return self.pinned.snapshot(
-            now, self.facts, self.log.records, executions, self.unopened, self.lost_at, self.troubles
+            now, self.facts, self.log.records, executions, self.unopened, self.lost_at, self.troubles, self.adrift()
         )
 
     def wakes(self, pods: Iterable[PodView], now: float) -> Iterator[float]:

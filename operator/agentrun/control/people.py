@@ -80,19 +80,22 @@ class People:
             run_log(run).info("%s%s", kind, f" by {body['by']}" if body.get("by") else "")
 
     async def ask(self, run: RunView, live: LiveRun, asks: Sequence[Ask]) -> None:
-        """See that every open question has its Approval, and that every Approval that is none any more says so."""
+        """See that every open question has its Approval, and that every Approval that is none any more says so.
+
+        Raises Refused: the API server does not take one.
+        """
         there = {a.digest: a for a in self.cache.approvals.of(run.ref).values() if a.run_uid == run.uid}
         owner = Owner(run.ref.name, run.ref.namespace, run.uid)
-        live.asked -= there.keys()  # known by now: should one be deleted unseen, it is made again
         for ask in asks:
-            if ask.request.digest in there or ask.request.digest in live.asked:
+            if ask.request.digest in there:
                 continue
             make = partial(approval_object, owner, ask.key, ask.attempt, ask.request, run.requested_by)
-            try:
-                await self.cluster.create_approval(make())
-            except AlreadyExists:
-                await self.cluster.create_approval(make(long=True))  # another run has the short name
-            live.asked.add(ask.request.digest)
+            with self.cache.approvals.creating():
+                try:
+                    made = await self.cluster.create_approval(make())
+                except AlreadyExists:
+                    made = await self.cluster.create_approval(make(long=True))  # another run has the short name
+                self.cache.approvals.put(made)  # known before the watch tells: it is closed in time, or not too early
             run_log(run).info("asks people: %s", ask.request.subject[:200], extra={"step": ask.key.label})
             await self.cluster.record_event(
                 run, "Normal", "AwaitingApproval", f"{ask.key.label}: {ask.request.subject[:300]}"
@@ -108,6 +111,8 @@ class People:
         now = self.clock()
         for approval in list(self.cache.approvals.of(run.ref).values()):
             if approval.run_uid == run.uid and not approval.settled and now >= approval.expires_at:
+                for kind, body in decisions(live, approval) if self.vouched() else ():
+                    await self._say(run, live, kind, body)  # heard since ``hear``: else it would be closed over it
                 await self._settle(approval, live.log.records)
 
     async def _settle(self, approval: ApprovalView, records: Sequence[Record]) -> None:

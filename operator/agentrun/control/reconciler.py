@@ -103,10 +103,14 @@ class Reconciler:
             await self.status.show_trouble(run, Reason.STORE_UNAVAILABLE, message, stalled=False, again=pause)
         except Conflict:
             await self._look_anew(ref)
+        except Refused as error:  # an Approval; a pod's is one of many, and the others go on
+            message = f"{error}. It is asked again by itself"
+            await self.status.show_trouble(run, Reason.APPROVAL_REFUSED, message, stalled=False, again=REPAIR)
 
     async def _go_on(self, run: RunView, live: LiveRun) -> None:
         assert run.spec is not None
         while True:
+            await self._look_for_pods(run, live)
             await self._take_ends(run, live)
             await self.people.hear(run, live)
             await self.people.close_expired(run, live)
@@ -183,17 +187,28 @@ class Reconciler:
                 raise result
         return all(results)
 
+    async def _look_for_pods(self, run: RunView, live: LiveRun) -> None:
+        """Find out about the pods that were asked for without an answer: a run must not end while one is being made."""
+        for start in list(live.unsure.values()):
+            with self.cache.pods.creating():
+                pod = await self.cluster.find_pod(run, live.pinned, start)
+                if pod is not None:
+                    self._made(live, pod)
+            del live.unsure[start.key]
+
     async def _create(self, run: RunView, live: LiveRun, start: Start) -> bool:
         live.tried.add(start.key)
+        live.unsure[start.key] = start
         try:
             with self.cache.pods.creating():
                 pod = await self.cluster.create_pod(run, live.pinned, start)
-                self.cache.pods.put(pod)
-                live.begun(pod, self.clock())
+                self._made(live, pod)
         except Refused as error:
+            del live.unsure[start.key]
             live.tried.discard(start.key)
             live.refused(start.key, str(error), self.clock())
             return False
+        del live.unsure[start.key]
         live.refusals.pop(start.key, None)
         self.metrics.step_started()
         if pod.phase != "Pending":
@@ -201,6 +216,13 @@ class Reconciler:
         if live.heard_at is not None:
             self.metrics.followed(max(0.0, self.clock() - live.heard_at))
         return True
+
+    def _made(self, live: LiveRun, pod: PodView) -> None:
+        if not self.cache.pods.put(pod) and pod.uid not in {
+            known.uid for known in self.cache.pods.of(pod.run).values()
+        }:
+            self.queue.add(pod.run)  # it is gone already, which the watch has told
+        live.begun(pod, self.clock())
 
     async def _stop(self, run: RunView, stops: Sequence[Stop]) -> None:
         for stop in stops:
@@ -227,6 +249,9 @@ class Reconciler:
         for command in list(self.cache.commands.of(run.ref).values()):
             if command.run_uid is None or command.run_uid == run.uid:
                 await self.people.refuse(run, command, "the run has ended")
+        await self._stop(
+            run, [Stop(p.key, p.attempt) for p in self.cache.pods.of(run.ref).values() if p.phase != "Ended"]
+        )
         if run.observed < run.generation:
             # Somebody changed what changes nothing any more, or its time to live: without this kstatus, and so Argo CD
             # and kubectl wait, would take it for a run that is under way.

@@ -70,6 +70,8 @@ class PodView:
     """Seconds that it has to leave, if it was told to."""
     allowance: Allowance = field(default_factory=Allowance)
     """The part of the run's budget that its attempt may spend."""
+    drain: bool = False
+    """Its attempt settles what is open at the end of the run, and leaves."""
     fact: StepFact | None = None
     """The runner's last word (termination message); None where it left none, or one that was too long to hold all."""
     trouble: tuple[Reason, str] | None = None
