@@ -55,6 +55,16 @@ def test_what_a_first_attempt_has_spent_so_far_is_of_what_it_holds() -> None:
     assert world.starts[-1].allowance.tool_calls == 5
 
 
+def test_a_pod_that_the_api_server_refuses_holds_no_budget() -> None:
+    """A step that needs all of it waited for one at which nothing was at work."""
+    world = World(compiled(step("a"), step("b")), budget=Allowance(tokens=100))
+    world.go()
+    world.park("a", needs_budget=True)
+    world.executions[StepKey("b")] = Execution(0, world.now, stopping=True, pending=True)
+    world.go()
+    assert world.starts[-1].allowance == Allowance(tokens=100, last=True)
+
+
 def test_a_closed_item_holds_no_place_of_a_fan_out() -> None:
     world = World(compiled(step("f", forEach={"items": [1, 2], "maxParallel": 1})))
     world.go()

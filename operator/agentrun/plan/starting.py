@@ -13,7 +13,7 @@ from agentrun.plan.snapshot import Ref, Start
 
 def start_candidates(p: Planning) -> None:
     """Turn the candidates into starts, each with its part of the budget."""
-    at_work = p.at_work()
+    at_work = {key: execution for key, execution in p.at_work().items() if execution.attempt}  # 0: a refused pod
     # What a first attempt has spent so far is of what it holds. (Of a later one the journal does not tell how much is.)
     first = {key for key, execution in at_work.items() if execution.attempt == 1}
     rest = budget.free(
