@@ -101,7 +101,11 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def _serve(self) -> None:
-        raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        length = int(self.headers.get("Content-Length", 0))
+        raw = self.rfile.read(length)
+        if len(raw) < length:  # who sent it was killed in the middle: nobody does what they did not hear to the end
+            self.close_connection = True
+            return
         key = self.headers.get("Idempotency-Key")
         status, answer = self.server.ledger.take(self.command, self.path, key, json.loads(raw) if raw else None)
         payload = json.dumps(answer).encode()

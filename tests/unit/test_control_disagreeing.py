@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from agentrun.api.facts import StepFact, StepKey
+from agentrun.api.run import Reason
 from agentrun.control.cluster import Refused
 from agentrun.control.controller import RESYNC
 from agentrun.control.live import LiveRun
 from agentrun.control.views import PodView
 from agentrun.journal.fork import plan_fork
+from agentrun.journal.log import EventLog
 from agentrun.journal.run import read_manifest
 from tests.unit.control_world import Operator, World, lost
 from tests.unit.plan_world import CALL, approval, step
@@ -141,6 +145,93 @@ def test_a_step_on_a_lost_node_is_fenced_before_its_cancelled_run_ends(world: Wo
     assert not world.ledger["a"]
 
 
+@pytest.mark.parametrize("how", ["no node has room", "the image is not to be had", "the kubelet does not admit it"])
+def test_a_run_whose_pod_never_began_is_cancelled_without_another(how: str, world: World) -> None:
+    """An attempt that fences it would never begin either, and the run never end."""
+    operator = begin(world, step("a"))
+    quietly(world, operator, 1)
+    pod = pod_of(world, "a")
+    if how != "the kubelet does not admit it":
+        pod = world.api.write("pods", pod.name, replace(pod, trouble=(Reason.UNSCHEDULABLE, how)))
+        quietly(world, operator, 1)
+        world.api.edit_run("r", cancel=True)
+        quietly(world, operator, 1)
+    if how == "the image is not to be had":  # Failed, without the time of an end
+        pod = world.api.write("pods", pod.name, replace(pod_of(world, "a"), phase="Ended"))
+    if how == "the kubelet does not admit it":
+        world.api.edit_run("r", cancel=True)
+        world.api.write("pods", pod.name, replace(pod, phase="Ended"))
+    else:
+        world.vanish(pod)
+    quietly(world, operator, 2)
+    assert world.created == [("a", 1)]
+    assert world.status()["phase"] == "Cancelled"
+
+
+def test_a_pod_that_the_node_controller_called_failed_may_be_at_work(world: World) -> None:
+    operator = begin(world, step("a"))
+    operator.hear_all()
+    open_journal(world, "a")
+    quietly(world, operator, 1)
+    pod = pod_of(world, "a")
+    world.api.edit_run("r", cancel=True)
+    world.api.write("pods", pod.name, replace(pod, phase="Ended", stray=True))
+    quietly(world, operator, 2)
+    assert world.created == [("a", 1), ("a", 2)]
+
+
+def test_a_zombie_whose_successor_died_unopened_is_fenced_too(world: World) -> None:
+    operator = begin(world, step("a"))
+    operator.hear_all()
+    open_journal(world, "a")
+    zombie = world.containers[pod_of(world, "a").uid]
+    world.api.delete_pod(pod_of(world, "a"))  # and its node is gone
+    quietly(world, operator, 41)
+    second = next(pod for pod in world.pods() if pod.attempt == 2)
+    world.advance(second)
+    world.end(next(pod for pod in world.pods() if pod.attempt == 2), word=False)
+    world.api.edit_run("r", cancel=True)
+    for _ in range(20):
+        for pod in world.pods():
+            if pod.attempt > 2:
+                world.advance(pod)
+        quietly(world, operator, 5)
+    assert world.status()["phase"] == "Cancelled"
+    for _ in range(5):
+        zombie.advance("succeed", stopping=False)
+    assert not world.ledger["a"]
+
+
+def test_who_is_cancelled_already_is_not_told_to_cancel(world: World) -> None:
+    operator = begin(world, step("a"))
+    operator.hear_all()
+    open_journal(world, "a")
+    world.advance(pod_of(world, "a"))  # its intent
+    world.api.refuse = "exceeded quota"
+    world.end(pod_of(world, "a"), word=False)
+    world.api.edit_run("r", cancel=True)
+    for _ in range(5):
+        quietly(world, operator, 20)
+    message = world.status()["message"]
+    assert "exceeded quota" in message
+    assert "agentrun cancel" not in message
+
+
+def test_a_pod_that_a_new_leader_finds_after_the_end_is_told_to_leave(world: World) -> None:
+    operator = begin(world, step("a"))
+    quietly(world, operator, 1)
+    late = pod_of(world, "a")
+    world.api.edit_run("r", cancel=True)
+    quietly(world, operator, 1)
+    world.advance(pod_of(world, "a"))
+    quietly(world, operator, 1)
+    operator.kill()
+    world.api.write("pods", late.name, late)
+    world.operator()
+    world.wait(2)
+    assert [pod.grace for pod in world.pods()] != [None]
+
+
 def test_ends_are_taken_in_in_any_order() -> None:
     """A list has attempt 10 before attempt 9: the tenth was forgotten, and its pod made again, round and round."""
     live = LiveRun("u", None, None, {StepKey("a"): StepFact(attempt=9, seq=20)})  # type: ignore[arg-type]
@@ -251,22 +342,44 @@ def test_an_approval_that_is_deleted_before_it_was_heard_of_is_made_again(world:
     assert list(world.api.objects["approvals"]) == ["r-ok"]
 
 
-def test_an_approval_that_the_api_server_refuses_is_said(world: World) -> None:
-    world.api.apply_run("r", {"workflow": workflow(approval("ok"))})
+def test_an_approval_that_the_api_server_refuses_is_said_and_holds_up_no_other(world: World) -> None:
+    world.api.apply_run("r", {"workflow": workflow(approval("ok"), approval("two"), step("a"))})
     operator = world.operator()
-    full = True
+    full, asked = True, itertools.count()
 
     def hook(operator: Operator, side: str, what: str) -> None:
-        if what == "create_approval" and side == "before" and full:
+        if what == "create_approval" and side == "before" and next(asked) % 2 == 0 and full:
             raise Refused("exceeded quota: approvals")
 
     world.hook = hook
     quietly(world, operator, 2)
     ready = next(c for c in world.status()["conditions"] if c["type"] == "Ready")
     assert (ready["reason"], "exceeded quota" in ready["message"]) == ("ApprovalRefused", True)
+    assert list(world.api.objects["approvals"]) == ["r-two"]
+    world.run_pods()
+    for _ in range(5):
+        quietly(world, operator, 1)
+    assert {entry["name"]: entry["state"] for entry in world.status()["steps"]}["a"] == "Succeeded"
+    assert len(world.statuses) < 6
     full = False
     quietly(world, operator, 40)
-    assert world.api.objects["approvals"]
+    assert set(world.api.objects["approvals"]) == {"r-ok", "r-two"}
+    assert next(c for c in world.status()["conditions"] if c["type"] == "Ready")["reason"] == "AwaitingApproval"
+
+
+def test_a_refused_look_for_a_pod_is_no_refused_approval(world: World) -> None:
+    world.api.apply_run("r", {"workflow": workflow(step("a"))})
+    operator = world.operator()
+
+    def hook(operator: Operator, side: str, what: str) -> None:
+        if what.startswith("create_pod") and side == "after":
+            lost(operator, what)
+        if what == "find_pod" and side == "before":
+            raise Refused("pods is forbidden")
+
+    world.hook = hook
+    quietly(world, operator, 5)
+    assert "ApprovalRefused" not in str(world.statuses)
 
 
 # -- what has been decided ---------------------------------------------------------------------------------------------
@@ -308,3 +421,16 @@ def test_a_fork_takes_over_what_follows_a_step_that_was_passed_over(world: World
     fork = plan_fork(world.store, run, manifest, StepKey("c"), None, now=world.now)
     assert {"a", "b"} <= fork.done
     assert not fork.again or all(text.startswith("c") for text in fork.again)
+
+
+def test_a_fork_from_finally_takes_what_a_cancelled_run_asks_no_more(world: World) -> None:
+    """Cancelled in the journal, and nobody has driven it on: a plan that is only read tells how it stands."""
+    operator = begin(world, approval("ok"), step("b", "ok"), **{"finally": [step("z")]})
+    quietly(world, operator, 1)
+    operator.kill()
+    run = world.path(world.api.all("runs")[0])
+    log = EventLog(world.store, run, lambda: world.now)
+    log.refresh()
+    log.append("cancelled", {"by": "ana", "verified": False, "late": False})
+    manifest = read_manifest(world.store, run) | {"uid": "f", "name": "f"}
+    assert plan_fork(world.store, run, manifest, StepKey("z"), None, now=world.now).done == {"ok", "b"}

@@ -55,6 +55,18 @@ def test_what_a_first_attempt_has_spent_so_far_is_of_what_it_holds() -> None:
     assert world.starts[-1].allowance.tool_calls == 5
 
 
+def test_an_attempt_of_a_driver_that_died_has_spent_what_its_journal_says() -> None:
+    """Who adopts it does not know what it was given."""
+    wait = {"name": "c", "wait": {"signal": "s"}}
+    world = World(compiled(step("a"), wait, step("b", "c")), budget=Allowance(tool_calls=10))
+    world.executions[A] = Execution(1, 1000.0, stopping=True)
+    world.facts[A] = StepFact(attempt=1, seq=9, started=1000.0, at=1000.0, usage=Usage(tool_calls=9))
+    world.append("waitStarted", step="c", signal="s")
+    world.append("signalled", name="s", payload=1)
+    world.go()
+    assert world.starts[-1].allowance.tool_calls == 1
+
+
 def test_a_pod_that_the_api_server_refuses_holds_no_budget() -> None:
     """A step that needs all of it waited for one at which nothing was at work."""
     world = World(compiled(step("a"), step("b")), budget=Allowance(tokens=100))
@@ -122,6 +134,15 @@ def test_a_run_does_not_time_out_once_finally_was_told_that_it_succeeded() -> No
     world.succeed("z")
     world.go()
     assert world.ended["outcome"] == "Succeeded"
+
+
+def test_a_run_of_the_first_journals_that_had_timed_out_begins_nothing_again() -> None:
+    """They have no record of it, and ``finally`` has begun: a step that was told to leave went on."""
+    world = World(compiled(step("a"), step("b", "a"), **{"finally": [step("z")]}), timeout=60.0, now=1070.0)
+    world.facts[A] = StepFact(attempt=1, seq=2, started=1000.0, at=1061.0, end="waiting", intervals=((1000.0, 1061.0),))
+    world.executions[StepKey("z")] = Execution(1, 1062.0)
+    world.go()
+    assert not world.starts
 
 
 # -- attempts that settle what is open ---------------------------------------------------------------------------------
@@ -214,3 +235,15 @@ def test_a_step_that_was_passed_over_stays_so_when_another_fails() -> None:
     world.fail("c")
     world.go()
     assert world.ended["steps"] == {"a": "Skipped", "b": "Succeeded", "c": "Failed", "d": "Cancelled"}
+
+
+def test_a_step_with_a_condition_is_not_over_before_what_it_depends_on() -> None:
+    """It was Cancelled when another failed, and Skipped in the end."""
+    world = World(compiled(step("x"), step("y", "x", when="false"), step("z", retry=NEVER)))
+    world.go()
+    world.fail("z")
+    world.go()
+    assert world.state("y") == "Pending"
+    world.succeed("x")
+    world.go()
+    assert world.ended["steps"] == {"x": "Succeeded", "y": "Skipped", "z": "Failed"}

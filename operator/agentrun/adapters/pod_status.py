@@ -108,6 +108,7 @@ def pod_view(obj: Json) -> PodView | None:
         grace=_grace(meta),
         allowance=allowance,
         drain=drain,
+        stray=phase == "Ended" and "running" in state,
         fact=fact,
         trouble=trouble,
     )

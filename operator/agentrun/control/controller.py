@@ -134,7 +134,8 @@ class Controller:
             log.info("leading: %d runs, %d pods", len(self.cache.runs), len(self.cache.pods))
             for view in self.cache.runs:
                 due = view.ttl is not None or view.observed < view.generation or self.cache.commands.of(view.ref)
-                if view.finished is None or due:
+                late = any(pod.phase != "Ended" for pod in self.cache.pods.of(view.ref).values())
+                if view.finished is None or due or late:
                     self.queue.add(view.ref)
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(WORKERS):

@@ -22,7 +22,8 @@ LEAVE_MARGIN = 10.0
 dead. The fence keeps what may still run there from doing anything new."""
 
 UNHEARD = 30.0
-"""Seconds until a look whether the admission policies are there that vouch for decisions."""
+"""Seconds until a look whether the admission policies are there that vouch for decisions, and whether an Approval that
+was refused is taken now."""
 
 REFUSAL_FIRST, REFUSAL_MAX = 1.0, 15.0
 """Seconds until the API server is asked again for a pod that it refused; they double."""
@@ -72,14 +73,18 @@ class LiveRun:
     lost_at: dict[StepKey, float] = field(default_factory=dict)
     last: dict[StepKey, int] = field(default_factory=dict)
     """The highest attempt whose end was taken in, with a journal or without."""
-    dead: dict[StepKey, int] = field(default_factory=dict)
-    """The highest attempt whose container was seen to have ended. A new leader begins with none."""
+    dead: set[tuple[StepKey, int]] = field(default_factory=set)
+    """Attempts that are at work no more: their container was seen to have ended, or never to begin, by its kubelet's
+    word. A new leader begins with none.
+    """
     unsure: dict[StepKey, Start] = field(default_factory=dict)
     """What a pod was asked for without an answer: it may be there or come to be."""
     troubles: dict[StepKey, tuple[Reason, str]] = field(default_factory=dict)
     refusals: dict[StepKey, Refusal] = field(default_factory=dict)
     tried: set[StepKey] = field(default_factory=set)
     """Of what a pod was asked for; whether it is there, its answer or the watch tells."""
+    unasked: str = ""
+    """Why the API server does not take an Approval."""
     unheard: bool = False
     """Whether somebody decided, and nothing vouches for it yet."""
     heard_at: float | None = None
@@ -103,6 +108,8 @@ class LiveRun:
         for uid, attempt in list(self.attempts.items()):
             if uid not in by_uid:
                 del self.attempts[uid]
+                if attempt.running is None:  # a kubelet that has begun it says so before the pod is gone
+                    self.dead.add((attempt.key, attempt.number))
                 yield attempt.key, attempt.number, self.farewells.pop(uid, None)
 
     def take(self, key: StepKey, number: int, pod: PodView | None, fact: StepFact, now: float) -> None:
@@ -110,8 +117,8 @@ class LiveRun:
         if pod is not None:
             self.taken.add(pod.uid)
             self.attempts.pop(pod.uid, None)
-            if pod.ended is not None:
-                self.dead[key] = max(self.dead.get(key, 0), number)
+            if pod.phase == "Ended" and not pod.stray:
+                self.dead.add((key, number))
         known = self.facts.get(key)
         if fact.attempt and (known is None or fact.seq >= known.seq):
             self.facts[key] = known = in_our_time(fact, now)
@@ -162,7 +169,7 @@ class LiveRun:
     def begun(self, pod: PodView, now: float) -> Attempt:
         """Note a pod whose end is to be taken in, and since when it is as it is."""
         attempt = self.attempts.setdefault(pod.uid, Attempt(pod.key, pod.attempt))
-        if attempt.running is None and pod.phase != "Pending":
+        if attempt.running is None and (pod.phase == "Running" or pod.stray):
             attempt.running = now
         if attempt.leaving is None and pod.grace is not None:
             attempt.leaving = now + pod.grace
@@ -175,8 +182,17 @@ class LiveRun:
             yield key, (known.attempt if known is not None else 0) + self.unopened.get(key, 0)
 
     def adrift(self) -> frozenset[StepKey]:
-        """Of those, the ones that nobody saw dead: cut off with their node, say, or a pod that was removed by force."""
-        return frozenset(key for key, number in self.lost() if self.dead.get(key, 0) < number)
+        """Of those, the ones that may be at work yet: cut off with their node, say, or with a pod removed by force."""
+        return frozenset(
+            key
+            for key, last in self.lost()
+            if any((key, n) not in self.dead for n in range(self._unfenced(key), last + 1))
+        )
+
+    def _unfenced(self, key: StepKey) -> int:
+        """The first attempt that the journal does not keep from going on: whoever opens it fences those before."""
+        known = self.facts.get(key)
+        return 1 if known is None or not known.attempt else known.attempt + (known.end is not None)
 
     @property
     def finally_begun(self) -> bool:
@@ -205,7 +221,7 @@ class LiveRun:
             attempt = self.attempts.get(pod.uid)
             if attempt is not None and attempt.leaving is not None:
                 yield max(attempt.leaving + LEAVE_MARGIN, now)
-        if self.unheard:
+        if self.unheard or self.unasked:
             yield now + UNHEARD
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from agentrun.api.approval import Owner, approval_object
 from agentrun.control.cache import Cache
-from agentrun.control.cluster import AlreadyExists, Cluster
+from agentrun.control.cluster import AlreadyExists, Cluster, Refused
 from agentrun.control.hearing import commanded, decisions, is_there, outcome_of, switches
 from agentrun.control.journal import Journal
 from agentrun.control.live import LiveRun
@@ -79,23 +79,22 @@ class People:
         if await self.journal.append(live.log, kind, body, there):
             run_log(run).info("%s%s", kind, f" by {body['by']}" if body.get("by") else "")
 
-    async def ask(self, run: RunView, live: LiveRun, asks: Sequence[Ask]) -> None:
-        """See that every open question has its Approval, and that every Approval that is none any more says so.
-
-        Raises Refused: the API server does not take one.
+    async def ask(self, run: RunView, live: LiveRun, asks: Sequence[Ask]) -> str:
+        """See that every open question has its Approval, and that every Approval that is none any more says so; why the
+        API server does not take one, else "".
         """
+        refused = ""
         there = {a.digest: a for a in self.cache.approvals.of(run.ref).values() if a.run_uid == run.uid}
         owner = Owner(run.ref.name, run.ref.namespace, run.uid)
         for ask in asks:
             if ask.request.digest in there:
                 continue
             make = partial(approval_object, owner, ask.key, ask.attempt, ask.request, run.requested_by)
-            with self.cache.approvals.creating():
-                try:
-                    made = await self.cluster.create_approval(make())
-                except AlreadyExists:
-                    made = await self.cluster.create_approval(make(long=True))  # another run has the short name
-                self.cache.approvals.put(made)  # known before the watch tells: it is closed in time, or not too early
+            try:
+                await self._make(make)
+            except Refused as error:
+                refused = refused or f"{ask.key.label}: {error}"
+                continue
             run_log(run).info("asks people: %s", ask.request.subject[:200], extra={"step": ask.key.label})
             await self.cluster.record_event(
                 run, "Normal", "AwaitingApproval", f"{ask.key.label}: {ask.request.subject[:300]}"
@@ -103,6 +102,15 @@ class People:
         open_ = {ask.request.digest for ask in asks}
         for approval in [a for a in there.values() if a.digest not in open_ and not a.settled]:
             await self._settle(approval, live.log.records)
+        return refused
+
+    async def _make(self, make: Callable[..., dict[str, Any]]) -> None:
+        with self.cache.approvals.creating():
+            try:
+                made = await self.cluster.create_approval(make())
+            except AlreadyExists:
+                made = await self.cluster.create_approval(make(long=True))  # another run has the short name
+            self.cache.approvals.put(made)  # before the watch tells: it is closed neither over a decision nor too early
 
     async def close_expired(self, run: RunView, live: LiveRun) -> None:
         """Close what nobody decided in time on the API server first: a decision that came in time, but whose event is

@@ -103,9 +103,6 @@ class Reconciler:
             await self.status.show_trouble(run, Reason.STORE_UNAVAILABLE, message, stalled=False, again=pause)
         except Conflict:
             await self._look_anew(ref)
-        except Refused as error:  # an Approval; a pod's is one of many, and the others go on
-            message = f"{error}. It is asked again by itself"
-            await self.status.show_trouble(run, Reason.APPROVAL_REFUSED, message, stalled=False, again=REPAIR)
 
     async def _go_on(self, run: RunView, live: LiveRun) -> None:
         assert run.spec is not None
@@ -126,7 +123,7 @@ class Reconciler:
             started = await self._start(run, live, [e for e in planned.effects if isinstance(e, Start)])
             if started and not appends:
                 break  # else the plan is not what is: look again before it is shown
-        await self.people.ask(run, live, planned.asks)
+        live.unasked = await self.people.ask(run, live, planned.asks)
         await self.status.show(run, live, planned)
         self.queue.succeeded(run.ref)
         known = self.cache.run(run.ref)

@@ -56,6 +56,16 @@ def troubled(run: RunView, reason: Reason, message: str, *, stalled: bool, now: 
     return status
 
 
+def unasked(planned: Mapping[str, Any], why: str) -> dict[str, Any]:
+    """The planner's status, where the API server does not take an Approval. What a person has to answer comes first."""
+    if headline(planned)[0] in (Reason.OUTCOME_UNKNOWN, Reason.ATTEMPTS_LOST):
+        return dict(planned)
+    message = f"{why}. People are asked once that is mended; agentrun cancel RUN ends the run"
+    about = {"reason": str(Reason.APPROVAL_REFUSED), "message": message}
+    conditions = [{**condition, **about} for condition in planned["conditions"]]
+    return {**planned, "phase": "Waiting", "message": message, "conditions": conditions}
+
+
 def never_begun(run: RunView, why: str, now: float) -> dict[str, Any]:
     """The status of a run that was cancelled before it could be pinned: it ends without a journal."""
     status = troubled(run, Reason.CANCELLED, f"cancelled before it began: {why}", stalled=True, now=now)

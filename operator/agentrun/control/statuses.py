@@ -5,7 +5,7 @@ the log, the count in the metrics, the Event for ``kubectl describe``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentrun.api.approval import Owner, approval_object
@@ -43,6 +43,8 @@ class StatusWriter:
     async def show(self, run: RunView, live: LiveRun, planned: Plan) -> None:
         """Write the status if it changed, soon; and set when to look again."""
         now = self.clock()
+        if live.unasked:
+            planned = replace(planned, status=showing.unasked(planned.status, live.unasked))
         wakes = [*([planned.wake_at] if planned.wake_at is not None else [])]
         wakes += live.wakes(self.cache.pods.of(run.ref).values(), now)
         since = live.shown_at or now

@@ -72,6 +72,8 @@ class PodView:
     """The part of the run's budget that its attempt may spend."""
     drain: bool = False
     """Its attempt settles what is open at the end of the run, and leaves."""
+    stray: bool = False
+    """It has ended by somebody's word, while its kubelet's last word is that it is at work."""
     fact: StepFact | None = None
     """The runner's last word (termination message); None where it left none, or one that was too long to hold all."""
     trouble: tuple[Reason, str] | None = None

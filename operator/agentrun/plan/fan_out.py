@@ -29,7 +29,7 @@ def fan_out(p: Planning, step: CompiledStep, failing: bool, stop: bool) -> Group
         return _failed(p, step, FailureInfo(FailureClass.INVALID, message))
     members = {key: p.attempt(key, step) for key in (StepKey(step.name, i) for i in range(len(items)))}
     failed = any(m.state is StepState.FAILED for m in members.values()) and not step.spec.continue_on_error
-    running = sum(1 for key in p.at_work() if key in members)
+    running = sum(1 for key in members if key in p.at_work)
     for (key, standing), item in zip(members.items(), items, strict=True):
         if standing.state.final:
             continue

@@ -146,7 +146,7 @@ def _instant(value: Any) -> float:
 def _cancelled(step: CompiledStep, planner: Planning, fact: StepFact) -> Standing:
     """Nobody waits for it any more. Recorded: else its time, or a signal for another wait, would end it once more."""
     planner.effects.append(Append("settled", {"step": step.name, "state": str(StepState.CANCELLED)}))
-    return Standing(StepState.WAITING, fact, Reason.RUNNING)
+    return Standing(StepState.CANCELLED, fact)
 
 
 def _pending() -> Standing:

@@ -82,9 +82,10 @@ def _times_out(p: Planning) -> bool:
     """Whether the run's time is over now, which is recorded: what is known of that time may become less again, when an
     attempt leaves no word, or when another reads it with other clocks.
     """
-    if p.s.timeout is None or not p.begun.isdisjoint(p.program.finally_):
-        return False  # Of the steps alone: ``finally`` was told how they ended, and takes time of its own.
-    running = [e for key, e in p.at_work().items() if _is_main(p, key) and not e.pending]
+    if p.s.timeout is None or (not p.begun.isdisjoint(p.program.finally_) and _all_over(p)):
+        return False  # ``finally`` was told how the steps ended
+    # Of the steps alone: were what follows them counted too, a run could succeed, and fail for its ``finally``.
+    running = [e for key, e in p.at_work.items() if _is_main(p, key) and not e.pending and not e.drain]
     spans = [span for key, fact in p.s.facts.items() if _is_main(p, key) for span in fact.intervals]
     active = _union([*spans, *((e.started, p.s.now) for e in running)])
     if active >= p.s.timeout:
@@ -93,6 +94,14 @@ def _times_out(p: Planning) -> bool:
     if running:
         p.wakes.append(p.s.now + p.s.timeout - active)
     return False
+
+
+def _all_over(p: Planning) -> bool:
+    """Whether all steps came to an end of their own, or never began: not so where the run's time was over before, and
+    that was not recorded yet, as in the first journals.
+    """
+    names = p.program.steps.keys() & p.begun
+    return all(name in p.events.settled or p.fact(StepKey(name)).outcome is not None for name in names)
 
 
 def _is_main(p: Planning, key: StepKey) -> bool:

@@ -6,6 +6,7 @@ Nothing of it outlives the call.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 from agentrun.api.facts import FailureInfo, StepFact, StepKey
@@ -46,6 +47,7 @@ class Planning:
         self.begun |= self.events.requested.keys() | self.events.waits.keys()
         self._shared: dict[tuple[frozenset[str], frozenset[str], Outcome | None], Values] = {}
 
+    @cached_property
     def at_work(self) -> dict[StepKey, Execution]:
         """The executions but for those whose attempt is over by its journal, and whose process only lingers: who reads
         the journals anew knows of an end before it is seen.

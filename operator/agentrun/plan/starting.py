@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentrun.api.facts import StepKey
+from agentrun.api.facts import Allowance, StepKey
 from agentrun.api.run import Reason, StepState
 from agentrun.plan import budget
 from agentrun.plan.attempts import time_left
@@ -13,9 +13,10 @@ from agentrun.plan.snapshot import Ref, Start
 
 def start_candidates(p: Planning) -> None:
     """Turn the candidates into starts, each with its part of the budget."""
-    at_work = {key: execution for key, execution in p.at_work().items() if execution.attempt}  # 0: a refused pod
-    # What a first attempt has spent so far is of what it holds. (Of a later one the journal does not tell how much is.)
-    first = {key for key, execution in at_work.items() if execution.attempt == 1}
+    at_work = {key: execution for key, execution in p.at_work.items() if execution.attempt}  # 0: a refused pod
+    # What a first attempt has spent so far is of what it holds, where that is known. (Of a later one the journal does
+    # not tell how much is.)
+    first = {key for key, e in at_work.items() if e.attempt == 1 and e.allowance != Allowance()}
     rest = budget.free(
         p.s.budget,
         (fact.usage for key, fact in p.s.facts.items() if key not in first),

@@ -48,6 +48,8 @@ def run_status(planner: Planning) -> dict[str, Any]:
     for key, standing in planner.undone.items():
         entries.append(_entry(key.label, standing))
         _sum(key.label, standing, summary)
+    if planner.events.cancelled is not None:  # the verb was used, and something is to be settled first
+        summary.messages = [message.replace(_CANCEL, "") for message in summary.messages]
     ended = planner.events.ended
     reason, message = _headline(planner, summary)
     found: dict[str, Any] = {
@@ -93,13 +95,15 @@ def _sum(label: str, standing: Standing, summary: _Summary) -> None:
         summary.messages.append(f"{label}: {_cut(why)} ({verb.replace('STEP', label)})")
 
 
+_CANCEL = "; agentrun cancel RUN ends the run"
+
 _VERBS = {
     "resolve": "agentrun resolve RUN STEP --happened RESULT|--retry|--give-up",
     "approval": "agentrun approve|reject RUN STEP",
     "signal": "agentrun signal RUN NAME",
     "resume": "agentrun resume RUN",
     "retry": "it is tried again by itself",
-    "pod": "it goes on by itself once that is mended; agentrun cancel RUN ends the run",
+    "pod": f"it goes on by itself once that is mended{_CANCEL}",
 }
 
 

@@ -92,9 +92,11 @@ def _not_yet(p: Planning, step: CompiledStep, failing: bool) -> Standing | None:
 
     What was passed over stays so when another step fails: this is told by ``when`` each time, and recorded nowhere.
     """
-    barred = failing and any(_bars(p, name) for name in step.spec.depends_on)
-    if barred or not all(p.groups[name].final for name in step.spec.depends_on):
-        return Standing(StepState.CANCELLED, NO_FACT) if failing else _pending()
+    conditional = step.when is not None and not step.when_per_item
+    if failing and (not conditional or any(_bars(p, name) for name in step.spec.depends_on)):
+        return Standing(StepState.CANCELLED, NO_FACT)
+    if not all(p.groups[name].final for name in step.spec.depends_on):
+        return Standing(StepState.PENDING, NO_FACT, Reason.PENDING)
     if step.when is not None and not step.when_per_item:
         try:
             wanted = step.when.evaluate(p.values(step.when))
@@ -105,10 +107,6 @@ def _not_yet(p: Planning, step: CompiledStep, failing: bool) -> Standing | None:
             if not wanted:
                 return Standing(StepState.SKIPPED, NO_FACT)
     return Standing(StepState.CANCELLED, NO_FACT) if failing else None
-
-
-def _pending() -> Standing:
-    return Standing(StepState.PENDING, NO_FACT, Reason.PENDING)
 
 
 def _people(p: Planning, key: StepKey, standing: Standing) -> Group:
