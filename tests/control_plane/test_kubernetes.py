@@ -27,6 +27,7 @@ from agentrun.control.leader import DURATION, PERIOD, Leader, NotLeader, boot_cl
 from agentrun.control.views import RunView
 from agentrun.journal.pinned import Pinned
 from agentrun.plan.snapshot import Start
+from agentrun.runner.coordinates import VARIABLE
 from tests.cluster.control_plane import ControlPlane
 
 PINNED = cast(Pinned, None)
@@ -62,6 +63,8 @@ async def kube(plane: ControlPlane) -> AsyncIterator[Kube]:
 def pod_of(run: RunView, **spec: Any) -> dict[str, Any]:
     owner = {"apiVersion": API_VERSION, "kind": "AgentRun", "name": run.ref.name, "uid": run.uid, "controller": True}
     uid = run.uid.replace("-", "")
+    told = {"run": f"{run.ref.namespace}/{run.ref.name}-{uid}", "step": "letter", "attempt": 1}
+    step = {"name": "step", "image": "x", "env": [{"name": VARIABLE, "value": json.dumps(told)}]}
     return {
         "metadata": {
             "name": "step-1",
@@ -69,7 +72,7 @@ def pod_of(run: RunView, **spec: Any) -> dict[str, Any]:
             "annotations": {RUN_UID: uid, KEY: "letter", ATTEMPT: "1"},
             "ownerReferences": [owner],
         },
-        "spec": {"restartPolicy": "Never", "containers": [{"name": "step", "image": "x"}], **spec},
+        "spec": {"restartPolicy": "Never", "containers": [step], **spec},
     }
 
 
@@ -110,8 +113,17 @@ async def test_a_pod_is_made_once_and_adopted(kube: Kube, ns: str) -> None:
         word in str(refused.value) for word in (f"{ns}/step-1", "AgentRun r", run.uid, other.uid, "AgentRun other")
     )
 
+    pod = f"/api/v1/namespaces/{ns}/pods/{made.name}"
+    for key in ("pay", "letter"):
+        await kube.patch(pod, {"metadata": {"annotations": {KEY: key}}})
+        if key == "pay":  # somebody says that it runs another step than it was told
+            assert await cluster.find_pod(run, PINNED, START) is None
+            with pytest.raises(Refused, match="delete that pod"):
+                await cluster.create_pod(run, PINNED, START)
+
     await cluster.delete_pod(replace(made, uid=other.uid))
-    assert await cluster.find_pod(run, PINNED, START) == made
+    there = await cluster.find_pod(run, PINNED, START)
+    assert there is not None and there.uid == made.uid
     await cluster.delete_pod(made)
     assert await cluster.find_pod(run, PINNED, START) is None
     await cluster.delete_pod(made)

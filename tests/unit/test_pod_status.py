@@ -102,6 +102,8 @@ def test_the_life_of_a_pod() -> None:
         ({"annotations": notes(attempt="0")}, "no attempt"),
         ({"annotations": notes(key="A!")}, "no step"),
         ({"annotations": notes(uid="another")}, "another run of that name"),
+        ({"annotations": notes(key="pay")}, "another step than it was told"),
+        ({"annotations": notes(attempt="2")}, "another attempt than it was told"),
         ({"ownerReferences": []}, "nobody's"),
         ({"ownerReferences": [{"kind": "Job", "apiVersion": "batch/v1", "uid": UID, "controller": True}]}, "another's"),
         ({"ownerReferences": [{"kind": "AgentRun", "apiVersion": "agentrun.dev/v1", "uid": UID}]}, "no controller"),
@@ -110,6 +112,49 @@ def test_the_life_of_a_pod() -> None:
 )  # fmt: skip
 def test_a_pod_that_only_looks_like_ours_is_none(change: dict[str, Any], why: str) -> None:
     assert pod_view(seen(**change)) is None, why
+
+
+def test_a_container_of_somebody_else_that_is_not_ready_is_no_silent_node() -> None:
+    """The kubelet itself says of such a pod that it is not ready."""
+    running = {"running": {"startedAt": BEGAN}}
+    status = contained("Running", running)
+    status["containerStatuses"][0]["ready"] = True
+    status["containerStatuses"].append({"name": "istio-proxy", "ready": False, "state": running})
+    status["conditions"] = [{"type": kind, "status": "False"} for kind in ("Ready", "ContainersReady")]
+    assert view(status).trouble is None
+    status["conditions"][1]["status"] = "True"
+    assert view(status).trouble[0] is Reason.NODE_SILENT
+
+
+def test_who_was_called_failed_while_its_container_runs_may_be_at_work() -> None:
+    found = view(contained("Failed", {"running": {"startedAt": BEGAN}}))
+    assert (found.phase, found.stray) == ("Ended", True)
+    assert not view(contained("Failed", {"waiting": {"reason": "ImagePullBackOff"}})).stray
+    assert not view(ended(word=WORD)).stray
+
+
+def _word(**changes: Any) -> str:
+    return json.dumps({**FACT.to_json(), **changes})
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        _word(output=float("nan")),
+        _word(output="X").replace('"X"', "1e999"),
+        _word(output="X").replace('"X"', "9" * 400),
+        _word(output="\ud800"),
+        _word(started=1e300),
+        _word(at=-1e300),
+        _word(intervals=[[-1e308, 1e308]]),
+        _word(attempt=10**30),
+        _word(usage={**FACT.to_json()["usage"], "costUSD": "1E+5000"}),
+        _word(usage={**FACT.to_json()["usage"], "inputTokens": 10**30}),
+    ],
+)
+def test_a_word_that_nobody_could_read_on_is_none(word: str) -> None:
+    """Whoever controls the container writes it; each visit to the run failed over it, a cancelled run's too."""
+    assert view(ended(word=word)).fact is None
 
 
 IMAGE_GONE = 'Back-off pulling image "agentrun:1"'
@@ -246,7 +291,11 @@ def test_a_word_counts_for_more_than_how_the_pod_ended() -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | st.text(max_size=20),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )

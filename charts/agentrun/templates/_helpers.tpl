@@ -37,7 +37,7 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "agentrun.serviceAccou
 {{- /* The validating policies, in no order. Each has a binding of its name, and the operator asks for both. */ -}}
 {{- define "agentrun.policies" -}}
 {{- $name := include "agentrun.fullname" . -}}
-{{- range $index, $what := list "approvals" "decisions" "identities" "requested-by" "run-status" -}}
+{{- range $index, $what := list "approvals" "decisions" "identities" "pods" "requested-by" "run-status" -}}
 {{ if $index }},{{ end }}{{ $name }}-{{ $what }}
 {{- end -}}
 {{- end -}}
@@ -52,4 +52,17 @@ seccompProfile: {type: RuntimeDefault}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- /* What a step's pod asks for, as JSON: quantities as text, however they were written. */ -}}
+{{- define "agentrun.stepResources" -}}
+{{- $found := dict -}}
+{{- range $kind, $quantities := .Values.steps.resources -}}
+{{- $texts := dict -}}
+{{- range $name, $quantity := $quantities -}}
+{{- $_ := set $texts $name (toString $quantity) -}}
+{{- end -}}
+{{- $_ := set $found $kind $texts -}}
+{{- end -}}
+{{- toJson $found -}}
 {{- end -}}

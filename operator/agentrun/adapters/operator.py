@@ -81,7 +81,7 @@ async def operate(settings: Settings, metrics: Metrics, health: Health) -> None:
         metrics.api_request(verb, resource, code or None, seconds)
 
     async with Kube(login, on_call=called) as unguarded:
-        lease = KubernetesLease(unguarded, namespace, "agentrun")
+        lease = KubernetesLease(unguarded, namespace, settings.lease_name)
         identity = f"{settings.pod_name}_{uuid.uuid4().hex[:8]}"
         leader = Leader(lease, identity, on_change=metrics.leads)
         async with Kube(login, may_write=leader.check, on_call=called) as kube:

@@ -7,7 +7,6 @@ fact is none. Then the journal says how the attempt ended.
 from __future__ import annotations
 
 import json
-import math
 import re
 import signal
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from agentrun.api.workflow import GROUP
 from agentrun.control.views import PodPhase, PodView, RunRef
 from agentrun.runner.coordinates import VARIABLE
 from agentrun.runner.exits import Exit
+from agentrun.runner.untrusted import parse_json
 
 _IMAGE = frozenset(
     {
@@ -59,11 +59,17 @@ _EXITS: Mapping[object, str] = {
 
 _SIGNALS: Mapping[object, str] = {128 + number: f" ({number.name})" for number in signal.Signals}
 
+COUNT_MAX = 2**53
+"""Of anything that a step may say it has used: what every reader of JSON takes as it is."""
+
+TIME_MAX = 4e9
+"""Seconds since 1970 that a step may speak of: the year 2096."""
+
 Json = Mapping[str, Any]
 
 
 def pod_view(obj: Json) -> PodView | None:
-    """What is kept of a pod; None of one that no AgentRun owns, or whose annotations do not say what it runs."""
+    """What is kept of a pod; None of one that no AgentRun owns, or that does not run what its annotations say."""
     meta, status = obj.get("metadata") or {}, obj.get("status") or {}
     notes = meta.get("annotations") or {}
     owner = next((ref for ref in meta.get("ownerReferences") or () if ref.get("controller")), None)
@@ -77,6 +83,8 @@ def pod_view(obj: Json) -> PodView | None:
         key = StepKey.parse(str(notes.get(KEY)))
     except ValueError:
         return None
+    if not _was_told(obj, run_uid, key, int(number)):
+        return None
     container: Json = next((c for c in status.get("containerStatuses") or () if c.get("name") == CONTAINER), {})
     state = container.get("state") or {}
     terminated = state.get("terminated")
@@ -89,7 +97,11 @@ def pod_view(obj: Json) -> PodView | None:
             trouble = _end(obj, status, terminated, word)
     elif phase == "Pending":
         trouble = next(_obstacles(status, container, state), None)
-    elif container.get("ready") and condition(status, "Ready") == "False":
+    elif (
+        container.get("ready")
+        and condition(status, "Ready") == "False"
+        and condition(status, "ContainersReady") != "False"
+    ):
         # The kubelet says both or neither. The condition alone is the node controller's: nothing is heard of the node.
         node = (obj.get("spec") or {}).get("nodeName")
         trouble = Reason.NODE_SILENT, _line(f"nothing is heard of node {node}; should it stay so, another pod follows")
@@ -148,6 +160,17 @@ def _task(obj: Json) -> tuple[Allowance, bool]:
         return Allowance.from_json(coordinates["allowance"]), coordinates["drain"] is True
     except (LookupError, StopIteration, ValueError, TypeError, AttributeError, InvalidOperation, RecursionError):
         return Allowance(), False
+
+
+def _was_told(obj: Json, run_uid: str, key: StepKey, attempt: int) -> bool:
+    """Whether the pod was told to run just that: unlike its annotations and its owner, nobody can edit its spec."""
+    try:
+        env = _step(obj)["env"]
+        told = json.loads(next(entry["value"] for entry in env if entry["name"] == VARIABLE))
+        uid = told["run"].rpartition("-")[2]
+        return (uid, told["step"], told["attempt"]) == (run_uid.replace("-", ""), key.path, attempt)
+    except (LookupError, StopIteration, ValueError, TypeError, AttributeError, RecursionError):
+        return False
 
 
 def _step(obj: Json) -> Json:
@@ -231,10 +254,10 @@ def _is_word(message: str) -> bool:
 
 def _fact(message: str) -> StepFact | None:
     """The fact that ``message`` is; None where it is anything else. The end of a log, for one, is JSON too."""
-    value = _json(message)
-    if not isinstance(value, dict) or "usage" not in value:
-        return None
     try:
+        value = parse_json(message)
+        if not isinstance(value, dict) or "usage" not in value:
+            return None
         fact = StepFact.from_json(value)
         return fact if _sound(fact) else None
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):  # a number may be of any size
@@ -254,13 +277,13 @@ def _sound(fact: StepFact) -> bool:
     texts += [fact.failure.message] if fact.failure is not None else []
     texts += [fact.unknown.call_id, fact.unknown.tool, fact.unknown.message] if fact.unknown is not None else []
     return (
-        all(type(count) is int and count >= 0 for count in counts)
-        and all(type(time) in {int, float} and math.isfinite(time) for time in times)
+        all(type(count) is int and 0 <= count <= COUNT_MAX for count in counts)
+        and all(type(time) in {int, float} and 0 <= time <= TIME_MAX for time in times)
         and all(isinstance(text, str) for text in texts)
         and all(type(request.required) is int for request in fact.approvals)
         and isinstance(usage.cost_usd, Decimal)
         and usage.cost_usd.is_finite()
-        and usage.cost_usd >= 0
+        and 0 <= usage.cost_usd <= COUNT_MAX
         and fact.end in ("waiting", "failed", "closed")  # a tuple: what comes may not be hashable
         and (fact.outcome.final if fact.outcome is not None else fact.end != "closed")
         and (fact.outcome is None or fact.end == "closed")

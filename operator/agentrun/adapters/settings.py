@@ -23,6 +23,7 @@ class Settings:
     """Those that it watches; none: all."""
     lease_namespace: str | None
     """Where its Lease is; None: its own."""
+    lease_name: str
     pod_name: str
     admission_policies: tuple[str, ...]
     """The admission policies without which no decision is taken; none: somebody else vouches for decisions."""
@@ -45,6 +46,7 @@ class Settings:
             pods=PodSettings.from_environment(environment),
             namespaces=_words(environment.get("AGENTRUN_NAMESPACES", "")),
             lease_namespace=environment.get("AGENTRUN_LEASE_NAMESPACE") or None,
+            lease_name=environment.get("AGENTRUN_LEASE_NAME") or "agentrun",
             pod_name=environment.get("AGENTRUN_POD_NAME") or "agentrun",
             admission_policies=policies if admission == "true" else (),
             listen=environment.get("AGENTRUN_LISTEN", DEFAULT_LISTEN),

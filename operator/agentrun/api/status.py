@@ -29,7 +29,7 @@ def _named(items: Schema, key: str, maximum: int) -> Schema:
 
 _TIME: Schema = {"type": "string", "format": "date-time"}
 _COUNT: Schema = {"type": "integer", "format": "int64", "minimum": 0}
-_MONEY: Schema = {"type": "string", "pattern": MONEY_PATTERN, "maxLength": 20}
+_MONEY: Schema = {"type": "string", "pattern": MONEY_PATTERN, "maxLength": 64}
 
 _CONDITION = _object(
     {

@@ -177,12 +177,19 @@ class Controller:
         while True:
             await asyncio.sleep(SWEEP)
             old = self.clock() - SWEEP
-            spaces = {p.namespace for p in self.cache.pods if p.ended is not None and p.ended < old and self._taken(p)}
+            ended = [p for p in self.cache.pods if p.phase == "Ended" and (p.ended or 0.0) < old and self._taken(p)]
+            spaces = {pod.namespace for pod in ended}
             for namespace in sorted(spaces):
                 try:
                     await self.cluster.sweep_pods(namespace)
                 except ClusterError as error:
                     log.warning("ended pods in %s are not removed now: %s", namespace, error)
+            # Another container, put in by somebody else, keeps a pod Running, and no sweep finds it.
+            for pod in [p for p in ended if p.ended is not None and p.ended < old - SWEEP and p.grace is None]:
+                try:
+                    await self.cluster.delete_pod(pod)
+                except ClusterError as error:
+                    log.warning("ended pod %s/%s is not removed now: %s", pod.namespace, pod.name, error)
 
     def _taken(self, pod: PodView) -> bool:
         live = self.reconciler.live.get(pod.run)

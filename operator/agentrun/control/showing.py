@@ -16,6 +16,9 @@ from agentrun.control.views import RunView
 STATUS_MAX = 30 * 1024
 """Bytes of a status as JSON; etcd and every watcher pay for more."""
 
+MESSAGE_MAX = 4096
+"""Characters of why a run does not go on; a condition may have 32,768, and a status with more is refused whole."""
+
 QUIET = 1.0
 """Seconds in which changes that nobody has to act upon are gathered into one write; a run that ends within them is
 written once."""
@@ -44,6 +47,7 @@ def troubled(run: RunView, reason: Reason, message: str, *, stalled: bool, now: 
     status = dict(run.status or {})
     status["observedGeneration"] = run.generation
     status["phase"] = "Stalled" if stalled else "Waiting"
+    message = message if len(message) <= MESSAGE_MAX else f"{message[: MESSAGE_MAX - 1]}…"
     status["message"] = message
     values = {
         ConditionType.SUCCEEDED: "Unknown",

@@ -42,9 +42,12 @@ class Planning:
         """How the run ends, from when its steps are over."""
         self.phase = Reason.RUNNING
         self.suspended = self.events.suspended and self.events.cancelled is None
-        keys = [*snapshot.facts, *snapshot.executions, *snapshot.unopened]
-        self.begun = {key.name for key in keys if not key.compensate}
-        self.begun |= self.events.requested.keys() | self.events.waits.keys()
+        self.recorded = {key.name for key in snapshot.facts if not key.compensate}
+        """The steps that have begun, by the journal."""
+        self.recorded |= self.events.requested.keys() | self.events.waits.keys()
+        keys = [*snapshot.executions, *snapshot.unopened]
+        self.begun = self.recorded | {key.name for key in keys if not key.compensate}
+        """Those, and the ones that only a process says to have begun."""
         self._shared: dict[tuple[frozenset[str], frozenset[str], Outcome | None], Values] = {}
 
     @cached_property

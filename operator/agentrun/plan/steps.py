@@ -72,7 +72,9 @@ def settled(p: Planning, step: CompiledStep) -> Group | None:
 
 def _step(p: Planning, step: CompiledStep, failing: bool, stop: bool) -> Group:
     key = StepKey(step.name)
-    if step.name not in p.begun:
+    ready = all(p.groups[name].final for name in step.spec.depends_on)
+    # A process alone proves nothing where the step may not begin yet: somebody else may have made it.
+    if step.name not in p.begun or not (ready or step.name in p.recorded):
         blocked = _not_yet(p, step, failing)
         if blocked is not None:
             return Group.of(step.name, key, blocked)

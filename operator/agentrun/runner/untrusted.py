@@ -13,6 +13,9 @@ from agentrun.plan.schema import depth
 MAX_DEPTH = 100
 """Nesting that is accepted: far above what people write, far below where any reader of JSON runs out of stack."""
 
+DIGITS_MAX = 308
+"""Characters of a whole number."""
+
 
 def parse_json(text: str) -> JSON:
     """``text`` as JSON that every later reader can take.
@@ -24,7 +27,7 @@ def parse_json(text: str) -> JSON:
         ValueError: with a short message that says what is wrong and where.
     """
     try:
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole)
     except RecursionError as error:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from error
     if text.count("[") + text.count("{") > MAX_DEPTH and depth(value) > MAX_DEPTH:
@@ -46,6 +49,12 @@ def _finite(number: str) -> float:
     if value in (float("inf"), float("-inf")):
         raise ValueError(f"the number {number[:20]} is too large")
     return value
+
+
+def _whole(number: str) -> int:
+    if len(number) > DIGITS_MAX:  # no reader of the cluster's takes it: for Go every number has to fit a float
+        raise ValueError(f"the number {number[:20]} is too large")
+    return int(number)
 
 
 class TooLarge(Exception):
