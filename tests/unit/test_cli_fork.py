@@ -13,6 +13,7 @@ from agentrun.journal.layout import RunPath
 from agentrun.journal.log import read_step
 from agentrun.journal.run import find_run, read_manifest
 from tests.unit.cli_store import (
+    PAY,
     PEOPLE,
     REFUND,
     Scene,
@@ -229,3 +230,16 @@ def test_a_file_that_names_a_source_forks(scene: Scene, agentrun: Type, tmp_path
     assert said.code == 3 and "agentrun approve f1 ask" in said.out
     [asked] = scene.events(forked(scene), "approvalRequested")
     assert asked["step"] == "ask", "somebody approved what came next in the source, and nothing else"
+
+
+def test_a_call_that_was_undone_before_it_was_made_is_named(scene: Scene) -> None:
+    """A tool step's calls have one id: the first try, which surely did not happen, hid the second."""
+    step = {"name": "refund", "tool": {"name": "pay", "args": {"amount": 5}}}
+    run = scene.run("r1", {"tools": [PAY], "steps": [step]})
+    undone = ("result", {"undone": "call", "because": "HTTP 429"})
+    scene.step(run, "refund", intent(), undone, intent(), closed({"paid": 5}), task={"args": {"amount": 5}})
+    source, key = read_manifest(scene.store, run), StepKey("refund")
+    changed: dict[str, Any] = {"inputs": {}, "prompt": None, "model": None, "name": "f"}
+    manifest = forked_manifest(source, key, None, **changed, now=scene.now, uid="f" * 32, requested_by="me")
+    [named] = plan_fork(scene.store, run, manifest, key, None, now=scene.now).again
+    assert named.startswith("refund: run r1 called pay")

@@ -338,9 +338,9 @@ def _again(
         if key.compensate:
             continue
         records = read_step(store, source, key, whole=True)
-        undone = {r.body["undone"] for r in records if r.kind == Kind.RESULT and "undone" in r.body}
-        for record in records:
-            if record.kind != Kind.INTENT or record.body["id"] in undone or (key == at and record.seq <= (seq or 0)):
+        for place, record in enumerate(records):
+            after = next((r.body for r in records[place + 1 :] if r.kind in (Kind.RESULT, Kind.INTENT)), {})
+            if record.kind != Kind.INTENT or "undone" in after or (key == at and record.seq <= (seq or 0)):
                 continue
             args = json.dumps(record.body["args"])
             args = args if len(args) <= _SHOWN else args[:_SHOWN] + "…"

@@ -89,7 +89,10 @@ class _Loop:
         except ContextOverflow:
             # Our estimate was too low. Compacting once is the remedy; a second overflow is the model's last word.
             await compact(self.attempt, self.model, self.client)
-            turn = await self.client.ask(_limited(self.request(), limit))
+            request = self.request()
+            expected = self._expected(request)
+            limit = reserve_model(self.attempt, self.model, expected)
+            turn = await self.client.ask(_limited(request, limit))
         seconds = self.attempt.ports.monotonic() - began
         await self.attempt.commit(Kind.TURN, self._record(turn, expected, seconds))
 

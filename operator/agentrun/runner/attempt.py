@@ -227,7 +227,10 @@ async def _settle_unknown(attempt: Attempt) -> None:
         why = f"{answer['by']} gave up on {state.intent['tool']}, whose outcome is unknown"
         raise failed(FailureInfo(FailureClass.UNKNOWN, why))
     if answer["answer"] == "retry":
-        return  # the call is made again, after a new intent
+        # It is as if it had not been begun; what comes before a new intent (a budget, a timeout) asks nobody again.
+        because = f"{answer['by']} says that it did not happen"
+        await attempt.commit(Kind.RESULT, {"undone": call_id, "because": because})
+        return
     if attempt.step.spec.agent is None or attempt.coordinates.key.compensate:
         body = {"outcome": str(StepState.SUCCEEDED), "output": answer["result"]}
         raise Closed(body | {"resolvedBy": answer["by"]})

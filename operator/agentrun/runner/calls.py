@@ -143,16 +143,25 @@ class Tools:
         reserve_tool(attempt)
         began = attempt.ports.monotonic()
         body = {"id": call["id"], "tool": call["name"], "args": call["args"], "key": self._key(call)}
-        await attempt.commit(Kind.INTENT, body | ({"approvedBy": approved_by} if approved_by else {}))
+        sent = False
 
         def in_time() -> None:
             # A process that was stopped since its intent may wake up when a person has already settled the call.
             if attempt.ports.monotonic() - began > attempt.ports.send_within:
                 why = "the process was held up between intent and call, so the call was not sent"
                 raise Failure(FailureClass.TOOL, why, retryable=True, happened="no")
+            nonlocal sent
+            sent = True
 
         try:
+            await attempt.commit(Kind.INTENT, body | ({"approvedBy": approved_by} if approved_by else {}))
             return await self._call(call, in_time)
+        except asyncio.CancelledError:
+            if not sent and attempt.state.intent is not None and attempt.state.end is None:
+                await attempt.commit(
+                    Kind.RESULT, {"undone": call["id"], "because": "it was given up before it was sent"}
+                )
+            raise
         except Failure as failure:
             if failure.happened == "no":
                 await attempt.commit(Kind.RESULT, {"undone": call["id"], "because": failure.message})

@@ -7,6 +7,7 @@ journal: only the model no longer sees it.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from agentrun.api.facts import Usage
@@ -63,6 +64,8 @@ async def compact(attempt: Attempt, model: Model, client: ModelClient) -> None:
         )
     )
     spent = turn.usage
+    if spent.input == 0 and spent.output == 0:  # as of a turn: silence must not make a budget endless
+        spent = replace(spent, input=len(record) // BYTES_PER_TOKEN, output=estimate(turn.items))
     usage = Usage(
         1, spent.input, spent.cached, spent.output, 0, cost(model.price, spent.input, spent.cached, spent.output)
     )

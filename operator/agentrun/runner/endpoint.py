@@ -8,12 +8,14 @@ they do not know on the way back, and the history has to stay as it came.
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from agentrun.api.workflow import FailureClass, Model
+from agentrun.api.workflow import FailureClass, Model, SecretKey
 from agentrun.runner.connections import tls
 from agentrun.runner.failures import ContextOverflow, Failure, plain
 from agentrun.runner.retrying import Clock, Sleep, retry_after, with_retries
@@ -50,6 +52,7 @@ class Endpoint:
     """The connection to one model. Cancellation of :meth:`post` closes the connection of the call in hand."""
 
     def __init__(self, model: Model, secret: Secrets, *, sleep: Sleep, now: Clock) -> None:
+        import httpx2  # noqa: PLC0415
         import openai  # noqa: PLC0415  (a second of imports, paid only by who asks a model)
 
         self.model = model.model
@@ -62,7 +65,7 @@ class Endpoint:
             ref = model.credentials.secret_ref
             self._key_from = f"key {ref.key} of Secret {ref.name}"
         try:
-            key = read_secret(secret, model.credentials.secret_ref) if model.credentials else None
+            key = read_secret(secret, model.credentials.secret_ref) if model.credentials else _key_of_environment()
             self._client = openai.AsyncOpenAI(
                 api_key=key,
                 base_url=model.endpoint,
@@ -75,8 +78,8 @@ class Endpoint:
                     headers={"Accept-Encoding": "gzip"},
                 ),
             )
-        except (MissingSecret, openai.OpenAIError) as error:
-            raise self._no_key(error) from error
+        except (MissingSecret, openai.OpenAIError, OSError, ValueError, ImportError, httpx2.InvalidURL) as error:
+            raise self._no_key(error) from error  # certificates and proxies of the environment are read here too
         self._where = _shown(str(self._client.base_url))
 
     async def post(self, path: str, body: dict[str, Any], limit: float, read: Callable[[dict[str, Any]], T]) -> T:
@@ -144,13 +147,14 @@ class Endpoint:
         finally:
             await stream.aclose()
         response.headers.pop("content-encoding", None)
+        response.encoding = "utf-8"  # not one that the sender chooses: rot13 and idna are none of text
         response.stream = httpx2.ByteStream(body)
 
     def _refused(self, response: httpx2.Response) -> Failure:
         """The Failure for an answer that is not 2xx."""
         status = response.status_code
         request_id = response.headers.get("x-request-id", "")
-        said, code = _error_in(response.text)
+        said, code = _error_in(self._hidden(response.text))
         about = f"{status} {response.reason_phrase}".strip() + (f", request {request_id}" if request_id else "")
         words = f"{about}: {said}" if said else about
         pause = retry_after(response.headers, self._now)
@@ -173,7 +177,7 @@ class Endpoint:
 
     def _failed(self, error: Any) -> Failure:
         """The Failure for an error object inside an answer that is otherwise 200."""
-        said, code = _words(error)
+        said, code = _words(json.loads(self._hidden(json.dumps(error))))
         if code == "context_length_exceeded" or _OVERFLOW.search(said):
             return ContextOverflow(FailureClass.PROVIDER, self._say(said), retryable=False)
         if code in ("rate_limit_exceeded", "insufficient_quota", "429"):
@@ -194,9 +198,11 @@ class Endpoint:
         return Failure(FailureClass.PROVIDER, self._say(words), retryable=False)
 
     def _say(self, words: str) -> str:
-        key = self._client.api_key
-        text = f"model {self._name} at {self._where}: {words}"
-        return text.replace(key, "***") if key else text
+        return self._hidden(f"model {self._name} at {self._where}: {words}")
+
+    def _hidden(self, text: str) -> str:
+        """``text`` without the key: before it is cut, or a part of it would stay."""
+        return text.replace(self._client.api_key, "***") if self._client.api_key else text
 
     def _no_key(self, error: Exception) -> Failure:
         if isinstance(error, MissingSecret):
@@ -209,6 +215,13 @@ class Endpoint:
         else:
             message = f"model {self._name}: the openai client cannot be made: {error}"
         return Failure(FailureClass.PROVIDER, message, retryable=False, happened="no")
+
+
+def _key_of_environment() -> str | None:
+    """OPENAI_API_KEY as a header can carry it: a Secret made with ``echo`` ends with a line break."""
+    if not os.environ.get("OPENAI_API_KEY", "").strip():
+        return None
+    return read_secret(lambda _: os.environ["OPENAI_API_KEY"], SecretKey(name="environment", key="OPENAI_API_KEY"))
 
 
 def _error_in(text: str) -> tuple[str, str]:

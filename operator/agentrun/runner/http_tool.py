@@ -7,6 +7,7 @@ the network nothing can have happened, from then on anything can.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -108,7 +109,10 @@ class HttpTool:
                     before_send()
                 sent = "unknown"
 
-        client = self._client()  # before the clock runs: reading certificates is nothing that the other side did
+        try:  # before the clock runs: reading certificates is nothing that the other side did
+            client = self._client()
+        except (OSError, ValueError, ImportError, httpx2.InvalidURL) as error:
+            raise self._failure(f"certificates or proxy of the environment cannot be used: {error}", "no") from error
         try:
             # httpx2's own timeouts are per read: a server that drips would never meet one of them.
             async with (
@@ -130,7 +134,7 @@ class HttpTool:
         except httpx2.InvalidURL as error:
             return refusal(f"the request has no valid URL: {plain(str(error), 200)}")
         except httpx2.TransportError as error:
-            reason = str(error) or type(error).__name__
+            reason = _hidden(token, str(error)) or type(error).__name__
             words = "the connection failed" if sent == "no" else "the connection was lost after the request was sent"
             raise self._failure(f"{words}: {reason}", sent) from error
         response = _without(token, answer, content)
@@ -186,10 +190,20 @@ class HttpTool:
         return self._opened
 
 
+def _hidden(token: str | None, text: str) -> str:
+    return text if token is None or len(token) < _SHORTEST_SECRET else _forms(token).sub("***", text)
+
+
+def _forms(token: str) -> re.Pattern[str]:
+    r"""``token`` as it stands, as JSON may escape it (``\/``, ``\u002B``), and as a URL does."""
+    each = (f"(?:{re.escape(c)}|\\\\{re.escape(c)}|\\\\u00(?i:{ord(c):02x})|%(?i:{ord(c):02x}))" for c in token)
+    return re.compile("".join(each))
+
+
 def _without(token: str | None, answer: httpx2.Response, content: bytes) -> Response:
     """The response, without the token where a server echoes what it was sent: models and journals read on."""
     headers = {name.lower(): value for name, value in answer.headers.items()}
     if token is not None and len(token) >= _SHORTEST_SECRET:
-        content = content.replace(token.encode(), b"***")
-        headers = {name: value.replace(token, "***") for name, value in headers.items()}
+        content = _forms(token).sub("***", content.decode("latin-1")).encode("latin-1")
+        headers = {name: _hidden(token, value) for name, value in headers.items()}
     return Response(answer.status_code, headers, content)

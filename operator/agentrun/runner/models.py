@@ -29,6 +29,10 @@ class Usage:
     cached: int = 0
     output: int = 0
 
+    def __post_init__(self) -> None:
+        # Some endpoints count cached tokens beside the input; a cost below nothing would earn budget back.
+        object.__setattr__(self, "cached", min(self.cached, self.input))
+
 
 @dataclass(frozen=True, slots=True)
 class ModelCall:

@@ -83,7 +83,9 @@ def reserve_model(attempt: Attempt, model: Model, expected_input: int) -> int | 
             limits.append(0)
     if limits and min(limits) < OUTPUT_MIN:
         _refuse(attempt, "tokens" if allowance.tokens is not None else "costUSD")
-    return min(limits, default=None)
+    bound = min(limits, default=None)
+    # No answer is longer than the window: a longer bound says nothing, and APIs refuse it.
+    return None if bound is not None and bound >= model.context_window else bound
 
 
 def estimate(value: object) -> int:

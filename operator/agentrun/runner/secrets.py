@@ -22,7 +22,7 @@ def read_secret(secret: Secrets, ref: SecretKey) -> str:
     """
     what = f"key {ref.key} of Secret {ref.name}"
     try:
-        value = secret(ref).strip("\r\n")
+        value = secret(ref).strip()  # blanks too: h11 quotes a header that begins or ends with one
     except (LookupError, OSError, UnicodeDecodeError) as error:
         raise MissingSecret(f"{what} cannot be read; create it, or correct secretRef") from error
     if not value:

@@ -1,0 +1,226 @@
+"""An agent's attempt with a scripted model and tool: what is counted, what is asked, and what is not asked again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from agentrun.api.facts import Allowance, StepFact, StepKey
+from agentrun.api.workflow import FailureClass
+from agentrun.journal.fold import Folded, fold
+from agentrun.journal.layout import RunPath
+from agentrun.journal.log import EventLog, manifest_bytes, read_step
+from agentrun.journal.records import Kind
+from agentrun.runner.attempt import run_attempt
+from agentrun.runner.coordinates import Coordinates
+from agentrun.runner.failures import ContextOverflow, Failure
+from agentrun.runner.http_response import ToolOutput
+from agentrun.runner.models import ModelCall, Request, Turn, Usage
+from agentrun.runner.ports import Ports
+from agentrun.runner.process import _work
+from tests.unit.journal_world import MemoryStore
+
+RUN, KEY = RunPath("n", "r", "0" * 32), StepKey("a")
+PRICE = {"input": "1", "output": "2", "cachedInput": "0"}
+TOOLS = [
+    {"name": "look", "effect": "ReadOnly", "http": {"url": "http://t.example/"}},
+    {"name": "pay", "http": {"url": "http://t.example/"}},
+]
+OVERFLOW = ContextOverflow(FailureClass.PROVIDER, "too long", retryable=False)
+
+Call = Callable[[], ToolOutput]
+
+
+def ok() -> ToolOutput:
+    return ToolOutput(200, "ok", "ok")
+
+
+def said(text: str | None = None, *calls: str, usage: Usage | None = None) -> Turn:
+    asked = tuple(ModelCall(f"c{number}", name, {}) for number, name in enumerate(calls))
+    items = [{"type": "message", "text": text, "calls": [f"c{number}" for number in range(len(calls))]}]
+    return Turn(items, text, asked, usage or Usage(100, 0, 10), None, None, "x", "m")
+
+
+class ScriptedModel:
+    def __init__(self, *answers: Turn | Exception) -> None:
+        self.answers = list(answers)
+        self.asked: list[Request] = []
+
+    def user(self, text: str) -> dict[str, Any]:
+        return {"role": "user", "content": text}
+
+    def tool_result(self, call_id: str, name: str, output: str) -> dict[str, Any]:
+        return {"type": "function_call_output", "call_id": call_id, "output": output}
+
+    async def ask(self, request: Request) -> Turn:
+        self.asked.append(request)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def close(self) -> None:
+        pass
+
+
+class ScriptedTool:
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    async def call(self, *_: Any, before_send: Callable[[], None] | None = None, **__: Any) -> ToolOutput:
+        if before_send is not None:
+            before_send()
+        return self._call()
+
+    async def close(self) -> None:
+        pass
+
+
+class Scene:
+    """One step, whose attempts come one after the other."""
+
+    def __init__(self, *answers: Turn | Exception, tool: Call = ok, window: int | None = None) -> None:
+        self.store, self.model, self.tool = MemoryStore(), ScriptedModel(*answers), tool
+        model = {"name": "m", "model": "gpt", "price": PRICE} | ({"contextWindow": window} if window else {})
+        agent = {"prompt": "go", "tools": ["look", "pay"]}
+        workflow = {"tools": TOOLS, "models": [model], "steps": [{"name": "a", "agent": agent}]}
+        about = {"v": 1, "name": "r", "namespace": "n", "uid": "0" * 32, "requestedBy": "me", "inputs": {}}
+        self.store.create(RUN.manifest, manifest_bytes({**about, "workflow": workflow}))
+        self.now, self.number = 1000.0, 0
+
+    def clock(self) -> float:
+        self.now += 0.01
+        return self.now
+
+    def attempt(
+        self, allowance: Allowance | None = None, events: Sequence[int] = (), timeout: float = 60.0
+    ) -> StepFact:
+        self.number += 1
+        told = Coordinates("memory", RUN, KEY, self.number, {}, tuple(events), allowance or Allowance(), timeout)
+        ports = Ports(
+            clock=self.clock,
+            open_store=lambda url: self.store,
+            send_within=5,
+            open_model=lambda *_: self.model,
+            open_tool=lambda *_: ScriptedTool(self.tool),  # type: ignore[arg-type]
+        )
+        return asyncio.run(run_attempt(told, ports, _work, asyncio.Event()))[1]
+
+    def say(self, kind: str, **body: Any) -> int:
+        log = EventLog(self.store, RUN, self.clock)
+        log.refresh()
+        log.append(kind, body)
+        return log.records[-1].seq
+
+    def slowly(self, kind: str, seconds: float) -> None:
+        """Let the store take its time over records of that kind."""
+        self.store.remote = True
+        create = self.store.create
+
+        def slow(key: str, data: bytes) -> Any:
+            if f'"kind":"{kind}"'.encode() in data:
+                time.sleep(seconds)
+            return create(key, data)
+
+        self.store.create = slow  # type: ignore[method-assign]
+
+    @property
+    def state(self) -> Folded:
+        return fold(read_step(self.store, RUN, KEY, whole=True))
+
+
+@pytest.fixture(autouse=True)
+def without_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ports, "preload", lambda self: None)
+
+
+# -- calls that nobody needs to be asked about -----------------------------------------------------------------------
+
+
+def test_a_call_that_did_not_happen_is_made_again_within_the_budget() -> None:
+    """The budget had counted it: the answer "try again" led to the same question, as often as it was given."""
+    calls: list[int] = []
+
+    def pay() -> ToolOutput:
+        calls.append(1)
+        if len(calls) == 1:
+            raise Failure(FailureClass.TOOL, "no answer", retryable=True, happened="unknown")
+        return ok()
+
+    scene = Scene(said(None, "pay"), said("done"), tool=pay)
+    fact = scene.attempt(Allowance(tool_calls=1, last=True))
+    assert fact.unknown is not None
+    answer = {"step": "a", "callId": fact.unknown.call_id, "attempt": 1, "answer": "retry", "by": "me"}
+    again = scene.attempt(Allowance(tool_calls=0, last=True), [scene.say("resolved", **answer)])
+    assert again.outcome == "Succeeded"
+    assert (len(calls), again.usage.tool_calls) == (2, 1)
+
+
+def test_a_person_is_not_asked_again_where_a_call_that_did_not_happen_is_not_begun_anew() -> None:
+    """The step's time was over before: what was asked again was whether the first call had happened."""
+
+    def pay() -> ToolOutput:
+        raise Failure(FailureClass.TOOL, "no answer", retryable=True, happened="unknown")
+
+    scene = Scene(said(None, "pay"), tool=pay)
+    fact = scene.attempt()
+    assert fact.unknown is not None
+    answer = {"step": "a", "callId": fact.unknown.call_id, "attempt": 1, "answer": "retry", "by": "me"}
+    scene.slowly("intent", 0.4)
+    again = scene.attempt(events=[scene.say("resolved", **answer)], timeout=0.2)
+    assert again.unknown is None
+    assert again.failure is not None and again.failure.failure_class is FailureClass.TIMEOUT
+
+
+def test_a_call_whose_time_is_over_before_it_is_sent_did_not_happen() -> None:
+    """Its intent was being written when the step's time was over: a person was asked about a call that never was."""
+    calls: list[int] = []
+
+    def pay() -> ToolOutput:
+        calls.append(1)
+        return ok()
+
+    scene = Scene(said(None, "pay"), tool=pay)
+    scene.slowly("intent", 0.4)
+    fact = scene.attempt(timeout=0.2)
+    assert not calls
+    assert fact.unknown is None
+    assert fact.failure is not None and fact.failure.failure_class is FailureClass.TIMEOUT
+
+
+# -- what is counted -------------------------------------------------------------------------------------------------
+
+
+def test_a_request_after_a_summary_is_reserved_anew() -> None:
+    scene = Scene(OVERFLOW, said("summary"), said("done"))
+    scene.attempt(Allowance(model_calls=1, last=True))
+    assert scene.state.usage["modelCalls"] <= 1
+
+
+def test_a_summary_of_an_endpoint_that_counts_nothing_is_estimated() -> None:
+    long = "x" * 3000
+    turns = [said(None, "look"), said(None, "look", usage=Usage(900, 0, 10))]
+    scene = Scene(
+        *turns, said(long, usage=Usage()), said("done"), tool=lambda: ToolOutput(200, long, long), window=1000
+    )
+    scene.attempt()
+    records = read_step(scene.store, RUN, KEY, whole=True)
+    [summary] = [record for record in records if record.kind == Kind.COMPACTED][:1]
+    assert summary.body["usage"]["inputTokens"] > 0
+
+
+def test_more_cached_tokens_than_input_earn_no_budget() -> None:
+    scene = Scene(said("done", usage=Usage(10, 1_000_000, 5)))
+    scene.attempt()
+    assert Decimal(scene.state.usage["costUSD"]) >= 0
+
+
+def test_a_large_budget_asks_for_no_longer_answer_than_the_window_has() -> None:
+    scene = Scene(said("done"))
+    scene.attempt(Allowance(tokens=5_000_000, last=True))
+    assert scene.model.asked[0].max_output_tokens is None
