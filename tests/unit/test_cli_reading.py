@@ -11,6 +11,7 @@ from agentrun.api.facts import StepKey
 from agentrun.api.run import AgentRun
 from agentrun.journal.layout import RunPath
 from agentrun.journal.records import Record
+from agentrun.journal.run import create_run, read_manifest
 from tests.unit.cli_store import (
     DEAD,
     PEOPLE,
@@ -85,6 +86,43 @@ def test_one_damaged_run_does_not_hide_the_others(scene: Scene, agentrun: Type) 
     said = agentrun("list")
     assert said.code == 0 and "good" in said.out and "bad" not in said.out
     assert bad.manifest in said.err and "changed" in said.err
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "steps/triage/00000001.json~",
+        "steps/triage/notes.txt",
+        "steps/Old/00000001.json",
+        "events/notes.txt",
+        "logs/x.y",
+    ],
+)
+def test_what_somebody_else_put_into_a_run_is_passed_over(scene: Scene, agentrun: Type, key: str) -> None:
+    """An editor's copy beside a record ended `list` for every run with a traceback."""
+    run = scene.run()
+    scene.step(run, "triage", closed("yes"))
+    before = agentrun("show", "r1", "-o", "json").out
+    scene.store.create(f"{run}/{key}", b"notes")
+    assert agentrun("list").code == 0
+    assert agentrun("show", "r1", "-o", "json").out == before
+    assert agentrun("logs", "r1").code == 0
+
+
+def test_a_name_that_is_damaged_hides_no_other_run(scene: Scene, agentrun: Type) -> None:
+    scene.run()
+    scene.store.create("default/names/other", b"{")
+    said = agentrun("list")
+    assert said.code == 0 and "r1" in said.out
+    assert "default/names/other" in said.out + said.err
+
+
+def test_a_run_of_a_newer_agentrun_says_so(scene: Scene, agentrun: Type) -> None:
+    newer = read_manifest(scene.store, scene.run("r1")) | {"v": 2, "name": "new", "uid": "b" * 32, "another": 1}
+    create_run(scene.store, newer)
+    said = agentrun("show", "new")
+    assert said.code != 0 and "upgrade" in said.err and "Traceback" not in said.err
+    assert agentrun("list").code == 0
 
 
 def test_a_run_has_the_shape_of_the_cluster(scene: Scene, agentrun: Type) -> None:

@@ -210,3 +210,21 @@ def test_an_argument_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 2
     assert b"is not UTF-8; nothing was written" in done.stderr
+
+
+@pytest.mark.parametrize("namespace", ["a/b", "Foo_Bar", "../../x", ""])
+def test_a_namespace_that_no_verb_could_name_is_refused(
+    agentrun: Type, scene: Scene, tmp_path: Path, namespace: str
+) -> None:
+    meta = {"name": "w", "namespace": namespace}
+    document = {
+        "apiVersion": "agentrun.dev/v1alpha1",
+        "kind": "AgentRun",
+        "metadata": meta,
+        "spec": {"workflow": PEOPLE},
+    }
+    (tmp_path / "file.json").write_text(json.dumps(document))
+    for verb in ("validate", "run"):
+        said = agentrun(verb, str(tmp_path / "file.json"))
+        assert said.code == 2 and "namespace" in said.err + said.out
+    assert not scene.store.list("")

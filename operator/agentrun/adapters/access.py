@@ -140,6 +140,7 @@ class Kubeconfig:
 
     def _load(self) -> tuple[Configuration, str]:
         from kubernetes import client, config  # noqa: PLC0415  # half a second, which a pod does not need
+        from yaml import YAMLError  # noqa: PLC0415
 
         try:
             loaded = client.Configuration()
@@ -147,7 +148,7 @@ class Kubeconfig:
                 self._path, self._context, loaded, persist_config=False
             )
             contexts, active = config.list_kube_config_contexts(self._path)  # type: ignore[no-untyped-call]
-        except (config.ConfigException, OSError, ValueError) as error:
+        except (config.ConfigException, OSError, ValueError, TypeError, YAMLError) as error:
             where = self._path or os.environ.get("KUBECONFIG") or "~/.kube/config"
             raise NoAccess(f"no access to a cluster by {where}: {error}; give a kubeconfig and a context") from error
         chosen = next((c for c in contexts if c["name"] == self._context), active)

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from agentrun.api.placement import Identity
-from agentrun.api.values import LABEL_PATTERN, Duration, Money, Name, Spec
+from agentrun.api.values import LABEL_PATTERN, NAME_PATTERN, Duration, Money, Name, Spec
 from agentrun.api.workflow import API_VERSION, POD_FIELDS, WorkflowSpec
 
 ONE_WORKFLOW = "give exactly one of workflowRef and workflow"
@@ -154,7 +154,7 @@ class Metadata(Spec):
 
     name: Name | None = None
     generate_name: Annotated[str, Field(max_length=45)] | None = None
-    namespace: Annotated[str, Field(max_length=63)] | None = None
+    namespace: Annotated[str, Field(min_length=1, max_length=63, pattern=NAME_PATTERN)] | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
 

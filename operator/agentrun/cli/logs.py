@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Collection
 from typing import Any
@@ -16,9 +17,11 @@ from agentrun.cli.printable import printable, value
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
 from agentrun.journal.records import EventKind
-from agentrun.journal.run import read_manifest
+from agentrun.journal.run import is_step, read_manifest
 from agentrun.journal.store import Store
 from agentrun.local.lease import is_driven
+
+_PART = re.compile(r"/[0-9]+\.[0-9]+\.log$")
 
 POLL = 0.5
 """Seconds between looks at what is new."""
@@ -82,12 +85,12 @@ def new_lines(
     Attempts (``StepKey.path`` and number) that are in ``elsewhere`` are left out.
     """
     found: list[tuple[str, StepKey, dict[str, Any] | str]] = []
-    for name in store.children(run.logs()):
+    for name in filter(is_step, store.children(run.logs())):
         key = StepKey.parse(name)
         if only is not None and (key.name != only.name or only.index not in (None, key.index)):
             continue
         at = ""
-        for part in store.list(run.logs(key)):
+        for part in filter(_PART.search, store.list(run.logs(key))):
             if part in seen or (name, int(part.rpartition("/")[2].partition(".")[0])) in elsewhere:
                 continue
             seen.add(part)

@@ -208,7 +208,8 @@ def refusal(run: RunPath) -> str:
 
 def read_all(store: Store, namespace: str | None) -> list[View | Damaged]:
     """Every run of a namespace, or of all; in the place of a damaged one, what is wrong with it."""
-    runs = list_runs(store, namespace)
+    lost: list[Damaged] = []
+    runs = list_runs(store, namespace, lost.append)
 
     def content(run: RunPath) -> _Content | Damaged:
         try:
@@ -219,7 +220,10 @@ def read_all(store: Store, namespace: str | None) -> list[View | Damaged]:
     with ThreadPoolExecutor(READERS) as readers:
         found = list(readers.map(content, runs))
     compiled: dict[str, Program] = {}
-    return [c if isinstance(c, Damaged) else View.of(store, r, c, compiled) for r, c in zip(runs, found, strict=True)]
+    return [
+        *lost,
+        *(c if isinstance(c, Damaged) else View.of(store, r, c, compiled) for r, c in zip(runs, found, strict=True)),
+    ]
 
 
 def _read(store: Store, run: RunPath) -> _Content:

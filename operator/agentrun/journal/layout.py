@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from agentrun.api.facts import StepKey
@@ -72,6 +74,14 @@ def name_key(namespace: str, name: str) -> str:
 def entry(prefix: str, seq: int) -> str:
     """The key of record ``seq`` below ``prefix``."""
     return f"{prefix}{seq:0{SEQ_DIGITS}d}.json"
+
+
+_ENTRY = re.compile(r".*/[0-9]{8,12}\.json")
+
+
+def entries(keys: Iterable[str]) -> list[str]:
+    """Those of ``keys`` that are records: what else somebody put there is for ``audit verify`` to name."""
+    return [key for key in keys if _ENTRY.fullmatch(key)]
 
 
 def seq_of(key: str) -> int:

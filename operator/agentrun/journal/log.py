@@ -17,8 +17,8 @@ from typing import Any
 from agentrun.api.canonical import canonical, digest_of, sha256
 from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepKey
-from agentrun.journal.layout import RunPath, entry, seq_of
-from agentrun.journal.records import INLINE_MAX, Damaged, Kind, Record, parse
+from agentrun.journal.layout import RunPath, entries, entry, seq_of
+from agentrun.journal.records import INLINE_MAX, SCHEMA, Damaged, Kind, Record, parse
 from agentrun.journal.store import KeyExists, KeyMissing, Store
 
 CHECKPOINT_EVERY = 128
@@ -116,7 +116,7 @@ def read_step(store: Store, run: RunPath, key: StepKey, *, whole: bool = False) 
         Damaged: see ``read_records``.
     """
     prefix = run.step(key)
-    keys = store.list(prefix)
+    keys = entries(store.list(prefix))
     if not keys:
         return []
     tail = seq_of(keys[-1])
@@ -245,7 +245,7 @@ class EventLog:
             Damaged: see ``read_records``.
         """
         tail = self.records[-1] if self.records else None
-        keys = self._store.list(self._run.events, entry(self._run.events, tail.seq) if tail else "")
+        keys = entries(self._store.list(self._run.events, entry(self._run.events, tail.seq) if tail else ""))
         first = tail.seq + 1 if tail else 1
         last = seq_of(keys[-1]) if keys else first - 1
         fresh = read_records(self._store, self._run.events, range(first, last + 1), tail.hash if tail else "")
@@ -293,6 +293,8 @@ def parse_manifest(data: bytes, key: str) -> dict[str, Any]:
     """
     manifest = _parse_body(data, key)
     digest = manifest.pop("hash", None)
+    if type(manifest.get("v")) is int and manifest["v"] > SCHEMA:
+        raise Damaged(f"{key}: written in version {manifest['v']}; this agentrun reads up to {SCHEMA}: upgrade it")
     if digest != digest_of(manifest):
         raise Damaged(f"{key}: the content does not fit its hash; the object was changed after it was written")
     return manifest

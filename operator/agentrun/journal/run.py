@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -83,12 +83,19 @@ def find_run(store: Store, namespace: str, name: str) -> RunPath:
     return run
 
 
-def list_runs(store: Store, namespace: str | None) -> list[RunPath]:
-    """Every run of a namespace, or of all, by name."""
+def list_runs(store: Store, namespace: str | None, damaged: Callable[[Damaged], None] | None = None) -> list[RunPath]:
+    """Every run of a namespace, or of all, by name. ``damaged`` is told of names that lead nowhere; else they raise."""
     spaces = [namespace] if namespace is not None else [s for s in store.children("") if not s.startswith(".")]
     found = []
     for space in spaces:
-        named = [RunPath(space, name, _uid(store, space, name)) for name in store.children(f"{space}/names/")]
+        named = []
+        for name in store.children(f"{space}/names/"):
+            try:
+                named.append(RunPath(space, name, _uid(store, space, name)))
+            except Damaged as error:
+                if damaged is None:
+                    raise
+                damaged(error)
         named = [run for run in named if _exists(store, run)]
         others = [run for run in _of_clusters(store, space) if run not in named]
         with ThreadPoolExecutor(READERS if store.remote else 1) as readers:
@@ -133,7 +140,7 @@ def read_manifest(store: Store, run: RunPath) -> dict[str, Any]:
 
 def read_states(store: Store, run: RunPath) -> dict[StepKey, Folded]:
     """Every step that has a journal, folded."""
-    keys = [StepKey.parse(name) for name in store.children(f"{run}/steps/")]
+    keys = [StepKey.parse(name) for name in store.children(f"{run}/steps/") if is_step(name)]
 
     def state(key: StepKey) -> Folded:
         return fold(read_step(store, run, key))
@@ -142,6 +149,14 @@ def read_states(store: Store, run: RunPath) -> dict[StepKey, Folded]:
         return {key: state(key) for key in keys}
     with ThreadPoolExecutor(READERS) as readers:
         return dict(zip(keys, readers.map(state, keys), strict=True))
+
+
+def is_step(name: str) -> bool:
+    """Whether a folder is a step's; others were put there by hand."""
+    try:
+        return StepKey.parse(name).path == name
+    except ValueError:
+        return False
 
 
 def read_facts(store: Store, run: RunPath) -> dict[StepKey, StepFact]:

@@ -101,7 +101,10 @@ class Client:
         """What happens to one object after ``version``, as watch events; ends after ``within`` seconds."""
         query = {"watch": "true", "fieldSelector": f"metadata.name={name}", "resourceVersion": version}
         for line in self.lines(path, query | {"timeoutSeconds": str(within or WATCH)}, quiet=TIMEOUT + WATCH):
-            yield json.loads(line)
+            try:
+                yield json.loads(line)
+            except ValueError:
+                return  # cut off in the midst of a line: the next watch goes on
 
     def lines(self, path: str, query: Mapping[str, str], quiet: float | None = None) -> Iterator[str]:
         """The lines of an answer as they come; without one for ``quiet`` seconds the connection counts as lost."""
@@ -140,7 +143,13 @@ class Client:
             with self._answering(path, "; it may have been done" if method != "GET" else ""):
                 response = self._client().request(method, path, params=dict(query), content=content, headers=headers)
             if response.is_success:
-                found: dict[str, Any] = response.json()
+                try:
+                    found = response.json()
+                except ValueError:
+                    found = None
+                if not isinstance(found, dict):
+                    said = f"{response.headers.get('content-type', 'nothing')} instead of an object"
+                    raise OutOfReach(f"what answers at {self._read().server} is no API server: it gives {said}")
                 return found
             if response.status_code == 401 and not shown_anew:
                 shown_anew = True
@@ -183,8 +192,10 @@ class Client:
                     proxy=access.proxy,
                     timeout=TIMEOUT,
                 )
-            except (httpx2.InvalidURL, ValueError) as error:
-                raise NoAccess(f"the kubeconfig's server {access.server!r} cannot be used: {error}") from error
+            except (httpx2.InvalidURL, ValueError, ImportError) as error:
+                raise NoAccess(
+                    f"the kubeconfig's server {access.server!r} (or its proxy) cannot be used: {error}"
+                ) from error
             if access.server_name is not None:
                 self._http.event_hooks = {"request": [_naming(access.server_name)]}
         return self._http
