@@ -98,10 +98,16 @@ class Scene:
         return self.now
 
     def attempt(
-        self, allowance: Allowance | None = None, events: Sequence[int] = (), timeout: float = 60.0
+        self, allowance: Allowance | None = None, events: Sequence[int] = (), seconds: float = 60.0
+    ) -> StepFact:
+        """The next attempt; what it came to."""
+        return asyncio.run(self.run(allowance, events, seconds))
+
+    async def run(
+        self, allowance: Allowance | None = None, events: Sequence[int] = (), seconds: float = 60.0
     ) -> StepFact:
         self.number += 1
-        told = Coordinates("memory", RUN, KEY, self.number, {}, tuple(events), allowance or Allowance(), timeout)
+        told = Coordinates("memory", RUN, KEY, self.number, {}, tuple(events), allowance or Allowance(), seconds)
         ports = Ports(
             clock=self.clock,
             open_store=lambda url: self.store,
@@ -109,7 +115,7 @@ class Scene:
             open_model=lambda *_: self.model,
             open_tool=lambda *_: ScriptedTool(self.tool),  # type: ignore[arg-type]
         )
-        return asyncio.run(run_attempt(told, ports, _work, asyncio.Event()))[1]
+        return (await run_attempt(told, ports, _work, asyncio.Event()))[1]
 
     def say(self, kind: str, **body: Any) -> int:
         log = EventLog(self.store, RUN, self.clock)
@@ -172,7 +178,7 @@ def test_a_person_is_not_asked_again_where_a_call_that_did_not_happen_is_not_beg
     assert fact.unknown is not None
     answer = {"step": "a", "callId": fact.unknown.call_id, "attempt": 1, "answer": "retry", "by": "me"}
     scene.slowly("intent", 0.4)
-    again = scene.attempt(events=[scene.say("resolved", **answer)], timeout=0.2)
+    again = scene.attempt(events=[scene.say("resolved", **answer)], seconds=0.2)
     assert again.unknown is None
     assert again.failure is not None and again.failure.failure_class is FailureClass.TIMEOUT
 
@@ -187,10 +193,25 @@ def test_a_call_whose_time_is_over_before_it_is_sent_did_not_happen() -> None:
 
     scene = Scene(said(None, "pay"), tool=pay)
     scene.slowly("intent", 0.4)
-    fact = scene.attempt(timeout=0.2)
+    fact = scene.attempt(seconds=0.2)
     assert not calls
     assert fact.unknown is None
     assert fact.failure is not None and fact.failure.failure_class is FailureClass.TIMEOUT
+
+
+def test_an_answer_that_is_being_written_is_kept_however_often_the_attempt_is_told_to_end() -> None:
+    """Its time was over, and then its grace period: `waiting` took the number of the answer, which was paid twice."""
+    scene = Scene(said("x"))
+    scene.slowly("turn", 0.5)
+
+    async def attempt() -> None:
+        ending = asyncio.ensure_future(scene.run(seconds=0.1))
+        await asyncio.sleep(0.3)
+        ending.cancel()
+        await asyncio.wait([ending])
+
+    asyncio.run(attempt())
+    assert [record.kind for record in read_step(scene.store, RUN, KEY, whole=True)][:2] == [Kind.OPENED, Kind.TURN]
 
 
 # -- what is counted -------------------------------------------------------------------------------------------------

@@ -68,11 +68,16 @@ class Attempt:
             await self.commit(Kind.COMPACTED, {"reason": "checkpoint", "state": self.state.to_json()})
         if self.store.remote:
             write = asyncio.get_running_loop().run_in_executor(None, self.log.append, kind, body)
-            try:
-                record = await asyncio.shield(write)
-            except asyncio.CancelledError:
-                apply(self.state, await write)
-                raise
+            cancelled = False
+            while not write.done():
+                try:
+                    await asyncio.wait([write])
+                except asyncio.CancelledError:  # perhaps more than once: what is being written has to be known first
+                    cancelled = True
+            record = write.result()
+            if cancelled:
+                apply(self.state, record)
+                raise asyncio.CancelledError
         else:
             record = self.log.append(kind, body)  # a thread would cost as much as the disk's flush
         apply(self.state, record)
