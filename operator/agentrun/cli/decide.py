@@ -66,11 +66,11 @@ def _decide(
     store = place.open()
     view = View.find_own(place, store, run)
     view.still_going()
-    chosen = _chosen(view, step, call)
+    chosen = _chosen(place, view, step, call)
     for key, request in chosen:
         _check_person(key, request, groups)
     for key, request in chosen:
-        _record(view, key, request, decision, comment, groups)
+        _record(place, view, key, request, decision, comment, groups)
         tell(place, f"{decision.lower()}: {key.label}: {value(request.subject, None)}")
         if request.details is not None:
             tell(place, f"    {value(request.details, 2000)}")
@@ -88,7 +88,7 @@ def check_comment(comment: str) -> None:
         raise click.BadParameter(f"the comment has {len(comment)} characters: at most {COMMENT_MAX} are kept")
 
 
-def _chosen(view: View, step: str | None, call: str | None) -> list[tuple[StepKey, ApprovalRequest]]:
+def _chosen(place: Place, view: View, step: str | None, call: str | None) -> list[tuple[StepKey, ApprovalRequest]]:
     """The open requests that are meant. Raises Refused where there are none, or several steps have some."""
     open_ = list(view.requests())
     if step is not None:
@@ -100,7 +100,8 @@ def _chosen(view: View, step: str | None, call: str | None) -> list[tuple[StepKe
         found = open_
         if not found:
             raise Refused(
-                f"run {view.name} waits for no approval: {view.status['phase']}; see agentrun show {view.name}"
+                f"run {view.name} waits for no approval: {view.status['phase']}; "
+                f"see {printable(place.command('show', view.name))}"
             )
         if len({k for k, _ in found}) > 1:
             lines = [f"    {k.label}: {asked(r)}" for k, r in found]
@@ -142,7 +143,13 @@ def _check_person(key: StepKey, request: ApprovalRequest, groups: Sequence[str])
 
 
 def _record(
-    view: View, key: StepKey, request: ApprovalRequest, decision: Decision, comment: str, groups: Sequence[str]
+    place: Place,
+    view: View,
+    key: StepKey,
+    request: ApprovalRequest,
+    decision: Decision,
+    comment: str,
+    groups: Sequence[str],
 ) -> None:
     """Append the decision, unless this person or enough others have decided by then."""
     by = user()
@@ -168,7 +175,9 @@ def _record(
     before = [e for e in view.index.decisions.get(request.digest, ()) if e.body["by"] == by]
     if before:
         said = f"you have decided {key.label} already: {before[0].body['decision']} at {clock(before[0].at)}"
-        raise Refused(f"{said}; a decision is not changed. To stop the run: agentrun cancel {view.name}")
+        raise Refused(
+            f"{said}; a decision is not changed. To stop the run: {printable(place.command('cancel', view.name))}"
+        )
     raise Refused(_not_open(view, key))
 
 

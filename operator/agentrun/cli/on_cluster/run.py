@@ -202,7 +202,7 @@ def resume_verb(place: ClusterPlace, run: str, detach: bool) -> int:
         )
     after = found
     if suspended:
-        after = Run(client.patch(found.path, {"spec": {"suspend": False}}))
+        after = Run(client.patch(found.path, {"metadata": {"uid": found.uid}, "spec": {"suspend": False}}))
         tell(place, f"{run} is no longer suspended")
     if parked:
         command(client, found, {"resume": {}})
