@@ -97,6 +97,8 @@ class World:
         self.api = Proxy(ground.access.url, of_kubernetes, trust=ground.trust)
         self.store = Proxy(ground.store.endpoint, of_store)
         self.journal = DirectS3Store(f"s3://{ground.bucket}/runs")
+        self.others: tuple[str, ...] = ()
+        """Namespaces that the operator watches besides."""
         self._operators: list[Process] = []
         self._outside = ExitStack()
 
@@ -140,7 +142,7 @@ class World:
             "AWS_ENDPOINT_URL_S3": self._store_url,
             "AGENTRUN_STORE": f"s3://{self.ground.bucket}/runs",
             "AGENTRUN_STEP_IMAGE": "none",
-            "AGENTRUN_NAMESPACES": self.name,
+            "AGENTRUN_NAMESPACES": ",".join([self.name, *self.others]),
             "AGENTRUN_LEASE_NAMESPACE": self.name,
             "AGENTRUN_ADMISSION": "false",
             "AGENTRUN_LISTEN": "off",

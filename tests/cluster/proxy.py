@@ -34,6 +34,7 @@ class Call:
     method: str
     what: str
     number: int
+    path: str = ""
 
     @property
     def writes(self) -> bool:
@@ -134,7 +135,7 @@ class Proxy:
         body = await request.read()
         what = self._name(request.method, request.raw_path)
         self._counts[what] += 1
-        call = Call(request.method, what, self._counts[what])
+        call = Call(request.method, what, self._counts[what], request.raw_path)
         self.calls.append(call)
         try:
             found = await self.rule(call, "before")

@@ -72,6 +72,10 @@ async def refusing_watches(call: Call, side: Side) -> Answer | None:
     return None
 
 
+async def forbidding_another(call: Call, side: Side) -> Answer | None:
+    return refusal(403, "Forbidden") if side == "before" and "/namespaces/gone/" in call.path else None
+
+
 def by(rule: Rule) -> Callable[[World], None]:
     """Every call of the operator to the API server goes by ``rule``."""
 
@@ -96,6 +100,11 @@ def refused(world: World) -> None:
     world.api.watch_seconds, world.api.rule = 0.5, refusing_watches
 
 
+def one_is_gone(world: World) -> None:
+    """Of two namespaces that are watched, one is refused."""
+    world.others, world.api.rule = ("gone",), forbidding_another
+
+
 FAULTS: dict[str, Callable[[World], None]] = {
     "slow": by(slow),
     "429": by(busy),
@@ -105,6 +114,7 @@ FAULTS: dict[str, Callable[[World], None]] = {
     "watches cut": cut,
     "watches expired": expired,
     "watches refused": refused,
+    "a namespace refused": one_is_gone,
 }
 
 

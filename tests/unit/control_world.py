@@ -171,6 +171,9 @@ class ModelCluster:
         await self._operator.turn()
         yield found[half:], version
 
+    def passed_over(self, namespace: str) -> bool:
+        return False
+
     def runs(self) -> AsyncIterator[tuple[list[RunView], int]]:
         return self._page("runs")
 

@@ -10,12 +10,14 @@ from typing import Any, cast
 
 import pytest
 
+from agentrun.adapters import source
 from agentrun.adapters.settings import BadSetting, Settings
-from agentrun.adapters.source import ApiLists, registry_for
+from agentrun.adapters.source import LISTED, ApiLists, registry_for
 from agentrun.api.facts import StepFact
 from agentrun.api.run import ConditionType, Reason
 from agentrun.control import showing
 from agentrun.control.cache import Cache
+from agentrun.control.cluster import Refused
 from agentrun.control.controller import Controller
 from agentrun.control.live import in_our_time
 from agentrun.control.queue import BACKOFF_FIRST, BACKOFF_MAX, WorkQueue
@@ -204,3 +206,46 @@ async def test_one_object_that_cannot_be_read_is_not_the_end_of_the_others(caplo
     lists = ApiLists(cast("Any", Pages()), (), float, Health(["things"]))
     assert [page async for page in lists._pages("/api/v1", "things", view)] == [(["good"], 7)]
     assert "cannot be read" in caplog.text
+
+
+class Namespaces:
+    """Kube, of which namespace team-b may be refused."""
+
+    def __init__(self) -> None:
+        self.refused = True
+
+    async def pages(self, path: str, labels: str = "", *, limit: int = 0) -> AsyncIterator[dict[str, Any]]:
+        space = path.split("/namespaces/")[1].partition("/")[0]
+        if space == "team-b" and self.refused:
+            raise Refused("forbidden")
+        meta = {"namespace": space, "name": "r", "uid": space, "resourceVersion": "5", "generation": 1}
+        meta["creationTimestamp"] = "2026-01-01T00:00:00Z"
+        yield {"metadata": {"resourceVersion": "10"}, "items": [{"metadata": meta, "spec": {}}]}
+
+
+async def test_a_namespace_that_is_refused_holds_up_no_other_and_nothing_of_it_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its Role was removed: nothing was listed any more, of none, and no leader began to work."""
+    monkeypatch.setattr(source, "LOOK", 0.01)
+    kube, metrics, cache = Namespaces(), Metrics(), Cache()
+    lists = ApiLists(cast("Any", kube), ("team-a", "team-b"), float, Health(LISTED))
+    nothing: Any = None
+    controller = Controller(nothing, lists, cache, WorkQueue(metrics), nothing, metrics, float, float)
+    kube.refused = False
+    await controller._list_patiently()
+    assert (len(cache.runs), lists.answering) == (2, ("team-a", "team-b"))
+    kube.refused = True
+    await controller._list_patiently()
+    assert (len(cache.runs), lists.answering) == (2, ("team-a",))
+    kube.refused = False
+    changed = asyncio.ensure_future(lists.others_answer(("team-a",)))
+    await controller._list_patiently()
+    await asyncio.wait_for(changed, 30)
+    assert lists.answering == ("team-a", "team-b")
+
+
+async def test_where_all_namespaces_are_refused_nothing_is_taken_for_a_list() -> None:
+    lists = ApiLists(cast("Any", Namespaces()), ("team-b",), float, Health(LISTED))
+    with pytest.raises(Refused):
+        [page async for page in lists.runs()]

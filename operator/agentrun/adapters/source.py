@@ -23,6 +23,7 @@ from agentrun.adapters.objects import approval_view, command_view, run_view
 from agentrun.adapters.pod_status import pod_view
 from agentrun.api.names import RUN_LABEL
 from agentrun.api.workflow import GROUP, VERSION
+from agentrun.control.cluster import Refused
 from agentrun.control.controller import Controller
 from agentrun.control.views import ApprovalView, CommandView, PodView, RunView
 from agentrun.observe.health import Health
@@ -42,6 +43,9 @@ _KOPF = str(Path(kopf.__file__).parent)
 V = TypeVar("V")
 
 log = logging.getLogger("agentrun.source")
+
+LOOK = 5.0
+"""Seconds between looks whether other namespaces answer."""
 
 PAGE = 200
 """Objects of a page of a list: so many are parsed in some 5 ms, in which the event loop does nothing else."""
@@ -166,7 +170,7 @@ async def watch(
     metrics: Metrics,
     health: Health,
     clock: Callable[[], float],
-    namespaces: Sequence[str],
+    lists: ApiLists,
     stop: asyncio.Event,
 ) -> None:
     """Watch until ``stop`` is set, which SIGTERM and SIGINT do: then this returns. Not to be cancelled.
@@ -177,6 +181,7 @@ async def watch(
     """
     pause, relisting = PAUSE_FIRST, Relisting(controller)
     while await _types_are_there(controller, stop):
+        namespaces = lists.answering  # a watch that is refused would be the end of all
         tasks = await kopf.spawn_tasks(
             registry=registry_for(controller, login, metrics, clock, relisting),
             settings=settings_for(),
@@ -189,11 +194,16 @@ async def watch(
         heed_signals(stop)  # kopf's own handlers end only this round of watches
         relisting.ask()
         began = time.monotonic()
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        others = asyncio.ensure_future(lists.others_answer(namespaces))
+        done, _ = await asyncio.wait([*tasks, others], return_when=asyncio.FIRST_COMPLETED)
+        others.cancel()
         await _end_round()
         relisting.stop()
         if stop.is_set():
             return
+        if others in done:
+            log.warning("the watches begin anew: of the namespaces that are watched, %s answer", lists.answering)
+            continue
         why = "; ".join(str(task.exception()) for task in done if not task.cancelled()) or "no reason given"
         pause = PAUSE_FIRST if time.monotonic() - began > PAUSE_MAX else min(2 * pause, PAUSE_MAX)
         log.error("the watches ended: %s; they begin anew in %.0f s", why[:500], pause)
@@ -254,10 +264,29 @@ def connection(access: Access) -> kopf.ConnectionInfo:
 
 
 class ApiLists:
-    """Complete lists, page by page, of the namespaces that are watched (none: of all)."""
+    """Complete lists, page by page, of the namespaces that are watched (none: of all).
+
+    One of several that is refused (it is gone, or its Role) is passed over: the others go on.
+    """
 
     def __init__(self, kube: Kube, namespaces: Sequence[str], clock: Callable[[], float], health: Health) -> None:
         self._kube, self._namespaces, self._clock, self._health = kube, namespaces, clock, health
+        self._refused: set[tuple[str, str]] = set()
+        """Namespace and kind of the lists that were refused when they were asked for last."""
+
+    @property
+    def answering(self) -> tuple[str, ...]:
+        """The namespaces that were listed when they were asked for last."""
+        return tuple(name for name in self._namespaces if not self.passed_over(name))
+
+    def passed_over(self, namespace: str) -> bool:
+        """Whether the lists have nothing of a namespace, because it refuses them."""
+        return any(namespace == refused for refused, _ in self._refused)
+
+    async def others_answer(self, than: tuple[str, ...]) -> None:
+        """Wait until other namespaces answer ``than`` these."""
+        while self.answering == than:  # noqa: ASYNC110  (told by the next list, whoever asks for it)
+            await asyncio.sleep(LOOK)
 
     def runs(self) -> AsyncIterator[tuple[list[RunView], int]]:
         """Every AgentRun."""
@@ -278,13 +307,22 @@ class ApiLists:
     async def _pages(
         self, api: str, plural: str, view: Callable[[Mapping[str, Any]], V | None], labels: str = ""
     ) -> AsyncIterator[tuple[list[V], int]]:
-        paths = [f"{api}/namespaces/{space}/{plural}" for space in self._namespaces] or [f"{api}/{plural}"]
+        paths = {space: f"{api}/namespaces/{space}/{plural}" for space in self._namespaces} or {"": f"{api}/{plural}"}
         # Of several namespaces the oldest list counts: what was deleted after it is told by the watch or the next one.
         oldest: int | None = None
-        for path in paths:
-            async for page in self._kube.pages(path, labels, limit=PAGE):
-                version = int(page["metadata"]["resourceVersion"])
-                oldest = version if oldest is None else min(oldest, version)
-                yield [found for item in page["items"] if (found := _viewed(view, item)) is not None], oldest
-                await asyncio.sleep(0)
+        for space, path in paths.items():
+            try:
+                async for page in self._kube.pages(path, labels, limit=PAGE):
+                    version = int(page["metadata"]["resourceVersion"])
+                    oldest = version if oldest is None else min(oldest, version)
+                    yield [found for item in page["items"] if (found := _viewed(view, item)) is not None], oldest
+                    await asyncio.sleep(0)
+            except Refused as error:
+                if all(other == space or (other, plural) in self._refused for other in paths):
+                    raise
+                if not self.passed_over(space):
+                    log.error("namespace %s is passed over, and its runs stand still: %s", space, error)
+                self._refused.add((space, plural))
+            else:
+                self._refused.discard((space, plural))
         self._health.watch(plural, True)

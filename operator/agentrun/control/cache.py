@@ -85,15 +85,16 @@ class Shelf(Generic[V]):
             if not self._creating:
                 self._gone.clear()
 
-    def keep(self, listed: Set[str], version: int) -> set[RunRef]:
+    def keep(self, listed: Set[str], version: int, unknown: Callable[[str], bool] = lambda _: False) -> set[RunRef]:
         """Forget what a complete LIST made at ``version`` did not have, by uid; the runs that this is about.
 
-        What is newer than the list was made after it; what is older and not in it was deleted.
+        What is newer than the list was made after it; what is older and not in it was deleted. Nothing is forgotten of
+        the namespaces of which the list is ``unknown``.
         """
         changed = set()
         for view in [v for v in self if v.uid not in listed and v.version <= version]:
             run, name = self.place(view)
-            if self.drop(run, name, view.uid):
+            if not unknown(run.namespace) and self.drop(run, name, view.uid):
                 changed.add(run)
         return changed
 

@@ -46,6 +46,9 @@ class Lists(Protocol):
     def commands(self) -> AsyncIterator[tuple[list[CommandView], int]]:
         """Every AgentCommand."""
 
+    def passed_over(self, namespace: str) -> bool:
+        """Whether the lists have nothing of a namespace, because it refuses them."""
+
 
 @dataclass(slots=True)
 class Controller:
@@ -202,20 +205,23 @@ class Controller:
 
     async def _list_patiently(self) -> None:
         # Runs last: what belongs to them is there when they are first visited.
-        changed = await _patiently(self.cache.pods, self.lists.pods)
-        changed |= await _patiently(self.cache.approvals, self.lists.approvals)
-        changed |= await _patiently(self.cache.commands, self.lists.commands)
-        changed |= await _patiently(self.cache.runs, self.lists.runs)
+        skipped = self.lists.passed_over
+        changed = await _patiently(self.cache.pods, self.lists.pods, skipped)
+        changed |= await _patiently(self.cache.approvals, self.lists.approvals, skipped)
+        changed |= await _patiently(self.cache.commands, self.lists.commands, skipped)
+        changed |= await _patiently(self.cache.runs, self.lists.runs, skipped)
         for ref in changed:
             self._enqueue(ref)
 
 
-async def _patiently(shelf: Shelf[V], pages: Callable[[], AsyncIterator[tuple[list[V], int]]]) -> set[RunRef]:
+async def _patiently(
+    shelf: Shelf[V], pages: Callable[[], AsyncIterator[tuple[list[V], int]]], skipped: Callable[[str], bool]
+) -> set[RunRef]:
     """As ``_listed``, again until it is done: what one kind's list took is not asked for again for another's sake."""
     pause = 1.0
     while True:
         try:
-            return await _listed(shelf, pages())
+            return await _listed(shelf, pages(), skipped)
         except ClusterError as error:
             log.warning("the API server does not list: %s; again in %.0f s", error, pause)
             asked = error.retry_after if isinstance(error, Unavailable) else None
@@ -223,7 +229,9 @@ async def _patiently(shelf: Shelf[V], pages: Callable[[], AsyncIterator[tuple[li
             pause = min(2 * pause, 30.0)
 
 
-async def _listed(shelf: Shelf[V], pages: AsyncIterator[tuple[list[V], int]]) -> set[RunRef]:
+async def _listed(
+    shelf: Shelf[V], pages: AsyncIterator[tuple[list[V], int]], skipped: Callable[[str], bool]
+) -> set[RunRef]:
     """Take a list into the cache, a page at a time so that nothing else waits long."""
     changed: set[RunRef] = set()
     seen: set[str] = set()
@@ -233,4 +241,4 @@ async def _listed(shelf: Shelf[V], pages: AsyncIterator[tuple[list[V], int]]) ->
             changed |= {shelf.place(view)[0] for view in views if shelf.put(view)}
             seen |= {view.uid for view in views}
             listed_at = version
-    return changed | shelf.keep(seen, listed_at)
+    return changed | shelf.keep(seen, listed_at, skipped)
