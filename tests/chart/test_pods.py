@@ -52,6 +52,13 @@ def test_nobody_changes_what_it_says(change: Document, admin: Api, steps_pod: st
     assert "may not change what a pod says of the step" in answer.refused()
 
 
+def test_nobody_puts_another_image_into_it(admin: Api, steps_pod: str) -> None:
+    """A kubelet starts a container anew whose image was changed, and what that leaves would be the step's last word."""
+    change = {"spec": {"containers": [{"name": "step", "image": "mine"}]}}
+    answer = admin.call("PATCH", f"{PODS}/{steps_pod}", change, "application/strategic-merge-patch+json")
+    assert "keep its owner, its images" in answer.refused()
+
+
 def test_nobody_makes_another_pod_one_of_a_step(admin: Api, steps_pod: str, fresh: Iterator[str]) -> None:
     other = next(fresh)
     admin.call("POST", PODS, pod(other, labels={}, annotations={}, ownerReferences=[])).ok()

@@ -531,3 +531,8 @@ async def test_an_environment_that_cannot_be_used_is_no_call_that_may_have_happe
         await shop.tool(url="http://shop.invalid/x").call({}, idempotency_key="k", timeout=5)
     tls.cache_clear()
     assert failed.value.happened == "no"
+
+
+async def test_a_token_after_a_backslash_leaves_json_whole(shop: Bench) -> None:
+    found = await shop.call({}, reply(rb'{"p":"C:\\tok-12345678"}'), auth=AUTH, secret=lambda _: "tok-12345678")
+    assert found.output == {"p": "C:\\***"}

@@ -557,3 +557,20 @@ async def test_an_environment_that_cannot_be_used_is_said(
     with pytest.raises(Failure):
         open_model(Model.model_validate({"name": "main", "model": "m"}), lambda _: "", sleep=no_sleep)
     tls.cache_clear()
+
+
+@pytest.mark.parametrize("key", ["x", "null", "error"])
+async def test_a_placeholder_for_a_key_changes_no_answer(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """Endpoints without keys are given any: it was replaced in the middle of words, and of JSON."""
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    async with loopback() as server:
+        model = Model.model_validate({"name": "main", "model": "m", "endpoint": f"{server.url}/v1"})
+        client = open_model(model, lambda _: "", sleep=no_sleep)
+        error = {"message": "maximum context length", "code": "context_length_exceeded"}
+        server.then(reply({"error": error}, status=400))
+        with pytest.raises(ContextOverflow):
+            await client.ask(Request("", [], timeout=5))
+        server.then(reply({"error": {"message": "busy", "code": None, "status": 1}}))
+        with pytest.raises(Failure):
+            await client.ask(Request("", [], timeout=5))
+        await client.close()

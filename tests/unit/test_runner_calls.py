@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -16,6 +17,8 @@ from agentrun.journal.fold import Folded, fold
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, manifest_bytes, read_step
 from agentrun.journal.records import Kind
+from agentrun.journal.store import StoreUnavailable
+from agentrun.plan.attempts import time_left
 from agentrun.runner.attempt import run_attempt
 from agentrun.runner.coordinates import Coordinates
 from agentrun.runner.failures import ContextOverflow, Failure
@@ -38,6 +41,10 @@ Call = Callable[[], ToolOutput]
 
 def ok() -> ToolOutput:
     return ToolOutput(200, "ok", "ok")
+
+
+def unanswered() -> ToolOutput:
+    raise Failure(FailureClass.TOOL, "no answer", retryable=True, happened="unknown")
 
 
 def said(text: str | None = None, *calls: str, usage: Usage | None = None) -> Turn:
@@ -135,6 +142,17 @@ class Scene:
 
         self.store.create = slow  # type: ignore[method-assign]
 
+    def fails(self, kind: str) -> None:
+        """Let the store take no records of that kind."""
+        create = self.store.create
+
+        def fail(key: str, data: bytes) -> Any:
+            if f'"kind":"{kind}"'.encode() in data:
+                raise StoreUnavailable("away")
+            return create(key, data)
+
+        self.store.create = fail  # type: ignore[method-assign]
+
     @property
     def state(self) -> Folded:
         return fold(read_step(self.store, RUN, KEY, whole=True))
@@ -167,13 +185,24 @@ def test_a_call_that_did_not_happen_is_made_again_within_the_budget() -> None:
     assert (len(calls), again.usage.tool_calls) == (2, 1)
 
 
+def test_a_call_that_did_not_happen_has_all_of_its_time_until_it_is_begun_again() -> None:
+    """The first one had used it up: an attempt that died after it took the answer left none to the next."""
+    scene = Scene(said(None, "pay"), tool=unanswered)
+    fact = scene.attempt()
+    assert fact.unknown is not None
+    answer = {"step": "a", "callId": fact.unknown.call_id, "attempt": 1, "answer": "retry", "by": "me"}
+    event = scene.say("resolved", **answer)
+    scene.fails("intent")
+    with pytest.raises(StoreUnavailable):
+        scene.attempt(events=[event])
+    fact = scene.state.fact()
+    assert fact.again and fact.unknown is None
+    assert time_left(replace(fact, intervals=((0.0, 100.0),)), 60.0) == 60.0
+
+
 def test_a_person_is_not_asked_again_where_a_call_that_did_not_happen_is_not_begun_anew() -> None:
     """The step's time was over before: what was asked again was whether the first call had happened."""
-
-    def pay() -> ToolOutput:
-        raise Failure(FailureClass.TOOL, "no answer", retryable=True, happened="unknown")
-
-    scene = Scene(said(None, "pay"), tool=pay)
+    scene = Scene(said(None, "pay"), tool=unanswered)
     fact = scene.attempt()
     assert fact.unknown is not None
     answer = {"step": "a", "callId": fact.unknown.call_id, "attempt": 1, "answer": "retry", "by": "me"}

@@ -88,7 +88,7 @@ class KubernetesCluster:
             raise Unavailable(str(error), 0.0) from error
         view = pod_view(made)
         if view is None:
-            raise Refused(f"pod {namespace}/{name} has lost the labels and annotations of its run: delete that pod")
+            raise Refused(f"pod {namespace}/{name} does not say any more what it was told to run: delete that pod")
         return view
 
     async def find_pod(self, run: RunView, pinned: Pinned, start: Start) -> PodView | None:

@@ -62,8 +62,8 @@ _SIGNALS: Mapping[object, str] = {128 + number: f" ({number.name})" for number i
 COUNT_MAX = 2**53
 """Of anything that a step may say it has used: what every reader of JSON takes as it is."""
 
-TIME_MAX = 4e9
-"""Seconds since 1970 that a step may speak of: the year 2096."""
+TIME_MAX = 1e10
+"""Seconds since 1970 that a step may speak of: the year 2286."""
 
 Json = Mapping[str, Any]
 
@@ -163,7 +163,7 @@ def _task(obj: Json) -> tuple[Allowance, bool]:
 
 
 def _was_told(obj: Json, run_uid: str, key: StepKey, attempt: int) -> bool:
-    """Whether the pod was told to run just that: unlike its annotations and its owner, nobody can edit its spec."""
+    """Whether the pod was told to run just that: unlike annotations and owners, a variable never changes."""
     try:
         env = _step(obj)["env"]
         told = json.loads(next(entry["value"] for entry in env if entry["name"] == VARIABLE))
@@ -289,4 +289,5 @@ def _sound(fact: StepFact) -> bool:
         and (fact.outcome is None or fact.end == "closed")
         and (fact.end != "failed" or fact.failure is not None)
         and isinstance(fact.needs_budget, bool)
+        and isinstance(fact.again, bool)
     )

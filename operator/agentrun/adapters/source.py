@@ -182,12 +182,19 @@ async def watch(
     pause, relisting = PAUSE_FIRST, Relisting(controller)
     while await _types_are_there(controller, stop):
         namespaces = lists.answering  # a watch that is refused would be the end of all
+        if not namespaces and not lists.everywhere:
+            log.error(
+                "none of the namespaces that are watched answers whole; they are asked again in %.0f s", PAUSE_MAX
+            )
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), PAUSE_MAX)
+            continue
         tasks = await kopf.spawn_tasks(
             registry=registry_for(controller, login, metrics, clock, relisting),
             settings=settings_for(),
             standalone=True,
             identity=cast("Any", "agentrun"),  # its peering is off; by default it asks for the user's name
-            clusterwide=not namespaces,
+            clusterwide=lists.everywhere,
             namespaces=tuple(namespaces),
             stop_flag=stop,
         )
@@ -273,6 +280,11 @@ class ApiLists:
         self._kube, self._namespaces, self._clock, self._health = kube, namespaces, clock, health
         self._refused: set[tuple[str, str]] = set()
         """Namespace and kind of the lists that were refused when they were asked for last."""
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether all namespaces are watched."""
+        return not self._namespaces
 
     @property
     def answering(self) -> tuple[str, ...]:

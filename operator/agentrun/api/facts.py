@@ -264,6 +264,8 @@ class StepFact:
     approvals: tuple[ApprovalRequest, ...] = ()
     unknown: UnknownCall | None = None
     needs_budget: bool = False
+    again: bool = False
+    """A person said that a call did not happen, and it was not begun again yet."""
     outcome: StepState | None = None
     output: Any = None
 

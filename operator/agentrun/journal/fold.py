@@ -49,6 +49,8 @@ class Folded:
     """Calls of the last turn (or of the tool step) that have no result, in order."""
     intent: dict[str, Any] | None = None
     """The ``Once`` call that was begun and has no result: its outcome is unknown once its attempt is gone."""
+    again: bool = False
+    """A person said that a call did not happen, and no other was begun since."""
     caller: dict[str, Any] = field(default_factory=dict)
     """Where the attempt runs or ran that began the intent."""
     events: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -86,6 +88,7 @@ class Folded:
             approvals=tuple(ApprovalRequest.from_json(request) for request in self.waiting.get("approvals", ())),
             unknown=UnknownCall.from_json(unknown) if unknown else None,
             needs_budget=bool(self.waiting.get("budget")),
+            again=self.again,
             outcome=StepState(self.outcome) if self.outcome else None,
             output=self.output,
         )
@@ -116,7 +119,7 @@ def apply(state: Folded, record: Record) -> None:
         case Kind.TURN:
             _turn(state, body)
         case Kind.INTENT:
-            state.intent, state.caller = body, state.process
+            state.intent, state.caller, state.again = body, state.process, False
             _count_calls(state, 1)  # it may have been made from now on
             state.events = {n: e for n, e in state.events.items() if e.get("callId") != body["id"]}
         case Kind.RESULT:
@@ -188,7 +191,7 @@ def _result(state: Folded, body: dict[str, Any]) -> None:
         state.history.append({"user": body["repair"]})
         return
     if "undone" in body:  # the call surely did not happen: it is as if it had not been begun
-        state.intent = None
+        state.intent, state.again = None, "by" in body
         _count_calls(state, -1)
         return
     results = body["results"]

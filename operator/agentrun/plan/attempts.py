@@ -103,7 +103,7 @@ def time_left(fact: StepFact, timeout: float) -> float:
     """Seconds that the step's next attempt has. One that follows a person's answer has all of them: else "try again",
     after a call that took the step's time, would be over before it began.
     """
-    return timeout if fact.unknown is not None else max(0.0, timeout - fact.active)
+    return timeout if fact.unknown is not None or fact.again else max(0.0, timeout - fact.active)
 
 
 def _held_back(

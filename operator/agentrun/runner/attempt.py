@@ -234,7 +234,7 @@ async def _settle_unknown(attempt: Attempt) -> None:
     if answer["answer"] == "retry":
         # It is as if it had not been begun; what comes before a new intent (a budget, a timeout) asks nobody again.
         because = f"{answer['by']} says that it did not happen"
-        await attempt.commit(Kind.RESULT, {"undone": call_id, "because": because})
+        await attempt.commit(Kind.RESULT, {"undone": call_id, "by": answer["by"], "because": because})
         return
     if attempt.step.spec.agent is None or attempt.coordinates.key.compensate:
         body = {"outcome": str(StepState.SUCCEEDED), "output": answer["result"]}

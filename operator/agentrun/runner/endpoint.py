@@ -8,7 +8,6 @@ they do not know on the way back, and the history has to stay as it came.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from agentrun.api.workflow import FailureClass, Model, SecretKey
 from agentrun.runner.connections import tls
 from agentrun.runner.failures import ContextOverflow, Failure, plain
 from agentrun.runner.retrying import Clock, Sleep, retry_after, with_retries
-from agentrun.runner.secrets import MissingSecret, Secrets, read_secret
+from agentrun.runner.secrets import SHORTEST_SECRET, MissingSecret, Secrets, read_secret
 from agentrun.runner.untrusted import TooLarge, Undecodable, parse_json, read_body
 
 if TYPE_CHECKING:
@@ -154,7 +153,7 @@ class Endpoint:
         """The Failure for an answer that is not 2xx."""
         status = response.status_code
         request_id = response.headers.get("x-request-id", "")
-        said, code = _error_in(self._hidden(response.text))
+        said, code = _error_in(response.text, self._hidden)
         about = f"{status} {response.reason_phrase}".strip() + (f", request {request_id}" if request_id else "")
         words = f"{about}: {said}" if said else about
         pause = retry_after(response.headers, self._now)
@@ -177,7 +176,7 @@ class Endpoint:
 
     def _failed(self, error: Any) -> Failure:
         """The Failure for an error object inside an answer that is otherwise 200."""
-        said, code = _words(json.loads(self._hidden(json.dumps(error))))
+        said, code = _words(error, self._hidden)
         if code == "context_length_exceeded" or _OVERFLOW.search(said):
             return ContextOverflow(FailureClass.PROVIDER, self._say(said), retryable=False)
         if code in ("rate_limit_exceeded", "insufficient_quota", "429"):
@@ -201,8 +200,9 @@ class Endpoint:
         return self._hidden(f"model {self._name} at {self._where}: {words}")
 
     def _hidden(self, text: str) -> str:
-        """``text`` without the key: before it is cut, or a part of it would stay."""
-        return text.replace(self._client.api_key, "***") if self._client.api_key else text
+        """``text`` without the key, unless that is a placeholder, as endpoints without keys are given."""
+        key = self._client.api_key
+        return text.replace(key, "***") if len(key) >= SHORTEST_SECRET else text
 
     def _no_key(self, error: Exception) -> Failure:
         if isinstance(error, MissingSecret):
@@ -224,20 +224,21 @@ def _key_of_environment() -> str | None:
     return read_secret(lambda _: os.environ["OPENAI_API_KEY"], SecretKey(name="environment", key="OPENAI_API_KEY"))
 
 
-def _error_in(text: str) -> tuple[str, str]:
+def _error_in(text: str, hidden: Callable[[str], str]) -> tuple[str, str]:
     """What an error's body says, and its code: ``{"error": {"message", "code"}}``, or whatever came instead."""
     try:
         body = parse_json(text)
     except ValueError:
-        return plain(text, 300), ""
-    return _words(body.get("error", body) if isinstance(body, dict) else body)
+        return plain(hidden(text), 300), ""
+    return _words(body.get("error", body) if isinstance(body, dict) else body, hidden)
 
 
-def _words(error: Any) -> tuple[str, str]:
+def _words(error: Any, hidden: Callable[[str], str]) -> tuple[str, str]:
+    """The message, without the key before it is cut, or a part of that would stay; and the code."""
     if not isinstance(error, dict):
-        return plain(str(error), 300), ""
+        return plain(hidden(str(error)), 300), ""
     message, code = error.get("message"), error.get("code") or error.get("type")
-    return (plain(message, 300) if isinstance(message, str) else ""), (str(code) if code else "")
+    return (plain(hidden(message), 300) if isinstance(message, str) else ""), (str(code) if code else "")
 
 
 def _shown(url: str) -> str:

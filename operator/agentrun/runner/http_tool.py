@@ -22,16 +22,13 @@ from agentrun.runner.failures import Failure, Happened, plain
 from agentrun.runner.http_request import Prepared, Refused, prepare
 from agentrun.runner.http_response import Response, ToolOutput, phrase, refusal, understand
 from agentrun.runner.retrying import Clock, Sleep, retry_after, with_retries
-from agentrun.runner.secrets import MissingSecret, Secrets, read_secret
+from agentrun.runner.secrets import SHORTEST_SECRET, MissingSecret, Secrets, read_secret
 from agentrun.runner.untrusted import TooLarge, Undecodable, read_body
 
 if TYPE_CHECKING:
     import httpx2
 
 __all__ = ["HttpTool", "ToolOutput"]
-
-_SHORTEST_SECRET = 8
-"""Characters from which on a token is looked for in answers; anything shorter would be found by chance."""
 
 
 class HttpTool:
@@ -191,19 +188,20 @@ class HttpTool:
 
 
 def _hidden(token: str | None, text: str) -> str:
-    return text if token is None or len(token) < _SHORTEST_SECRET else _forms(token).sub("***", text)
+    return text if token is None or len(token) < SHORTEST_SECRET else _forms(token).sub("***", text)
 
 
 def _forms(token: str) -> re.Pattern[str]:
     r"""``token`` as it stands, as JSON may escape it (``\/``, ``\u002B``), and as a URL does."""
-    each = (f"(?:{re.escape(c)}|\\\\{re.escape(c)}|\\\\u00(?i:{ord(c):02x})|%(?i:{ord(c):02x}))" for c in token)
+    escaped = {c: f"\\\\{re.escape(c)}|" if c in '/"\\' else "" for c in set(token)}
+    each = (f"(?:{re.escape(c)}|{escaped[c]}\\\\u00(?i:{ord(c):02x})|%(?i:{ord(c):02x}))" for c in token)
     return re.compile("".join(each))
 
 
 def _without(token: str | None, answer: httpx2.Response, content: bytes) -> Response:
     """The response, without the token where a server echoes what it was sent: models and journals read on."""
     headers = {name.lower(): value for name, value in answer.headers.items()}
-    if token is not None and len(token) >= _SHORTEST_SECRET:
+    if token is not None and len(token) >= SHORTEST_SECRET:
         content = _forms(token).sub("***", content.decode("latin-1")).encode("latin-1")
         headers = {name: _hidden(token, value) for name, value in headers.items()}
     return Response(answer.status_code, headers, content)

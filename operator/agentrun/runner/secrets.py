@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 from agentrun.api.workflow import SecretKey
 
+SHORTEST_SECRET = 8
+"""Characters from which on a token is looked for in answers; anything shorter would be found by chance."""
+
 Secrets = Callable[[SecretKey], str]
 """Reads a key of a Secret; raises LookupError or OSError where there is none."""
 
