@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mappin
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+import pytest
+
 from agentrun.adapters.objects import run_view
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Unavailable
@@ -455,3 +457,14 @@ def lost(operator: Operator, what: str) -> None:
 def steps_of(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Name and state of every step in a status."""
     return ((entry["name"], entry["state"]) for entry in status.get("steps", ()))
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """All of it, without an operator yet."""
+    found = World(VirtualLoop())
+    try:
+        yield found
+    finally:
+        found.close()
+        found.loop.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,20 +17,11 @@ from agentrun.control.views import PodView
 from agentrun.journal.fork import plan_fork
 from agentrun.journal.log import EventLog
 from agentrun.journal.run import read_manifest
-from tests.unit.control_world import Operator, World, lost
+from tests.unit.control_world import Operator, World, lost, world
 from tests.unit.plan_world import CALL, approval, step
 from tests.unit.test_control_faults import begin, workflow
-from tests.unit.test_leader import VirtualLoop
 
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    found = World(VirtualLoop())
-    try:
-        yield found
-    finally:
-        found.close()
-        found.loop.close()
+__all__ = ["world"]
 
 
 def pod_of(world: World, path: str) -> PodView:

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from agentrun.control.controller import RESYNC
-from tests.unit.control_world import Operator, World, lost
+from tests.unit.control_world import Operator, World, lost, world
 from tests.unit.plan_world import CALL, MODEL, TOOL, approval, step
 from tests.unit.test_leader import VirtualLoop
+
+__all__ = ["world"]
 
 
 def workflow(*steps: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"tools": [TOOL], "models": [MODEL], "steps": list(steps), **more}
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    found = World(VirtualLoop())
-    try:
-        yield found
-    finally:
-        found.close()
-        found.loop.close()
 
 
 class Calls:

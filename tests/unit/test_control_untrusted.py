@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from agentrun.api.facts import StepKey
 from agentrun.control.views import PodView
-from tests.unit.control_world import World
+from tests.unit.control_world import World, world
 from tests.unit.plan_world import approval, step
 from tests.unit.test_control_faults import begin
-from tests.unit.test_leader import VirtualLoop
 
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    found = World(VirtualLoop())
-    try:
-        yield found
-    finally:
-        found.close()
-        found.loop.close()
+__all__ = ["world"]
 
 
 def test_a_forged_pod_begins_no_step_before_its_approval(world: World) -> None:

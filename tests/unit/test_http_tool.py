@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from agentrun.api.errors import InvalidDocument, dotted
 from agentrun.api.workflow import FailureClass, Http, SecretKey, Tool
 from agentrun.plan.http import check_http, compile_http
-from agentrun.runner.connections import tls
 from agentrun.runner.failures import Failure
 from agentrun.runner.http_request import Refused, prepare
 from agentrun.runner.http_tool import HttpTool, ToolOutput
@@ -493,46 +492,3 @@ def test_concatenated_gzip_reads_as_it_was_written(parts: list[bytes], size: int
             asyncio.run(read())
     else:
         assert asyncio.run(read()) == b"".join(parts)
-
-
-# -- secrets and the environment ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("token", ["hunter2-very-secret ", " hunter2-very-secret"])
-async def test_a_token_with_blanks_around_it_is_sent_without_them_and_quoted_nowhere(shop: Bench, token: str) -> None:
-    """h11 quoted the header that it did not take, token and all, and the call counted as one that may have happened."""
-    found = await shop.call({}, reply({}), auth=AUTH, secret=lambda _: f"{token}\n")
-    assert "hunter2" not in str(found)
-
-
-@pytest.mark.parametrize(
-    ("token", "echo"),
-    [
-        ("abcd/efgh/ijkl0123", rb'{"auth":"Bearer abcd\/efgh\/ijkl0123"}'),
-        ("abcd+efgh+ijkl0123", rb'{"auth":"Bearer abcd\u002Befgh\u002Bijkl0123"}'),
-        ("abcd<efgh&ijkl0123", rb'{"auth":"Bearer abcd\u003cefgh\u0026ijkl0123"}'),
-    ],
-)
-async def test_a_token_that_is_echoed_escaped_is_replaced_too(shop: Bench, token: str, echo: bytes) -> None:
-    found = await shop.call({}, reply(echo), auth=AUTH, secret=lambda _: token)
-    assert token not in found.text
-    assert token not in json.dumps(found.output)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("ALL_PROXY", "socks5://127.0.0.1:1"), ("HTTP_PROXY", "foo://x"), ("SSL_CERT_FILE", "/nothing")]
-)
-async def test_an_environment_that_cannot_be_used_is_no_call_that_may_have_happened(
-    shop: Bench, monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
-    tls.cache_clear()
-    monkeypatch.setenv(name, value)
-    with pytest.raises(Failure) as failed:
-        await shop.tool(url="http://shop.invalid/x").call({}, idempotency_key="k", timeout=5)
-    tls.cache_clear()
-    assert failed.value.happened == "no"
-
-
-async def test_a_token_after_a_backslash_leaves_json_whole(shop: Bench) -> None:
-    found = await shop.call({}, reply(rb'{"p":"C:\\tok-12345678"}'), auth=AUTH, secret=lambda _: "tok-12345678")
-    assert found.output == {"p": "C:\\***"}

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from agentrun.api.workflow import FailureClass, Model, SecretKey
 from agentrun.runner import chat, responses
-from agentrun.runner.connections import tls
 from agentrun.runner.endpoint import Malformed
 from agentrun.runner.failures import ContextOverflow, Failure, plain
 from agentrun.runner.models import ModelClient, Request, ToolSpec, Turn, Usage, open_model
@@ -508,69 +507,3 @@ def test_plain_text_is_bounded_and_prints(words: str, limit: int) -> None:
 @given(st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=10))
 def test_json_within_bounds_reads_as_it_is(value: Any) -> None:
     assert parse_json(json.dumps(value)) == value
-
-
-async def no_sleep(_: float) -> None:
-    pass
-
-
-@pytest.mark.parametrize("key", [f"{KEY}\n", f" {KEY} "])
-async def test_the_key_of_the_environment_is_sent_without_what_surrounds_it(
-    monkeypatch: pytest.MonkeyPatch, key: str
-) -> None:
-    """A Secret made with ``echo`` ends with a line break: the error quoted the header whole, into the journal."""
-    monkeypatch.setenv("OPENAI_API_KEY", key)
-    async with loopback() as server:
-        server.then(reply(response(message(text("hello")))))
-        model = Model.model_validate({"name": "main", "model": "m", "endpoint": f"{server.url}/v1"})
-        client = open_model(model, lambda _: key, sleep=no_sleep)
-        try:
-            assert (await client.ask(Request("", [], timeout=5))).text == "hello"
-        finally:
-            await client.close()
-        assert server.received[-1].headers["authorization"] == f"Bearer {KEY}"
-
-
-async def test_a_key_that_stands_where_an_error_is_cut_is_hidden(model: Bench) -> None:
-    with pytest.raises(Failure) as failed:
-        await model.ask(reply({"error": {"message": "x" * 290 + KEY}}, status=403))
-    assert KEY[:8] not in failed.value.message
-
-
-@pytest.mark.parametrize("charset", ["rot13", "idna", "undefined", "zlib"])
-async def test_an_error_in_a_charset_that_is_none_is_read(model: Bench, charset: str) -> None:
-    head = f"HTTP/1.1 400 X\r\nContent-Type: text/plain; charset={charset}\r\nContent-Length: 2\r\n\r\n"
-    with pytest.raises(Failure):
-        await model.ask(raw(head.encode() + b"no"))
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("ALL_PROXY", "socks5://127.0.0.1:1"), ("HTTP_PROXY", "foo://x"), ("SSL_CERT_FILE", "/nothing")]
-)
-async def test_an_environment_that_cannot_be_used_is_said(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
-    tls.cache_clear()
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
-    monkeypatch.setenv(name, value)
-    with pytest.raises(Failure):
-        open_model(Model.model_validate({"name": "main", "model": "m"}), lambda _: "", sleep=no_sleep)
-    tls.cache_clear()
-
-
-@pytest.mark.parametrize("key", ["x", "null", "error"])
-async def test_a_placeholder_for_a_key_changes_no_answer(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
-    """Endpoints without keys are given any: it was replaced in the middle of words, and of JSON."""
-    monkeypatch.setenv("OPENAI_API_KEY", key)
-    async with loopback() as server:
-        model = Model.model_validate({"name": "main", "model": "m", "endpoint": f"{server.url}/v1"})
-        client = open_model(model, lambda _: "", sleep=no_sleep)
-        error = {"message": "maximum context length", "code": "context_length_exceeded"}
-        server.then(reply({"error": error}, status=400))
-        with pytest.raises(ContextOverflow):
-            await client.ask(Request("", [], timeout=5))
-        server.then(reply({"error": {"message": "busy", "code": None, "status": 1}}))
-        with pytest.raises(Failure):
-            await client.ask(Request("", [], timeout=5))
-        await client.close()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from agentrun.api.facts import Allowance, StepFact, StepKey, Usage
 from agentrun.plan.snapshot import Execution, Start
 from tests.unit.plan_world import CALL, World, approval, compiled, planned, request, step
@@ -44,27 +46,24 @@ def test_a_parked_step_holds_no_budget() -> None:
     assert (world.starts[-1].key.name, world.starts[-1].allowance.tool_calls) == ("b", 6)
 
 
-def test_what_a_first_attempt_has_spent_so_far_is_of_what_it_holds() -> None:
+@pytest.mark.parametrize(
+    ("at_work", "spent", "left"),
+    [
+        # what a first attempt has spent so far is of what it holds
+        (Execution(1, 1000.0, Allowance(tool_calls=5)), 4, 5),
+        # a driver that adopts the attempt of one that died does not know what it holds: then what it has spent counts
+        (Execution(1, 1000.0, stopping=True), 9, 1),
+    ],
+)
+def test_what_is_left_beside_an_attempt_that_others_began(at_work: Execution, spent: int, left: int) -> None:
     wait = {"name": "c", "wait": {"signal": "s"}}
     world = World(compiled(step("a"), wait, step("b", "c")), budget=Allowance(tool_calls=10))
-    world.executions[A] = Execution(1, 1000.0, Allowance(tool_calls=5))
-    world.facts[A] = StepFact(attempt=1, seq=9, started=1000.0, at=1000.0, usage=Usage(tool_calls=4))
+    world.executions[A] = at_work
+    world.facts[A] = StepFact(attempt=1, seq=9, started=1000.0, at=1000.0, usage=Usage(tool_calls=spent))
     world.append("waitStarted", step="c", signal="s")
     world.append("signalled", name="s", payload=1)
     world.go()
-    assert world.starts[-1].allowance.tool_calls == 5
-
-
-def test_an_attempt_of_a_driver_that_died_has_spent_what_its_journal_says() -> None:
-    """Who adopts it does not know what it was given."""
-    wait = {"name": "c", "wait": {"signal": "s"}}
-    world = World(compiled(step("a"), wait, step("b", "c")), budget=Allowance(tool_calls=10))
-    world.executions[A] = Execution(1, 1000.0, stopping=True)
-    world.facts[A] = StepFact(attempt=1, seq=9, started=1000.0, at=1000.0, usage=Usage(tool_calls=9))
-    world.append("waitStarted", step="c", signal="s")
-    world.append("signalled", name="s", payload=1)
-    world.go()
-    assert world.starts[-1].allowance.tool_calls == 1
+    assert world.starts[-1].allowance.tool_calls == left
 
 
 def test_a_pod_that_the_api_server_refuses_holds_no_budget() -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -88,6 +87,20 @@ class ScriptedTool:
         pass
 
 
+class SkippingLoop(asyncio.SelectorEventLoop):
+    skipped = 0.0
+    """Seconds that went by at once."""
+
+    def time(self) -> float:
+        return super().time() + self.skipped
+
+
+async def _turns() -> None:
+    """Let timers that are due, and what they cancel, have their turn."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
 class Scene:
     """One step, whose attempts come one after the other."""
 
@@ -104,17 +117,16 @@ class Scene:
         self.now += 0.01
         return self.now
 
-    def attempt(
-        self, allowance: Allowance | None = None, events: Sequence[int] = (), seconds: float = 60.0
-    ) -> StepFact:
+    def attempt(self, allowance: Allowance | None = None, events: Sequence[int] = ()) -> StepFact:
         """The next attempt; what it came to."""
-        return asyncio.run(self.run(allowance, events, seconds))
+        with asyncio.Runner(loop_factory=SkippingLoop) as runner:
+            self.loop = cast("SkippingLoop", runner.get_loop())
+            return runner.run(self._run(allowance or Allowance(), events))
 
-    async def run(
-        self, allowance: Allowance | None = None, events: Sequence[int] = (), seconds: float = 60.0
-    ) -> StepFact:
+    async def _run(self, allowance: Allowance, events: Sequence[int]) -> StepFact:
         self.number += 1
-        told = Coordinates("memory", RUN, KEY, self.number, {}, tuple(events), allowance or Allowance(), seconds)
+        self.task = cast("asyncio.Task[StepFact]", asyncio.current_task())
+        told = Coordinates("memory", RUN, KEY, self.number, {}, tuple(events), allowance, 60.0)
         ports = Ports(
             clock=self.clock,
             open_store=lambda url: self.store,
@@ -130,17 +142,27 @@ class Scene:
         log.append(kind, body)
         return log.records[-1].seq
 
-    def slowly(self, kind: str, seconds: float) -> None:
-        """Let the store take its time over records of that kind."""
+    def meanwhile(self, kind: str, happens: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Let something happen in the event loop while a record of that kind is being written."""
         self.store.remote = True
         create = self.store.create
 
-        def slow(key: str, data: bytes) -> Any:
+        def creating(key: str, data: bytes) -> Any:
             if f'"kind":"{kind}"'.encode() in data:
-                time.sleep(seconds)
+                asyncio.run_coroutine_threadsafe(happens(), self.loop).result(30)
             return create(key, data)
 
-        self.store.create = slow  # type: ignore[method-assign]
+        self.store.create = creating  # type: ignore[method-assign]
+
+    async def time_goes_by(self) -> None:
+        """All timers of the event loop are due."""
+        self.loop.skipped += 1e6
+        await _turns()
+
+    async def told_to_end_twice(self) -> None:
+        for _ in range(2):
+            self.task.cancel()
+            await _turns()
 
     def fails(self, kind: str) -> None:
         """Let the store take no records of that kind."""
@@ -206,8 +228,9 @@ def test_a_person_is_not_asked_again_where_a_call_that_did_not_happen_is_not_beg
     fact = scene.attempt()
     assert fact.unknown is not None
     answer = {"step": "a", "callId": fact.unknown.call_id, "attempt": 1, "answer": "retry", "by": "me"}
-    scene.slowly("intent", 0.4)
-    again = scene.attempt(events=[scene.say("resolved", **answer)], seconds=0.2)
+    event = scene.say("resolved", **answer)
+    scene.meanwhile("intent", scene.time_goes_by)
+    again = scene.attempt(events=[event])
     assert again.unknown is None
     assert again.failure is not None and again.failure.failure_class is FailureClass.TIMEOUT
 
@@ -221,8 +244,8 @@ def test_a_call_whose_time_is_over_before_it_is_sent_did_not_happen() -> None:
         return ok()
 
     scene = Scene(said(None, "pay"), tool=pay)
-    scene.slowly("intent", 0.4)
-    fact = scene.attempt(seconds=0.2)
+    scene.meanwhile("intent", scene.time_goes_by)
+    fact = scene.attempt()
     assert not calls
     assert fact.unknown is None
     assert fact.failure is not None and fact.failure.failure_class is FailureClass.TIMEOUT
@@ -231,16 +254,13 @@ def test_a_call_whose_time_is_over_before_it_is_sent_did_not_happen() -> None:
 def test_an_answer_that_is_being_written_is_kept_however_often_the_attempt_is_told_to_end() -> None:
     """Its time was over, and then its grace period: `waiting` took the number of the answer, which was paid twice."""
     scene = Scene(said("x"))
-    scene.slowly("turn", 0.5)
-
-    async def attempt() -> None:
-        ending = asyncio.ensure_future(scene.run(seconds=0.1))
-        await asyncio.sleep(0.3)
-        ending.cancel()
-        await asyncio.wait([ending])
-
-    asyncio.run(attempt())
-    assert [record.kind for record in read_step(scene.store, RUN, KEY, whole=True)][:2] == [Kind.OPENED, Kind.TURN]
+    scene.meanwhile("turn", scene.told_to_end_twice)
+    scene.attempt()
+    assert [record.kind for record in read_step(scene.store, RUN, KEY, whole=True)] == [
+        Kind.OPENED,
+        Kind.TURN,
+        Kind.WAITING,
+    ]
 
 
 # -- what is counted -------------------------------------------------------------------------------------------------

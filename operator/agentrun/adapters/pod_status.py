@@ -83,7 +83,9 @@ def pod_view(obj: Json) -> PodView | None:
         key = StepKey.parse(str(notes.get(KEY)))
     except ValueError:
         return None
-    if not _was_told(obj, run_uid, key, int(number)):
+    told = _told(obj)
+    uid = str(told.get("run")).rpartition("-")[2]
+    if (uid, told.get("step"), told.get("attempt")) != (notes[RUN_UID], key.path, int(number)):
         return None
     container: Json = next((c for c in status.get("containerStatuses") or () if c.get("name") == CONTAINER), {})
     state = container.get("state") or {}
@@ -105,7 +107,6 @@ def pod_view(obj: Json) -> PodView | None:
         # The kubelet says both or neither. The condition alone is the node controller's: nothing is heard of the node.
         node = (obj.get("spec") or {}).get("nodeName")
         trouble = Reason.NODE_SILENT, _line(f"nothing is heard of node {node}; should it stay so, another pod follows")
-    allowance, drain = _task(obj)
     return PodView(
         name=meta["name"],
         namespace=meta["namespace"],
@@ -118,8 +119,8 @@ def pod_view(obj: Json) -> PodView | None:
         phase=phase,
         ended=_at((terminated or {}).get("finishedAt")),
         grace=_grace(meta),
-        allowance=allowance,
-        drain=drain,
+        allowance=_allowance(told),
+        drain=told.get("drain") is True,
         stray=phase == "Ended" and "running" in state,
         fact=fact,
         trouble=trouble,
@@ -150,27 +151,22 @@ def _grace(meta: Json) -> float | None:
     return float(seconds) if isinstance(seconds, int) else 0.0
 
 
-def _task(obj: Json) -> tuple[Allowance, bool]:
-    """Of the attempt's coordinates: the part of the budget that it was given, which is held back while the pod lives,
-    and whether it only settles what is open.
-    """
-    try:
-        env = _step(obj)["env"]
-        coordinates = json.loads(next(entry["value"] for entry in env if entry["name"] == VARIABLE))
-        return Allowance.from_json(coordinates["allowance"]), coordinates["drain"] is True
-    except (LookupError, StopIteration, ValueError, TypeError, AttributeError, InvalidOperation, RecursionError):
-        return Allowance(), False
-
-
-def _was_told(obj: Json, run_uid: str, key: StepKey, attempt: int) -> bool:
-    """Whether the pod was told to run just that: unlike annotations and owners, a variable never changes."""
+def _told(obj: Json) -> Json:
+    """What the pod was told to run, its coordinates. Unlike annotations and owners, a variable never changes."""
     try:
         env = _step(obj)["env"]
         told = json.loads(next(entry["value"] for entry in env if entry["name"] == VARIABLE))
-        uid = told["run"].rpartition("-")[2]
-        return (uid, told["step"], told["attempt"]) == (run_uid.replace("-", ""), key.path, attempt)
-    except (LookupError, StopIteration, ValueError, TypeError, AttributeError, RecursionError):
-        return False
+    except (LookupError, StopIteration, ValueError, TypeError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _allowance(told: Json) -> Allowance:
+    """The part of the budget that the attempt was given: it is held back while the pod lives."""
+    try:
+        return Allowance.from_json(told["allowance"])
+    except (LookupError, ValueError, TypeError, AttributeError, InvalidOperation):
+        return Allowance()
 
 
 def _step(obj: Json) -> Json:

@@ -76,7 +76,7 @@ def entry(prefix: str, seq: int) -> str:
     return f"{prefix}{seq:0{SEQ_DIGITS}d}.json"
 
 
-_ENTRY = re.compile(r".*/[0-9]{8,12}\.json")
+_ENTRY = re.compile(rf".*/[0-9]{{{SEQ_DIGITS},}}\.json")
 
 
 def entries(keys: Iterable[str]) -> list[str]:

@@ -66,22 +66,21 @@ class Attempt:
             self.uncounted = 0
         if self.log.checkpoint_due and (kind is not Kind.COMPACTED or "state" not in body):
             await self.commit(Kind.COMPACTED, {"reason": "checkpoint", "state": self.state.to_json()})
+        cancelled = False
         if self.store.remote:
             write = asyncio.get_running_loop().run_in_executor(None, self.log.append, kind, body)
-            cancelled = False
             while not write.done():
                 try:
                     await asyncio.wait([write])
                 except asyncio.CancelledError:  # perhaps more than once: what is being written has to be known first
                     cancelled = True
             record = write.result()
-            if cancelled:
-                apply(self.state, record)
-                raise asyncio.CancelledError
         else:
             record = self.log.append(kind, body)  # a thread would cost as much as the disk's flush
         apply(self.state, record)
         self.ports.progress(str(kind), seq=record.seq, **_shown(kind, body))
+        if cancelled:
+            raise asyncio.CancelledError
 
     def check_stop(self) -> None:
         """Leave between two calls where somebody asked for it. Raises Parked."""

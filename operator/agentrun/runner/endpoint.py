@@ -14,11 +14,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from agentrun.api.workflow import FailureClass, Model, SecretKey
+from agentrun.api.workflow import FailureClass, Model
 from agentrun.runner.connections import tls
 from agentrun.runner.failures import ContextOverflow, Failure, plain
 from agentrun.runner.retrying import Clock, Sleep, retry_after, with_retries
-from agentrun.runner.secrets import SHORTEST_SECRET, MissingSecret, Secrets, read_secret
+from agentrun.runner.secrets import SHORTEST_SECRET, MissingSecret, Secrets, header_value, read_secret
 from agentrun.runner.untrusted import TooLarge, Undecodable, parse_json, read_body
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ class Rejected(Failure):
         self.reason = reason
 
 
+KEY_VARIABLE = "OPENAI_API_KEY"
+
+
 class Endpoint:
     """The connection to one model. Cancellation of :meth:`post` closes the connection of the call in hand."""
 
@@ -59,12 +62,12 @@ class Endpoint:
         self._sleep = sleep
         self._now = now
         if model.credentials is None:
-            self._key_from = "the environment variable OPENAI_API_KEY"
+            self._key_from = f"the environment variable {KEY_VARIABLE}"
         else:
             ref = model.credentials.secret_ref
             self._key_from = f"key {ref.key} of Secret {ref.name}"
         try:
-            key = read_secret(secret, model.credentials.secret_ref) if model.credentials else _key_of_environment()
+            key = self._key(secret, model)
             self._client = openai.AsyncOpenAI(
                 api_key=key,
                 base_url=model.endpoint,
@@ -80,6 +83,14 @@ class Endpoint:
         except (MissingSecret, openai.OpenAIError, OSError, ValueError, ImportError, httpx2.InvalidURL) as error:
             raise self._no_key(error) from error  # certificates and proxies of the environment are read here too
         self._where = _shown(str(self._client.base_url))
+
+    @staticmethod
+    def _key(secret: Secrets, model: Model) -> str | None:
+        """The key that requests carry; None: openai says that there is none."""
+        if model.credentials is not None:
+            return read_secret(secret, model.credentials.secret_ref)
+        key = os.environ.get(KEY_VARIABLE, "")
+        return header_value(key, KEY_VARIABLE) if key else None
 
     async def post(self, path: str, body: dict[str, Any], limit: float, read: Callable[[dict[str, Any]], T]) -> T:
         """What ``read`` makes of the answer, which it may refuse by raising ``Malformed``.
@@ -209,19 +220,12 @@ class Endpoint:
             message = f"model {self._name}: {error}"
         elif "api_key" in str(error):
             message = (
-                f"model {self._name}: there is no API key; set OPENAI_API_KEY, or give the model "
+                f"model {self._name}: there is no API key; set {KEY_VARIABLE}, or give the model "
                 "credentials: {secretRef: {name: …, key: …}}"
             )
         else:
             message = f"model {self._name}: the openai client cannot be made: {error}"
         return Failure(FailureClass.PROVIDER, message, retryable=False, happened="no")
-
-
-def _key_of_environment() -> str | None:
-    """OPENAI_API_KEY as a header can carry it: a Secret made with ``echo`` ends with a line break."""
-    if not os.environ.get("OPENAI_API_KEY", "").strip():
-        return None
-    return read_secret(lambda _: os.environ["OPENAI_API_KEY"], SecretKey(name="environment", key="OPENAI_API_KEY"))
 
 
 def _error_in(text: str, hidden: Callable[[str], str]) -> tuple[str, str]:

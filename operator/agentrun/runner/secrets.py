@@ -18,16 +18,27 @@ class MissingSecret(Exception):
 
 
 def read_secret(secret: Secrets, ref: SecretKey) -> str:
-    """The value of ``ref`` as an HTTP header can carry it, without the newline that files and kubectl leave behind.
+    """The value of ``ref``, as ``header_value`` gives it.
 
     Raises:
-        MissingSecret: there is none, it is empty, or it has characters that no header takes.
+        MissingSecret: there is none, or it cannot be used.
     """
     what = f"key {ref.key} of Secret {ref.name}"
     try:
-        value = secret(ref).strip()  # blanks too: h11 quotes a header that begins or ends with one
+        value = secret(ref)
     except (LookupError, OSError, UnicodeDecodeError) as error:
         raise MissingSecret(f"{what} cannot be read; create it, or correct secretRef") from error
+    return header_value(value, what)
+
+
+def header_value(value: str, what: str) -> str:
+    """``value`` as an HTTP header can carry it: without the line break that files and kubectl leave behind, and without
+    blanks around it, since the HTTP library quotes a header that it does not take.
+
+    Raises:
+        MissingSecret: it is empty, or has characters that no header takes.
+    """
+    value = value.strip()
     if not value:
         raise MissingSecret(f"{what} is empty")
     if not (value.isascii() and value.isprintable()):
