@@ -3,8 +3,9 @@
 What it forks is a process like any other, killed and stopped by signals like any other; only the imports are
 shared. Whoever wants one connects to the zygote's socket, sends a request with three descriptors (standard input,
 output and error) and hears on the same connection: ``{"pid": …}``, ``{"stopped": …}`` for each SIGSTOP, and
-``{"exit": code}``, negative for a signal. ``{"gone": true}`` is answered with all exit codes when nothing that
-was forked under the request's ``tag`` lives any more.
+``{"exit": code}``, negative for a signal; ``{"kill": pid}`` on it kills the process, if it is there.
+``{"gone": true}`` is answered with all exit codes when nothing that was forked under the request's ``tag`` lives any
+more.
 """
 
 from __future__ import annotations
@@ -81,6 +82,10 @@ class Server:
                 connection.close()
             return
         request = json.loads(data)
+        if "kill" in request:
+            if request["kill"] in self._children:  # only who is not reaped has the id still
+                os.kill(request["kill"], signal.SIGKILL)
+            return
         if "gone" in request:
             self._waiting.append((request["tag"], connection))
             return
@@ -165,7 +170,7 @@ class Forked:
     def abandon(self) -> None:
         """Leave nothing behind of a process that a failed test did not wait for."""
         if not self.ended:
-            os.kill(self.pid, signal.SIGKILL)  # not reaped before the zygote said so, so the id is its own
+            self.connection.send(json.dumps({"kill": self.pid}).encode())  # it may be gone, and its id another's
             self.exit()
 
 
