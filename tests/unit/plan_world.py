@@ -110,7 +110,8 @@ class World:
                 assert self.executions[key].attempt == attempt
                 self.executions[key] = replace(self.executions[key], stopping=True)
             case Append(kind=kind, body=body):
-                if not any(e.kind == kind and e.body.get("step") == body.get("step") for e in self.events):
+                there = any(e.kind == kind and e.body.get("step") == body.get("step") for e in self.events)
+                if not there or kind == "waitStarted":  # a wait begins anew where the clock was set back
                     self.append(kind, **body)
 
     # -- what attempts do -----------------------------------------------------------------------------------------

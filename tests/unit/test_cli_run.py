@@ -173,12 +173,16 @@ def test_inputs_come_from_a_file_and_words_over_it(scene: Scene, agentrun: Type,
     assert read_manifest(scene.store, find_run(scene.store, "default", "p1"))["inputs"] == {"order": "8", "more": [1]}
 
 
-def test_a_parked_step_is_tried_again_when_a_person_resumes(scene: Scene, agentrun: Type) -> None:
-    """Its attempts were lost without progress until the plan parked it; the verb writes the event that frees it."""
+@pytest.mark.parametrize("ahead", [0.0, 2 * 3600.0, -2 * 3600.0], ids=["right", "ahead", "behind"])
+def test_a_parked_step_is_tried_again_when_a_person_resumes(scene: Scene, agentrun: Type, ahead: float) -> None:
+    """Its attempts were lost without progress until the plan parked it; the verb writes the event that frees it.
+
+    By a clock that was two hours ahead then, the event came before the loss, and every resume did nothing.
+    """
     run = scene.run()
     nothing = Record(str(run), "triage", 0, 0, 0.0, "", {}, "")
     for attempt in range(1, 12):
-        log = StepLog(scene.store, run, StepKey("triage"), attempt, nothing, lambda: 1.0)
+        log = StepLog(scene.store, run, StepKey("triage"), attempt, nothing, lambda: scene.now + ahead)
         nothing = log.append(Kind.OPENED, {"process": {}, "task": {"prompt": "x"}})
     view = View.read(scene.store, run)
     assert "resume" in view.entries["triage"]["waitingFor"]

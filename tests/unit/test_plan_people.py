@@ -417,3 +417,26 @@ def test_a_call_whose_outcome_is_known_again_goes_on() -> None:
     world.resolve("a", "call-1", "retry")
     world.go()
     assert (world.starts[-1].events, world.starts[-1].drain) == ((2,), False)
+
+
+# -- clocks that are set back ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("how", "due"), [({"duration": "10m"}, 600.0), ({"signal": "s", "timeout": "10m"}, 600.0)])
+def test_a_wait_begun_by_a_clock_that_was_ahead_lasts_no_longer(how: dict[str, Any], due: float) -> None:
+    world = World(compiled(wait("w", **how)), now=10_000.0)
+    world.go()
+    world.now -= 7200.0  # the clock was two hours ahead, and is set right
+    planned = world.go()
+    assert planned.wake_at == world.now + due
+    world.now += due
+    world.go()
+    assert "w" in {event.body["step"] for event in world.events if event.kind == "settled"}
+
+
+def test_an_instant_that_a_person_gave_stays_whatever_clocks_do() -> None:
+    world = World(compiled(wait("w", until="2027-01-31T09:00:00Z")), now=1_799_999_000.0)
+    first = world.go()
+    world.now -= 7200.0
+    assert world.go().wake_at == first.wake_at
+    assert len([event for event in world.events if event.kind == "waitStarted"]) == 1

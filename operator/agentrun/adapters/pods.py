@@ -166,7 +166,7 @@ def build_pod(settings: PodSettings, run: RunView, pinned: Pinned, start: Start)
         "name": CONTAINER,
         "image": step.image or defaults.image or settings.image,
         "imagePullPolicy": settings.pull_policy,
-        "command": ["python", "-m", "agentrun.runner"],
+        "command": ["python", "-E", "-P", "-m", "agentrun.runner"],
         "env": [{"name": name, "value": value} for name, value in env.items()],
         "volumeMounts": mounts,
         # Where the runner dies before it says a word, the end of its log is what a person wants to see.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from agentrun.cli.next_steps import resume_command
+from agentrun.cli.next_steps import resume_command, tell_who_goes_on
 from agentrun.cli.options import Place, verb
 from agentrun.cli.output import emit, tell
 from agentrun.cli.printable import printable
@@ -43,15 +43,18 @@ def _append(place: Place, run: str, kind: EventKind, done: str) -> int:
 
     if kind is EventKind.SUSPENDED:
         done += f"; go on with: {printable(resume_command(place, view))}"
-    written = view.log.append(kind, {"by": user(), "verified": False}, unless=there)
+    body: dict[str, object] = {"by": user(), "verified": False}
+    if kind is EventKind.CANCELLED and view.finally_begun:
+        body["late"] = True  # else the instants say it, of what begins while this is written
+    written = view.log.append(kind, body, unless=there)
     after = View.read(store, view.run)
     after.still_going()
     if after.index.cancelled is not None and kind is EventKind.SUSPENDED:
         tell(place, f"{run} is being cancelled; that is not held up")
     else:
         tell(place, done if written else f"{done} (it was before)")
-    if kind is EventKind.CANCELLED and after.driver is None:
-        tell(place, f"nobody drives it; finish it with: {printable(resume_command(place, view))}")
+    if kind is EventKind.CANCELLED:
+        tell_who_goes_on(place, after, otherwise="nobody drives it; finish it with")
     if place.output:
         emit(place, after.to_json())
     return 0

@@ -11,7 +11,7 @@ import click
 from agentrun.api.approval import COMMENT_MAX
 from agentrun.api.facts import ApprovalRequest, StepKey
 from agentrun.cli.failures import Refused
-from agentrun.cli.next_steps import next_steps, resume_command
+from agentrun.cli.next_steps import next_steps, resume_command, tell_who_goes_on
 from agentrun.cli.options import Place, verb
 from agentrun.cli.output import emit, tell
 from agentrun.cli.printable import printable, value
@@ -187,7 +187,9 @@ def _say_what_next(place: Place, view: View, chosen: list[tuple[StepKey, Approva
         if key in still and still[key].digest == request.digest:
             have = len(view.index.tally(request, view.now).by)
             tell(place, f"{key.label}: {have} of {request.required} people have approved")
-    if view.driver is not None:
+    if view.driver_unseen:
+        tell_who_goes_on(place, view)
+    elif view.driver is not None:
         tell(place, f"the driver of {view.name} goes on with it")
     elif any(view.requests()):
         for line in next_steps(place, view):

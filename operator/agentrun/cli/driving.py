@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
-import sys
 import tempfile
 import uuid
 from pathlib import Path
@@ -14,7 +13,7 @@ import click
 
 from agentrun.api.run import Outcome
 from agentrun.cli.board import counts_of, shown
-from agentrun.cli.failures import Refused
+from agentrun.cli.failures import OutOfReach, Refused
 from agentrun.cli.next_steps import next_steps, resume_command
 from agentrun.cli.options import Place
 from agentrun.cli.output import coloured, emit, tell
@@ -24,9 +23,10 @@ from agentrun.journal.layout import RunPath
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.run import read_states
 from agentrun.journal.store import Store
-from agentrun.local.driver import Driver, End, Watcher
+from agentrun.local.driver import Driver, End, NoProcess, Watcher
 from agentrun.local.lease import Lease
-from agentrun.local.processes import ChildProcesses
+from agentrun.local.processes import PYTHON, ChildProcesses
+from agentrun.plan.snapshot import Plan
 
 
 def drive(place: Place, store: Store, run: RunPath, secrets: str | None) -> int:
@@ -36,6 +36,7 @@ def drive(place: Place, store: Store, run: RunPath, secrets: str | None) -> int:
 
     Raises:
         Refused: a cluster's operator drives it.
+        OutOfReach: this machine gives no process to run a step in.
         HeldByOther, StoreError, Damaged: see ``Driver.drive``.
     """
     pinned = Pinned.read(store, run)
@@ -46,15 +47,18 @@ def drive(place: Place, store: Store, run: RunPath, secrets: str | None) -> int:
         lease = Lease(store, run, uuid.uuid4().hex)
         driver = Driver(store, pinned, ChildProcesses(secrets), lease, watcher)
         signalled: list[int] = []
-        with asyncio.Runner() as runner:
-            end = runner.run(_interruptible(driver, signalled))
+        try:
+            with asyncio.Runner() as runner:
+                end = runner.run(_interruptible(driver, signalled))
+        except NoProcess as error:
+            raise OutOfReach(str(error)) from error
     if end is None:
         again = resume_command(place, View.read(store, run), secrets)
         click.echo(
             f"agentrun: interrupted; nothing that was committed is lost. Go on with: {printable(again)}", err=True
         )
         return 128 + signalled[0]
-    return report(place, store, run, secrets)
+    return report(place, store, run, secrets, driver.last)
 
 
 async def _interruptible(driver: Driver, signalled: list[int]) -> End | None:
@@ -79,9 +83,14 @@ async def _interruptible(driver: Driver, signalled: list[int]) -> End | None:
             loop.remove_signal_handler(number)
 
 
-def report(place: Place, store: Store, run: RunPath, secrets: str | None = None) -> int:
-    """Say how the run ended or what it waits for; the exit code."""
+def report(place: Place, store: Store, run: RunPath, secrets: str | None = None, last: Plan | None = None) -> int:
+    """Say how the run ended or what it waits for; the exit code.
+
+    ``last``: what its driver knew when it stopped, which is more than the journal holds.
+    """
     view = View.read(store, run)
+    if last is not None and last.waits_for_person and view.ended is None:
+        view.plan = last
     if place.output:
         emit(place, view.to_json())
     status = view.status
@@ -105,17 +114,18 @@ def drive_detached(place: Place, store: Store, run: RunPath, secrets: str | None
 
     Whatever stops it, ``agentrun resume`` goes on.
     """
-    folder = Path(tempfile.mkdtemp(prefix="agentrun-"))
-    if not store.remote:
+    if store.remote:
+        folder = Path(tempfile.mkdtemp(prefix="agentrun-"))
+    else:
         folder = Path(store.url) / ".drivers"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"{run.name}-{run.uid}.log"
     words = ["drive", run.name, "--store", store.url, "-n", run.namespace]
     if secrets is not None:
         words += ["--secrets", str(Path(secrets).absolute())]
     with path.open("ab") as log:
         child = subprocess.Popen(  # noqa: S603  (this very program, with words of its own)
-            [sys.executable, "-m", "agentrun.cli", *words],
+            [*PYTHON, "-m", "agentrun.cli", *words],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -15,7 +15,7 @@ class Refused(AgentrunError):
 
 
 class OutOfReach(AgentrunError):
-    """The cluster's API server, or the operator there, does not answer."""
+    """The cluster's API server or the operator there does not answer, or this machine gives no process."""
 
 
 def explain(error: Exception) -> int | None:

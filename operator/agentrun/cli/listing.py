@@ -9,6 +9,7 @@ import click
 
 from agentrun.api.canonical import moment
 from agentrun.api.run import StepState
+from agentrun.cli.next_steps import driver_name
 from agentrun.cli.options import AnyPlace, Place, verb
 from agentrun.cli.output import emit_list, spell, table, tell
 from agentrun.cli.printable import printable
@@ -70,7 +71,10 @@ def waits(view: View) -> str:
     if view.ended is not None:
         return "-"
     moves = view.driver is not None or view.suspended or view.pinned.on_cluster
-    return waiting_for(view.status, suspended=view.suspended, otherwise="-" if moves else "a driver (agentrun resume)")
+    otherwise = "-" if moves else "a driver (agentrun resume)"
+    if view.driver_unseen and not view.pinned.on_cluster:
+        otherwise = f"{driver_name(view)}, not seen from here"
+    return waiting_for(view.status, suspended=view.suspended, otherwise=otherwise)
 
 
 def waiting_for(status: Mapping[str, Any], *, suspended: bool, otherwise: str) -> str:

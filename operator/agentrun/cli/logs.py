@@ -19,7 +19,7 @@ from agentrun.journal.log import EventLog
 from agentrun.journal.records import EventKind
 from agentrun.journal.run import is_step, read_manifest
 from agentrun.journal.store import Store
-from agentrun.local.lease import is_driven
+from agentrun.local.lease import HolderWatch
 
 _PART = re.compile(r"/[0-9]+\.[0-9]+\.log$")
 
@@ -41,6 +41,7 @@ def logs_command(place: Place, run: str, step: str | None, follow: bool) -> int:
     only = _key(step, store, path)
     log = EventLog(store, path, time.time)
     seen: set[str] = set()
+    watch = HolderWatch(store, path)
     told = False
     while True:
         log.refresh()
@@ -50,9 +51,10 @@ def logs_command(place: Place, run: str, step: str | None, follow: bool) -> int:
             print_line(place, at, key, line)
         if ended or not follow:
             break
-        if not told and not is_driven(store, path):
-            told = True
+        life = watch.look()
+        if not told and life == "dead":
             click.echo(f"agentrun: nobody drives {path.name} now; waiting for {place.command('resume', run)}", err=True)
+        told = life == "dead"
         time.sleep(POLL)
     if not seen and not follow:
         click.echo(f"agentrun: there are no logs of {printable(f'{run} {step}' if step else run)} yet", err=True)

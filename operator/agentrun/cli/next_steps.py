@@ -6,6 +6,7 @@ import os
 import shlex
 
 from agentrun.cli.options import Place
+from agentrun.cli.output import tell
 from agentrun.cli.printable import printable, value
 from agentrun.cli.secrets import reads_secrets
 from agentrun.cli.timeline import approvers
@@ -51,7 +52,30 @@ def next_steps(place: Place, view: View, *, secrets: str | None = None) -> list[
     if view.driver is None and not any("resume" in entry.get("waitingFor", {}) for entry in view.entries.values()):
         why = "suspended" if view.suspended else "then" if lines else "nobody drives the run"
         offer(f"{why}:", resume_command(place, view, secrets))
+    elif view.driver_unseen:
+        offer(
+            f"{driver_name(view)} drives the run and cannot be seen from here; if it is gone:",
+            resume_command(place, view, secrets),
+        )
     return lines
+
+
+def driver_name(view: View) -> str:
+    """The process that drives the run, in words."""
+    assert view.driver is not None
+    return printable(f"process {view.driver.get('pid')} on {view.driver.get('host')}", 100)
+
+
+def tell_who_goes_on(place: Place, view: View, *, otherwise: str = "go on with") -> None:
+    """After a command was recorded: name the verb, unless a driver that surely lives acts on it.
+
+    ``otherwise``: how the verb is introduced where nobody drives the run.
+    """
+    if view.driver is None:
+        tell(place, f"{otherwise}: {printable(resume_command(place, view))}")
+    elif view.driver_unseen:
+        who, verb = driver_name(view), printable(resume_command(place, view))
+        tell(place, f"{who} drives {view.name} and cannot be seen from here; if it is gone: {verb}")
 
 
 def resume_command(place: Place, view: View, secrets: str | None = None) -> str:

@@ -9,7 +9,7 @@ import click
 
 from agentrun.api.facts import StepFact
 from agentrun.cli.failures import Refused
-from agentrun.cli.next_steps import resume_command
+from agentrun.cli.next_steps import tell_who_goes_on
 from agentrun.cli.options import Place, verb
 from agentrun.cli.output import emit, tell
 from agentrun.cli.printable import printable, value
@@ -64,8 +64,7 @@ def resolve_command(place: Place, run: str, step: str, happened: str | None, ret
     after = View.read(store, view.run)
     result = f" {value(body['result'])}" if answer == "happened" else ""
     tell(place, f"resolved: {key.label}: {call(unknown.tool, unknown.args)}: {answer}{result}")
-    if after.driver is None:
-        tell(place, f"go on with: {printable(resume_command(place, view))}")
+    tell_who_goes_on(place, after)
     if place.output:
         emit(place, after.to_json())
     return 0

@@ -29,6 +29,7 @@ from agentrun.journal.pin import pin, workflow_of
 from agentrun.journal.records import EventKind, Record
 from agentrun.journal.run import as_events, create_run
 from agentrun.journal.store import Store
+from agentrun.local.lease import HolderWatch
 from agentrun.local.user import user
 from agentrun.plan.events import EventIndex
 from agentrun.plan.program import compile_program
@@ -171,15 +172,21 @@ def resume_command(place: Place, run: str, detach: bool, secrets: str | None) ->
     view = View.find_own(place, store, run)
     if view.ended is not None:
         return report(place, store, view.run)
+    watch = HolderWatch(store, view.run)
+    alive = watch.decide(lambda text: click.echo(f"agentrun: {printable(text)}", err=True))
+    if not alive and view.driver is not None:
+        watch.clear()
+        view = View.read(store, view.run)
     done = frozenset(name for name, entry in view.entries.items() if StepState(entry["state"]).final)
-    if view.driver is None:
+    if not alive:
         check_secrets(view.program, secrets, done)
     said = [*_unsuspend(view), *_unpark(view)]
     for line in said:
         tell(place, line)
-    if view.driver is None:
+    if not alive:
         return _go(place, store, view.run, secrets, detach=detach)
-    who = f"process {view.driver.get('pid')} on {printable(view.driver.get('host'), 60)}"
+    process = watch.process or {}
+    who = f"process {process.get('pid')} on {printable(process.get('host'), 60)}"
     if not said:
         raise Refused(f"run {run} is driven by {who}: follow it with {place.command('logs', run, '-f')}")
     tell(place, f"{who} goes on with it")
@@ -204,13 +211,14 @@ def _unpark(view: View) -> list[str]:
         if "resume" not in entry.get("waitingFor", {}):
             continue
         key = StepKey.parse(name)
-        at = view.states[key].at if key in view.states else 0.0
+        last = view.states[key].attempt if key in view.states else 0
 
-        def resumed(records: Sequence[Record], key: StepKey = key, since: float = at) -> bool:
+        def resumed(records: Sequence[Record], key: StepKey = key, last: int = last) -> bool:
             index = EventIndex(as_events(records))
-            return index.ended is not None or index.resumed_after(key, 0, since)
+            return index.ended is not None or index.resumed_after(key, last, view.now)
 
-        body = {"step": key.path, "by": user(), "verified": False}
+        # It names the attempts, as an operator's does: clocks jump, and the one that stamped them may have been ahead.
+        body = {"step": key.path, "attempts": {key.path: last}, "by": user(), "verified": False}
         if view.log.append(EventKind.RESUMED, body, unless=resumed):
             lines.append(f"{name} is tried again")
     return lines

@@ -9,7 +9,7 @@ import click
 
 from agentrun.api.canonical import moment, timestamp
 from agentrun.api.facts import StepKey, Usage
-from agentrun.cli.next_steps import next_steps
+from agentrun.cli.next_steps import driver_name, next_steps
 from agentrun.cli.options import Place, verb
 from agentrun.cli.output import coloured, emit, spell, table, tell, width
 from agentrun.cli.printable import document, printable, value
@@ -108,7 +108,7 @@ def _driver(view: View) -> str:
         return f"a cluster's operator: {printable(f'kubectl agentrun show {view.name} -n {view.run.namespace}')}"
     if view.driver is None:
         return "none: nothing moves by itself now"
-    return printable(f"process {view.driver.get('pid')} on {view.driver.get('host')}", 100)
+    return driver_name(view) + (", not seen from here" if view.driver_unseen else "")
 
 
 def step_table(

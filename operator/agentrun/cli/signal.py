@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from agentrun.cli.failures import Refused
-from agentrun.cli.next_steps import resume_command
+from agentrun.cli.next_steps import tell_who_goes_on
 from agentrun.cli.options import Place, verb
 from agentrun.cli.output import emit, tell
-from agentrun.cli.printable import printable, value
+from agentrun.cli.printable import value
 from agentrun.cli.view import View
 from agentrun.journal.records import EventKind
 from agentrun.local.user import user
@@ -47,8 +47,7 @@ def signal_command(place: Place, run: str, name: str, payload: str | None) -> in
         View.read(store, view.run).still_going()
     after = View.read(store, view.run)
     tell(place, f"signalled: {name} {value(found)}")
-    if after.driver is None:
-        tell(place, f"go on with: {printable(resume_command(place, view))}")
+    tell_who_goes_on(place, after)
     if place.output:
         emit(place, after.to_json())
     return 0

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from itertools import accumulate
 from typing import Any
 
 from agentrun.api.facts import ApprovalRequest, StepKey, Usage
@@ -40,21 +41,28 @@ class Line:
 def timeline(steps: Mapping[StepKey, Iterable[Record]], events: Iterable[Record]) -> list[Line]:
     """Every record of a run that says something to a person, in the order of time."""
     requests = _requests(steps, events)
-    lines: list[Line] = []
+    logs: list[list[Line]] = []
     for key, records in steps.items():
         turns = 0
+        logs.append([])
         for record in records:
             turns += record.kind == Kind.TURN
             texts = _step(record, turns)
-            lines += [Line(record.at, key.label, str(record.kind), text, record.seq, record.body) for text in texts]
+            logs[-1] += [Line(record.at, key.label, str(record.kind), text, record.seq, record.body) for text in texts]
+    logs.append([])
     for record in events:
         body = record.body
         text = _event(record, requests)
         step = body.get("step", "")
         label = StepKey.parse(step).label if step else ""
-        lines.append(Line(record.at, label, str(record.kind), text, None, body))
-    # Records of one step keep their order whatever the clocks of its machines said; sort() is stable.
-    return sorted(lines, key=lambda line: line.at)
+        logs[-1].append(Line(record.at, label, str(record.kind), text, None, body))
+    # Records of one log keep their order, whatever the clocks of its machines said: none comes before one before it.
+    placed = [
+        (place, line)
+        for log in logs
+        for place, line in zip(accumulate((line.at for line in log), max), log, strict=True)
+    ]
+    return [line for _, line in sorted(placed, key=lambda entry: entry[0])]
 
 
 def _requests(steps: Mapping[StepKey, Iterable[Record]], events: Iterable[Record]) -> dict[str, ApprovalRequest]:

@@ -24,6 +24,7 @@ from agentrun.journal.records import Damaged, EventKind, Record
 from agentrun.journal.run import list_runs, read_manifest, read_states
 from agentrun.journal.store import Store
 from agentrun.local.lease import holder_of
+from agentrun.plan.clocks import in_our_time
 from agentrun.plan.events import EventIndex
 from agentrun.plan.planner import plan
 from agentrun.plan.program import Program, compile_program
@@ -53,7 +54,7 @@ class View:
     states: dict[StepKey, Folded]
     log: EventLog
     driver: dict[str, Any] | None
-    """The process that drives the run; None where none is known to live."""
+    """The process that drives the run, unless it is known to be dead; None where there is none."""
     plan: Plan
     now: float
 
@@ -96,7 +97,7 @@ class View:
             # of a pod nothing can be told from here: the cluster's operator looks after it
             and (pinned.on_cluster or _runs(state.process, content.driver))
         }
-        facts = {key: state.fact() for key, state in content.states.items()}
+        facts = {key: in_our_time(state.fact(), now) for key, state in content.states.items()}
         planned = plan(pinned.snapshot(now, facts, content.log.records, executions))
         if content.driver is None:
             _begin_nothing(planned)
@@ -133,6 +134,11 @@ class View:
         return next((r for r in self.events if r.kind == EventKind.ENDED), None)
 
     @property
+    def driver_unseen(self) -> bool:
+        """Whether nothing here tells if the driver lives: it ran on another host, or before a reboot of this one."""
+        return self.driver is not None and not surely_alive(self.driver)
+
+    @property
     def suspended(self) -> bool:
         """Whether the run starts nothing until it is resumed."""
         return self.index.suspended and self.index.cancelled is None
@@ -146,6 +152,13 @@ class View:
     def entries(self) -> dict[str, dict[str, Any]]:
         """The status of each step by its label."""
         return {entry["name"]: entry for entry in self.status["steps"]}
+
+    @property
+    def finally_begun(self) -> bool:
+        """Whether a step of ``finally`` has begun, by the journal: it was told how the run ends."""
+        index = self.index
+        begun = {key.name for key in self.states} | index.requested.keys() | index.waits.keys()
+        return not begun.isdisjoint(self.program.finally_)
 
     def still_going(self) -> None:
         """Raise Refused where the run has ended."""

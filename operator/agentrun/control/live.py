@@ -6,7 +6,7 @@ Everything here is read anew from the journal and the cluster by the next leader
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from agentrun.api.facts import StepFact, StepKey
@@ -15,6 +15,7 @@ from agentrun.control.views import PodView
 from agentrun.journal.log import EventLog
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import EventKind
+from agentrun.plan.clocks import in_our_time
 from agentrun.plan.snapshot import Execution, Snapshot, Start
 
 LEAVE_MARGIN = 10.0
@@ -223,14 +224,3 @@ class LiveRun:
                 yield max(attempt.leaving + LEAVE_MARGIN, now)
         if self.unheard or self.unasked:
             yield now + UNHEARD
-
-
-def in_our_time(fact: StepFact, now: float) -> StepFact:
-    """``fact`` as our own clock would have told it, as far as that can be known: its node's may be ahead of ours, and
-    nothing of it has happened in the future. (A clock that is behind is set right by the runner: ``Coordinates.at``.)
-    """
-    ahead = fact.at - now
-    if ahead <= 0:
-        return fact
-    intervals = tuple((start - ahead, end - ahead) for start, end in fact.intervals)
-    return replace(fact, at=now, started=fact.started - ahead, intervals=intervals)

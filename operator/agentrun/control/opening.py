@@ -16,12 +16,13 @@ from agentrun.api.workflow import API_VERSION, WorkflowSpec
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Cluster
 from agentrun.control.journal import Journal
-from agentrun.control.live import LiveRun, in_our_time
+from agentrun.control.live import LiveRun
 from agentrun.control.views import RunRef, RunView
 from agentrun.journal.fork import ForkRefused
 from agentrun.journal.layout import RunPath
 from agentrun.journal.pin import pin
 from agentrun.journal.pinned import Pinned
+from agentrun.plan.clocks import in_our_time
 from agentrun.plan.program import Program, compile_program
 
 PROGRAMS = 256

@@ -4,11 +4,15 @@ It decides nothing: ``plan`` does. Everything it holds in memory is read anew fr
 takes the run over: the facts are folds of the steps' records, the events are records, and a running attempt that
 was not started here is seen by the process identity in its ``opened`` record. Only ``unopened`` and
 ``lost_at`` are lost, the count and time of fruitless starts, which then begin again.
+
+Instants are the wall clock's, because they are compared with the journal's. Where that clock jumps, what is held in
+memory is shifted with it, and what the journal holds of the future counts as of now.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
@@ -17,6 +21,7 @@ from typing import Any, TypeVar
 
 import tenacity
 
+from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepFact, StepKey
 from agentrun.api.run import Outcome
 from agentrun.journal.fold import Folded, fold
@@ -26,8 +31,10 @@ from agentrun.journal.run import read_states
 from agentrun.journal.store import Store, StoreUnavailable
 from agentrun.local.lease import Lease
 from agentrun.local.processes import Process, Processes
+from agentrun.plan.clocks import in_our_time
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Append, Execution, Plan, Start, Stop
+from agentrun.runner.clocks import elapsed
 from agentrun.runner.coordinates import Coordinates
 from agentrun.runner.exits import Exit
 from agentrun.runner.identity import surely_alive
@@ -47,6 +54,19 @@ the fence keeps it from doing anything new."""
 
 STORE_PATIENCE = 60.0
 """Seconds that the driver goes on trying a store that does not answer."""
+
+CROWDED_FIRST, CROWDED_MAX = 0.25, 5.0
+"""Seconds until another process is asked for where the machine gave none; they double. A child that ends ends them."""
+
+CROWDED_TRIES = 6
+"""Tries in a row without a child at work, after which the driver gives up: nothing of its own will make room."""
+
+JUMP = 1.0
+"""Seconds by which the wall clock may part from the steady one between two looks before that counts as a jump."""
+
+
+class NoProcess(AgentrunError):
+    """This machine gives no process to run a step in, and nothing that this driver could wait for makes room."""
 
 
 class End(Enum):
@@ -76,6 +96,11 @@ class Driver:
     lease: Lease
     watcher: Watcher = field(default_factory=Watcher)
     clock: Callable[[], float] = time.time
+    """Seconds since the epoch."""
+    elapsed: Callable[[], float] = elapsed
+    """Seconds that never jump, and go on while the machine sleeps."""
+    last: Plan | None = None
+    """The last plan: what was known when the driver stopped, lost attempts included, which no journal holds."""
     _log: EventLog = field(init=False)
     _facts: dict[StepKey, StepFact] = field(default_factory=dict)
     _running: dict[StepKey, Execution] = field(default_factory=dict)
@@ -85,10 +110,17 @@ class Driver:
     _lost_at: dict[StepKey, float] = field(default_factory=dict)
     _given_up: dict[StepKey, int] = field(default_factory=dict)
     """Attempts of a driver before that did not leave: they may be at work yet."""
+    _crowded: int = 0
+    """How often in a row the machine gave no process."""
+    _crowded_until: float = 0.0
+    """When the next one is asked for, by ``elapsed``."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _seen: tuple[float, float] = field(init=False)
+    """Both clocks at the last plan."""
 
     def __post_init__(self) -> None:
         self._log = EventLog(self.store, self.pinned.run, self.clock)
+        self._seen = self.clock(), self.elapsed()
 
     async def drive(self) -> End:
         """Drive the run. Cancellation (Ctrl-C) asks running attempts to leave and waits for them.
@@ -97,6 +129,7 @@ class Driver:
             HeldByOther: another driver has the run, or took it over.
             StoreError: the store stayed out of reach.
             Damaged: an object of the journal is not what was written.
+            NoProcess: this machine gives no process to run a step in.
         """
         await self.lease.acquire(self.watcher.tell)
         keeper = asyncio.ensure_future(self.lease.keep())
@@ -119,12 +152,13 @@ class Driver:
         await self._io(self._log.refresh)
         while True:
             self._wake.clear()
-            planned = self._plan()
+            planned = self.last = self._plan()
             self.watcher.plan(planned)
             if planned.ended:
                 return self._ended(planned)
             for effect in planned.effects:
-                await self._apply(effect)
+                if not await self._apply(effect):
+                    break
             if any(isinstance(effect, Append) for effect in planned.effects):
                 continue
             if planned.waits_for_person:
@@ -133,9 +167,10 @@ class Driver:
             await self._io(self._log.refresh)
 
     def _plan(self) -> Plan:
+        now = self._now()
         return plan(
             self.pinned.snapshot(
-                self.clock(),
+                now,
                 dict(self._facts),
                 self._log.records,
                 dict(self._running),
@@ -145,40 +180,67 @@ class Driver:
             )
         )
 
+    def _now(self) -> float:
+        """The wall clock, once everything in memory agrees with it: no time that a jump made up may end an attempt, and
+        no pause waits until a clock that was set back has caught up.
+        """
+        now, steady = self.clock(), self.elapsed()
+        jump = (now - self._seen[0]) - (steady - self._seen[1])
+        self._seen = now, steady
+        if abs(jump) > JUMP:
+            self._running = {key: replace(e, started=e.started + jump) for key, e in self._running.items()}
+            self._lost_at = {key: at + jump for key, at in self._lost_at.items()}
+        self._facts = {key: in_our_time(fact, now) for key, fact in self._facts.items()}
+        return now
+
     def _is_lost(self, key: StepKey, attempt: int) -> bool:
         fact = self._facts.get(key)
         return fact is not None and fact.attempt == attempt and fact.end is None
 
-    async def _apply(self, effect: Start | Stop | Append) -> None:
+    async def _apply(self, effect: Start | Stop | Append) -> bool:
+        """Apply an effect; False where the journal is not what was planned for, or the machine has no room."""
         match effect:
             case Start():
-                await self._start(effect)
+                return await self._start(effect)
             case Stop(key=key):
                 self._running[key] = _stopping(self._running[key])
                 if key in self._children:
                     self._children[key].stop()
             case Append(kind=kind, body=body):
-                step = body.get("step")
-                await self._io(
-                    self._log.append,
-                    kind,
-                    body,
-                    lambda records: any(r.kind == kind and r.body.get("step") == step for r in records),
-                )
+                known = len(self._log.records)
+                return await self._io(self._log.append, kind, body, lambda records: len(records) > known)
+        return True
 
-    async def _start(self, start: Start) -> None:
+    async def _start(self, start: Start) -> bool:
+        if self.elapsed() < self._crowded_until:
+            return False
         coordinates = Coordinates.of(self.store.url, self.pinned.run, start, leash=True)
         key = start.key
         self._running[key] = Execution(start.attempt, self.clock(), start.allowance, drain=start.drain)
         try:
             child = await self.processes.start(coordinates, lambda line: self.watcher.line(key, line))
         except OSError as error:
-            # No process to be had (limits of the machine): as if it had been lost at once; the plan backs off.
-            self.watcher.tell(f"{key.label}: cannot start a process: {error.strerror}")
-            await self._gone(key, start.attempt, None)
-            return
+            # No attempt was lost: the machine has no room (descriptors, processes, memory) for one now.
+            del self._running[key]
+            self._hold_back(key, error)
+            return False
+        self._crowded, self._crowded_until = 0, 0.0
         self._children[key] = child
         self._spawn(self._follow(key, start.attempt, child))
+        return True
+
+    def _hold_back(self, key: StepKey, error: OSError) -> None:
+        """Ask for no process until a child has ended, or a while has passed. Raises NoProcess."""
+        why = f"{error.strerror or error}{_remedy(error)}"
+        if self._crowded >= CROWDED_TRIES and not self._children:
+            raise NoProcess(
+                f"run {self.pinned.run.name}: no process can be started for step {key.label}: {why}. Then go on with: "
+                f"agentrun resume {self.pinned.run.name}"
+            ) from error
+        if not self._crowded:
+            self.watcher.tell(f"{key.label}: waiting for room: no process can be started: {why}")
+        self._crowded_until = self.elapsed() + min(CROWDED_FIRST * 2.0**self._crowded, CROWDED_MAX)
+        self._crowded = min(self._crowded + 1, CROWDED_TRIES)
 
     async def _follow(self, key: StepKey, attempt: int, child: Process) -> None:
         code, message = await child.ended()
@@ -201,7 +263,8 @@ class Driver:
                 return
             fact = state.fact()
         if fact.attempt:
-            self._facts[key] = fact
+            self._facts[key] = in_our_time(fact, self.clock())
+        self._crowded_until = 0.0
         if fact.attempt < attempt:
             self._unopened[key] = self._unopened.get(key, 0) + 1
             self._lost_at[key] = self.clock()
@@ -254,6 +317,8 @@ class Driver:
         wait = POLL if self._running else IDLE_POLL
         if planned.wake_at is not None:
             wait = min(wait, max(0.0, planned.wake_at - self.clock()))
+        if self._crowded_until:
+            wait = min(wait, max(0.0, self._crowded_until - self.elapsed()))
         try:
             await asyncio.wait_for(self._wake.wait(), wait)
         except TimeoutError:
@@ -302,6 +367,21 @@ def _lives(state: Folded) -> bool:
 
 def _stopping(execution: Execution) -> Execution:
     return replace(execution, stopping=True)
+
+
+def _remedy(error: OSError) -> str:
+    """What a person can do about a process that cannot be started."""
+    match error.errno:
+        case errno.EMFILE:
+            return ": raise the limit of open files (ulimit -n) or lower forEach.maxParallel"
+        case errno.ENFILE:
+            return ": this machine has no open files left; end what holds them"
+        case errno.EAGAIN:
+            return ": the limit of processes is reached (ulimit -u); raise it or end some"
+        case errno.ENOMEM:
+            return ": free some memory, or lower forEach.maxParallel"
+        case _:
+            return ""
 
 
 def _why(state: tenacity.RetryCallState) -> str:

@@ -1,9 +1,10 @@
 """Who drives a run: one driver at a time, and a dead one is replaced.
 
 The lease is one object that its holder renews by compare-and-swap. On the machine of its holder, a look at the
-process tells whether it lives; from elsewhere, a lease that did not change for its whole length, by the watcher's own
-monotonic clock, is taken over, so no two clocks are ever compared. Losing the lease is not what keeps the contract
-(the fence in each step's journal does): it keeps two drivers from fighting.
+process tells whether it lives. From elsewhere (another machine, or the same one after a reboot), a lease that does not
+change for its whole length, by the watcher's own monotonic clock, is taken over: no two clocks are ever compared.
+Losing the lease is not what keeps the contract (the fence in each step's journal does): it keeps two drivers from
+fighting.
 """
 
 from __future__ import annotations
@@ -18,14 +19,83 @@ from agentrun.api.errors import AgentrunError
 from agentrun.journal.layout import RunPath
 from agentrun.journal.records import Damaged
 from agentrun.journal.store import KeyExists, KeyMissing, Store, StoreUnavailable
-from agentrun.runner.identity import surely_alive, surely_dead, this_process
+from agentrun.runner.identity import Life, life_of, this_process
 
 LENGTH = 15.0
 """Seconds without renewal after which a driver on another machine counts as dead."""
 
+LOOK = 1.0
+"""Seconds between two looks at a lease whose holder cannot be seen from here."""
+
 
 class HeldByOther(AgentrunError):
     """Another driver has the run."""
+
+
+class HolderWatch:
+    """Tells by repeated looks at a lease whether its holder lives. Losing it costs another ``LENGTH`` of watching."""
+
+    def __init__(self, store: Store, run: RunPath, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._run, self._monotonic = store, run, monotonic
+        self.process: dict[str, Any] | None = None
+        """The holder at the last look; None where nobody held the lease."""
+        self.version: str | None = None
+        """The version of the lease at the last look, for ``swap``; None where there was no lease."""
+        self._since = 0.0
+
+    def look(self) -> Life:
+        """Whether the holder lives: ``dead`` where nobody holds the lease, or its holder gave no sign for ``LENGTH``.
+
+        Raises:
+            StoreError: the store is out of reach.
+            Damaged: the lease is not what a driver wrote.
+        """
+        before, seen_before = self.version, self.process is not None
+        try:
+            data, self.version = self._store.read_version(self._run.lease)
+        except KeyMissing:
+            data, self.version = b"", None
+        self.process = _holder(data, self._run.lease).get("process") or None
+        if self.process is None:
+            return "dead"
+        life = life_of(self.process)
+        if life != "unknown":
+            return life
+        if self.version != before:
+            self._since = self._monotonic()
+            return "alive" if seen_before else "unknown"
+        return "dead" if self._monotonic() - self._since >= LENGTH else "unknown"
+
+    def decide(self, tell: Callable[[str], None], sleep: Callable[[float], None] = time.sleep) -> bool:
+        """Wait until it is known whether the holder lives, at most ``LENGTH``. ``tell`` is given a line before a wait.
+
+        Raises as ``look`` does.
+        """
+        told = False
+        while (life := self.look()) == "unknown":
+            if not told:
+                tell(self.waiting)
+                told = True
+            sleep(LOOK)
+        return life == "alive"
+
+    def clear(self) -> None:
+        """Free the lease of a holder that ``look`` found dead, so that the next driver need not watch it again.
+
+        Does nothing where the lease was renewed or taken since. Raises StoreError.
+        """
+        if self.version is None or self.process is None:
+            return
+        try:
+            self.version = self._store.swap(self._run.lease, b"{}", self.version)
+        except KeyExists:
+            return  # whoever drives the run next meets the holder of now
+
+    @property
+    def waiting(self) -> str:
+        """Why somebody waits for ``look`` to tell."""
+        host = self.process.get("host") if self.process else None
+        return f"waiting {LENGTH:.0f} s to see whether the driver on {host} still lives"
 
 
 class Lease:
@@ -47,27 +117,20 @@ class Lease:
             StoreError: the store is out of reach.
             Damaged: the lease is not what a driver wrote.
         """
-        seen: str | None = None
-        since = 0.0
+        watch = HolderWatch(self._store, self._run, self._monotonic)
+        told = False
         while True:
+            life = await asyncio.to_thread(watch.look)
+            if life == "alive":
+                raise HeldByOther(self._held(watch.process or {}))
+            if life == "unknown":
+                if not told:
+                    tell(watch.waiting)
+                    told = True
+                await asyncio.sleep(LOOK)
+                continue
             try:
-                data, version = await asyncio.to_thread(self._store.read_version, self._run.lease)
-            except KeyMissing:
-                data, version = b"", None
-            process = _holder(data, self._run.lease).get("process")
-            if process and not surely_dead(process):
-                if surely_alive(process):
-                    raise HeldByOther(self._held(process))
-                if version != seen:
-                    if seen is not None:
-                        raise HeldByOther(self._held(process))
-                    seen, since = version, self._monotonic()
-                    tell(f"waiting {LENGTH:.0f} s to see whether the driver on {process.get('host')} still lives")
-                if self._monotonic() - since < LENGTH:
-                    await asyncio.sleep(1.0)
-                    continue
-            try:
-                self._version = await asyncio.to_thread(self._swap, version)
+                self._version = await asyncio.to_thread(self._swap, watch.version)
             except KeyExists:
                 continue  # another one was faster: see who it is
             return
@@ -120,19 +183,13 @@ class Lease:
             raise
 
 
-def is_driven(store: Store, run: RunPath) -> bool:
-    """Whether a driver seems to have the run: one that lives here, or one elsewhere that has not let go.
+def holder_of(store: Store, run: RunPath) -> dict[str, Any] | None:
+    """The process that the lease names, dead or alive; None where nobody has it.
 
     Raises:
         StoreError: the store is out of reach.
         Damaged: the lease is not what a driver wrote.
     """
-    process = holder_of(store, run)
-    return process is not None and not surely_dead(process)
-
-
-def holder_of(store: Store, run: RunPath) -> dict[str, Any] | None:
-    """The process that the lease names, dead or alive; None where nobody has it. Raises as ``is_driven`` does."""
     try:
         data, _ = store.read_version(run.lease)
     except KeyMissing:

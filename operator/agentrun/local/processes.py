@@ -7,6 +7,7 @@ is a pipe that only the driver holds open, so it leaves by itself if the driver 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -21,6 +22,12 @@ from agentrun.runner.process import GRACE, TERMINATION_VARIABLE
 
 LINE_MAX = 1024 * 1024
 """Bytes of one line of a child's output that are read; the runner's own lines are far shorter."""
+
+PYTHON = (sys.executable, "-E", "-P")
+"""How a process of ours is started: it imports nothing of the working directory, and heeds no PYTHON variable."""
+
+SPARE = 16
+"""Descriptors that stay free for the driver itself: it must be able to read its store while all its children work."""
 
 OnLine = Callable[[dict[str, Any]], None]
 
@@ -52,10 +59,11 @@ class ChildProcesses:
     """Attempts as child processes."""
 
     secrets: str | None = None
-    command: Sequence[str] = field(default_factory=lambda: (sys.executable, "-m", "agentrun.runner"))
+    command: Sequence[str] = field(default_factory=lambda: (*PYTHON, "-m", "agentrun.runner"))
 
     async def start(self, coordinates: Coordinates, on_line: OnLine) -> Child:
         """See ``Processes``."""
+        _check_descriptors()
         environment = {k: v for k, v in os.environ.items() if k != TERMINATION_VARIABLE}
         environment[VARIABLE] = coordinates.to_json()
         if self.secrets is not None:
@@ -70,6 +78,13 @@ class ChildProcesses:
             limit=LINE_MAX,
         )
         return Child(child, on_line)
+
+
+def _check_descriptors() -> None:
+    """Raise OSError (EMFILE, ENFILE) where fewer than ``SPARE`` descriptors are left."""
+    with contextlib.ExitStack() as opened:
+        for _ in range(SPARE):
+            opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
 
 
 class Child:

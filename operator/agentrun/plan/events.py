@@ -94,7 +94,7 @@ class EventIndex:
             case "approvalRequested":
                 self.requested.setdefault(body["step"], event)
             case "waitStarted":
-                self.waits.setdefault(body["step"], event)
+                self.waits[body["step"]] = event  # the last: a wait begins anew where the clock was set back
             case "resolved":
                 self.resolved.setdefault((body["step"], body["callId"]), []).append(event)
             case "signalled":
@@ -138,7 +138,7 @@ class EventIndex:
         """Whether a person asked to go on with ``key`` (or with everything) after ``attempt`` was lost ``at``."""
 
         def is_about_it(event: Event) -> bool:
-            if "attempts" in event.body:  # on a cluster, whose clocks differ
+            if "attempts" in event.body:  # the first journals of one machine go by the instant
                 return bool(event.body["attempts"].get(key.path) == attempt)
             return event.at >= at
 

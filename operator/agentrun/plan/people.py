@@ -16,6 +16,9 @@ from agentrun.plan.program import CompiledStep
 from agentrun.plan.retry import DELAY_MAX
 from agentrun.plan.snapshot import Append
 
+CLOCK_SET_BACK = 60.0
+"""Seconds that an event must lie in the future for the clock to count as set back. Less is two machines' clocks."""
+
 if TYPE_CHECKING:
     from agentrun.plan.planning import Planning
 
@@ -88,6 +91,11 @@ def wait_step(step: CompiledStep, planner: Planning, failing: bool) -> Standing:
             return _pending()
         return _begin_wait(step, planner)
     until: float | None = event.body.get("until")
+    assert step.spec.wait is not None
+    if until is not None and step.spec.wait.until is None and event.at > now + CLOCK_SET_BACK:
+        # The clock that began the wait was ahead and was set right since. What is to last a while lasts no longer.
+        planner.effects.append(Append("waitStarted", event.body | {"until": now + until - event.at}))
+        return _pending()
     fact = StepFact(attempt=1, started=event.at)
     body: dict[str, Any] = {"step": step.name, "state": str(StepState.SUCCEEDED), "output": None}
     if "signal" in event.body:

@@ -114,7 +114,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Record an event of the run, unless one with the same kind and the same ``step`` is there."""
+    """Record an event of the run, unless somebody has recorded anything since the snapshot: then plan anew."""
 
     kind: str
     body: dict[str, Any]

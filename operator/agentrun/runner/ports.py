@@ -13,6 +13,7 @@ from pathlib import Path
 from agentrun.api.workflow import Model, SecretKey, Tool
 from agentrun.journal.open_store import open_store
 from agentrun.journal.store import Store
+from agentrun.runner.clocks import steady_clock
 from agentrun.runner.http_tool import HttpTool
 from agentrun.runner.models import ModelClient, open_model
 from agentrun.runner.progress import Progress
@@ -28,7 +29,7 @@ and somebody may already have settled the call, so it is not sent. A successor a
 class Ports:
     """Clock, ids, store, models, tools, secrets, and the line that says what goes on."""
 
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = field(default_factory=steady_clock)
     monotonic: Callable[[], float] = time.monotonic
     new_id: Callable[[], str] = lambda: uuid.uuid4().hex
     open_store: Callable[[str], Store] = open_store
