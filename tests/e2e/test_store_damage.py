@@ -12,7 +12,7 @@ import pytest
 from agentrun.journal.open_store import open_store
 from agentrun.journal.records import Damaged
 from agentrun.local.driver import End
-from agentrun.local.lease import Lease, is_driven
+from agentrun.local.lease import HolderWatch, Lease
 from tests.e2e.local import LocalRun, call, tool, workflow
 from tests.e2e.shop import Shop
 from tests.e2e.toolhost import reply
@@ -96,7 +96,7 @@ def test_a_damaged_lease_is_named(run: LocalRun, tmp_path: Path) -> None:
         (tmp_path / run.path.lease).unlink(missing_ok=True)
         store.create(run.path.lease, content)
         with pytest.raises(Damaged, match=r"driver\.json: this is not a lease"):
-            is_driven(store, run.path)
+            HolderWatch(store, run.path).look()
         with pytest.raises(Damaged, match="delete it if nobody drives the run"):
             asyncio.run(Lease(store, run.path, "writer").acquire(print))
 

@@ -19,11 +19,11 @@ from agentrun.control import showing
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Refused
 from agentrun.control.controller import Controller
-from agentrun.control.live import in_our_time
 from agentrun.control.queue import BACKOFF_FIRST, BACKOFF_MAX, WorkQueue
 from agentrun.control.views import RunRef, RunView
 from agentrun.observe.health import Health
 from agentrun.observe.metrics import Metrics
+from agentrun.plan.clocks import in_our_time
 from agentrun.runner.ports import Ports
 
 REF = RunRef("shop", "refund")
