@@ -2,7 +2,8 @@ r"""A model that answers from a script: an OpenAI-compatible server for demos, c
 
     python -m examples.scripted_model SCRIPT.yaml --port 0 [--port-file F] [--ledger F.jsonl] [--require-key]
 
-prints its base URL. It serves ``POST /v1/responses`` and ``POST /v1/chat/completions``, streaming and not, and
+prints its base URL. ``--profile NAME`` plays another endpoint than OpenAI's (see ``profiles.py``); all of them are also
+found at ``/NAME/v1``. It serves ``POST /v1/responses`` and ``POST /v1/chat/completions``, streaming and not, and
 ``GET /v1/models``. In tests::
 
     with ScriptedModel({"rules": [{"text": "hello"}]}, ledger_path) as model:
@@ -24,6 +25,7 @@ rule that matches answers; a request that none matches gets 400 ``no_rule``::
           - {name: look_up_order, args: {orderId: "{{order}}"}}      # args as a text are sent as they are
         reasoning: true             # Responses: a reasoning item that must come back verbatim, or 400
         usage: {input: 900, cached: 512, output: 80, reasoning: 32}   # what is left out: a quarter of the characters
+        quirks: [id-empty]          # the answer as endpoints other than OpenAI write it: names of quirks.py
         latency: 0.5                # seconds before the answer or the failing status is sent
         fail:                       # one is used up by each matching request before the rule answers
           - {status: 429, retry_after: 1}   # also code, message
@@ -32,6 +34,7 @@ rule that matches answers; a request that none matches gets 400 ``no_rule``::
           - {malformed: true}       # 200 with broken JSON
           - {refuse: true}          # a refusal instead of the answer; or its text
           - {incomplete: max_output_tokens}   # half of the answer; or content_filter
+          - {quirks: [finish-error]}    # an answer with these quirks
         fail_always: {status: 500}  # instead of the answer, for ever
 
 ``{{name}}`` is a named group of the regex, ``{{tool.NAME.field.0.field}}`` a part of the latest result of tool NAME in

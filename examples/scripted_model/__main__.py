@@ -12,6 +12,7 @@ import yaml
 from examples.serving import serve
 
 from . import ScriptedModel, ScriptError
+from .profiles import PROFILES
 
 KEY = "SCRIPTED_MODEL_KEY"
 
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=0, help="0 (default) takes a free one")
     parser.add_argument("--port-file", type=Path, help="write the port there once it is served")
     parser.add_argument("--ledger", type=Path, help="append a JSON line per request there")
+    parser.add_argument("--profile", choices=PROFILES, default="openai", help="the endpoint that it plays at /v1")
     parser.add_argument("--require-key", action="store_true", help=f"require the API key in the variable {KEY}")
     options = parser.parse_args()
     if options.require_key and not os.environ.get(KEY):
@@ -37,6 +39,7 @@ def main() -> int:
             host=options.host,
             port=options.port,
             keep=False,
+            profile=options.profile,
         )
         serve(model, options.port_file)
     except OSError as error:  # of the script, the ledger, the port or its file: it names which

@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from .quirks import QUIRKS
+
 JSON = Any
 """A JSON value."""
 
 _TEMPLATE = re.compile(r"\{\{\s*([^{}\s]+)\s*\}\}")
-_FAILURES = ("status", "hang", "cut", "malformed", "refuse", "incomplete")
+_FAILURES = ("status", "hang", "cut", "malformed", "refuse", "incomplete", "quirks")
 _INCOMPLETE = ("max_output_tokens", "content_filter")
 
 
@@ -103,6 +105,7 @@ class Rule:
     calls: tuple[Call, ...]
     reasoning: bool
     usage: Mapping[str, int]
+    quirks: tuple[str, ...]
     latency: float
     fail: tuple[Failure, ...]
     fail_always: Failure | None
@@ -189,7 +192,7 @@ def _rule(document: JSON, where: str) -> Rule:
     fields = _fields(
         document,
         where,
-        *("match", "text", "json", "tool_calls", "reasoning", "usage", "latency", "fail", "fail_always"),
+        *("match", "text", "json", "tool_calls", "reasoning", "usage", "quirks", "latency", "fail", "fail_always"),
     )
     if "text" in fields and "json" in fields:
         raise ScriptError(f"{where}: say `text` or `json`, not both")
@@ -209,6 +212,7 @@ def _rule(document: JSON, where: str) -> Rule:
         calls=tuple(_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(calls)),
         reasoning=reasoning,
         usage={name: _count(value, f"{where}.usage.{name}") for name, value in usage.items()},
+        quirks=_quirks(fields.get("quirks", []), f"{where}.quirks"),
         latency=_seconds(fields.get("latency", 0), f"{where}.latency"),
         fail=tuple(_failure(failure, f"{where}.fail[{i}]") for i, failure in enumerate(fail)),
         fail_always=_failure(fields["fail_always"], f"{where}.fail_always") if "fail_always" in fields else None,
@@ -255,6 +259,9 @@ def _failure(document: JSON, where: str) -> Failure:
             valid = True
         case "incomplete":
             valid = value in _INCOMPLETE
+        case "quirks":
+            value = _quirks(value, f"{where}.quirks")
+            valid = True
         case "refuse":
             valid = value is True or (isinstance(value, str) and value != "")
         case _:
@@ -263,6 +270,14 @@ def _failure(document: JSON, where: str) -> Failure:
         raise ScriptError(f"{where}.{kind}: {value!r} is not something that `{kind}` can be")
     wait = _seconds(fields["retry_after"], f"{where}.retry_after") if "retry_after" in fields else None
     return Failure(kind, value, wait, _optional_text(fields, "code", where), _optional_text(fields, "message", where))
+
+
+def _quirks(value: JSON, where: str) -> tuple[str, ...]:
+    names = tuple(_text(name, f"{where}[{i}]") for i, name in enumerate(_list(value, where)))
+    unknown = [name for name in names if name not in QUIRKS]
+    if unknown:
+        raise ScriptError(f"{where}: unknown {', '.join(unknown)}; known are {', '.join(QUIRKS)}")
+    return names
 
 
 def _fields(value: JSON, where: str, *known: str) -> dict[str, JSON]:

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -21,11 +22,14 @@ from typing import Self
 from . import chat, responses, responses_output
 from .answer import CREATED, Answer, compose
 from .conversation import Body, Conversation, RequestError
+from .profiles import PROFILES, Profile
 from .script import JSON, Failure, Script, ScriptError, read
 from .wire import ModelServer, Reply, dumps, error_reply, json_reply, stream_reply
 
 _READERS = {"responses": responses.read, "chat": chat.read}
-_PATHS = {"/v1/responses": "responses", "/v1/chat/completions": "chat"}
+_PATH = re.compile(
+    r"(?:/(?P<profile>[a-z0-9.-]+))?(?:/v1|/openai/deployments/[^/]+)/(?P<api>responses|chat/completions)"
+)
 _STATUS_ERRORS = {
     401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
     403: (
@@ -43,13 +47,16 @@ _OTHER_ERRORS = ("server_error", None, "The server had an error while processing
 class ScriptedModel:
     """A model that answers from a script, as a context manager that serves while it is open.
 
+    ``profile`` is the endpoint that it plays at ``/v1``: a name of ``profiles.PROFILES``. Any of them is found at
+    ``/NAME/v1`` as well.
+
     ``script`` is what a script file holds and may be replaced while the server runs, which forgets how many
     scripted failures were used up. ``requests`` are the bodies that were asked, in order, and ``ledger`` the lines
     that the ledger has for them; with ``keep=False`` neither is kept. ``key`` is the API key to require. The counts
     of used failures are the only state that answers depend on: losing them repeats the failures.
 
     Raises:
-        ScriptError: the script cannot be read.
+        ScriptError: the script cannot be read, or there is no such profile.
         OSError: the address cannot be bound, or the ledger not opened.
 
     """
@@ -63,7 +70,11 @@ class ScriptedModel:
         host: str = "127.0.0.1",
         port: int = 0,
         keep: bool = True,
+        profile: str = "openai",
     ) -> None:
+        if profile not in PROFILES:
+            raise ScriptError(f"there is no profile {profile!r}; there are {', '.join(PROFILES)}")
+        self._profile = profile
         self.script = script
         self.requests: list[Body] = []
         self.ledger: list[Body] = []
@@ -123,12 +134,19 @@ class ScriptedModel:
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], raw: bytes) -> Reply:
         """The reply to one request; ``headers`` have lower-case names."""
-        path = path.partition("?")[0]
-        api = _PATHS.get(path)
-        if api is None or method != "POST":
+        path, _, query = path.partition("?")
+        found = _PATH.fullmatch(path)
+        named = (found["profile"] or self._profile) if found else ""
+        profile = PROFILES.get(named)
+        api = {"responses": "responses", "chat/completions": "chat"}[found["api"]] if found else ""
+        by_deployment = "/deployments/" in path
+        if by_deployment and (named != "azure" or "api-version=" not in query):
+            return error_reply(404, {"code": "404", "message": "Resource not found"})
+        if profile is None or api not in profile.apis or method != "POST":
             return self._answer_other(method, path, headers)
         entry: Body = {
             "api": api,
+            **({"profile": named} if named != "openai" else {}),
             "model": None,
             "turn": None,
             "digest": None,
@@ -145,16 +163,18 @@ class ScriptedModel:
             self._check_key(headers)
             body, digest, size = _parse(raw)
             entry |= {"model": body.get("model"), "digest": digest}
-            asked = _READERS[api](body, digest, size)
+            profile.check(body)
+            asked = _READERS[api](profile.known(body), digest, size)
             entry["turn"] = asked.turn
-            reply = self._scripted(api, asked, entry)
+            reply = self._scripted(api, asked, entry, profile)
         except RequestError as error:
-            entry |= {"answer": str(error.status), "error": str(error)}
-            reply = error_reply(error.status, error.error)
+            status, said = profile.errors(error.status, error.error)
+            entry |= {"answer": str(status), "error": str(error)}
+            reply = json_reply(status, said)
         self._record(entry, body)
         return reply
 
-    def _scripted(self, api: str, asked: Conversation, entry: Body) -> Reply:
+    def _scripted(self, api: str, asked: Conversation, entry: Body, profile: Profile) -> Reply:
         script, used = self._state
         self._check_model(script, asked.model)
         found = script.find(asked)
@@ -168,14 +188,15 @@ class ScriptedModel:
             used[index] += 1
         if failure and failure.kind in ("status", "hang"):
             entry["answer"] = str(failure.value) if failure.kind == "status" else "hang"
-            return _failed(failure, rule.latency)
+            return _failed(failure, rule.latency, profile)
         try:
             answer = compose(rule, failure, asked, captures)
         except ScriptError as error:
             raise RequestError(f"{rule.where}: {error}", None, "script_error") from error
         entry["answer"] = failure.kind if failure else "ok"
         entry["usage"] = {"input": answer.usage.input, "cached": answer.usage.cached, "output": answer.usage.output}
-        reply = _answered(api, asked, answer, entry)
+        more = (*rule.quirks, *(failure.value if failure and failure.kind == "quirks" else ()))
+        reply = _answered(api, asked, answer, entry, profile, more)
         reply.delay = rule.latency
         match entry["answer"]:
             case "cut":
@@ -241,10 +262,13 @@ def _parse(raw: bytes) -> tuple[Body, str, int]:
     return body, hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest(), len(canonical)
 
 
-def _answered(api: str, asked: Conversation, answer: Answer, entry: Body) -> Reply:
+def _answered(
+    api: str, asked: Conversation, answer: Answer, entry: Body, profile: Profile, quirks: tuple[str, ...]
+) -> Reply:
     complete = responses_output.response(asked, answer) if api == "responses" else chat.completion(asked, answer)
     entry["id"] = complete["id"]
     if not asked.stream:
+        profile.distort(complete, quirks)
         reply = json_reply(200, complete)
     elif api == "responses":
         reply = stream_reply(
@@ -270,12 +294,13 @@ def _malformed(reply: Reply, stream: bool) -> bytes:
     return payload[: len(payload) // 2]
 
 
-def _failed(failure: Failure, latency: float) -> Reply:
+def _failed(failure: Failure, latency: float, profile: Profile) -> Reply:
     if failure.kind == "hang":
         return Reply(None, delay=failure.value)
     kind, code, message = _STATUS_ERRORS.get(failure.value, _OTHER_ERRORS)
     error = {"message": failure.message or message, "type": kind, "param": None, "code": failure.code or code}
-    reply = error_reply(failure.value, error)
+    _, said = profile.errors(failure.value, error)
+    reply = json_reply(failure.value, said)
     reply.delay = latency
     if failure.retry_after is not None:
         reply.headers["Retry-After"] = f"{failure.retry_after:g}"

@@ -33,9 +33,12 @@ Application = Callable[[str, str, Mapping[str, str], bytes], Reply]
 """Method, path, headers by lower-case name, and body of a request to its reply."""
 
 
-def json_reply(status: int, body: Body) -> Reply:
+def json_reply(status: int, body: JSON) -> Reply:
     """``body`` as JSON."""
-    return Reply(dumps(body).encode("utf-8", "surrogatepass"), status)
+    try:
+        return Reply(dumps(body).encode(), status)
+    except UnicodeEncodeError:  # half of a character, which JSON can say and UTF-8 cannot
+        return Reply(json.dumps(body).encode(), status)
 
 
 def stream_reply(frames: Iterator[str]) -> Reply:
