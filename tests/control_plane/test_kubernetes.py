@@ -222,7 +222,8 @@ def question(run: RunView, digest: str) -> dict[str, Any]:
     request = ApprovalRequest(
         "Refund?", {"sum": 1}, "sha256:" + digest * 64, Approvers(groups=["finance"]), 1, 2e9, call_id=None
     )
-    return approval_object(Owner(run.ref.name, run.ref.namespace, run.uid), StepKey("sign-off"), 1, request, "ana")
+    owner = Owner(run.ref.name, run.ref.namespace, run.uid)
+    return approval_object(owner, StepKey("sign-off"), 1, request, "ana", now=1.9e9)
 
 
 async def test_people_are_asked_once_and_a_late_decision_is_seen(kube: Kube, ns: str) -> None:

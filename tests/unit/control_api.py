@@ -10,6 +10,7 @@ from agentrun.adapters.objects import approval_view, command_view, run_view
 from agentrun.adapters.pods import pod_name
 from agentrun.api.canonical import timestamp
 from agentrun.api.names import REQUESTED_BY
+from agentrun.api.run import CHANGED_BY
 from agentrun.api.workflow import API_VERSION
 from agentrun.control.cluster import AlreadyExists, Conflict, NotFound, Refused
 from agentrun.control.views import ApprovalView, CommandView, PodView, RunView
@@ -77,12 +78,13 @@ class Api:
             raise AlreadyExists(f"{kind} {meta['name']}")
         return self.write(kind, meta["name"], {**obj, "metadata": meta})
 
-    def remove(self, kind: Kind, name: str) -> None:
+    def remove(self, kind: Kind, name: str, *, orphan: bool = False) -> None:
+        """``orphan``: what belongs to it stays."""
         obj = self.objects[kind].pop(name)
         self.version += 1
         seen = replace(self.view(kind, obj), version=self.version)
         self.log[kind].append((True, seen))
-        if kind == "runs":  # what it owns goes with it
+        if kind == "runs" and not orphan:  # what it owns goes with it
             for owned in ("pods", "approvals"):
                 for view in self.all(owned):
                     if view.run_uid == seen.uid:
@@ -158,6 +160,11 @@ class Api:
         condition = {"type": "Decided", "status": "True", "reason": reason}
         self.write("approvals", approval.name, {**obj, "status": {**obj.get("status", {}), "conditions": [condition]}})
 
+    def delete_approval(self, approval: ApprovalView) -> None:
+        there = self.objects["approvals"].get(approval.name)
+        if there is not None and there["metadata"]["uid"] == approval.uid:
+            self.remove("approvals", approval.name)
+
     def delete_command(self, command: CommandView) -> None:
         if command.name in self.objects["commands"]:
             self.remove("commands", command.name)
@@ -197,9 +204,12 @@ class Api:
         made: RunView = self.make("runs", {"metadata": meta, "spec": spec})
         return made
 
-    def edit_run(self, name: str, **changes: Any) -> None:
+    def edit_run(self, name: str, by: str | None = "ana", **changes: Any) -> None:
+        """``by``: whom the admission policy stamps; None: there is none."""
         obj = self.objects["runs"][name]
-        meta = {**obj["metadata"], "generation": obj["metadata"]["generation"] + 1}
+        notes = obj["metadata"].get("annotations", {})
+        notes = notes | {CHANGED_BY[field]: by for field in changes if by is not None}
+        meta = {**obj["metadata"], "generation": obj["metadata"]["generation"] + 1, "annotations": notes}
         self.write("runs", name, {**obj, "metadata": meta, "spec": {**obj["spec"], **changes}})
 
     def decide(self, name: str, by: str = "ben", decision: str = "Approved") -> bool:
@@ -211,15 +221,17 @@ class Api:
             return False
         at = timestamp(self.world.now)
         entry = {"by": by, "decision": decision, "digest": obj["spec"]["digest"], "comment": "", "at": at}
-        managed = [{"manager": by, "subresource": "status", "time": at}]
+        writer: Obj = {"manager": by, "subresource": "status", "time": at}
+        writer["fieldsV1"] = {"f:status": {"f:decisions": {f'k:{{"by":"{by}"}}': {}}}}
+        managed = [*obj["metadata"].get("managedFields", ()), writer]
         obj = {**obj, "metadata": {**obj["metadata"], "managedFields": managed}}
         self.write("approvals", name, {**obj, "status": {**status, "decisions": [*said, entry]}})
         return True
 
-    def command(self, run: str, by: str = "ana", **verb: Any) -> str:
+    def command(self, run: str, by: str = "ana", uid: str | None = None, **verb: Any) -> str:
         """An AgentCommand; its name."""
         name = f"command-{self.world.new_uid()[:8]}"
         meta = {"name": name, "annotations": {REQUESTED_BY: by}}
-        spec = {"run": {"name": run}, **verb}
+        spec = {"run": {"name": run} | ({"uid": uid} if uid else {}), **verb}
         self.make("commands", {"apiVersion": API_VERSION, "kind": "AgentCommand", "metadata": meta, "spec": spec})
         return name

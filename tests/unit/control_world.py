@@ -151,6 +151,13 @@ class ModelCluster:
     async def settle_approval(self, approval: ApprovalView, reason: str, message: str, at: float) -> None:
         await self._call(f"settle_approval {reason}", lambda: self._api.settle_approval(approval, reason))
 
+    async def delete_approval(self, approval: ApprovalView) -> None:
+        await self._call("delete_approval", lambda: self._api.delete_approval(approval))
+
+    async def refuse_command(self, command: CommandView, why: str) -> None:
+        self._api.events.append(("CommandRefused", f"{command.name}: {why}"))
+        await self.delete_command(command)
+
     async def delete_command(self, command: CommandView) -> None:
         await self._call("delete_command", lambda: self._api.delete_command(command))
 

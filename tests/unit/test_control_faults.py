@@ -166,7 +166,7 @@ def test_a_pod_is_told_to_leave_once(world: World) -> None:
     world.settle()
     calls = Calls(world)
     for change in ("suspend", "cancel"):
-        world.api.edit_run("r", **{change: True})
+        world.api.edit_run("r", "ana", **{change: True})
         while operator.behind("runs"):
             operator.hear("runs")
         world.wait(5)

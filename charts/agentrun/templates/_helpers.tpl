@@ -37,7 +37,9 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "agentrun.serviceAccou
 {{- /* The validating policies, in no order. Each has a binding of its name, and the operator asks for both. */ -}}
 {{- define "agentrun.policies" -}}
 {{- $name := include "agentrun.fullname" . -}}
-{{- range $index, $what := list "approvals" "decisions" "identities" "pods" "requested-by" "run-status" -}}
+{{- $all := list "approvals" "changed-by" "decisions" "identities" "pods" "requested-by" "run-status" -}}
+{{- if .Values.admission.anotherPerson -}}{{ $all = concat $all (list "another-person" "another-workload") }}{{- end -}}
+{{- range $index, $what := $all -}}
 {{ if $index }},{{ end }}{{ $name }}-{{ $what }}
 {{- end -}}
 {{- end -}}

@@ -56,7 +56,9 @@ class KubernetesCluster:
         self._instance = instance
         self._now = now
         self._told: OrderedDict[str, set[str]] = OrderedDict()
-        """By run: the Events that this process made. Lost with it: then the API server says that they are there."""
+        """By run, or by a name that no run has: the Events that this process made. Lost with it: then the API server
+        says that they are there.
+        """
 
     async def get_run(self, ref: RunRef) -> RunView | None:
         """As ``Cluster.get_run``."""
@@ -135,9 +137,19 @@ class KubernetesCluster:
         except NotFound:
             return
 
+    async def delete_approval(self, approval: ApprovalView) -> None:
+        """As ``Cluster.delete_approval``."""
+        await self._delete(_path("approvals", approval.namespace, approval.name), approval.uid)
+
     async def delete_command(self, command: CommandView) -> None:
         """As ``Cluster.delete_command``."""
         await self._delete(_path("agentcommands", command.namespace, command.name), command.uid)
+
+    async def refuse_command(self, command: CommandView, why: str) -> None:
+        """As ``Cluster.refuse_command``. At most ``EVENTS_PER_RUN`` Events are told of one name that no run has."""
+        about = {"kind": "AgentCommand", "name": command.name, "namespace": command.namespace, "uid": command.uid}
+        await self._tell(about, "/".join(command.run), "Warning", "CommandRefused", f"{command.name}: {why}")
+        await self.delete_command(command)
 
     async def patch_status(self, run: RunView, version: int, status: Mapping[str, Any]) -> RunView:
         """As ``Cluster.patch_status``.
@@ -174,10 +186,15 @@ class KubernetesCluster:
         An Event's name follows from the run and from what it says, so the same is told once while the API server has
         it (an hour), whoever leads; and at most ``EVENTS_PER_RUN`` of a run by one process.
         """
-        digest = hashlib.sha256("\0".join((run.uid, kind, reason, message)).encode(errors="replace")).hexdigest()
-        name = f"{run.ref.name}.{digest[:16]}"
-        told = self._told.setdefault(run.uid, set())
-        self._told.move_to_end(run.uid)
+        about = {"kind": "AgentRun", "name": run.ref.name, "namespace": run.ref.namespace, "uid": run.uid}
+        await self._tell(about, run.uid, kind, reason, message)
+
+    async def _tell(self, about: Mapping[str, str], subject: str, kind: str, reason: str, message: str) -> None:
+        """``subject``: what ``EVENTS_PER_RUN`` is counted by."""
+        digest = hashlib.sha256("\0".join((about["uid"], kind, reason, message)).encode(errors="replace")).hexdigest()
+        name = f"{about['name']}.{digest[:16]}"
+        told = self._told.setdefault(subject, set())
+        self._told.move_to_end(subject)
         if len(self._told) > EVENT_RUNS:
             self._told.popitem(last=False)
         if name in told or len(told) >= EVENTS_PER_RUN:
@@ -186,7 +203,7 @@ class KubernetesCluster:
         body = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"name": name, "namespace": run.ref.namespace},
+            "metadata": {"name": name, "namespace": about["namespace"]},
             "eventTime": timestamp(self._now()),
             "type": kind,
             "reason": reason,
@@ -194,20 +211,14 @@ class KubernetesCluster:
             "note": message.encode(errors="replace")[:1024].decode(errors="ignore"),
             "reportingController": "agentrun.dev/operator",
             "reportingInstance": self._instance[:128],
-            "regarding": {
-                "apiVersion": API_VERSION,
-                "kind": "AgentRun",
-                "name": run.ref.name,
-                "namespace": run.ref.namespace,
-                "uid": run.uid,
-            },
+            "regarding": {"apiVersion": API_VERSION, **about},
         }
         try:
-            await self._kube.create(f"/apis/events.k8s.io/v1/namespaces/{run.ref.namespace}/events", body)
+            await self._kube.create(f"/apis/events.k8s.io/v1/namespaces/{about['namespace']}/events", body)
         except AlreadyExists:
             return
         except ClusterError as error:  # NotLeader too: nobody waits for an Event
-            _log.info("an Event of AgentRun %s/%s was not told: %s", *run.ref, error)
+            _log.info("an Event of %s %s/%s was not told: %s", about["kind"], about["namespace"], about["name"], error)
 
     async def _get(self, path: str) -> dict[str, Any] | None:
         try:

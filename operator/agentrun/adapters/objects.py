@@ -10,12 +10,12 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from agentrun.api.approval import DECIDED, decided_at, decisions_of
+from agentrun.api.approval import DECIDED, USER_MAX, decisions_of
 from agentrun.api.canonical import moment
 from agentrun.api.command import read_command
 from agentrun.api.errors import InvalidDocument
 from agentrun.api.names import REQUESTED_BY
-from agentrun.api.run import ConditionType
+from agentrun.api.run import CHANGED_BY, ConditionType
 from agentrun.control.views import ApprovalView, CommandView, RunRef, RunView
 
 
@@ -39,6 +39,7 @@ def run_view(obj: Mapping[str, Any]) -> RunView:
         spec=spec if alive else None,
         status=status if alive else None,
         requested_by=requester(metadata) if alive else None,
+        changed_by=_changed_by(metadata),
         labels=_mapping(metadata.get("labels")) if alive else None,
         observed=observed if isinstance(observed, int) else 0,
     )
@@ -58,8 +59,7 @@ def approval_view(obj: Mapping[str, Any], now: float) -> ApprovalView:
         digest=_text(spec.get("digest")),
         required=required if isinstance(required, int) and required > 0 else sys.maxsize,  # nobody can
         expires_at=_moment(spec.get("expiresAt")) or 0.0,
-        decisions=decisions_of(obj),
-        decided_at=decided_at(obj, now),
+        decisions=decisions_of(obj, now),
         settled=condition(_mapping(obj.get("status")), DECIDED) == "True",
     )
 
@@ -89,6 +89,12 @@ def command_view(obj: Mapping[str, Any]) -> CommandView:
 def requester(metadata: Mapping[str, Any]) -> str | None:
     """Who made the object, by the admission policy's word; None where nobody vouches for it."""
     return _text(_mapping(metadata.get("annotations")).get(REQUESTED_BY)) or None
+
+
+def _changed_by(metadata: Mapping[str, Any]) -> dict[str, str]:
+    annotations = _mapping(metadata.get("annotations"))
+    names = {field: _text(annotations.get(note))[:USER_MAX] for field, note in CHANGED_BY.items()}
+    return {field: name for field, name in names.items() if name}
 
 
 def owned_by(obj: Mapping[str, Any], uid: str) -> bool:

@@ -6,8 +6,9 @@ status by the person; the API server's admission policies see to whose it is, an
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
@@ -57,6 +58,7 @@ class ApprovalSpec(Spec):
     approvers: Approvers
     required: Annotated[int, Field(ge=1, le=10)]
     requested_by: Annotated[str, Field(max_length=USER_MAX)] | None = None
+    asked_at: Instant | None = None
     expires_at: Instant
 
 
@@ -85,13 +87,16 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One person's decision. The admission policies vouch for ``by`` and ``digest``; ``at`` is the person's word."""
+    """One person's decision. The admission policies vouch for ``by`` and ``digest``."""
 
     by: str
     decision: Verdict
     digest: str
     comment: str
-    at: str
+    at: float
+    """When the API server took it, in seconds since the epoch by the operator's clock. What the person says of the time
+    decides nothing.
+    """
 
 
 def approval_name(run: str, key: StepKey, request: ApprovalRequest, *, long: bool = False) -> str:
@@ -111,9 +116,18 @@ def approval_name(run: str, key: StepKey, request: ApprovalRequest, *, long: boo
 
 
 def approval_object(
-    run: Owner, key: StepKey, attempt: int, request: ApprovalRequest, requested_by: str | None, *, long: bool = False
+    run: Owner,
+    key: StepKey,
+    attempt: int,
+    request: ApprovalRequest,
+    requested_by: str | None,
+    *,
+    now: float,
+    long: bool = False,
 ) -> dict[str, Any]:
-    """The Approval to create for ``request``. The same arguments always give the same object.
+    """The Approval to create for ``request`` at ``now``, in seconds since the epoch.
+
+    The same arguments always give the same object.
 
     What is too large for an object is cut: details over ``DETAILS_MAX`` become ``{"digest": …, "size": …}`` (bytes of
     their canonical form), a subject over ``SUBJECT_MAX`` ends in an ellipsis. The journal has both whole, and
@@ -128,6 +142,7 @@ def approval_object(
         "digest": request.digest,
         "approvers": {"groups": list(request.approvers.groups), "users": list(request.approvers.users)},
         "required": request.required,
+        "askedAt": timestamp(now),
         "expiresAt": timestamp(request.expires_at),
     }
     if request.details is not None:
@@ -152,16 +167,17 @@ def _bounded(details: Any) -> Any:
     return details if len(data) <= DETAILS_MAX else {"digest": sha256(data), "size": len(data)}
 
 
-def decisions_of(obj: Mapping[str, Any]) -> tuple[Decision, ...]:
-    """The decisions in an Approval's status, in their order there.
+def decisions_of(obj: Mapping[str, Any], now: float) -> tuple[Decision, ...]:
+    """The decisions in an Approval's status, in their order there; ``now`` is in seconds since the epoch.
 
     An entry that is none is passed over: the schema refuses such entries, so only an API server whose CRD is not ours
     can hold one, and nobody is approved by it. Whether a decision counts is for the tally to say.
     """
-    return tuple(_decisions(obj))
+    return tuple(_decisions(obj, now))
 
 
-def _decisions(obj: Mapping[str, Any]) -> Iterator[Decision]:
+def _decisions(obj: Mapping[str, Any], now: float) -> Iterator[Decision]:
+    taken = _taken(obj, now)
     for entry in _list(_mapping(obj.get("status")).get("decisions"))[:MAX_DECISIONS]:
         found = _mapping(entry)
         by, verdict, digest, comment, at = (
@@ -169,29 +185,67 @@ def _decisions(obj: Mapping[str, Any]) -> Iterator[Decision]:
         )
         texts = all(isinstance(value, str) for value in (by, verdict, digest, comment, at))
         if texts and by and verdict in get_args(Verdict) and re.fullmatch(DIGEST_PATTERN, digest):
-            yield Decision(by, verdict, digest, comment[:COMMENT_MAX], at)
+            yield Decision(by, verdict, digest, comment[:COMMENT_MAX], taken(by))
 
 
-def decided_at(obj: Mapping[str, Any], now: float) -> float:
-    """When the last change of an Approval's status reached the API server, in seconds since the epoch; at most ``now``.
+def _taken(obj: Mapping[str, Any], now: float) -> Callable[[str], float]:
+    """When the API server took each person's decision, by the operator's clock and not after ``now``.
 
-    It settles whether a decision that was made while no operator ran came in time. Admission policies cannot: their
-    expressions have no clock, and a decision's ``at`` is what the person claims. The API server notes in
-    ``metadata.managedFields`` when each manager last changed what it owns, to the second (rounded down), so the newest
-    of the status is the last decision as long as nobody has written the status since. Without one, ``now``. A write of
-    the status cannot change those times; one of the Approval itself could, so the policies leave it to the operator.
-    https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
+    It settles whether a decision that was made while no operator ran came in time: a decision's ``at`` is what the
+    person claims. The API server notes in ``metadata.managedFields`` who wrote which entry of the list, and when that
+    writer last changed anything, to the second (rounded down). So the earliest of the writers of an entry is when it
+    was decided, or later, and never earlier. Where nobody is noted as its writer, the newest write of the status is
+    meant, and without any of those ``now``.
+
+    A write of the status cannot change those notes; one of the Approval itself could, so the policies leave that to
+    the operator. https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
     """
-    times = []
-    for entry in _list(_mapping(obj.get("metadata")).get("managedFields")):
-        found = _mapping(entry)
-        at = found.get("time")
-        if found.get("subresource") == "status" and isinstance(at, str):
-            try:
-                times.append(moment(at))
-            except ValueError:
-                return now  # not from an API server: believe none of it
-    return min(max(times, default=now), now)
+    metadata = _mapping(obj.get("metadata"))
+    writers: dict[str, float] = {}
+    newest: float | None = None
+    ahead, asked = _clocks(obj)
+    for entry in _list(metadata.get("managedFields")):
+        written = _mapping(entry)
+        status = _mapping(_mapping(written.get("fieldsV1")).get("f:status"))
+        if written.get("subresource") != "status" and not status:
+            continue
+        try:
+            at = moment(written["time"]) - ahead
+        except (KeyError, TypeError, ValueError):
+            continue  # of an apply that changed nothing the API server notes no time
+        at = min(max(at, asked), now)
+        newest = at if newest is None else max(newest, at)
+        for field in _mapping(status.get("f:decisions")):
+            if (by := _key(field)) is not None:
+                writers[by] = min(at, writers.get(by, at))
+    return lambda by: writers.get(by, now if newest is None else newest)
+
+
+def _clocks(obj: Mapping[str, Any]) -> tuple[float, float]:
+    """By how many seconds the API server's clock is ahead of the operator's, and when the operator asked by its own.
+
+    The API server says when it made the Approval, in whole seconds; up to one more is taken, as the policies do, so
+    that nobody's time to decide is shorter than it was said to be.
+    """
+    spec = _mapping(obj.get("spec"))
+    if spec.get("askedAt") is None:
+        return 0.0, 0.0
+    try:
+        asked = moment(spec["askedAt"])
+        return moment(_mapping(obj.get("metadata"))["creationTimestamp"]) + 1.0 - asked, asked
+    except (KeyError, TypeError, ValueError):
+        return 0.0, 0.0
+
+
+def _key(field: Any) -> str | None:
+    """Whose entry of the list ``field`` means, as managedFields write one: ``k:{"by":"ana"}``."""
+    if not isinstance(field, str) or not field.startswith("k:"):
+        return None
+    try:
+        found = _mapping(json.loads(field[2:])).get("by")
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

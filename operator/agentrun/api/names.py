@@ -19,3 +19,12 @@ ATTEMPT = "agentrun.dev/attempt"
 
 REQUESTED_BY = "agentrun.dev/requested-by"
 """On AgentRuns and AgentCommands: who made it, stamped by an admission policy from the request itself."""
+
+SUSPEND_BY = "agentrun.dev/suspend-by"
+"""On AgentRuns: who changed ``spec.suspend`` last, stamped by an admission policy from the request itself."""
+
+CANCEL_BY = "agentrun.dev/cancel-by"
+"""The same of ``spec.cancel``."""
+
+TTL_BY = "agentrun.dev/ttl-by"
+"""The same of ``spec.ttlSecondsAfterFinished``."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from agentrun.api.names import CANCEL_BY, SUSPEND_BY, TTL_BY
 from agentrun.api.placement import Identity
 from agentrun.api.values import LABEL_PATTERN, NAME_PATTERN, Duration, Money, Name, Spec
 from agentrun.api.workflow import API_VERSION, POD_FIELDS, WorkflowSpec
@@ -109,6 +110,10 @@ class Source(Spec):
     run: Annotated[str, Field(min_length=1, max_length=253)]
     step: StepLabel
     seq: Annotated[int, Field(ge=1)] | None = None
+
+
+CHANGED_BY = {"suspend": SUSPEND_BY, "cancel": CANCEL_BY, "ttlSecondsAfterFinished": TTL_BY}
+"""The fields of a run's spec that may change while it lives, each with the annotation that says who changed it last."""
 
 
 class RunSpec(Spec):

@@ -219,7 +219,7 @@ def _compacted(body: dict[str, Any]) -> list[str]:
 
 def _event(record: Record, requests: Mapping[str, ApprovalRequest]) -> str:
     body = record.body
-    by = f"by {_person(body)}" if body.get("by") else ""  # who edits a run's spec, the API server's audit log knows
+    by = f"by {_person(body)}" if body.get("by") else ""
     match record.kind:
         case EventKind.APPROVAL_REQUESTED:
             return f"asks for approval: {asked(ApprovalRequest.from_json(body['request']))}"
@@ -243,6 +243,13 @@ def _event(record: Record, requests: Mapping[str, ApprovalRequest]) -> str:
             why = f": {_failure(body['failure'])}" if body.get("failure") else ""
             where = f" in {printable(body['failedStep'], 60)}" if body.get("failedStep") else ""
             return f"run {printable(body['outcome'], 20)}{where}{why}"
+        case EventKind.TTL_CHANGED:
+            ttl = body["ttlSecondsAfterFinished"]
+            return f"time to live after the end set to {f'{ttl} s' if ttl is not None else 'none'} {by}"
+        case EventKind.SUSPENDED | EventKind.UNSUSPENDED | EventKind.CANCELLED:
+            # the first journals of clusters say nothing of who it was
+            unknown = "by somebody unknown" if body.get("verified") is False else ""
+            return " ".join(part for part in (printable(record.kind, 40), by or unknown) if part)
         case _:
             return " ".join(part for part in (printable(record.kind, 40), by) if part)
 

@@ -76,8 +76,14 @@ class Cluster(Protocol):
     async def settle_approval(self, approval: ApprovalView, reason: str, message: str, at: float) -> None:
         """Set its ``Decided`` condition. Nothing happens to one that is gone. Raises Conflict."""
 
+    async def delete_approval(self, approval: ApprovalView) -> None:
+        """What is left of a run that is gone. Nothing happens to another one of that name."""
+
     async def delete_command(self, command: CommandView) -> None:
         """A command that is in the journal, or can never be."""
+
+    async def refuse_command(self, command: CommandView, why: str) -> None:
+        """As ``delete_command``, of one whose run is not there: an Event about the command itself says so first."""
 
     async def patch_status(self, run: RunView, version: int, status: Mapping[str, Any]) -> RunView:
         """Replace the run's status if it still has ``version``; the run after that. Raises Conflict, NotFound."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from agentrun.control.cache import Cache, Shelf
 from agentrun.control.cluster import Cluster, ClusterError, Unavailable
 from agentrun.control.leader import NotLeader
+from agentrun.control.leftovers import Leftovers
 from agentrun.control.queue import WorkQueue
 from agentrun.control.reconciler import Reconciler
 from agentrun.control.views import ApprovalView, CommandView, PodView, RunRef, RunView
@@ -23,6 +24,8 @@ from agentrun.observe.metrics import Metrics, ReconcileResult
 WORKERS = 32
 SWEEP = 30.0
 """Seconds between sweeps; an ended pod stays at least as long for whoever looks at it."""
+TIDY = 15.0
+"""Seconds between looks for what is left of runs that are gone."""
 RESYNC = 300.0
 """Seconds between lists of everything, against watches that do not tell of a deletion."""
 
@@ -64,6 +67,10 @@ class Controller:
     """Seconds since the epoch."""
     monotonic: Callable[[], float]
     leading: bool = False
+    leftovers: Leftovers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.leftovers = Leftovers(self.cluster, self.cache, self.clock)
 
     # -- what the watches tell --------------------------------------------------------------------------------------
 
@@ -144,10 +151,12 @@ class Controller:
                 for _ in range(WORKERS):
                     tasks.create_task(self._work())
                 tasks.create_task(self._sweep())
+                tasks.create_task(self._tidy())
                 tasks.create_task(self._resync())
         finally:
             self.leading = False
             self.queue.clear()
+            self.leftovers.forget()
             self.reconciler.rest()
 
     async def _work(self) -> None:
@@ -193,6 +202,15 @@ class Controller:
                     await self.cluster.delete_pod(pod)
                 except ClusterError as error:
                     log.warning("ended pod %s/%s is not removed now: %s", pod.namespace, pod.name, error)
+
+    async def _tidy(self) -> None:
+        while True:
+            await asyncio.sleep(TIDY)
+            try:
+                await self.leftovers.remove()
+            except Exception:
+                # A defect of ours must not stop the runs: it is said, and tried again.
+                log.exception("what is left of runs that are gone is not removed now")
 
     def _taken(self, pod: PodView) -> bool:
         live = self.reconciler.live.get(pod.run)

@@ -13,22 +13,36 @@ from agentrun.api.approval import DecidedReason
 from agentrun.api.command import Command, Resolve, Resume, Signal
 from agentrun.api.facts import StepKey
 from agentrun.control.live import LiveRun
-from agentrun.control.views import ApprovalView, CommandView
+from agentrun.control.views import ApprovalView, CommandView, RunView
 from agentrun.journal.records import EventKind, Record
 
 
-def switches(live: LiveRun, spec: Mapping[str, Any]) -> Iterator[tuple[EventKind, dict[str, Any]]]:
-    """The events that bring the journal to what ``spec.suspend`` and ``spec.cancel`` say."""
+def switches(live: LiveRun, run: RunView, vouched: bool) -> Iterator[tuple[EventKind, dict[str, Any]]]:
+    """The events that bring the journal to what may change in the run's spec, with who changed it.
+
+    ``vouched``: whether the admission policies are there that see to the names.
+    """
+    spec = run.spec or {}
     suspended = cancelled = False
+    ttl: tuple[str | None, Any] = (None, None)
     for record in live.log.records:
+        if record.kind == EventKind.TTL_CHANGED:
+            ttl = record.body["by"], record.body["ttlSecondsAfterFinished"]
         if record.kind in (EventKind.SUSPENDED, EventKind.UNSUSPENDED):
             suspended = record.kind == EventKind.SUSPENDED
         cancelled = cancelled or record.kind == EventKind.CANCELLED
-    by = {"by": None, "verified": True}  # whoever may edit the run: the API server's audit log has the name
+
+    def by(field: str) -> dict[str, Any]:
+        name = run.changed_by.get(field)
+        return {"by": name, "verified": name is not None and vouched}
+
     if bool(spec.get("suspend")) is not suspended:
-        yield (EventKind.UNSUSPENDED if suspended else EventKind.SUSPENDED), by
+        yield (EventKind.UNSUSPENDED if suspended else EventKind.SUSPENDED), by("suspend")
     if spec.get("cancel") and not cancelled:
-        yield EventKind.CANCELLED, by | {"late": live.finally_begun}
+        yield EventKind.CANCELLED, by("cancel") | {"late": live.finally_begun}
+    changer = run.changed_by.get("ttlSecondsAfterFinished")
+    if changer is not None and ttl != (changer, run.ttl):
+        yield EventKind.TTL_CHANGED, by("ttlSecondsAfterFinished") | {"ttlSecondsAfterFinished": run.ttl}
 
 
 def decisions(live: LiveRun, approval: ApprovalView) -> Iterator[tuple[EventKind, dict[str, Any]]]:
@@ -47,7 +61,7 @@ def decisions(live: LiveRun, approval: ApprovalView) -> Iterator[tuple[EventKind
                     "verified": True,
                     "decision": decision.decision,
                     "comment": decision.comment,
-                    "at": approval.decided_at,
+                    "at": decision.at,
                 },
             )
 
@@ -69,11 +83,14 @@ def outcome_of(approval: ApprovalView, records: Sequence[Record], now: float) ->
     return "Expired" if now >= approval.expires_at else "Cancelled"
 
 
-def commanded(live: LiveRun, view: CommandView) -> tuple[EventKind, dict[str, Any]] | str:
+def commanded(live: LiveRun, run: RunView, view: CommandView) -> tuple[EventKind, dict[str, Any]] | str:
     """The event that a command means, or why it means nothing."""
     command = view.command
     if command is None:
         return view.problem
+    # One without a uid may be meant for a run that had the name before: instants of the API server are whole seconds.
+    if command.run_uid is None and command.at <= run.created:
+        return f"it is not known to be younger than the run: make it anew, with spec.run.uid: {run.uid}"
     body: dict[str, Any] = {"by": view.by, "verified": view.by is not None, "command": view.uid}
     match command.verb:
         case Signal(name=name, payload=payload):
@@ -118,5 +135,7 @@ def is_there(records: Sequence[Record], kind: EventKind, body: Mapping[str, Any]
             return (turns[-1] if turns else EventKind.UNSUSPENDED) == kind
         case EventKind.CANCELLED:
             return bool(same)
+        case EventKind.TTL_CHANGED:
+            return bool(same) and same[-1] == body
         case _:
             return any(b.get("command") == body["command"] for b in same)

@@ -37,8 +37,7 @@ class People:
 
     async def hear(self, run: RunView, live: LiveRun) -> None:
         """Take what people said into the journal."""
-        assert run.spec is not None
-        for kind, body in switches(live, run.spec):
+        for kind, body in switches(live, run, self.vouched()):
             await self._say(run, live, kind, body)
         live.unheard = False
         for approval in list(self.cache.approvals.of(run.ref).values()):
@@ -55,8 +54,8 @@ class People:
                     await self._say(run, live, kind, body)
         for command in list(self.cache.commands.of(run.ref).values()):
             if command.run_uid is not None and command.run_uid != run.uid:
-                continue
-            said = commanded(live, command)
+                continue  # of a run that had the name before: Leftovers removes it
+            said = commanded(live, run, command)
             if isinstance(said, str):
                 await self.refuse(run, command, said)
             else:
@@ -89,7 +88,9 @@ class People:
         for ask in asks:
             if ask.request.digest in there:
                 continue
-            make = partial(approval_object, owner, ask.key, ask.attempt, ask.request, run.requested_by)
+            make = partial(
+                approval_object, owner, ask.key, ask.attempt, ask.request, run.requested_by, now=self.clock()
+            )
             try:
                 await self._make(make)
             except Refused as error:

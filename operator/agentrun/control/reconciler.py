@@ -266,7 +266,9 @@ class Reconciler:
         left = run.finished + run.ttl - self.clock()
         if left <= 0:
             await self.cluster.delete_run(run)
-            run_log(run).info("deleted: its time to live is over; its journal stays")
+            by = run.changed_by.get("ttlSecondsAfterFinished")
+            said = f", which {by} set" if by else ""
+            run_log(run).info("deleted: its time to live%s is over; its journal stays", said)
         else:
             self.queue.due(run.ref, left)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agentrun.api.approval import Owner, approval_object
+from agentrun.api.approval import Owner, approval_name
 from agentrun.api.run import Outcome, Reason
 from agentrun.control import showing
 from agentrun.control.cache import Cache
@@ -134,5 +134,4 @@ _NOT_TOLD = {
 
 
 def _name(owner: Owner, ask: Ask) -> str:
-    name: str = approval_object(owner, ask.key, ask.attempt, ask.request, None)["metadata"]["name"]
-    return name
+    return approval_name(owner.name, ask.key, ask.request)

@@ -43,6 +43,8 @@ class RunView:
     status: Mapping[str, Any] | None = None
     requested_by: str | None = None
     """Who made it, by the admission policy's word; None: nobody vouches for it."""
+    changed_by: Mapping[str, str] = field(default_factory=dict)
+    """Who changed ``suspend``, ``cancel`` and ``ttlSecondsAfterFinished`` last, as far as it says."""
     labels: Mapping[str, str] | None = None
     observed: int = 0
     """The generation that its status is about."""
@@ -94,8 +96,6 @@ class ApprovalView:
     required: int
     expires_at: float
     decisions: tuple[Decision, ...]
-    decided_at: float
-    """When the newest decision reached the API server."""
     settled: bool
     """It has its ``Decided`` condition."""
 

@@ -45,6 +45,7 @@ class EventKind(StrEnum):
     SUSPENDED = "suspended"
     UNSUSPENDED = "unsuspended"
     CANCELLED = "cancelled"
+    TTL_CHANGED = "ttlChanged"
     TIMED_OUT = "timedOut"
     RESUMED = "resumed"
     RESOLVED = "resolved"

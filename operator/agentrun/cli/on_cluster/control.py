@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from agentrun.api.run import CHANGED_BY
+from agentrun.cli.on_cluster.client import Client
 from agentrun.cli.on_cluster.runs import Run, find
 from agentrun.cli.options import ClusterPlace
 from agentrun.cli.output import emit, tell
@@ -18,6 +20,15 @@ def cancel_verb(place: ClusterPlace, run: str) -> int:
     return _set(place, run, "cancel", f"{run} is being cancelled")
 
 
+def change(client: Client, run: Run, field: str, *, value: bool) -> Run:
+    """Set a field of the run's spec in the person's own name; the run after that.
+
+    Only of the run that was looked at: another one may have its name by now.
+    """
+    metadata = {"uid": run.uid, "annotations": {CHANGED_BY[field]: client.user()}}
+    return Run(client.patch(run.path, {"metadata": metadata, "spec": {field: value}}))
+
+
 def _set(place: ClusterPlace, run: str, field: str, done: str) -> int:
     client = place.open()
     found = find(place, client, run)
@@ -27,9 +38,7 @@ def _set(place: ClusterPlace, run: str, field: str, done: str) -> int:
         tell(place, f"{run} is being cancelled; that is not held up")
     else:
         if not before:
-            # Only of the run that was looked at: another one may have its name by now.
-            change = {"metadata": {"uid": found.uid}, "spec": {field: True}}
-            found = Run(client.patch(found.path, change))
+            found = change(client, found, field, value=True)
         tell(place, f"{done} (it was before)" if before else done)
     if place.output:
         emit(place, found.obj)

@@ -19,6 +19,7 @@ from agentrun.cli.failures import Refused
 from agentrun.cli.inputs import read_inputs
 from agentrun.cli.on_cluster.client import Client, collection
 from agentrun.cli.on_cluster.commands import command
+from agentrun.cli.on_cluster.control import change
 from agentrun.cli.on_cluster.following import follow, report
 from agentrun.cli.on_cluster.refusals import Conflict, Missing, Taken
 from agentrun.cli.on_cluster.runs import RUNS, WORKFLOWS, Run, find, namespace_of, workflow_digest
@@ -202,7 +203,7 @@ def resume_verb(place: ClusterPlace, run: str, detach: bool) -> int:
         )
     after = found
     if suspended:
-        after = Run(client.patch(found.path, {"metadata": {"uid": found.uid}, "spec": {"suspend": False}}))
+        after = change(client, found, "suspend", value=False)
         tell(place, f"{run} is no longer suspended")
     if parked:
         command(client, found, {"resume": {}})

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from agentrun.api.canonical import digest_of
 from agentrun.api.names import REQUESTED_BY, RUN_LABEL
-from agentrun.api.run import Outcome, Reason
+from agentrun.api.run import CHANGED_BY, Outcome, Reason
 from agentrun.api.workflow import WorkflowSpec
 from agentrun.cli.failures import Refused
 from agentrun.cli.on_cluster.client import Client, collection
@@ -95,6 +95,11 @@ class Run:
     def requester(self) -> str | None:
         """Who made it; None where nobody vouches for a name."""
         found = (self.obj["metadata"].get("annotations") or {}).get(REQUESTED_BY)
+        return str(found) if found else None
+
+    def changer(self, field: str) -> str | None:
+        """Who changed that field of the spec last; None where nobody says so."""
+        found = (self.obj["metadata"].get("annotations") or {}).get(CHANGED_BY[field])
         return str(found) if found else None
 
     @property

@@ -97,6 +97,7 @@ def _head(run: Run, now: float) -> list[str]:
         ("phase", coloured(printable(run.phase, 40)) + said),
         ("workflow", " ".join(part for part in (reference, status.get("workflowDigest", "")) if part)),
         ("requested", f"by {printable(run.requester, 60)}" if run.requester else "by somebody unknown"),
+        ("cancelled", f"by {printable(run.changer('cancel'), 60)}" if run.changer("cancel") else ""),
         ("started", f"{clock(started)}, {took}"),
         ("used", f"{usage.model_calls} model calls, {usage.tool_calls} tool calls, {spent(usage)}"),
         ("journal", status.get("journal", "")),

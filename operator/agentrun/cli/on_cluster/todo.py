@@ -39,7 +39,8 @@ def todo(place: ClusterPlace, client: Client, run: Run) -> list[str]:
             commands = place.command("logs", run.name, name), place.command("resume", run.name)
             offer(f"{name}: {value(what['resume'])}", *commands)
     if run.suspended:
-        offer("suspended:", place.command("resume", run.name))
+        by = run.changer("suspend")
+        offer(f"suspended by {printable(by, 60)}:" if by else "suspended:", place.command("resume", run.name))
     elif not lines and run.waits_for_person and run.status.get("message"):
         lines.append(printable(run.status["message"], lines=True))
     return lines
