@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from agentrun.adapters.objects import approval_view
+from agentrun.api.canonical import moment, timestamp
 from tests.chart.api import Answer, Api, Document, binding, document, run
 from tests.chart.conftest import RBAC, until
 from tests.cluster.control_plane import ControlPlane
@@ -15,6 +18,7 @@ from tests.cluster.control_plane import ControlPlane
 DIGEST = f"sha256:{'a' * 64}"
 NOW = "2026-01-02T03:04:05Z"
 LATER = "2999-01-01T00:00:00Z"
+OWNER = {"apiVersion": "agentrun.dev/v1alpha1", "kind": "AgentRun", "name": "refund-1", "uid": "0a1b"}
 COLLECTOR = "system:serviceaccount:kube-system:generic-garbage-collector"
 
 
@@ -32,7 +36,9 @@ def approval(name: str, **changed: Any) -> Document:
         "expiresAt": LATER,
     }
     given = {key: value for key, value in (spec | changed).items() if value is not None}
-    return document("Approval", name, given)
+    made = document("Approval", name, given)
+    made["metadata"]["ownerReferences"] = [OWNER]
+    return made
 
 
 def decision(by: str, verdict: str = "Approved", **changed: Any) -> Document:
@@ -102,12 +108,6 @@ REFUSED = [
         [decision("ben", digest=f"sha256:{'b' * 64}")],
         f"ben decides on another digest than the one that is asked about: .*{DIGEST}",
     ),
-    (
-        "out of time, by one's own word",
-        "ben",
-        [decision("ben", at="2999-01-01T00:00:00Z")],
-        "ben comes too late: this expired at 2999",
-    ),
 ]
 
 
@@ -165,9 +165,110 @@ def test_a_condition_that_is_not_true_yet_closes_nothing(people: dict[str, Api],
     decide(people["ben"], asked, decision("ben")).ok()
 
 
-def test_nobody_decides_after_the_end_of_time(people: dict[str, Api], operator: Api, fresh: Iterator[str]) -> None:
-    name = made(operator, fresh, expiresAt="2026-01-02T03:04:05Z")
-    assert "ben comes too late: this expired at 2026-01-02" in decide(people["ben"], name, decision("ben")).refused()
+LATE = "comes too late: this expired at"
+PAST = "2026-01-02T03:04:05Z"
+
+
+@pytest.mark.parametrize("at", [None, "2000-01-01T00:00:00Z", NOW, "2999-01-01T00:00:00Z"])
+def test_nobody_decides_after_the_end_whatever_they_say_of_the_time(
+    people: dict[str, Api], operator: Api, fresh: Iterator[str], at: str | None
+) -> None:
+    name = made(operator, fresh, expiresAt=PAST)
+    late = decision("ben", at=at) if at else {k: v for k, v in decision("ben").items() if k != "at"}
+    assert f"ben {LATE} 2026-01-02" in decide(people["ben"], name, late).refused()
+    assert "status" not in people["ben"].get("approvals", name)
+
+
+@pytest.mark.parametrize("at", ["2000-01-01T00:00:00Z", "2999-01-01T00:00:00Z"])
+def test_what_a_person_says_of_the_time_makes_nobody_late(people: dict[str, Api], asked: str, at: str) -> None:
+    decide(people["ben"], asked, decision("ben", at=at)).ok()
+
+
+APPLY = "application/apply-patch+yaml"
+
+
+def apply(who: Api, name: str, manager: str, *decisions: Document) -> Answer:
+    """As ``decide``, by server-side apply, under a manager's name of one's choice."""
+    path = f"/apis/agentrun.dev/v1alpha1/namespaces/support/approvals/{name}/status?fieldManager={manager}&force=true"
+    body = {"apiVersion": "agentrun.dev/v1alpha1", "kind": "Approval", "status": {"decisions": list(decisions)}}
+    return who.call("PATCH", path, body, APPLY)
+
+
+def ends_soon(operator: Api, fresh: Iterator[str], **changed: Any) -> str:
+    return made(operator, fresh, expiresAt=timestamp(time.time() + 4), **changed)
+
+
+def test_late_ones_touch_no_decision_that_came_in_time(
+    people: dict[str, Api], operator: Api, fresh: Iterator[str]
+) -> None:
+    name = ends_soon(operator, fresh)
+    apply(people["ben"], name, "shared", decision("ben")).ok()
+    by_carl = f"/apis/agentrun.dev/v1alpha1/namespaces/support/approvals/{name}/status?dryRun=All"
+    both = {"status": {"decisions": [decision("ben"), decision("carl")]}}
+    merge = "application/merge-patch+json"
+    until("its time is over", lambda: people["carl"].call("PATCH", by_carl, both, merge).status == 403)
+
+    whole = people["carl"].get("approvals", name)
+    forged = {"metadata": whole["metadata"] | {"managedFields": []}}
+    for late in (
+        decide(people["carl"], name, decision("ben"), decision("carl")),
+        decide(people["carl"], name, decision("ben"), decision("carl", at="2000-01-01T00:00:00Z")),
+        apply(people["carl"], name, "shared", decision("ben"), decision("carl")),
+        apply(people["carl"], name, "another", decision("carl")),
+        people["carl"].put("approvals", whole | forged | both, status=True),
+    ):
+        assert f"carl {LATE}" in late.refused()
+    assert people["ben"].get("approvals", name) == whole
+    # who applies what is there already changes no instant, under their own manager's name or the one that wrote it
+    for manager in ("shared", "eve"):
+        apply(people["eve"], name, manager, decision("ben")).ok()
+        found = people["ben"].get("approvals", name)
+        (counted,) = approval_view(found, time.time()).decisions
+        assert found["status"] == whole["status"]
+        assert counted.by == "ben" and counted.at < moment(found["spec"]["expiresAt"])
+
+
+def test_the_instants_of_others_are_not_written_through_the_status(
+    people: dict[str, Api], operator: Api, asked: str
+) -> None:
+    decide(people["ben"], asked, decision("ben")).ok()
+    before = people["ben"].get("approvals", asked)
+    for found in ([], [before["metadata"]["managedFields"][0] | {"time": "2000-01-01T00:00:00Z"}]):
+        forged = {"metadata": before["metadata"] | {"managedFields": found}}
+        people["carl"].put("approvals", before | forged, status=True).ok()
+        people["carl"].call(
+            "PATCH",
+            f"/apis/agentrun.dev/v1alpha1/namespaces/support/approvals/{asked}/status",
+            {"metadata": {"managedFields": found}},
+            "application/merge-patch+json",
+        ).ok()
+        assert people["ben"].get("approvals", asked)["metadata"]["managedFields"] == before["metadata"]["managedFields"]
+        whole = people["admin"].put("approvals", before | forged)
+        assert "admin may not change an approval" in whole.refused()
+
+
+def test_each_decision_has_its_own_instant(people: dict[str, Api], operator: Api, asked: str) -> None:
+    decide(people["ben"], asked, decision("ben")).ok()
+    first = approval_view(people["ben"].get("approvals", asked), 2e9).decisions[0].at
+    until("a second is over", lambda: time.time() > first + 2)
+    path = f"/apis/agentrun.dev/v1alpha1/namespaces/support/approvals/{asked}/status?fieldManager=carls-own"
+    both = {"status": {"decisions": [decision("ben"), decision("carl")]}}
+    people["carl"].call("PATCH", path, both, "application/merge-patch+json").ok()
+    ben, carl = approval_view(people["ben"].get("approvals", asked), 2e9).decisions
+    assert ben.at == first < carl.at
+
+
+@pytest.mark.parametrize("ahead", [-3600.0, 3600.0])
+def test_the_end_is_by_the_api_servers_clock_where_the_operators_differs(
+    people: dict[str, Api], operator: Api, fresh: Iterator[str], ahead: float
+) -> None:
+    now = float(int(time.time() + ahead))  # the operator's
+    name = made(operator, fresh, askedAt=timestamp(now), expiresAt=timestamp(now + 300))
+    decide(people["ben"], name, decision("ben")).ok()
+    (taken,) = approval_view(people["ben"].get("approvals", name), now + 10).decisions
+    assert now <= taken.at < now + 10
+    over = made(operator, fresh, askedAt=timestamp(now), expiresAt=timestamp(now - 2))
+    assert f"ben {LATE}" in decide(people["ben"], over, decision("ben")).refused()
 
 
 def test_where_nobody_knows_the_requester_nobody_decides(
@@ -228,10 +329,7 @@ def test_only_the_operator_asks(people: dict[str, Api], fresh: Iterator[str]) ->
 def test_nobody_changes_what_is_asked(
     people: dict[str, Api], admin: Api, operator: Api, fresh: Iterator[str], change: Document
 ) -> None:
-    owned = approval(next(fresh))
-    owner = {"apiVersion": "agentrun.dev/v1alpha1", "kind": "AgentRun", "name": "refund-1", "uid": "0a1b"}
-    owned["metadata"]["ownerReferences"] = [owner]
-    name = operator.create("approvals", owned).ok()["metadata"]["name"]
+    name = made(operator, fresh)
     said = people["admin"].patch("approvals", name, change).refused()
     assert "admin may not change an approval: people write decisions into its status only" in said
     admin.acting_as(COLLECTOR).patch("approvals", name, change).ok()
@@ -260,6 +358,19 @@ def test_nobody_deletes_a_question_but_the_cluster_itself(
         # the role is there for the first two only: a cluster whose controllers share one name runs them as admins
         groups = () if "serviceaccount" in controller else ("system:masters",)
         admin.acting_as(controller, *groups).delete("approvals", name).ok()
+
+
+@pytest.mark.parametrize("owners", [[], [OWNER | {"uid": "another"}], [OWNER | {"kind": "ReplicaSet"}]])
+def test_who_may_delete_removes_the_question_of_a_run_that_is_gone(
+    people: dict[str, Api], admin: Api, operator: Api, fresh: Iterator[str], owners: list[Document]
+) -> None:
+    name = made(operator, fresh)
+    # as the cluster does where a run is deleted with --cascade=orphan
+    admin.acting_as(COLLECTOR).patch("approvals", name, {"metadata": {"ownerReferences": owners}}).ok()
+    assert people["ben"].delete("approvals", name).status == 403, "no role of the chart has it"
+    people["admin"].delete("approvals", name).ok()
+    name = made(operator, fresh)
+    operator.delete("approvals", name).ok()
 
 
 def test_the_status_of_a_run_is_the_operators(people: dict[str, Api], operator: Api, fresh: Iterator[str]) -> None:
