@@ -19,7 +19,7 @@ import pytest
 from agentrun.adapters.objects import run_view
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Unavailable
-from agentrun.control.controller import Controller
+from agentrun.control.controller import WORKERS, Controller
 from agentrun.control.journal import Journal
 from agentrun.control.leader import NotLeader
 from agentrun.control.queue import WorkQueue
@@ -31,6 +31,7 @@ from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import Record
 from agentrun.journal.store import Keys, Store, StoreUnavailable
 from agentrun.observe.metrics import Metrics, ReconcileResult
+from agentrun.plan.slots import UNBOUNDED, Bounds, reserve
 from agentrun.plan.snapshot import Start
 from tests.unit.control_api import KINDS, Api, Kind, Obj
 from tests.unit.control_kubelet import Container
@@ -86,7 +87,7 @@ class InlineJournal(Journal):
         super().__init__(store, metrics, operator.check, clock)
         self._operator = operator
 
-    async def _do(self, operation: str, call: Callable[[], T]) -> T:
+    async def _do(self, operation: str, namespace: str, call: Callable[[], T]) -> T:
         await self._operator.turn()
         return call()
 
@@ -208,10 +209,15 @@ class Operator:
         """While cleared, its next call to anything outside waits: after its guard was asked."""
         self.running.set()
         clock = lambda: world.now  # noqa: E731
-        self.cache, self.queue = Cache(), WorkQueue[RunRef](METRICS, clock)
+        self.cache, self.queue = (
+            Cache(),
+            WorkQueue[RunRef](METRICS, clock, space=lambda ref: ref.namespace, workers=WORKERS),
+        )
         self.journal = InlineJournal(self, GatedStore(world.store, self), METRICS, clock)
         self.cluster = ModelCluster(self)
-        self.reconciler = Reconciler(self.cluster, self.journal, self.cache, self.queue, METRICS, clock)
+        self.reconciler = Reconciler(
+            self.cluster, self.journal, self.cache, self.queue, METRICS, clock, bounds=world.bounds
+        )
         self.controller = Controller(
             self.cluster, self.cluster, self.cache, self.queue, self.reconciler, METRICS, clock, clock
         )
@@ -286,6 +292,8 @@ class World:
     """Seconds by which the clocks of the nodes are ahead of the operators'."""
     alone: bool = True
     """One operator leads at a time: then no second pod of a step is made while the first is alive."""
+    bounds: Bounds = UNBOUNDED
+    """How many pods of steps there may be at once."""
     _uids: int = 0
 
     def __post_init__(self) -> None:
@@ -354,11 +362,14 @@ class World:
             return
         if "ended" in self.kinds(run):
             self.wrong.append(f"{start.key.path} is started after the end of the run")
-        for pod in self.api.all("pods"):
-            if pod.run_uid == run.uid and pod.key == start.key and pod.phase != "Ended":
-                late = pod.grace is not None and self.now >= self.leaving[pod.uid] + 10
-                if not late:
-                    self.wrong.append(f"{start.key.path} is started while {pod.name} is alive")
+        alive = [pod for pod in self.pods() if pod.grace is None or self.now < self.leaving[pod.uid] + 10]
+        for pod in alive:
+            if pod.run_uid == run.uid and pod.key == start.key:
+                self.wrong.append(f"{start.key.path} is started while {pod.name} is alive")
+        ending = start.drain or start.key.compensate
+        for bound in (self.bounds.whole, self.bounds.namespace):
+            if bound is not None and len(alive) >= bound + (reserve(bound) if ending else 0):
+                self.wrong.append(f"{start.key.path} is started beside {len(alive)} others, and {bound} may be at once")
 
     # -- what kubelets do -----------------------------------------------------------------------------------------
 

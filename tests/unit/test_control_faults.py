@@ -302,10 +302,10 @@ def test_a_stale_leader_records_nothing_that_others_have_overtaken(
     first = operator
     original = first.journal._do
 
-    async def paused(name: str, call: Any) -> Any:
+    async def paused(name: str, namespace: str, call: Any) -> Any:
         if name == "append":
             first.running.clear()
-        return await original(name, call)
+        return await original(name, namespace, call)
 
     monkeypatch.setattr(first.journal, "_do", paused)
     operator.hear_all()

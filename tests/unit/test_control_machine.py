@@ -15,6 +15,7 @@ from agentrun.api.canonical import moment
 from agentrun.control.cluster import Unavailable
 from agentrun.journal.log import read_step
 from agentrun.journal.run import read_facts
+from agentrun.plan.slots import UNBOUNDED, Bounds
 from tests.unit.control_api import KINDS
 from tests.unit.control_world import METRICS, Operator, World, lost, steps_of
 from tests.unit.plan_world import CALL, MODEL, TOOL, approval, step
@@ -49,10 +50,11 @@ class OperatorMachine(RuleBasedStateMachine):
         suspend=st.booleans(),
         budget=st.sampled_from([None, 20]),
         skew=st.sampled_from([0.0, 0.0, 300.0, -300.0]),
+        bounds=st.sampled_from([UNBOUNDED, Bounds(whole=1), Bounds(namespace=1), Bounds(5, 2)]),
     )
-    def begin(self, name: str, suspend: bool, budget: int | None, skew: float) -> None:
+    def begin(self, name: str, suspend: bool, budget: int | None, skew: float, bounds: Bounds) -> None:
         self.failed_before = METRICS.results["error"]
-        self.world = World(VirtualLoop())
+        self.world = World(VirtualLoop(), bounds=bounds)
         self.world.skew = skew
         self.mishaps: list[int] = []
         self.stopped: Operator | None = None

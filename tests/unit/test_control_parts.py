@@ -34,7 +34,7 @@ def run(version: int = 1, uid: str = "u", status: dict[str, Any] | None = None, 
 
 
 async def test_a_key_is_in_the_queue_once_and_with_one_worker() -> None:
-    queue = WorkQueue[str](Metrics())
+    queue = WorkQueue[str](Metrics(), space=lambda key: "", workers=4)
     for _ in range(3):
         queue.add("a")
     queue.add("b")
@@ -51,7 +51,7 @@ async def test_a_key_is_in_the_queue_once_and_with_one_worker() -> None:
 
 
 async def test_a_time_replaces_the_one_before() -> None:
-    queue = WorkQueue[str](Metrics())
+    queue = WorkQueue[str](Metrics(), space=lambda key: "", workers=4)
     queue.due("late", 3600.0)
     queue.due("never", 0.01)
     queue.due("never", None)
@@ -65,7 +65,7 @@ async def test_a_time_replaces_the_one_before() -> None:
 
 
 async def test_failures_in_a_row_wait_longer_each_time() -> None:
-    queue = WorkQueue[str](Metrics())
+    queue = WorkQueue[str](Metrics(), space=lambda key: "", workers=4)
     pauses = [queue.retry("a") for _ in range(12)]
     assert pauses[:3] == [BACKOFF_FIRST, 2 * BACKOFF_FIRST, 4 * BACKOFF_FIRST] and pauses[-1] == BACKOFF_MAX
     assert queue.retry("a", at_least=90.0) == 90.0
@@ -231,7 +231,16 @@ async def test_a_namespace_that_is_refused_holds_up_no_other_and_nothing_of_it_i
     kube, metrics, cache = Namespaces(), Metrics(), Cache()
     lists = ApiLists(cast("Any", kube), ("team-a", "team-b"), float, Health(LISTED))
     nothing: Any = None
-    controller = Controller(nothing, lists, cache, WorkQueue(metrics), nothing, metrics, float, float)
+    controller = Controller(
+        nothing,
+        lists,
+        cache,
+        WorkQueue(metrics, space=lambda ref: ref.namespace, workers=1),
+        nothing,
+        metrics,
+        float,
+        float,
+    )
     kube.refused = False
     await controller._list_patiently()
     assert (len(cache.runs), lists.answering) == (2, ("team-a", "team-b"))

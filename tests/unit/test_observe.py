@@ -54,6 +54,8 @@ OURS = {
     "agentrun_runs": {"state"},
     "agentrun_runs_ended_total": {"outcome"},
     "agentrun_steps_started_total": set(),
+    "agentrun_steps_queued": set(),
+    "agentrun_step_pods": set(),
     "agentrun_step_attempts_lost_total": {"reason"},
     "agentrun_event_loop_lag_seconds": set(),
     "agentrun_build_info": {"version"},
@@ -121,6 +123,9 @@ def used(metrics: Metrics) -> None:
     metrics.run_moved(Reason.PENDING, Reason.RUNNING)
     metrics.run_ended(Outcome.FAILED)
     metrics.step_started()
+    metrics.steps_queued(3)
+    metrics.steps_queued(-1)
+    metrics.step_pods(7)
     metrics.attempt_lost(Lost.EVICTED)
     metrics.loop_lagged(0.0004)
 
@@ -183,6 +188,8 @@ def test_each_method_moves_what_it_names() -> None:
     assert value(metrics, "agentrun_leader") == 0
     assert value(metrics, "agentrun_runs_ended_total", outcome="Failed") == 1
     assert value(metrics, "agentrun_steps_started_total") == 1
+    assert value(metrics, "agentrun_steps_queued") == 2
+    assert value(metrics, "agentrun_step_pods") == 7
     assert value(metrics, "agentrun_step_attempts_lost_total", reason="Evicted") == 1
     metrics.attempt_lost(Lost("a word that some kubelet made up"))
     assert value(metrics, "agentrun_step_attempts_lost_total", reason="Other") == 1

@@ -248,6 +248,11 @@ def test_a_step_goes_before_the_defaults_and_those_before_the_settings() -> None
     assert placed(REFUND | own, defaults=defaults, identity="runner") == ("payer", "of:step", "3Gi", None, None)
 
 
+def test_a_pod_has_the_priority_that_the_operator_was_told_or_the_clusters() -> None:
+    assert "priorityClassName" not in build()["spec"]
+    assert build(settings=replace(SETTINGS, priority_class="low"))["spec"]["priorityClassName"] == "low"
+
+
 def test_a_pod_is_not_left_for_long_on_a_node_that_is_lost() -> None:
     """The fence makes a successor safe while the pod may still run there; Kubernetes' own default is five minutes."""
     assert build()["spec"]["tolerations"] == LOST

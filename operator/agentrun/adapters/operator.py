@@ -25,7 +25,7 @@ from agentrun.adapters.settings import Settings
 from agentrun.adapters.source import LISTED, ApiLists, heed_signals, watch
 from agentrun.api.errors import AgentrunError
 from agentrun.control.cache import Cache
-from agentrun.control.controller import Controller
+from agentrun.control.controller import WORKERS, Controller
 from agentrun.control.journal import Journal
 from agentrun.control.leader import Leader
 from agentrun.control.queue import WorkQueue
@@ -86,10 +86,12 @@ async def operate(settings: Settings, metrics: Metrics, health: Health) -> None:
         leader = Leader(lease, identity, on_change=metrics.leads)
         async with Kube(login, may_write=leader.check, on_call=called) as kube:
             cluster = KubernetesCluster(kube, partial(build_pod, settings.pods), instance=identity)
-            cache, queue = Cache(), WorkQueue[RunRef](metrics)
+            cache, queue = Cache(), WorkQueue[RunRef](metrics, space=lambda ref: ref.namespace, workers=WORKERS)
             journal = Journal(store, metrics, leader.check)
             admission = Admission(unguarded, settings.admission_policies)
-            reconciler = Reconciler(cluster, journal, cache, queue, metrics, time.time, admission.vouches)
+            reconciler = Reconciler(
+                cluster, journal, cache, queue, metrics, time.time, admission.vouches, settings.bounds
+            )
             lists = ApiLists(kube, settings.namespaces, time.time, health)
             controller = Controller(cluster, lists, cache, queue, reconciler, metrics, time.time, time.monotonic)
             background = [

@@ -77,6 +77,7 @@ class PodSettings:
     env_secret: str | None = None
     """A Secret whose keys are given to the pods as environment variables: the store's credentials."""
     service_account: str = "default"
+    priority_class: str | None = None
     resources: Resources = field(default_factory=Resources)
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: Sequence[Toleration] = ()
@@ -110,6 +111,7 @@ class PodSettings:
             env_secret=_text(env, "AGENTRUN_STEP_ENV_SECRET", ServiceAccountName, "Secret") or None,
             service_account=_text(env, "AGENTRUN_STEP_SERVICE_ACCOUNT", ServiceAccountName, "ServiceAccount")
             or "default",
+            priority_class=_text(env, "AGENTRUN_STEP_PRIORITY_CLASS", ServiceAccountName, "PriorityClass") or None,
             resources=_json(env, "AGENTRUN_STEP_RESOURCES", Resources, Resources()),
             node_selector=_json(env, "AGENTRUN_STEP_NODE_SELECTOR", NodeSelector, {}, known_labels),
             tolerations=_json(env, "AGENTRUN_STEP_TOLERATIONS", Tolerations, []),
@@ -199,6 +201,8 @@ def build_pod(settings: PodSettings, run: RunView, pinned: Pinned, start: Start)
         "containers": [container],
         "volumes": volumes,
     }
+    if settings.priority_class is not None:
+        spec["priorityClassName"] = settings.priority_class
     if settings.pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.pull_secrets]
     selector = _first(step.node_selector, defaults.node_selector, settings.node_selector)

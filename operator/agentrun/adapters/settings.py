@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agentrun.adapters.pods import PodSettings
 from agentrun.api.errors import AgentrunError
+from agentrun.api.reader import shown
 from agentrun.observe.server import DEFAULT_LISTEN
+from agentrun.plan.slots import Bounds
 
 
 class BadSetting(AgentrunError):
@@ -27,6 +30,8 @@ class Settings:
     pod_name: str
     admission_policies: tuple[str, ...]
     """The admission policies without which no decision is taken; none: somebody else vouches for decisions."""
+    bounds: Bounds
+    """How many pods of steps there may be at once."""
     listen: str
     log_level: str
 
@@ -49,9 +54,20 @@ class Settings:
             lease_name=environment.get("AGENTRUN_LEASE_NAME") or "agentrun",
             pod_name=environment.get("AGENTRUN_POD_NAME") or "agentrun",
             admission_policies=policies if admission == "true" else (),
+            bounds=Bounds(
+                whole=_bound(environment, "AGENTRUN_STEP_PODS_MAX"),
+                namespace=_bound(environment, "AGENTRUN_STEP_PODS_MAX_PER_NAMESPACE"),
+            ),
             listen=environment.get("AGENTRUN_LISTEN", DEFAULT_LISTEN),
             log_level=environment.get("AGENTRUN_LOG_LEVEL", "info"),
         )
+
+
+def _bound(environment: Mapping[str, str], name: str) -> int | None:
+    text = environment.get(name, "").strip()
+    if not re.fullmatch("[0-9]{0,9}", text):
+        raise BadSetting(f"{name} is {shown(text)!r}: write a whole number; 0 or nothing: there is no bound")
+    return int(text or "0") or None
 
 
 def _words(text: str) -> tuple[str, ...]:

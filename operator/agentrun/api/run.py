@@ -60,6 +60,7 @@ class Reason(StrEnum):
 
     PENDING = "Pending"
     RUNNING = "Running"
+    QUEUED = "Queued"
     AWAITING_APPROVAL = "AwaitingApproval"
     AWAITING_SIGNAL = "AwaitingSignal"
     AWAITING_TIMER = "AwaitingTimer"

@@ -24,6 +24,8 @@ class Shelf(Generic[V]):
         self._creating = 0
         self._gone: set[str] = set()
         """The uids of what was deleted while a creation had no answer yet. Cleared when none is under way."""
+        self.moved: Callable[[V, bool], None] = lambda view, gone: None
+        """Told of each view that is taken in, and of each that is dropped."""
 
     def put(self, view: V) -> bool:
         """Take a view in unless a newer one is there; whether it was taken."""
@@ -34,7 +36,10 @@ class Shelf(Generic[V]):
             if not there:
                 del self._by_run[run]
             return False
+        if known is not None and known.uid != view.uid:
+            self.moved(known, True)
         there[name] = view
+        self.moved(view, False)
         return True
 
     def amend(self, view: V) -> None:
@@ -51,7 +56,7 @@ class Shelf(Generic[V]):
         there = self._by_run.get(run, {})
         if name not in there or there[name].uid != uid:
             return False
-        del there[name]
+        self.moved(there.pop(name), True)
         if not there:
             del self._by_run[run]
         return True

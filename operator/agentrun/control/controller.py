@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
+from agentrun.control import showing
 from agentrun.control.cache import Cache, Shelf
 from agentrun.control.cluster import Cluster, ClusterError, Unavailable
 from agentrun.control.leader import NotLeader
@@ -21,11 +22,14 @@ from agentrun.control.reconciler import Reconciler
 from agentrun.control.views import ApprovalView, CommandView, PodView, RunRef, RunView
 from agentrun.observe.metrics import Metrics, ReconcileResult
 
-WORKERS = 32
+WORKERS = 48
+"""Visits at the same time; a namespace alone has 32 of them at the most (``queue.SHARE``)."""
 SWEEP = 30.0
 """Seconds between sweeps; an ended pod stays at least as long for whoever looks at it."""
 TIDY = 15.0
 """Seconds between looks for what is left of runs that are gone."""
+LOOK = 10.0
+"""Seconds between looks whether a run that waits for a place for a pod can have one: an event tells it before."""
 RESYNC = 300.0
 """Seconds between lists of everything, against watches that do not tell of a deletion."""
 
@@ -77,7 +81,7 @@ class Controller:
     def run_seen(self, view: RunView) -> None:
         """An AgentRun was made or changed."""
         if self.cache.runs.put(view):
-            self._enqueue(view.ref)
+            self._enqueue(view.ref, first_look=view.ref not in self.reconciler.live)
 
     def run_gone(self, view: RunView) -> None:
         """An AgentRun was deleted. What it owns goes with it; its journal stays."""
@@ -124,11 +128,11 @@ class Controller:
         """An AgentWorkflow was made or changed: runs may wait for it."""
         for view in self.cache.runs:
             if view.ref.namespace == namespace and view.finished is None and view.ref not in self.reconciler.live:
-                self._enqueue(view.ref)
+                self._enqueue(view.ref, first_look=True)
 
-    def _enqueue(self, ref: RunRef) -> None:
+    def _enqueue(self, ref: RunRef, *, first_look: bool = False) -> None:
         if self.leading:
-            self.queue.add(ref)
+            self.queue.add(ref, first_look=first_look)
 
     # -- what the leader does ---------------------------------------------------------------------------------------
 
@@ -143,21 +147,34 @@ class Controller:
             self.leading = True
             log.info("leading: %d runs, %d pods", len(self.cache.runs), len(self.cache.pods))
             for view in self.cache.runs:
-                due = view.ttl is not None or view.observed < view.generation or self.cache.commands.of(view.ref)
-                late = any(pod.phase != "Ended" for pod in self.cache.pods.of(view.ref).values())
-                if view.finished is None or due or late:
-                    self.queue.add(view.ref)
+                self._take_over(view)
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(WORKERS):
                     tasks.create_task(self._work())
                 tasks.create_task(self._sweep())
                 tasks.create_task(self._tidy())
                 tasks.create_task(self._resync())
+                tasks.create_task(self._look_for_places())
         finally:
             self.leading = False
             self.queue.clear()
             self.leftovers.forget()
             self.reconciler.rest()
+
+    def _take_over(self, run: RunView) -> None:
+        """Put a run into the queue as a new leader: as due where something is known to wait for it, else for a look."""
+        pods = self.cache.pods.of(run.ref).values()
+        if run.finished is not None:
+            late = any(pod.phase != "Ended" for pod in pods)
+            if run.ttl is not None or run.observed < run.generation or self.cache.commands.of(run.ref) or late:
+                self.queue.add(run.ref, first_look=True)
+            return
+        decided = any(a.decisions and not a.settled for a in self.cache.approvals.of(run.ref).values())
+        answered = decided or bool(self.cache.commands.of(run.ref)) or any(pod.phase == "Ended" for pod in pods)
+        self.queue.add(run.ref, first_look=not answered)
+        awaited = showing.awaited(run.status)
+        if awaited is not None:  # it may come while the run still waits for its first look
+            self.queue.due(run.ref, max(0.0, awaited - self.clock()))
 
     async def _work(self) -> None:
         while True:
@@ -215,6 +232,11 @@ class Controller:
     def _taken(self, pod: PodView) -> bool:
         live = self.reconciler.live.get(pod.run)
         return live is None or live.uid != pod.run_uid or pod.uid in live.taken
+
+    async def _look_for_places(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK)
+            self.reconciler.slots.look()
 
     async def _resync(self) -> None:
         while True:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from agentrun.api.facts import StepFact, StepKey
 from agentrun.journal.fold import fold
@@ -24,7 +25,9 @@ from agentrun.observe.metrics import Metrics, StoreResult
 
 T = TypeVar("T")
 
-THREADS = 16
+THREADS = 24
+THREADS_PER_NAMESPACE = 16
+"""So many calls of one namespace are under way at the most: journals that take long to read hold up no other tenant."""
 
 
 class Journal:
@@ -40,6 +43,8 @@ class Journal:
         self.store, self.clock = store, clock
         self._metrics, self._check = metrics, check
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="journal")
+        self._gates: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        """By namespace, while a call of it is under way."""
 
     def url(self, run: RunPath) -> str:
         """Where people find the run."""
@@ -55,7 +60,7 @@ class Journal:
                 return None
             return parse_manifest(data, run.manifest)
 
-        return await self._do("get", read)
+        return await self._do("get", run.namespace, read)
 
     async def pin(self, run: RunPath, manifest: dict[str, Any]) -> dict[str, Any]:
         """Make the manifest durable; an earlier one of that run wins and is returned. Raises Damaged, StoreError."""
@@ -70,7 +75,7 @@ class Journal:
                 return manifest if there == data else parse_manifest(there, run.manifest)
             return manifest
 
-        return await self._do("pin", write)
+        return await self._do("pin", run.namespace, write)
 
     async def fork(self, source: RunPath, manifest: dict[str, Any], at: StepKey, seq: int | None) -> None:
         """Write what the run of ``manifest`` takes over from ``source``; its own manifest comes after.
@@ -85,15 +90,15 @@ class Journal:
             fork = plan_fork(self.store, source, manifest, at, seq, now=self.clock())
             write_fork_records(self.store, fork, self.clock)
 
-        await self._do("fork", write)
+        await self._do("fork", source.namespace, write)
 
     async def facts(self, run: RunPath) -> dict[StepKey, StepFact]:
         """What the journals of all steps say. Raises Damaged, StoreError."""
-        return await self._do("facts", partial(read_facts, self.store, run))
+        return await self._do("facts", run.namespace, partial(read_facts, self.store, run))
 
     async def fact(self, run: RunPath, key: StepKey) -> StepFact:
         """What the journal of one step says. Raises Damaged, StoreError."""
-        return await self._do("fact", lambda: fold(read_step(self.store, run, key)).fact())
+        return await self._do("fact", run.namespace, lambda: fold(read_step(self.store, run, key)).fact())
 
     def events(self, run: RunPath) -> EventLog:
         """The run's own records, none of them read yet."""
@@ -101,7 +106,7 @@ class Journal:
 
     async def refresh(self, log: EventLog) -> None:
         """Read what is new. Raises Damaged, StoreError."""
-        await self._do("events", log.refresh)
+        await self._do("events", log.run.namespace, log.refresh)
 
     async def append(
         self, log: EventLog, kind: str, body: dict[str, Any], unless: Callable[[Sequence[Record]], bool]
@@ -113,17 +118,24 @@ class Journal:
             Damaged, StoreError: it may be written or not; the same append may be tried again.
         """
         self._check()
-        return await self._do("append", partial(log.append, kind, body, unless))
+        return await self._do("append", log.run.namespace, partial(log.append, kind, body, unless))
 
     async def probe(self) -> None:
         """Check that the store keeps its promises. Raises StoreUnfit, StoreUnavailable."""
-        await self._do("probe", self.store.probe)
+        await self._do("probe", "", self.store.probe)
 
     def close(self) -> None:
         """Let the threads end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _do(self, operation: str, call: Callable[[], T]) -> T:
+    async def _do(self, operation: str, namespace: str, call: Callable[[], T]) -> T:
+        gate = self._gates.get(namespace)
+        if gate is None:
+            gate = self._gates[namespace] = asyncio.Semaphore(THREADS_PER_NAMESPACE)
+        async with gate:
+            return await self._call(operation, call)
+
+    async def _call(self, operation: str, call: Callable[[], T]) -> T:
         began = time.monotonic()
         result: StoreResult = "ok"
         try:

@@ -26,6 +26,9 @@ UNHEARD = 30.0
 """Seconds until a look whether the admission policies are there that vouch for decisions, and whether an Approval that
 was refused is taken now."""
 
+QUEUED_LOOK = 600.0
+"""Seconds until a run is looked at again that waits for a place for a pod; the place itself wakes it before."""
+
 REFUSAL_FIRST, REFUSAL_MAX = 1.0, 15.0
 """Seconds until the API server is asked again for a pod that it refused; they double."""
 
@@ -82,6 +85,8 @@ class LiveRun:
     """What a pod was asked for without an answer: it may be there or come to be."""
     troubles: dict[StepKey, tuple[Reason, str]] = field(default_factory=dict)
     refusals: dict[StepKey, Refusal] = field(default_factory=dict)
+    queued: dict[StepKey, str] = field(default_factory=dict)
+    """What has no place for a pod, by the last visit: why, for a person."""
     tried: set[StepKey] = field(default_factory=set)
     """Of what a pod was asked for; whether it is there, its answer or the watch tells."""
     unasked: str = ""
@@ -165,6 +170,9 @@ class LiveRun:
             if now < refusal.until and key not in found:
                 trouble = (Reason.POD_REFUSED, refusal.message)
                 found[key] = Execution(0, now, stopping=True, pending=True, trouble=trouble)
+        for key, why in self.queued.items():
+            if key not in found:
+                found[key] = Execution(0, now, stopping=True, pending=True, trouble=(Reason.QUEUED, why))
         return found
 
     def begun(self, pod: PodView, now: float) -> Attempt:
@@ -224,3 +232,5 @@ class LiveRun:
                 yield max(attempt.leaving + LEAVE_MARGIN, now)
         if self.unheard or self.unasked:
             yield now + UNHEARD
+        if self.queued:
+            yield now + QUEUED_LOOK

@@ -1,8 +1,17 @@
 """The work queue: a key is in it once however often it was added, one worker has it at a time, and each key may have
 one time at which it is due again. One timer serves all of them.
 
-The contract is that of client-go's workqueue (https://pkg.go.dev/k8s.io/client-go/util/workqueue). What is in it can
-be lost: a new leader adds every key.
+The contract is that of client-go's workqueue (https://pkg.go.dev/k8s.io/client-go/util/workqueue), and three rules
+more, so that no tenant waits for another one's load:
+
+1. Namespaces take turns. A namespace with 5,000 keys has the same turn as one with a single key.
+2. What is due (a timer, an event about a run that is known) goes before first looks at runs, which are many after a
+   change of leader. One turn in ``FIRST_LOOK_EVERY`` is a first look all the same.
+3. A namespace gets another worker only while it holds fewer than ``SHARE`` times the workers that are free (dynamic
+   thresholds, https://doi.org/10.1109/90.664262). So some workers are free for other namespaces, however slow the
+   visits of one are. A namespace alone may hold two thirds of the workers.
+
+What is in the queue can be lost: a new leader adds every key.
 """
 
 from __future__ import annotations
@@ -10,8 +19,9 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from agentrun.observe.metrics import Metrics
 
@@ -20,16 +30,78 @@ K = TypeVar("K", bound=Hashable)
 BACKOFF_FIRST = 0.5
 BACKOFF_MAX = 30.0
 
+FIRST_LOOK_EVERY = 8
+"""Of so many keys taken, one is a first look where any waits, however much is due."""
+
+SHARE = 2
+"""How many times the free workers a namespace may hold."""
+
+
+class _Added(NamedTuple):
+    at: float
+    first_look: bool
+
+
+class _Lane(Generic[K]):
+    """Keys that wait, in order within their namespace; the namespaces take turns."""
+
+    def __init__(self) -> None:
+        self._turns: OrderedDict[Hashable, OrderedDict[K, None]] = OrderedDict()
+
+    def put(self, space: Hashable, key: K) -> None:
+        self._turns.setdefault(space, OrderedDict())[key] = None
+
+    def drop(self, space: Hashable, key: K) -> None:
+        keys = self._turns[space]
+        del keys[key]
+        if not keys:
+            del self._turns[space]
+
+    def take(self, has_room: Callable[[Hashable], bool]) -> K | None:
+        """The oldest key of the first namespace that has room, which is the last in turn from then on.
+
+        Passes over few: a namespace without room holds a worker.
+        """
+        for space, keys in self._turns.items():
+            if has_room(space):
+                key, _ = keys.popitem(last=False)
+                if keys:
+                    self._turns.move_to_end(space)
+                else:
+                    del self._turns[space]
+                return key
+        return None
+
+    def clear(self) -> None:
+        self._turns.clear()
+
 
 class WorkQueue(Generic[K]):
-    """For one event loop; not for threads."""
+    """For one event loop; not for threads. ``space``: the namespace of a key; ``workers``: how many take from it."""
 
-    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        space: Callable[[K], Hashable],
+        workers: int,
+    ) -> None:
         self._metrics, self._clock = metrics, clock
-        self._waiting: asyncio.Queue[K] = asyncio.Queue()  # wakes one worker for each key, not all of them
-        self._added: dict[K, float] = {}
-        """When each key in the queue, or to be added again after its worker is done, was added."""
+        self._space, self._workers = space, workers
+        self._lanes = {False: _Lane[K](), True: _Lane[K]()}
+        """By whether what waits is a first look."""
+        self._waiting: Counter[Hashable] = Counter()
+        """How many keys of each namespace wait."""
+        self._depth = 0
+        self._due_in_a_row = 0
+        self._takers: deque[asyncio.Future[None]] = deque()
+        """Workers that found nothing to take, longest first."""
+        self._added: dict[K, _Added] = {}
+        """The keys in the queue, and those to be added again after their worker is done."""
         self._working: set[K] = set()
+        self._held: Counter[Hashable] = Counter()
+        """How many workers each namespace holds."""
         self._due: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []
         self._count = 0
@@ -38,16 +110,26 @@ class WorkQueue(Generic[K]):
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return self._waiting.qsize()
+        return self._depth
 
-    def add(self, key: K) -> None:
-        """Have the key worked on, once more if a worker has it now."""
-        if key in self._added:
-            return
-        self._added[key] = self._clock()
-        if key not in self._working:
-            self._waiting.put_nowait(key)
-        self._metrics.queued(self._waiting.qsize())
+    def behind(self, key: K) -> int:
+        """How many keys of the namespace of ``key`` wait."""
+        return self._waiting[self._space(key)]
+
+    def add(self, key: K, *, first_look: bool = False) -> None:
+        """Have the key worked on, once more if a worker has it now. A first look that becomes due moves up."""
+        known = self._added.get(key)
+        if known is None:
+            self._added[key] = _Added(self._clock(), first_look)
+            if key not in self._working:
+                self._put(key, first_look)
+            self._metrics.queued(self._depth)
+        elif known.first_look and not first_look:
+            self._added[key] = known._replace(first_look=False)
+            if key not in self._working:
+                space = self._space(key)
+                self._lanes[True].drop(space, key)
+                self._lanes[False].put(space, key)
 
     def due(self, key: K, seconds: float | None) -> None:
         """Add the key after so many seconds; in place of any time that was set before. None: at no time."""
@@ -83,23 +165,37 @@ class WorkQueue(Generic[K]):
         self._failures.pop(key, None)
 
     async def get(self) -> K:
-        """The key that waits the longest; ``done`` gives it back. Cancellation takes none."""
-        key = await self._waiting.get()
-        now = self._clock()
-        self._metrics.taken(now - self._added.pop(key), self._waiting.qsize())
-        self._working.add(key)
+        """The key whose turn it is; ``done`` gives it back. Cancellation takes none."""
+        while (key := self._take()) is None:
+            taker = asyncio.get_running_loop().create_future()
+            self._takers.append(taker)
+            try:
+                await taker
+            except BaseException:
+                taker.cancel()
+                if not taker.cancelled():
+                    self._wake()  # what this one was woken for is another one's to take
+                raise
         return key
 
     def done(self, key: K) -> None:
         """The worker is finished with the key; it is taken again if it was added meanwhile."""
         self._working.discard(key)
+        space = self._space(key)
+        self._held[space] -= 1
+        if not self._held[space]:
+            del self._held[space]
         if key in self._added:
-            self._waiting.put_nowait(key)
+            self._put(key, self._added[key].first_look)
+        elif self._depth:
+            self._wake()  # a namespace that held its share may have room now
 
     def clear(self) -> None:
         """Forget everything but what workers have now: another replica leads."""
-        while not self._waiting.empty():
-            self._waiting.get_nowait()
+        for lane in self._lanes.values():
+            lane.clear()
+        self._waiting.clear()
+        self._depth = 0
         self._added.clear()
         self._due.clear()
         self._heap.clear()
@@ -107,6 +203,45 @@ class WorkQueue(Generic[K]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _put(self, key: K, first_look: bool) -> None:
+        space = self._space(key)
+        self._lanes[first_look].put(space, key)
+        self._waiting[space] += 1
+        self._depth += 1
+        self._wake()
+
+    def _take(self) -> K | None:
+        if not self._depth:
+            return None
+        looks_first = self._due_in_a_row + 1 >= FIRST_LOOK_EVERY
+        for first_look in (looks_first, not looks_first):
+            key = self._lanes[first_look].take(self._has_room)
+            if key is not None:
+                break
+        else:
+            return None
+        self._due_in_a_row = 0 if first_look else min(self._due_in_a_row + 1, FIRST_LOOK_EVERY)
+        space = self._space(key)
+        self._waiting[space] -= 1
+        if not self._waiting[space]:
+            del self._waiting[space]
+        self._depth -= 1
+        self._working.add(key)
+        self._held[space] += 1
+        self._metrics.taken(self._clock() - self._added.pop(key).at, self._depth)
+        return key
+
+    def _has_room(self, space: Hashable) -> bool:
+        free = self._workers - len(self._working)
+        return self._held[space] < SHARE * free
+
+    def _wake(self) -> None:
+        while self._takers:
+            taker = self._takers.popleft()
+            if not taker.done():
+                taker.set_result(None)
+                return
 
     def _set_timer(self) -> None:
         if self._timer is not None:

@@ -21,6 +21,7 @@ from agentrun.control.live import LiveRun
 from agentrun.control.opening import NotYet, Opener
 from agentrun.control.people import People
 from agentrun.control.queue import WorkQueue
+from agentrun.control.slots import Slots
 from agentrun.control.statuses import StatusWriter
 from agentrun.control.views import PodView, RunRef, RunView
 from agentrun.control.visits import begin_visit, run_log
@@ -28,6 +29,7 @@ from agentrun.journal.records import Damaged
 from agentrun.journal.store import StoreError
 from agentrun.observe.metrics import Lost, Metrics
 from agentrun.plan.planner import plan
+from agentrun.plan.slots import UNBOUNDED, Bounds
 from agentrun.plan.snapshot import Append, Start, Stop
 
 CREATIONS = 16
@@ -53,15 +55,20 @@ class Reconciler:
     """Seconds since the epoch."""
     vouched: InitVar[Callable[[], bool]] = lambda: True
     """Whether the admission policies are there that vouch for decisions."""
+    bounds: InitVar[Bounds] = UNBOUNDED
+    """How many pods of steps there may be at once."""
     live: dict[RunRef, LiveRun] = field(default_factory=dict)
     opener: Opener = field(init=False)
     people: People = field(init=False)
     status: StatusWriter = field(init=False)
+    slots: Slots = field(init=False)
 
-    def __post_init__(self, vouched: Callable[[], bool]) -> None:
+    def __post_init__(self, vouched: Callable[[], bool], bounds: Bounds) -> None:
         self.opener = Opener(self.cluster, self.journal, self.cache)
         self.people = People(self.cluster, self.journal, self.cache, self.clock, vouched)
         self.status = StatusWriter(self.cluster, self.journal, self.cache, self.queue, self.metrics, self.clock)
+        self.slots = Slots(bounds, self.queue.add, self.metrics, self.clock)
+        self.cache.pods.moved = self.slots.moved
 
     async def visit(self, ref: RunRef) -> None:
         """Do what can be done for the run now. Cancellation leaves what is done; the next visit goes on.
@@ -71,6 +78,16 @@ class Reconciler:
             NotLeader: another replica leads.
         """
         begin_visit()
+        try:
+            await self._visit(ref)
+        finally:
+            live = self.live.get(ref)
+            if live is None:
+                self.slots.after_visit(ref, (), waits=False)
+            else:
+                self.slots.after_visit(ref, live.unsure.keys(), waits=bool(live.queued))
+
+    async def _visit(self, ref: RunRef) -> None:
         run = self.cache.run(ref)
         if run is None or run.deleting:
             self._forget(ref)
@@ -106,6 +123,7 @@ class Reconciler:
 
     async def _go_on(self, run: RunView, live: LiveRun) -> None:
         assert run.spec is not None
+        live.queued.clear()
         while True:
             await self._look_for_pods(run, live)
             await self._take_ends(run, live)
@@ -120,7 +138,9 @@ class Reconciler:
             if not await self._append(live, appends):
                 continue
             await self._stop(run, [e for e in planned.effects if isinstance(e, Stop)])
-            started = await self._start(run, live, [e for e in planned.effects if isinstance(e, Start)])
+            wanted = [e for e in planned.effects if isinstance(e, Start)]
+            admitted = self._admit(run, live, wanted)
+            started = await self._start(run, live, admitted) and len(admitted) == len(wanted)
             if started and not appends:
                 break  # else the plan is not what is: look again before it is shown
         live.unasked = await self.people.ask(run, live, planned.asks)
@@ -159,6 +179,16 @@ class Reconciler:
         return True
 
     # -- what to do -------------------------------------------------------------------------------------------------
+
+    def _admit(self, run: RunView, live: LiveRun, starts: Sequence[Start]) -> Sequence[Start]:
+        """Those of the pods that have a place; the others are ``live.queued`` from then on."""
+        if not starts:
+            return starts
+        admitted, why = self.slots.admit(run, starts)
+        if why:
+            keys = {start.key for start in admitted}
+            live.queued.update((start.key, why) for start in starts if start.key not in keys)
+        return admitted
 
     async def _start(self, run: RunView, live: LiveRun, starts: Sequence[Start]) -> bool:
         """Make the pods; whether the API server took all of them."""
@@ -275,6 +305,7 @@ class Reconciler:
     def rest(self) -> None:
         """Forget every run: another replica leads."""
         self.live.clear()
+        self.slots.rest()
         for ref in list(self.status.counted):
             self.status.count(ref, None)
 

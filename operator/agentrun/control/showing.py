@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from agentrun.api.canonical import canonical, timestamp
+from agentrun.api.canonical import canonical, moment, timestamp
 from agentrun.api.facts import StepKey
 from agentrun.api.run import ConditionType, Outcome, Reason, StepState
 from agentrun.control.views import RunView
@@ -26,7 +26,7 @@ written once."""
 QUIET_MAX = 10.0
 """The same while the operator is busy with other runs."""
 
-_CALM = {str(Reason.PENDING), str(Reason.RUNNING)}
+_CALM = {str(Reason.PENDING), str(Reason.RUNNING), str(Reason.QUEUED)}
 
 
 def composed(
@@ -90,6 +90,21 @@ def headline(status: Mapping[str, Any] | None) -> tuple[str, str]:
 def urgent(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> bool:
     """Whether somebody may wait for this very change: the run ended, or waits for a person, or for repairs."""
     return "completionTime" in new or (headline(new)[0] not in _CALM and headline(old) != headline(new))
+
+
+def awaited(status: Mapping[str, Any] | None) -> float | None:
+    """The first instant that a status names for a timer or the next attempt; None where it names none."""
+    entries = (status or {}).get("steps")
+    waits = [entry.get("waitingFor") for entry in entries or () if isinstance(entry, Mapping)]
+    instants = (_instant(wait.get(name)) for wait in waits if isinstance(wait, Mapping) for name in ("until", "retry"))
+    return min((at for at in instants if at is not None), default=None)
+
+
+def _instant(text: object) -> float | None:
+    try:
+        return moment(text) if isinstance(text, str) else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _conditions(found: Iterable[Mapping[str, Any]], run: RunView, now: float) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from agentrun.observe.metrics import Metrics
 from agentrun.plan.snapshot import Ask, Plan
 
 BUSY = 16
-"""Runs that wait in the queue, from which on a status that nobody has to act upon may wait longer."""
+"""Runs of a namespace that wait in the queue, from which on a status that nobody has to act upon may wait longer."""
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ class StatusWriter:
         wakes = [*([planned.wake_at] if planned.wake_at is not None else [])]
         wakes += live.wakes(self.cache.pods.of(run.ref).values(), now)
         since = live.shown_at or now
-        quiet = showing.QUIET if len(self.queue) < BUSY else showing.QUIET_MAX
+        quiet = showing.QUIET if self.queue.behind(run.ref) < BUSY else showing.QUIET_MAX
         early = now < since + quiet and not showing.urgent(run.status, planned.status)
         if early and not run.status:  # to compose what is not written yet costs a tenth of a visit
             live.shown_at = since
@@ -122,6 +122,7 @@ _NOT_TOLD = {
     for r in (
         Reason.PENDING,
         Reason.RUNNING,
+        Reason.QUEUED,
         Reason.RETRYING,
         Reason.SUCCEEDED,
         Reason.AWAITING_APPROVAL,

@@ -235,7 +235,7 @@ class EventLog:
     """The run's own records, written by whoever has something to say; read in order by everyone."""
 
     def __init__(self, store: Store, run: RunPath, clock: Callable[[], float]) -> None:
-        self._store, self._run, self._clock = store, run, clock
+        self._store, self.run, self._clock = store, run, clock
         self.records: list[Record] = []
 
     def refresh(self) -> bool:
@@ -245,11 +245,11 @@ class EventLog:
             Damaged: see ``read_records``.
         """
         tail = self.records[-1] if self.records else None
-        keys = entries(self._store.list(self._run.events, entry(self._run.events, tail.seq) if tail else ""))
+        keys = entries(self._store.list(self.run.events, entry(self.run.events, tail.seq) if tail else ""))
         first = tail.seq + 1 if tail else 1
         last = seq_of(keys[-1]) if keys else first - 1
-        fresh = read_records(self._store, self._run.events, range(first, last + 1), tail.hash if tail else "")
-        self.records += [load_body(self._store, self._run, record) for record in fresh]
+        fresh = read_records(self._store, self.run.events, range(first, last + 1), tail.hash if tail else "")
+        self.records += [load_body(self._store, self.run, record) for record in fresh]
         return bool(fresh)
 
     def append(self, kind: str, body: dict[str, Any], unless: Callable[[Sequence[Record]], bool] | None = None) -> bool:
@@ -262,17 +262,17 @@ class EventLog:
                 return False
             tail = self.records[-1] if self.records else None
             record = Record(
-                str(self._run),
+                str(self.run),
                 "",
                 0,
                 tail.seq + 1 if tail else 1,
                 round(self._clock(), 6),
                 kind,
-                body_of(self._store, self._run, body),
+                body_of(self._store, self.run, body),
                 tail.hash if tail else "",
             )
             try:
-                sealed, _ = _create(self._store, self._run.events, record)
+                sealed, _ = _create(self._store, self.run.events, record)
             except Fenced:
                 self.refresh()
                 continue

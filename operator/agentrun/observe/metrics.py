@@ -136,6 +136,10 @@ class Metrics:
         ended = counter("agentrun_runs_ended_total", "Runs that this replica saw to their end.", "outcome")
         self._ended = {outcome: ended.labels(str(outcome)) for outcome in Outcome}
         self._started = counter("agentrun_steps_started_total", "Attempts of steps started: pods created.")
+        self._queued_steps = gauge(
+            "agentrun_steps_queued", "Attempts of steps that wait for a place for a pod: a bound is reached."
+        )
+        self._step_pods = gauge("agentrun_step_pods", "Pods of steps that have not ended, as this replica sees them.")
         lost = counter(
             "agentrun_step_attempts_lost_total", "Attempts whose pod ended without the runner's last word.", "reason"
         )
@@ -234,6 +238,14 @@ class Metrics:
     def step_started(self) -> None:
         """A pod was created for an attempt of a step; one that was there already does not count."""
         self._started.inc()
+
+    def steps_queued(self, more: int) -> None:
+        """So many more attempts wait for a place for a pod, or fewer."""
+        self._queued_steps.inc(more)
+
+    def step_pods(self, count: int) -> None:
+        """So many pods of steps have not ended."""
+        self._step_pods.set(count)
 
     def attempt_lost(self, reason: Lost) -> None:
         """A pod ended, or went away, without the runner's last word."""

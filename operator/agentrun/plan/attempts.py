@@ -68,7 +68,7 @@ def stand(
         if execution.trouble is None:
             return Standing(StepState.RUNNING, fact, Reason.RUNNING)
         reason, what = execution.trouble
-        return Standing(StepState.PENDING, fact, reason, {"pod": what})
+        return Standing(StepState.PENDING, fact, reason, {"place" if reason is Reason.QUEUED else "pod": what})
     if execution is not None:
         overdue = execution.started + time_left(fact, timeout) + STOP_GRACE
         late = now >= overdue

@@ -37,6 +37,8 @@ _EYE = {StepState.OUTCOME_UNKNOWN: 0, StepState.WAITING: 1, StepState.FAILED: 2,
 class _Summary:
     reasons: Counter[Reason] = field(default_factory=Counter)
     messages: list[str] = field(default_factory=list)
+    queued: str = ""
+    """Why the first step that has no place for a pod has none."""
 
 
 def run_status(planner: Planning) -> dict[str, Any]:
@@ -88,6 +90,8 @@ def _sum(label: str, standing: Standing, summary: _Summary) -> None:
     if standing.reason is not None:
         summary.reasons[standing.reason] += 1
     what = standing.waiting_for or {}
+    if standing.reason is Reason.QUEUED and not summary.queued:
+        summary.queued = f"{label}: {_cut(what['place'])} ({_PLACE})"
     if (standing.person or standing.reason in POD_TROUBLE) and len(summary.messages) < 5:
         verb = next((_VERBS[k] for k in _VERBS if k in what), "resume RUN")
         first = what.get("because", next(iter(what.values()), ""))
@@ -95,6 +99,7 @@ def _sum(label: str, standing: Standing, summary: _Summary) -> None:
         summary.messages.append(f"{label}: {_cut(why)} ({verb.replace('STEP', label)})")
 
 
+_PLACE = "it begins by itself when there is a place for its pod"
 _CANCEL = "; agentrun cancel RUN ends the run"
 
 _VERBS = {
@@ -149,6 +154,7 @@ _URGENT = (
     Reason.ATTEMPTS_LOST,
     *POD_TROUBLE,
     Reason.RUNNING,
+    Reason.QUEUED,
     Reason.RETRYING,
     Reason.AWAITING_APPROVAL,
     Reason.AWAITING_SIGNAL,
@@ -171,8 +177,9 @@ def _headline(planner: Planning, summary: _Summary) -> tuple[Reason, str]:
     if planner.suspended:
         return Reason.SUSPENDED, "agentrun resume RUN goes on"
     if planner.phase is not Reason.RUNNING:
-        return planner.phase, message
-    return next((reason for reason in _URGENT if summary.reasons[reason]), Reason.RUNNING), message
+        return planner.phase, message or summary.queued
+    reason = next((reason for reason in _URGENT if summary.reasons[reason]), Reason.RUNNING)
+    return reason, summary.queued if reason is Reason.QUEUED else message
 
 
 def _phase(planner: Planning, reason: Reason) -> str:
@@ -183,6 +190,7 @@ def _phase(planner: Planning, reason: Reason) -> str:
         Reason.AWAITING_SIGNAL,
         Reason.AWAITING_TIMER,
         Reason.RETRYING,
+        Reason.QUEUED,
         *POD_TROUBLE,
     )
     if reason in (Reason.OUTCOME_UNKNOWN, Reason.ATTEMPTS_LOST):

@@ -27,7 +27,7 @@ APPROVALS = "approvals"
 COMMANDS = "agentcommands"
 
 _PEOPLE = ("approval", "signal", "resolve", "resume")
-_ITSELF = ("until", "retry", "pod", "budget")
+_ITSELF = ("until", "retry", "pod", "place", "budget")
 
 _APPLY_FIRST = {str(Reason.WORKFLOW_NOT_FOUND), str(Reason.SOURCE_NOT_FOUND)}
 _OUTCOMES = {str(outcome) for outcome in Outcome}

@@ -1,0 +1,429 @@
+"""A bound on the pods of steps: who may begin, who waits, in which order, and that nobody waits for nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from agentrun.adapters.settings import BadSetting, Settings
+from agentrun.api.facts import StepKey
+from agentrun.api.run import Outcome
+from agentrun.control.live import LEAVE_MARGIN
+from agentrun.control.slots import Slots
+from agentrun.control.views import PodView, RunRef, RunView
+from agentrun.observe.metrics import Metrics
+from agentrun.plan.slots import UNBOUNDED, Bounds, Wanted, grants, reserve
+from agentrun.plan.snapshot import Start
+from tests.unit.control_world import Operator, World
+from tests.unit.plan_world import CALL, MODEL, TOOL, step
+from tests.unit.test_leader import VirtualLoop
+
+METRICS = Metrics()
+BOUND = st.one_of(st.none(), st.integers(1, 12))
+SPACES = "abcd"
+
+
+# -- the decision ------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200)
+@given(
+    bounds=st.builds(Bounds, BOUND, BOUND),
+    used=st.dictionaries(st.sampled_from(SPACES), st.integers(0, 12)),
+    wanted=st.dictionaries(st.sampled_from(SPACES), st.builds(Wanted, st.integers(0, 4), st.integers(0, 9))),
+)
+def test_places_are_given_to_all_who_fit_in_turns_and_to_nobody_beyond_the_bounds(
+    bounds: Bounds, used: dict[str, int], wanted: dict[str, Wanted]
+) -> None:
+    given_ = grants(bounds, used, wanted)
+    after = Counter(used) + Counter(given_)
+    for space, count in given_.items():
+        assert 0 < count <= sum(wanted[space])
+        for bound, total in ((bounds.namespace, after[space]), (bounds.whole, after.total())):
+            assert bound is None or total <= bound + reserve(bound)
+        if count > wanted[space].endings and bounds.namespace is not None:
+            assert after[space] <= bounds.namespace
+    others = sum(max(0, count - wanted[space].endings) for space, count in given_.items())
+    if bounds.whole is not None and others:
+        assert after.total() - sum(given_.values()) + others <= bounds.whole
+    for space, want in wanted.items():
+        count = given_.get(space, 0)
+        if count == sum(want):
+            continue
+        more = reserve if count < want.endings else lambda _: 0
+        full = bounds.namespace is not None and after[space] >= bounds.namespace + more(bounds.namespace)
+        assert full or (bounds.whole is not None and after.total() >= bounds.whole + more(bounds.whole))
+        if not full:  # it got no fewer than anybody else whose wish was of the same kind, but for one turn
+            rivals = [n for other, n in given_.items() if n > wanted[other].endings or count < want.endings]
+            assert all(n <= count + 1 for n in rivals)
+
+
+def test_turns_go_round_and_begin_with_the_first() -> None:
+    wanted = {"crowd": Wanted(0, 5000), "few": Wanted(0, 2), "one": Wanted(0, 1)}
+    assert grants(Bounds(whole=4), {}, wanted) == {"crowd": 2, "few": 1, "one": 1}
+    assert grants(Bounds(whole=1), {}, wanted) == {"crowd": 1}
+    assert grants(Bounds(namespace=3), {"few": 3}, wanted) == {"crowd": 3, "one": 1}
+    assert grants(UNBOUNDED, {}, wanted) == {"crowd": 5000, "few": 2, "one": 1}
+
+
+def test_what_ends_a_run_has_a_place_where_no_other_has() -> None:
+    used = {"a": 20}
+    assert grants(Bounds(namespace=20), used, {"a": Wanted(0, 3)}) == {}
+    assert grants(Bounds(namespace=20), used, {"a": Wanted(5, 3)}) == {"a": 2}
+    assert grants(Bounds(whole=20), used, {"a": Wanted(0, 3), "b": Wanted(1, 1)}) == {"b": 1}
+
+
+# -- the line ----------------------------------------------------------------------------------------------------
+
+
+def run(name: str, space: str = "a", created: float = 0.0) -> RunView:
+    return RunView(RunRef(space, name), f"uid-{space}-{name}", 1, 1, created, None, spec={})
+
+
+def starts(*steps: str, drain: bool = False) -> list[Start]:
+    return [Start(StepKey.parse(name), 1, {}, (), None, None, drain=drain) for name in steps]  # type: ignore[arg-type]
+
+
+def pod(view: RunView, key: StepKey, uid: str = "", **more: Any) -> PodView:
+    name = f"{view.ref.name}-{key.label}"
+    return PodView(
+        name, view.ref.namespace, uid or f"{view.uid}-{name}", 1, view.ref, view.uid, key, 1, "Pending", **more
+    )
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Line:
+    """Slots with runs that make their pods at once when they are admitted."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.woken: list[RunRef] = []
+        self.clock = Clock()
+        self.slots = Slots(bounds, self.woken.append, METRICS, self.clock)
+
+    def visit(self, view: RunView, *steps: str, drain: bool = False) -> tuple[list[PodView], str]:
+        """The pods that are made by a visit that wants these, and why not all are."""
+        admitted, why = self.slots.admit(view, starts(*steps, drain=drain)) if steps else ([], "")
+        made = [pod(view, start.key) for start in admitted]
+        for one in made:
+            self.slots.moved(one, gone=False)
+        self.slots.after_visit(view.ref, (), waits=bool(why))
+        return made, why
+
+    def end(self, one: PodView) -> list[RunRef]:
+        """The pod ends; who is woken by that."""
+        self.woken.clear()
+        self.slots.moved(replace(one, phase="Ended"), gone=False)
+        return list(self.woken)
+
+
+def test_a_freed_place_wakes_the_oldest_of_the_namespace_whose_turn_it_is() -> None:
+    line = Line(Bounds(whole=2))
+    first, second = line.visit(run("a1"), "s", "t")[0]
+    young, old, other = run("young", created=9), run("old", created=3), run("b1", "b", created=99)
+    for waiting in (young, old, other):
+        assert line.visit(waiting, "s")[0] == []
+    assert line.end(first) == [old.ref]
+    assert line.visit(young, "s")[0] == [], "it is visited meanwhile, and the place is the older one's"
+    assert line.visit(other, "s")[0] == []
+    assert len(line.visit(old, "s")[0]) == 1
+    assert line.end(second) == [other.ref], "the namespaces take turns"
+    [made] = line.visit(other, "s")[0]
+    assert line.end(made) == [young.ref]
+
+
+def test_a_run_that_wants_no_place_any_more_or_fails_leaves_it_to_the_next() -> None:
+    line = Line(Bounds(whole=1))
+    [made] = line.visit(run("a"), "s")[0]
+    for name in ("b", "c"):
+        line.visit(run(name, created=1), "s")
+    assert line.end(made) == [RunRef("a", "b")]
+    line.woken.clear()
+    line.visit(run("b", created=1))  # cancelled, or its visit failed before it asked
+    assert line.woken == [RunRef("a", "c")]
+
+
+def test_a_pod_that_was_there_already_takes_one_place() -> None:
+    """Its answer was lost, or the watch told of it before the answer came, or a former leader had made it."""
+    line, view = Line(Bounds(whole=2)), run("a")
+    key = StepKey("s")
+    admitted, _ = line.slots.admit(view, starts("s"))
+    line.slots.moved(pod(view, key), gone=False)  # the watch
+    line.slots.moved(pod(view, key), gone=False)  # the answer
+    line.slots.after_visit(view.ref, (), waits=False)
+    assert len(admitted) == 1 and len(line.visit(run("b"), "s", "t")[0]) == 1
+    assert line.visit(run("c"), "s")[0] == []
+
+
+def test_a_pod_that_was_asked_for_without_an_answer_keeps_its_place_until_somebody_has_looked() -> None:
+    line, view = Line(Bounds(whole=1)), run("a")
+    line.slots.admit(view, starts("s"))
+    line.slots.after_visit(view.ref, {StepKey("s")}, waits=False)
+    assert line.visit(run("b", created=-1), "s")[0] == []
+    admitted, _ = line.slots.admit(view, starts("s"))
+    assert len(admitted) == 1, "it is the run's own place"
+    line.woken.clear()
+    line.slots.after_visit(view.ref, (), waits=False)
+    assert line.woken == [RunRef("a", "b")]
+
+
+def test_a_pod_whose_answer_was_lost_is_counted_once_when_the_watch_tells_of_it() -> None:
+    line, view = Line(Bounds(whole=2)), run("a")
+    line.slots.admit(view, starts("s"))
+    line.slots.after_visit(view.ref, {StepKey("s")}, waits=False)
+    line.slots.moved(pod(view, StepKey("s")), gone=False)
+    assert len(line.visit(run("b"), "s")[0]) == 1
+
+
+def test_a_pod_that_has_ended_takes_no_place_though_it_is_not_swept() -> None:
+    line = Line(Bounds(namespace=1))
+    line.slots.moved(replace(pod(run("a"), StepKey("s")), phase="Ended"), gone=False)
+    assert len(line.visit(run("b"), "s")[0]) == 1
+
+
+def test_a_pod_on_a_node_that_is_dead_gives_its_place_back() -> None:
+    line, view = Line(Bounds(whole=1)), run("a")
+    leaving = pod(view, StepKey("s"), grace=30.0)
+    line.slots.moved(leaving, gone=False)
+    line.visit(run("b"), "s")
+    line.clock.now += 30 + LEAVE_MARGIN - 1
+    line.slots.look()
+    assert line.woken == []
+    line.clock.now += 1
+    line.slots.look()
+    assert line.woken == [RunRef("a", "b")]
+    line.slots.moved(replace(leaving, version=9), gone=False)  # its node is heard of once more
+    assert len(line.visit(run("b"), "s")[0]) == 1
+    line.slots.moved(leaving, gone=True)
+    assert line.visit(run("c"), "s")[0] == [], "it had given its place back before"
+
+
+def test_who_waits_is_told_for_which_bound_and_behind_how_many() -> None:
+    line = Line(Bounds(whole=3, namespace=2))
+    line.visit(run("a"), "s", "t")
+    why = line.visit(run("b", created=1), "s")[1]
+    assert why.startswith("the namespace has 2 pods of steps") and why.endswith(
+        "; no run of the namespace ahead of this one"
+    )
+    assert line.visit(run("c", created=2), "s")[1].endswith("; 1 run of the namespace ahead of this one")
+    line.visit(run("x", "b"), "s")
+    why = line.visit(run("y", "b"), "s")[1]
+    assert why.startswith("the cluster has 3 pods of steps") and "steps.maxPods)" in why
+
+
+class LineMachine(RuleBasedStateMachine):
+    """Any order of visits, failures, ends and changes of leader against a plain count of what there is."""
+
+    @initialize(whole=BOUND, namespace=BOUND)
+    def begin(self, whole: int | None, namespace: int | None) -> None:
+        self.bounds = Bounds(whole, namespace)
+        self.line = Line(self.bounds)
+        self.pods: list[PodView] = []
+        self.wants: dict[RunRef, tuple[RunView, tuple[str, ...], bool]] = {}
+        self.serial = 0
+
+    @rule(space=st.sampled_from("abc"), number=st.integers(0, 5), count=st.integers(0, 4), drain=st.booleans())
+    def a_run_wants_pods(self, space: str, number: int, count: int, drain: bool) -> None:
+        view = run(f"r{number}", space, created=float(number % 3))
+        self.visit(view, count, drain)
+
+    def visit(self, view: RunView, count: int, drain: bool) -> None:
+        self.serial += 1
+        keys = tuple(f"s{self.serial}-{n}" for n in range(count))
+        before = len(self.pods)
+        in_space = sum(one.namespace == view.ref.namespace for one in self.pods)
+        made, why = self.line.visit(view, *keys, drain=drain)
+        for bound, there in ((self.bounds.whole, before), (self.bounds.namespace, in_space)):
+            if bound is not None and made:
+                assert there + len(made) <= bound + (reserve(bound) if drain else 0)
+        assert bool(why) == (len(made) < count)
+        self.pods += made
+        left = keys[len(made) :]
+        self.wants.pop(view.ref, None)
+        if left:
+            self.wants[view.ref] = view, left, drain
+
+    @rule(which=st.integers(0, 50), gone=st.booleans())
+    def a_pod_ends(self, which: int, gone: bool) -> None:
+        if self.pods:
+            one = self.pods.pop(which % len(self.pods))
+            self.line.slots.moved(one if gone else replace(one, phase="Ended"), gone=gone)
+
+    @rule(which=st.integers(0, 50))
+    def a_visit_fails(self, which: int) -> None:
+        if self.wants:
+            ref = sorted(self.wants)[which % len(self.wants)]
+            self.line.slots.after_visit(ref, (), waits=False)
+            del self.wants[ref]
+
+    @rule()
+    def another_one_leads(self) -> None:
+        self.line.slots.rest()
+        self.line.woken.clear()
+        self.wants.clear()
+
+    @rule()
+    def those_who_were_woken_are_visited(self) -> None:
+        woken, self.line.woken[:] = sorted(set(self.line.woken)), []
+        for ref in woken:
+            if ref in self.wants:
+                view, keys, drain = self.wants[ref]
+                self.visit(view, len(keys), drain)
+
+    @invariant()
+    def nobody_waits_for_nothing(self) -> None:
+        """Where there is a place for somebody in line, somebody in that line was woken for it."""
+        if not hasattr(self, "line"):
+            return
+        wanted: dict[str, Wanted] = {}
+        for ref, (_, keys, drain) in self.wants.items():
+            endings, others = wanted.get(ref.namespace, Wanted(0, 0))
+            wanted[ref.namespace] = Wanted(endings + len(keys) * drain, others + len(keys) * (not drain))
+        used = Counter(one.namespace for one in self.pods)
+        free = grants(self.bounds, used, wanted)
+        if free:
+            assert self.line.woken, f"places are free for {free}, and nobody was woken"
+
+
+TestLine = LineMachine.TestCase
+TestLine.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+
+
+# -- in a cluster ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest) -> Any:
+    found = World(VirtualLoop(), bounds=request.param)
+    yield found
+    found.close()
+    found.loop.close()
+
+
+def spec(*steps: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"workflow": {"tools": [TOOL], "models": [MODEL], "steps": list(steps)}, **more}
+
+
+def shown(world: World, name: str) -> tuple[str, str]:
+    status = world.status(name)
+    [ready] = [c for c in status["conditions"] if c["type"] == "Ready"]
+    return ready["reason"], ready["message"]
+
+
+def settled(world: World, operator: Operator, seconds: float = 3.0) -> None:
+    for _ in range(4):
+        operator.hear_all()
+        world.wait(seconds / 4)
+
+
+@pytest.mark.parametrize("world", [Bounds(whole=2)], indirect=True)
+def test_a_run_beyond_the_bound_is_queued_and_begins_when_a_place_is_free(world: World) -> None:
+    operator = world.operator()
+    for name in ("a", "b", "c", "d"):
+        world.api.apply_run(name, spec(step("s")))
+        settled(world, operator)
+    assert sorted(pod.run.name for pod in world.pods()) == ["a", "b"]
+    reason, message = shown(world, "d")
+    assert reason == "Queued" and "steps.maxPods" in message and "1 run of the namespace ahead" in message
+    conditions = {c["type"]: c["status"] for c in world.status("d")["conditions"]}
+    assert conditions == {"Succeeded": "Unknown", "Ready": "False", "Reconciling": "True", "Stalled": "False"}
+    assert world.status("d")["phase"] == "Waiting"
+    for done in ("a", "b", "c", "d"):
+        assert world.pods()[0].run.name == done, "the oldest first"
+        for _ in range(8):
+            world.advance(world.pods()[0]) if world.pods()[0].run.name == done else None
+            if not world.pods():
+                break
+        settled(world, operator)
+        assert world.status(done)["phase"] == Outcome.SUCCEEDED
+    assert len(world.created) == 4
+
+
+@pytest.mark.parametrize("world", [Bounds(whole=1)], indirect=True)
+def test_a_queued_run_that_is_cancelled_ends_at_once_and_holds_up_nobody(world: World) -> None:
+    operator = world.operator()
+    for name in ("a", "b", "c"):
+        world.api.apply_run(name, spec(step("s")))
+        settled(world, operator)
+    world.api.edit_run("b", cancel=True)
+    settled(world, operator)
+    assert world.status("b")["phase"] == Outcome.CANCELLED and len(world.created) == 1
+    world.run_pods()
+    settled(world, operator)
+    assert [pod.run.name for pod in world.pods()] == ["c"]
+
+
+@pytest.mark.parametrize("world", [Bounds(namespace=1)], indirect=True)
+def test_a_cancelled_run_settles_its_call_though_the_namespace_is_full_of_pods_that_never_work(world: World) -> None:
+    operator = world.operator()
+    world.api.apply_run("paid", spec(step("s", compensate=CALL)))
+    settled(world, operator)
+    for _ in range(3):  # it runs, has opened its journal, and has said that it is about to call
+        world.advance(world.pods()[0])
+    world.end(world.pods()[0], word=False)
+    world.api.apply_run("stuck", spec(step("s")))
+    settled(world, operator, 0.4)
+    while not any(pod.run.name == "stuck" for pod in world.pods()):
+        for pod in world.pods():
+            world.end(pod, word=False)
+        settled(world, operator, 0.4)
+    world.api.edit_run("paid", cancel=True)
+    for _ in range(30):
+        settled(world, operator)
+        for pod in world.pods():
+            if pod.run.name == "paid":
+                world.advance(pod)
+        world.answer(resolve="giveUp")
+    assert world.status("paid")["phase"] == Outcome.CANCELLED
+    assert [pod.run.name for pod in world.pods()] == ["stuck"]
+
+
+@pytest.mark.parametrize("world", [Bounds(whole=2)], indirect=True)
+def test_a_new_leader_counts_the_pods_that_it_finds(world: World) -> None:
+    operator = world.operator()
+    for name in ("a", "b", "c"):
+        world.api.apply_run(name, spec(step("s")))
+        settled(world, operator)
+    operator.kill()
+    operator = world.operator()
+    settled(world, operator)
+    assert sorted(pod.run.name for pod in world.pods()) == ["a", "b"] and shown(world, "c")[0] == "Queued"
+    world.finish(operator)
+
+
+@pytest.mark.parametrize("world", [Bounds(whole=3)], indirect=True)
+def test_a_fan_out_takes_the_places_that_there_are_and_goes_on_as_they_are_free(world: World) -> None:
+    operator = world.operator()
+    world.api.apply_run("r", spec(step("s", forEach={"items": list(range(20)), "maxParallel": 10})))
+    settled(world, operator)
+    assert len(world.pods()) == 3 and shown(world, "r")[0] == "Running"
+    entries = [e for e in world.status("r")["steps"] if "waitingFor" in e]
+    assert all("steps.maxPods" in e["waitingFor"]["place"] for e in entries)
+    world.finish(operator)
+    assert world.status("r")["phase"] == Outcome.SUCCEEDED and len(world.created) == 20
+
+
+@pytest.mark.parametrize(("text", "bound"), [("", None), ("0", None), ("12", 12), (" 7 ", 7)])
+def test_a_bound_is_a_number_and_nought_is_none(text: str, bound: int | None) -> None:
+    environment = SETTINGS | {"AGENTRUN_STEP_PODS_MAX": text, "AGENTRUN_STEP_PODS_MAX_PER_NAMESPACE": "3"}
+    assert Settings.from_environment(environment).bounds == Bounds(bound, 3)
+
+
+@pytest.mark.parametrize("text", ["-1", "many", "1.5", "1e3", "9" * 10, "٣"])
+def test_a_bound_that_is_no_number_is_refused_by_name(text: str) -> None:
+    with pytest.raises(BadSetting, match="AGENTRUN_STEP_PODS_MAX_PER_NAMESPACE"):
+        Settings.from_environment(SETTINGS | {"AGENTRUN_STEP_PODS_MAX_PER_NAMESPACE": text})
+
+
+SETTINGS = {"AGENTRUN_STORE": "s3://b/p", "AGENTRUN_STEP_IMAGE": "x", "AGENTRUN_ADMISSION_POLICIES": "p"}
