@@ -7,7 +7,9 @@ import http.client
 import io
 import json
 import logging
+import re
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -18,7 +20,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
@@ -195,6 +197,7 @@ def test_each_method_moves_what_it_names() -> None:
     assert value(metrics, "agentrun_step_attempts_lost_total", reason="Other") == 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(Reason))))
 def test_runs_are_counted_by_the_state_in_which_they_live(moves: list[tuple[int, Reason]]) -> None:
     metrics = Metrics()
@@ -324,6 +327,82 @@ def test_a_client_that_ends_its_side_at_once_gets_the_whole_page(served: Served)
 def test_a_chunked_body_is_refused(served: Served) -> None:
     answer = served.raw(b"GET /healthz HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+REQUEST = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Large(Metrics):
+    """Its page is larger than any buffer."""
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        return b"#" * 8_000_000, "text/plain"
+
+
+def goes_away(port: int, sends: bytes, reads: int, *, ends: bool) -> None:
+    """A client that sends and reads so much, and is gone then without a goodbye (RST)."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sendall(sends)
+        if ends:
+            client.shutdown(socket.SHUT_WR)
+        if reads:
+            client.recv(reads)
+
+
+@pytest.mark.parametrize("reads", [0, 1, 100_000])
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("sends", [b"", b"GET /he", REQUEST, REQUEST + b"more", b"\x16\x03\x01\x02\x00\x01\xff"])
+def test_a_client_that_goes_away_leaves_no_line_in_the_log(
+    sends: bytes, ends: bool, reads: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A probe that went away left a traceback: to end the server's side failed with "not connected"."""
+    metrics = Large()
+    with Server(Address("127.0.0.1", 0), Health(()), metrics) as running:
+        for _ in range(5):
+            goes_away(running.port, sends, reads if sends.startswith(REQUEST) else 0, ends=ends)
+        assert Served(Clock(), Health(()), metrics, running.port).ask("/healthz")[0] == 200
+    assert not caplog.records
+
+
+def test_what_asyncio_says_of_a_client_is_not_logged_and_of_a_defect_is(caplog: pytest.LogCaptureFixture) -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        server._note(loop, {"message": "Exception in callback", "exception": OSError(107, "not connected")})
+        assert not caplog.records
+        server._note(loop, {"message": "socket.accept() out of system resource", "exception": OSError(24, "files")})
+        assert [(r.levelname, r.exc_info) for r in caplog.records] == [("WARNING", None)]
+        server._note(loop, {"message": "Task exception was never retrieved", "exception": KeyError("x")})
+        assert caplog.records[-1].levelname == "ERROR" and caplog.records[-1].exc_info
+    finally:
+        loop.close()
+
+
+def test_garbage_is_answered(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    @given(head=st.binary(max_size=300), accept=st.binary(max_size=60))
+    @settings(max_examples=60, deadline=None)
+    def answers(head: bytes, accept: bytes) -> None:
+        for request in (head + b"\r\n\r\n", b"GET /metrics HTTP/1.1\r\nAccept: " + accept + b"\r\n\r\n"):
+            assert re.match(rb"HTTP/1\.1 [2-5][0-9][0-9] ", served.raw(request)), request
+
+    answers()
+    assert not caplog.records
+
+
+def test_a_head_is_answered_without_a_body(served: Served) -> None:
+    head, _, body = served.raw(b"HEAD /healthz HTTP/1.1\r\n\r\n").partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 405 ") and b"Allow: GET" in head and body == b""
+
+
+def test_the_metrics_may_have_an_address_of_their_own() -> None:
+    health, metrics = Health(()), Metrics()
+    with (
+        Server(Address("127.0.0.1", 0), health, None) as probes,
+        Server(Address("127.0.0.1", 0), None, metrics) as scraped,
+    ):
+        one, other = (Served(Clock(), health, metrics, at.port) for at in (probes, scraped))
+        assert one.ask("/healthz")[0] == 200 and one.ask("/metrics")[:2] == (404, "here are /healthz, /readyz\n")
+        assert other.ask("/metrics")[0] == 200 and other.ask("/readyz")[:2] == (404, "here are /metrics\n")
 
 
 def test_idle_connections_do_not_keep_the_kubelet_out(served: Served) -> None:

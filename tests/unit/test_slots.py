@@ -154,6 +154,19 @@ def test_a_run_that_wants_no_place_any_more_or_fails_leaves_it_to_the_next() -> 
     assert line.woken == [RunRef("a", "c")]
 
 
+def test_a_run_that_waits_on_but_not_as_before_leaves_its_place_to_the_next() -> None:
+    """It was to have a place of those for ends, and does not end any more; nobody told who came after it."""
+    line = Line(Bounds(whole=2, namespace=1))
+    first, second, third = (line.visit(run("p", space), "s", drain=space == "d")[0][0] for space in ("a", "c", "d"))
+    line.visit(run("r1"), "s", drain=True)
+    line.visit(run("r2", "b"), "s")
+    line.end(third)
+    assert line.end(second) == [RunRef("a", "r1")] and first.namespace == "a"
+    line.woken.clear()
+    assert line.visit(run("r1"), "s")[0] == []
+    assert line.woken == [RunRef("b", "r2")]
+
+
 def test_a_pod_that_was_there_already_takes_one_place() -> None:
     """Its answer was lost, or the watch told of it before the answer came, or a former leader had made it."""
     line, view = Line(Bounds(whole=2)), run("a")

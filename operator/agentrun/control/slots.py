@@ -111,16 +111,15 @@ class Slots:
 
     def after_visit(self, ref: RunRef, unsure: Collection[StepKey], waits: bool) -> None:
         """A visit has ended: which pods are asked for without an answer, and whether the run waits in line."""
-        freed = False
         reserved = self._reserved.get(ref)
+        waited = ref in self._wants
         if reserved is not None:
-            freed = self._release(ref, reserved.difference(unsure))
+            waited |= self._release(ref, reserved.difference(unsure))
             if not reserved:
                 del self._reserved[ref]
         if not waits and ref in self._wants:
             self._line_up(ref, self._wants[ref][0], 0)
-            freed = True
-        if freed:
+        if waited:  # what it gave back or does not want any more, or not as before, may be another one's
             self._offer()
 
     def rest(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -24,11 +23,12 @@ from agentrun.api.run import StepState
 from agentrun.api.workflow import WorkflowSpec
 from agentrun.journal.fold import Folded, fold
 from agentrun.journal.layout import RunPath
-from agentrun.journal.log import READERS, EventLog, Fenced, StepLog, read_step
+from agentrun.journal.log import EventLog, Fenced, StepLog, read_step
 from agentrun.journal.pin import NAME_MAX
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import EventKind, Kind, Record
 from agentrun.journal.run import NoSuchRun, RunExists, create_run, find_run, read_states
+from agentrun.journal.side_by_side import each
 from agentrun.journal.store import Store
 from agentrun.plan.planner import plan
 from agentrun.plan.program import Program, compile_program, model_of
@@ -179,8 +179,7 @@ def write_fork_records(store: Store, fork: Fork, clock: Callable[[], float]) -> 
         except Fenced:
             return  # written by an earlier try; the run does not exist yet, so nobody else writes here
 
-    with ThreadPoolExecutor(READERS if store.remote else 1) as writers:
-        list(writers.map(write, fork.records))
+    each(write, fork.records, remote=store.remote)
     log = EventLog(store, run, clock)
     for body in fork.settled:
         log.append(EventKind.SETTLED, body, partial(_is_settled, body["step"]))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -19,12 +18,11 @@ from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepKey
 from agentrun.journal.layout import RunPath, entries, entry, seq_of
 from agentrun.journal.records import INLINE_MAX, SCHEMA, Damaged, Kind, Record, parse
+from agentrun.journal.side_by_side import each
 from agentrun.journal.store import KeyExists, KeyMissing, Store
 
 CHECKPOINT_EVERY = 128
 """A record whose number is a multiple of this holds the folded state: a resume reads it and at most 127 more."""
-
-READERS = 16
 
 
 class Fenced(AgentrunError):
@@ -103,10 +101,7 @@ def _get_all(store: Store, keys: Sequence[str]) -> list[bytes]:
         except KeyMissing as error:
             raise Damaged(f"{key}: the record is missing though later ones are there") from error
 
-    if len(keys) < 3 or not store.remote:
-        return [get(key) for key in keys]
-    with ThreadPoolExecutor(READERS) as readers:
-        return list(readers.map(get, keys))
+    return each(get, keys, remote=store.remote)
 
 
 def read_step(store: Store, run: RunPath, key: StepKey, *, whole: bool = False) -> list[Record]:

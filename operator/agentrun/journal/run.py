@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from agentrun.api.canonical import canonical
@@ -13,8 +12,9 @@ from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepFact, StepKey
 from agentrun.journal.fold import Folded, fold
 from agentrun.journal.layout import RunPath, name_key
-from agentrun.journal.log import READERS, manifest_bytes, parse_manifest, read_step
+from agentrun.journal.log import manifest_bytes, parse_manifest, read_step
 from agentrun.journal.records import Damaged, Record
+from agentrun.journal.side_by_side import each
 from agentrun.journal.store import KeyExists, KeyMissing, Store
 from agentrun.plan.snapshot import Event
 
@@ -98,8 +98,7 @@ def list_runs(store: Store, namespace: str | None, damaged: Callable[[Damaged], 
                 damaged(error)
         named = [run for run in named if _exists(store, run)]
         others = [run for run in _of_clusters(store, space) if run not in named]
-        with ThreadPoolExecutor(READERS if store.remote else 1) as readers:
-            of_clusters = list(readers.map(lambda run: _is_of_cluster(store, run), others))
+        of_clusters = each(lambda run: _is_of_cluster(store, run), others, remote=store.remote)
         named += [run for run, is_one in zip(others, of_clusters, strict=True) if is_one]
         found += sorted(named, key=lambda run: (run.name, run.uid))
     return found
@@ -145,10 +144,7 @@ def read_states(store: Store, run: RunPath) -> dict[StepKey, Folded]:
     def state(key: StepKey) -> Folded:
         return fold(read_step(store, run, key))
 
-    if len(keys) < 3 or not store.remote:
-        return {key: state(key) for key in keys}
-    with ThreadPoolExecutor(READERS) as readers:
-        return dict(zip(keys, readers.map(state, keys), strict=True))
+    return dict(zip(keys, each(state, keys, remote=store.remote), strict=True))
 
 
 def is_step(name: str) -> bool:

@@ -29,6 +29,9 @@ from agentrun.journal.store import KeyExists, KeyMissing, StoreError, StoreUnava
 _T = TypeVar("_T")
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _LONGEST_PREFIX = 100
+CONNECTIONS = 128
+"""Connections that are kept: no fewer than the threads that make requests, or each one more would be closed and said in
+the log (``side_by_side.ALLOWANCE``, and the callers' own: ``control.journal.THREADS``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +199,7 @@ class S3Store:
             retries={"mode": "standard", "total_max_attempts": self._limits.attempts},
             connect_timeout=self._limits.connect,
             read_timeout=self._limits.read,
-            max_pool_connections=32,
+            max_pool_connections=CONNECTIONS,
             tcp_keepalive=True,
             # Without the extra CRC-32, botocore signs the body's SHA-256, which the server checks just as well, and
             # servers that do not know the newer checksum headers take the request. It saves 0.1 ms a PUT too.

@@ -2,19 +2,22 @@
 
 The operator's loop may be busy for seconds, and its probes must be answered still: nothing here waits for it. Nor may
 a client do harm: one request a connection, the whole of it in ``DEADLINE`` seconds, and above ``CONNECTIONS_MAX``
-connections the oldest is dropped for the newest, so that idle ones cannot keep the kubelet out. There is no
-authentication, and nothing secret on any page.
+connections the oldest is dropped for the newest, so that idle ones cannot keep the kubelet out. (aiohttp's server has
+no deadline for the head of a request and no bound on connections.) A client that goes away, at whatever moment, is
+nothing that a person has to read: no line in the log, let alone a traceback. There is no authentication, and nothing
+secret on any page; who may reach the metrics is for the chart's NetworkPolicy, or for an address of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from agentrun.api.errors import AgentrunError
 from agentrun.api.reader import shown
@@ -30,6 +33,8 @@ HEAD_MAX = 16 * 1024
 
 TEXT = "text/plain; charset=utf-8"
 
+log = logging.getLogger("agentrun.observe")
+
 
 class Address(NamedTuple):
     """Where to listen: an empty host means every address of the machine, of both families where it has both."""
@@ -42,8 +47,8 @@ class CannotListen(AgentrunError):
     """The address is not one, or cannot be had."""
 
 
-def listen_address(text: str) -> Address | None:
-    """The address that AGENTRUN_LISTEN means: ``host:port``, ``[v6]:port`` or ``:port``; None for "" and ``off``.
+def listen_address(text: str, name: str = "AGENTRUN_LISTEN") -> Address | None:
+    """The address that the variable ``name`` means: ``host:port``, ``[v6]:port`` or ``:port``; None: "" and ``off``.
 
     Raises:
         CannotListen: it means none.
@@ -55,7 +60,7 @@ def listen_address(text: str) -> Address | None:
     bracketed = host.startswith("[") and host.endswith("]")
     good = port.isascii() and port.isdigit() and int(port[:6]) <= 65535
     if not colon or not good or (":" in host and not bracketed):
-        raise CannotListen(f"AGENTRUN_LISTEN is {shown(text)!r}; write host:port, [IPv6]:port, :port, or off")
+        raise CannotListen(f"{name} is {shown(text)!r}; write host:port, [IPv6]:port, :port, or off")
     return Address(host[1:-1] if bracketed else host, int(port))
 
 
@@ -69,9 +74,14 @@ class Answer(NamedTuple):
 
 
 class Server:
-    """A context manager that serves from ``with`` on to the end of its block, where the thread is gone again."""
+    """A context manager that serves from ``with`` on to the end of its block, where the thread is gone again.
 
-    def __init__(self, address: Address, health: Health, metrics: Metrics, *, deadline: float = DEADLINE) -> None:
+    Without ``health`` it has no probes, without ``metrics`` no metrics.
+    """
+
+    def __init__(
+        self, address: Address, health: Health | None, metrics: Metrics | None, *, deadline: float = DEADLINE
+    ) -> None:
         """Binds at once, so that a taken port is told to who starts the operator.
 
         Raises:
@@ -82,7 +92,8 @@ class Server:
             self._socket = _bind(address)
         except OSError as error:
             where = f"{address.host}:{address.port}"
-            raise CannotListen(f"cannot listen on {where}: {error}; set AGENTRUN_LISTEN to another address") from error
+            variable = "AGENTRUN_LISTEN" if health is not None else "AGENTRUN_METRICS_LISTEN"
+            raise CannotListen(f"cannot listen on {where}: {error}; set {variable} to another address") from error
         self.port: int = self._socket.getsockname()[1]
         self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._up = threading.Event()
@@ -113,6 +124,7 @@ class Server:
     async def _serve(self) -> None:
         async with await asyncio.start_server(self._connected, sock=self._socket, limit=HEAD_MAX) as server:
             self._loop = asyncio.get_running_loop()
+            self._loop.set_exception_handler(_note)
             self._up.set()
             await self._stop.wait()
             server.close()  # before the rest, or one more could come in behind it
@@ -130,8 +142,8 @@ class Server:
         try:
             async with asyncio.timeout(self._deadline):
                 await self._converse(reader, writer)
-        except (TimeoutError, ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client is gone, or too slow to be one
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the client is gone (which shows as any of a dozen errors), or too slow to be one
         finally:
             self._open.pop(task, None)
             writer.transport.abort()
@@ -140,9 +152,11 @@ class Server:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
+            head = b""
             answer = Answer(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, b"the request is too long\n")
         else:
             answer = self._answer(head)
+        body = b"" if head.startswith(b"HEAD ") else answer.body
         headers = (
             f"HTTP/1.1 {answer.status.value} {answer.status.phrase}",
             f"Content-Type: {answer.content_type}",
@@ -151,7 +165,7 @@ class Server:
             "Cache-Control: no-store",
             "Connection: close",
         )
-        writer.write("\r\n".join((*headers, "", "")).encode("ascii") + answer.body)
+        writer.write("\r\n".join((*headers, "", "")).encode("ascii") + body)
         await writer.drain()
         # The client closes. To close first with something unread, a body say, would reset the connection and could
         # take the answer away from who has not read it yet.
@@ -177,15 +191,24 @@ class Server:
         return self._page(target.partition("?")[0], headers)
 
     def _page(self, path: str, headers: Mapping[str, str]) -> Answer:
-        match path:
-            case "/healthz":
-                return _probe(self._health.live())
-            case "/readyz":
-                return _probe(self._health.ready())
-            case "/metrics":
-                return Answer(HTTPStatus.OK, *self._metrics.render(headers.get("accept", "")))
-            case _:
-                return Answer(HTTPStatus.NOT_FOUND, b"here are /healthz, /readyz and /metrics\n")
+        health, metrics = self._health, self._metrics
+        if path == "/healthz" and health is not None:
+            return _probe(health.live())
+        if path == "/readyz" and health is not None:
+            return _probe(health.ready())
+        if path == "/metrics" and metrics is not None:
+            return Answer(HTTPStatus.OK, *metrics.render(headers.get("accept", "")))
+        there = ["/healthz", "/readyz"] * (health is not None) + ["/metrics"] * (metrics is not None)
+        return Answer(HTTPStatus.NOT_FOUND, f"here are {', '.join(there)}\n".encode())
+
+
+def _note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What asyncio would log with a traceback: of a client that is gone nothing, of a want of file handles a line."""
+    error = context.get("exception")
+    if not isinstance(error, OSError):
+        loop.default_exception_handler(context)
+    elif "accept" in str(context.get("message")):
+        log.warning("a probe or a scrape is kept waiting: %s", error)
 
 
 def _probe(problem: str | None) -> Answer:
