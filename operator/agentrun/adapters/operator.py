@@ -13,7 +13,7 @@ import os
 import sys
 import time
 import uuid
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import partial
 
 from agentrun.adapters.access import find_login
@@ -56,8 +56,7 @@ def main() -> int:
         configure(settings.log_level)
         _spare_the_collector()
         metrics, health = Metrics(), Health(LISTED)
-        address = listen_address(settings.listen)
-        with Server(address, health, metrics) if address is not None else nullcontext():
+        with _served(settings, metrics, health):
             asyncio.run(operate(settings, metrics, health))
     except AgentrunError as error:
         print(f"agentrun: {error}", file=sys.stderr)
@@ -116,6 +115,18 @@ async def operate(settings: Settings, metrics: Metrics, health: Health) -> None:
             for result in results:
                 if isinstance(result, Exception):
                     raise result
+
+
+def _served(settings: Settings, metrics: Metrics, health: Health) -> ExitStack:
+    """The probes and the metrics, served from now on. Raises CannotListen."""
+    probes, apart = listen_address(settings.listen), settings.metrics_listen
+    scraped = listen_address(apart, "AGENTRUN_METRICS_LISTEN")
+    with ExitStack() as stack:
+        if probes is not None:
+            stack.enter_context(Server(probes, health, None if apart else metrics))
+        if scraped is not None:
+            stack.enter_context(Server(scraped, None, metrics))
+        return stack.pop_all()
 
 
 def _spare_the_collector() -> None:

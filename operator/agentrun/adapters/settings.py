@@ -33,6 +33,8 @@ class Settings:
     bounds: Bounds
     """How many pods of steps there may be at once."""
     listen: str
+    metrics_listen: str
+    """Where the metrics are, if not beside the probes; empty: there."""
     log_level: str
 
     @classmethod
@@ -59,6 +61,7 @@ class Settings:
                 namespace=_bound(environment, "AGENTRUN_STEP_PODS_MAX_PER_NAMESPACE"),
             ),
             listen=environment.get("AGENTRUN_LISTEN", DEFAULT_LISTEN),
+            metrics_listen=environment.get("AGENTRUN_METRICS_LISTEN", "").strip(),
             log_level=environment.get("AGENTRUN_LOG_LEVEL", "info"),
         )
 
