@@ -8,6 +8,7 @@ is where a test lets others act, loses an answer, or kills the operator.
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
@@ -16,9 +17,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from agentrun.adapters.objects import run_view
+from agentrun.adapters.objects import run_view, whole_command
 from agentrun.control.cache import Cache
-from agentrun.control.cluster import Unavailable
+from agentrun.control.cluster import Conflict, Unavailable, Written
 from agentrun.control.controller import WORKERS, Controller
 from agentrun.control.journal import Journal
 from agentrun.control.leader import NotLeader
@@ -130,6 +131,15 @@ class ModelCluster:
 
         return await self._call("get_run", get, write=False)
 
+    async def get_written(self, run: RunView) -> Written:
+        def get() -> Written:
+            found = self._api.objects["runs"].get(run.ref.name)
+            if found is None or found["metadata"]["uid"] != run.uid:
+                raise Conflict(f"run {run.ref.name} is gone")
+            return Written(found["metadata"].get("labels", {}), found["spec"], len(json.dumps(found)))
+
+        return await self._call("get_written", get, write=False)
+
     async def get_workflow(self, namespace: str, name: str) -> Mapping[str, Any] | None:
         return await self._call("get_workflow", lambda: self._api.workflows.get(name), write=False)
 
@@ -158,6 +168,13 @@ class ModelCluster:
     async def refuse_command(self, command: CommandView, why: str) -> None:
         self._api.events.append(("CommandRefused", f"{command.name}: {why}"))
         await self.delete_command(command)
+
+    async def get_command(self, command: CommandView) -> CommandView | None:
+        def get() -> CommandView | None:
+            found = self._api.objects["commands"].get(command.name)
+            return None if found is None else whole_command(found)
+
+        return await self._call("get_command", get, write=False)
 
     async def delete_command(self, command: CommandView) -> None:
         await self._call("delete_command", lambda: self._api.delete_command(command))
@@ -445,7 +462,7 @@ class World:
         self.hook = lambda operator, side, what: None
         self.api.refuse = None
         for run in self.api.all("runs"):
-            if run.spec is not None and run.spec.get("suspend"):
+            if run.suspend:
                 self.api.edit_run(run.ref.name, suspend=False)
         for number in range(rounds):
             operator.hear_all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
@@ -27,10 +27,11 @@ from agentrun.plan.clocks import in_our_time
 from agentrun.runner.ports import Ports
 
 REF = RunRef("shop", "refund")
+NOON = "2026-01-01T12:00:00Z"
 
 
 def run(version: int = 1, uid: str = "u", status: dict[str, Any] | None = None, name: str = "refund") -> RunView:
-    return RunView(RunRef("shop", name), uid, version, 1, 0.0, None, spec={}, status=status)
+    return RunView(RunRef("shop", name), uid, version, 1, 0.0, None, status=status)
 
 
 async def test_a_key_is_in_the_queue_once_and_with_one_worker() -> None:
@@ -173,7 +174,7 @@ def test_without_policies_the_operator_says_what_to_set(wrong: dict[str, str]) -
 
 def test_events_are_heard_in_the_event_loop() -> None:
     """kopf runs a handler that is no coroutine in a thread: cache and queue were changed while the loop read them."""
-    registry = registry_for(object.__new__(Controller), cast("Any", None), Metrics(), lambda: 0.0, cast("Any", None))
+    registry = registry_for(object.__new__(Controller), cast("Any", None), Metrics(), cast("Any", None))
     handlers = registry._watching.get_all_handlers()
     assert len(handlers) == 5
     assert all(inspect.iscoroutinefunction(handler.fn) for handler in handlers)
@@ -196,15 +197,14 @@ def test_an_attempt_lives_in_no_time_before_it_was_planned() -> None:
 
 
 async def test_one_object_that_cannot_be_read_is_not_the_end_of_the_others(caplog: pytest.LogCaptureFixture) -> None:
-    def view(obj: Mapping[str, Any]) -> str:
-        return str(obj["metadata"]["name"])
+    meta = {"namespace": "n", "name": "good", "uid": "u", "resourceVersion": "5", "creationTimestamp": NOON}
 
     class Pages:
         async def pages(self, *_: Any, **__: Any) -> AsyncIterator[dict[str, Any]]:
-            yield {"metadata": {"resourceVersion": "7"}, "items": [{"metadata": {"name": "good"}}, {"spec": 1}]}
+            yield {"metadata": {"resourceVersion": "7"}, "items": [{"metadata": meta}, {"spec": 1}]}
 
-    lists = ApiLists(cast("Any", Pages()), (), float, Health(["things"]))
-    assert [page async for page in lists._pages("/api/v1", "things", view)] == [(["good"], 7)]
+    lists = ApiLists(cast("Any", Pages()), (), float, Health(LISTED))
+    assert [([view.ref.name for view in page], at) async for page, at in lists.runs()] == [(["good"], 7)]
     assert "cannot be read" in caplog.text
 
 

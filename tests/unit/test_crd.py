@@ -65,6 +65,31 @@ def test_the_files_are_what_the_models_say(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr() == ("", "")
 
 
+FREE = (
+    *("agent.output", "approval.details", "forEach.items", "http.body", "spec.output", "workflow.output"),
+    *("steps.output", "status.output", "spec.details", "signal.payload", "happened.result"),
+)
+"""What takes any JSON: how deep that is, and of how many values, only who reads it can tell (api/decoding.py)."""
+
+BOUNDS = {
+    "string": {"maxLength", "enum", "format"},
+    "array": {"maxItems"},
+    "object": {"maxProperties", "properties"},
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_whatever_a_schema_can_bound_has_a_bound(name: str) -> None:
+    for path, node in nodes(schema(name)):
+        place = path.replace("[items]", "")
+        if place in (".apiVersion", ".kind", ".metadata"):
+            continue  # the API server bounds these itself
+        if "type" not in node:
+            assert place.endswith(FREE), path
+        elif node["type"] in BOUNDS:
+            assert BOUNDS[node["type"]] & node.keys(), path
+
+
 def test_a_file_that_drifted_is_named_with_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert crd.main([str(tmp_path)]) == 0
     assert crd.main(["--check", str(tmp_path)]) == 0

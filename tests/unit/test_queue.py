@@ -201,7 +201,7 @@ def taken_over(loop: VirtualLoop, *runs: RunView) -> tuple[Looks, Controller, as
 
 def run_of(space: str, name: str, until: float | None = None) -> RunView:
     steps = [{"name": "w", "state": "Waiting", "waitingFor": {"until": timestamp(until)}}] if until is not None else []
-    return RunView(RunRef(space, name), name, 1, 1, 0.0, None, spec={}, status={"steps": steps})
+    return RunView(RunRef(space, name), name, 1, 1, 0.0, None, status={"steps": steps})
 
 
 @pytest.mark.parametrize("crowd", ["run", "slow"])

@@ -83,7 +83,7 @@ def test_what_ends_a_run_has_a_place_where_no_other_has() -> None:
 
 
 def run(name: str, space: str = "a", created: float = 0.0) -> RunView:
-    return RunView(RunRef(space, name), f"uid-{space}-{name}", 1, 1, created, None, spec={})
+    return RunView(RunRef(space, name), f"uid-{space}-{name}", 1, 1, created, None)
 
 
 def starts(*steps: str, drain: bool = False) -> list[Start]:

@@ -20,7 +20,8 @@ import aiohttp
 from yarl import URL
 
 from agentrun.adapters.access import Access, Login, NoAccess
-from agentrun.control.cluster import AlreadyExists, ClusterError, Conflict, NotFound, Refused, Unavailable
+from agentrun.api.decoding import MAX_BYTES, Unreadable, decode, decode_list, decode_object
+from agentrun.control.cluster import AlreadyExists, ClusterError, Conflict, NotFound, Refused, Unavailable, Unfit
 from agentrun.observe.metrics import Verb
 
 MERGE_PATCH: Final = "application/merge-patch+json"
@@ -42,6 +43,14 @@ PATIENCE: Final = 2.0
 """A longer Retry-After is the caller's to wait for: a worker that sleeps serves no other run."""
 
 PAGE: Final = 500
+PAGE_BYTES: Final = 2 * 1024 * 1024
+"""Bytes of a page of a list. A page that is larger is asked for again with fewer objects: somebody's largest objects
+must not fill the memory, nor hold up the loop.
+"""
+
+APART: Final = 256 * 1024
+"""Bytes of an answer from which on it is read in a thread: the loop goes on meanwhile."""
+
 REREAD: Final = 60.0
 """Seconds after which the credentials are read again."""
 
@@ -51,6 +60,10 @@ _WHOLE = 2**20
 
 OnCall = Callable[[Verb, str, int, float], None]
 """Verb, resource (``agentruns/status``), HTTP status (0: no answer) and seconds of each request sent."""
+
+
+class TooLong(Refused):
+    """An answer has more bytes than were to be read of it."""
 
 
 class Gone(ClusterError):
@@ -101,32 +114,35 @@ class Kube:
         """The object at ``path``, such as ``/api/v1/namespaces/demo/pods/x``."""
         return await self._request("GET", "get", path)
 
-    async def list_all(self, path: str, labels: str = "", fields: str = "") -> dict[str, Any]:
-        """The whole collection as one List of one moment, fetched in pages; the selectors as kubectl takes them."""
-        query = {"labelSelector": labels, "fieldSelector": fields}
-        found = await self._request("GET", "list", path, {**query, "limit": str(PAGE)})
-        items = found["items"]
-        try:
-            while token := found["metadata"].get("continue"):
-                found = await self._request("GET", "list", path, {**query, "limit": str(PAGE), "continue": token})
-                items += found["items"]
-        except Gone:  # etcd was compacted behind our pages: all at once, as client-go does
-            return await self._request("GET", "list", path, query)
-        found["items"] = items
-        return found
+    async def list_all(self, path: str, labels: str = "") -> dict[str, Any]:
+        """The whole collection as one List of one moment; the selector as kubectl takes it. Raises as ``pages``."""
+        found, items = {}, []
+        async for found in self.pages(path, labels):
+            items += found["items"]
+        return found | {"items": items}
 
     async def pages(self, path: str, labels: str = "", *, limit: int = PAGE) -> AsyncIterator[dict[str, Any]]:
-        """The collection page by page, all of them of one moment: for those who cannot wait while it is parsed whole.
+        """The collection page by page, all of them of one moment: at most ``limit`` objects, and ``PAGE_BYTES`` unless
+        it is a single object.
 
         Raises Gone where the caller took so long that etcd was compacted behind the pages.
         """
-        query = {"labelSelector": labels, "limit": str(limit)}
+        query = {"labelSelector": labels}
+        asked = limit
         while True:
-            found = await self._request("GET", "list", path, query)
+            most = PAGE_BYTES if asked > 1 else MAX_BYTES
+            try:
+                found = await self._request("GET", "list", path, {**query, "limit": str(asked)}, at_most=most)
+            except TooLong:
+                if asked == 1:
+                    raise
+                asked = max(1, asked // 4)
+                continue
             yield found
             if not (token := found["metadata"].get("continue")):
                 return
             query["continue"] = token
+            asked = min(limit, 2 * asked)
 
     async def create(self, path: str, body: Mapping[str, Any], *, accept: str = JSON) -> dict[str, Any]:
         """Create in the collection at ``path``; the object as the API server completed it. Raises AlreadyExists."""
@@ -183,6 +199,7 @@ class Kube:
         content_type: str = JSON,
         within: float | None = None,
         accept: str | None = None,
+        at_most: int = MAX_BYTES,
     ) -> dict[str, Any]:
         resource = resource_of(path)
         write = method != "GET"
@@ -211,7 +228,7 @@ class Kube:
                     proxy=access.proxy,
                     timeout=aiohttp.ClientTimeout(total=limit),
                 ) as response:
-                    data = await response.read()
+                    data = await _read(response, at_most)
                     code, asked = response.status, response.headers.get("Retry-After")
             except TimeoutError:
                 # it may still be done; the time is up for another try
@@ -221,7 +238,7 @@ class Kube:
             finally:
                 self._on_call(verb, resource, code, time.monotonic() - began)
             if 200 <= code < 300:
-                return json.loads(data)  # type: ignore[no-any-return]  # the API server's objects
+                return await _decoded(verb, path, data)
             if failure:
                 refusal: ClusterError = Unavailable(failure)
                 wait = next(pauses, None)
@@ -267,6 +284,30 @@ class Kube:
             self._reread_at = time.monotonic() + REREAD
 
 
+async def _read(response: aiohttp.ClientResponse, at_most: int) -> bytes:
+    """The body. Raises TooLong; the rest of it is not read then."""
+    data = bytearray()
+    async for chunk in response.content.iter_any():
+        data += chunk
+        if len(data) > at_most:
+            response.close()
+            raise TooLong(f"the answer of the API server is larger than {at_most // 2**20} MiB")
+    return bytes(data)
+
+
+async def _decoded(verb: Verb, path: str, data: bytes) -> dict[str, Any]:
+    """What a 2xx says. One object that cannot be read whole says so itself; raises Unavailable where it is none."""
+    if verb == "delete":
+        return {}  # a Status, or the object as it was: nobody needs either
+    read = decode_list if verb in ("list", "deletecollection") else decode_object
+    try:
+        return read(data) if len(data) <= APART else await asyncio.to_thread(read, data)
+    except Unreadable as error:
+        raise Unavailable(
+            f"what answers is no API server, or was cut off ({verb} {path}): the answer {error}"
+        ) from None
+
+
 def resource_of(path: str) -> str:
     """What metrics call ``path``: ``pods``, ``agentruns/status``."""
     parts = path.split("/")
@@ -282,8 +323,8 @@ def error_of(code: int, body: bytes, retry_after: str | None, what: str) -> Clus
     https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
     """
     try:
-        status = json.loads(body)
-    except ValueError:
+        status = decode(body)
+    except Unreadable:
         status = None
     status = status if isinstance(status, dict) else {}
     reason = status.get("reason")
@@ -298,8 +339,8 @@ def error_of(code: int, body: bytes, retry_after: str | None, what: str) -> Clus
     if code == 403 and _terminating(status):
         return NotFound(message)
     # etcd's and gRPC's limits come as 500: the same object will never fit
-    if code == 413 or (code == 500 and ("too large" in message or "larger than max" in message)):
-        return Refused(message)
+    if code in (413, 422) or (code == 500 and ("too large" in message or "larger than max" in message)):
+        return Unfit(message)
     if code in (401, 408, 429) or code >= 500:
         wait = float(retry_after) if retry_after and retry_after.isdecimal() else None
         return Unavailable(f"the API server answered {code} ({what}): {message}", wait)

@@ -7,20 +7,23 @@ Events have names that follow from what they are for, and everything else names 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from agentrun.adapters.kube import JSON_PATCH, METADATA, Kube
-from agentrun.adapters.objects import approval_view, owned_by, run_view
+from agentrun.adapters.objects import approval_view, owned_by, run_view, shown_as, whole_command
 from agentrun.adapters.pod_status import pod_view
 from agentrun.api.approval import DECIDED
 from agentrun.api.canonical import timestamp
+from agentrun.api.decoding import UNREADABLE
 from agentrun.api.names import RUN_LABEL
 from agentrun.api.workflow import API_VERSION
-from agentrun.control.cluster import AlreadyExists, ClusterError, Conflict, NotFound, Refused, Unavailable
+from agentrun.control.cluster import AlreadyExists, ClusterError, Conflict, NotFound, Refused, Unavailable, Written
 from agentrun.control.leader import DURATION, Held
 from agentrun.control.views import ApprovalView, CommandView, PodView, RunRef, RunView
 from agentrun.journal.pinned import Pinned
@@ -64,6 +67,15 @@ class KubernetesCluster:
         """As ``Cluster.get_run``."""
         found = await self._get(_path("agentruns", *ref))
         return None if found is None else run_view(found)
+
+    async def get_written(self, run: RunView) -> Written:
+        """As ``Cluster.get_written``."""
+        found = await self._get(_path("agentruns", *run.ref))
+        if found is None or found["metadata"]["uid"] != run.uid:
+            raise Conflict(f"AgentRun {run.ref.namespace}/{run.ref.name} ({run.uid}) is gone")
+        size = len(json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode(errors="replace"))
+        labels, spec = found["metadata"].get("labels") or {}, found.get("spec") or {}
+        return Written(labels, spec, size, found.get(UNREADABLE, ""))
 
     async def get_workflow(self, namespace: str, name: str) -> Mapping[str, Any] | None:
         """As ``Cluster.get_workflow``."""
@@ -141,6 +153,11 @@ class KubernetesCluster:
         """As ``Cluster.delete_approval``."""
         await self._delete(_path("approvals", approval.namespace, approval.name), approval.uid)
 
+    async def get_command(self, command: CommandView) -> CommandView | None:
+        """As ``Cluster.get_command``."""
+        found = await self._get(_path("agentcommands", command.namespace, command.name))
+        return None if found is None or found["metadata"]["uid"] != command.uid else whole_command(found)
+
     async def delete_command(self, command: CommandView) -> None:
         """As ``Cluster.delete_command``."""
         await self._delete(_path("agentcommands", command.namespace, command.name), command.uid)
@@ -162,11 +179,8 @@ class KubernetesCluster:
             {"op": "replace", "path": "/metadata/resourceVersion", "value": str(version)},
             {"op": "add", "path": "/status", "value": status},
         ]
-        path = _path("agentruns", *run.ref) + "/status"
-        if "completionTime" in status:  # nothing of it is kept
-            answer = await self._kube.patch(path, patch, JSON_PATCH, accept=METADATA)
-            return run_view({"metadata": answer["metadata"], "spec": run.spec, "status": status})
-        return run_view(await self._kube.patch(path, patch, JSON_PATCH))
+        answer = await self._kube.patch(_path("agentruns", *run.ref) + "/status", patch, JSON_PATCH, accept=METADATA)
+        return shown_as(run, answer["metadata"], status)
 
     async def observe(self, run: RunView) -> RunView:
         """As ``Cluster.observe``."""
@@ -174,7 +188,8 @@ class KubernetesCluster:
             {"op": "replace", "path": "/metadata/resourceVersion", "value": str(run.version)},
             {"op": "add", "path": "/status/observedGeneration", "value": run.generation},
         ]
-        return run_view(await self._kube.patch(_path("agentruns", *run.ref) + "/status", patch, JSON_PATCH))
+        answer = await self._kube.patch(_path("agentruns", *run.ref) + "/status", patch, JSON_PATCH, accept=METADATA)
+        return replace(run, version=int(answer["metadata"]["resourceVersion"]), observed=run.generation)
 
     async def delete_run(self, run: RunView) -> None:
         """As ``Cluster.delete_run``."""

@@ -6,17 +6,25 @@ that is not of its type counts as absent.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from agentrun.api.approval import DECIDED, USER_MAX, decisions_of
 from agentrun.api.canonical import moment
 from agentrun.api.command import read_command
+from agentrun.api.decoding import UNREADABLE
 from agentrun.api.errors import InvalidDocument
 from agentrun.api.names import REQUESTED_BY
-from agentrun.api.run import CHANGED_BY, ConditionType
+from agentrun.api.run import CHANGED_BY, ConditionType, Reason
+from agentrun.control.footprint import footprint
 from agentrun.control.views import ApprovalView, CommandView, RunRef, RunView
+
+WRITTEN_MAX = 64 * 1024
+"""Bytes of memory that a spec may take as Python's values, some 10 KB as JSON, to be kept until the run is pinned; a
+larger one is read once more."""
 
 
 def run_view(obj: Mapping[str, Any]) -> RunView:
@@ -27,6 +35,8 @@ def run_view(obj: Mapping[str, Any]) -> RunView:
     ttl = spec.get("ttlSecondsAfterFinished")
     alive = finished is None
     observed = status.get("observedGeneration")
+    problem = _text(obj.get(UNREADABLE))
+    settled = "journal" in status or condition(status, ConditionType.READY, "reason") == Reason.INVALID_SPEC
     return RunView(
         ref=RunRef(metadata["namespace"], metadata["name"]),
         uid=metadata["uid"],
@@ -36,13 +46,29 @@ def run_view(obj: Mapping[str, Any]) -> RunView:
         finished=finished,
         ttl=ttl if isinstance(ttl, int) else None,
         deleting="deletionTimestamp" in metadata,
-        spec=spec if alive else None,
+        suspend=spec.get("suspend") is True,
+        cancel=spec.get("cancel") is True,
+        written=_written(metadata, spec) if alive and not settled and not problem else None,
         status=status if alive else None,
         requested_by=requester(metadata) if alive else None,
         changed_by=_changed_by(metadata),
-        labels=_mapping(metadata.get("labels")) if alive else None,
         observed=observed if isinstance(observed, int) else 0,
+        problem=problem,
     )
+
+
+def shown_as(run: RunView, metadata: Mapping[str, Any], status: Mapping[str, Any]) -> RunView:
+    """``run`` after a write of its status, which has no other effect; ``metadata``: of the answer."""
+    spec = {"suspend": run.suspend, "cancel": run.cancel, "ttlSecondsAfterFinished": run.ttl}
+    after = run_view({"metadata": metadata, "spec": spec, "status": status})
+    return replace(after, written=run.written if after.written is not None else None, problem=run.problem)
+
+
+def _written(metadata: Mapping[str, Any], spec: Mapping[str, Any]) -> bytes | None:
+    written = {"labels": _mapping(metadata.get("labels")), "spec": spec}
+    if footprint(written, WRITTEN_MAX) > WRITTEN_MAX:
+        return None
+    return json.dumps(written, separators=(",", ":")).encode()
 
 
 def approval_view(obj: Mapping[str, Any], now: float) -> ApprovalView:
@@ -64,15 +90,27 @@ def approval_view(obj: Mapping[str, Any], now: float) -> ApprovalView:
     )
 
 
+COMMAND_MAX = 4096
+"""Bytes of memory that a command may take to be kept until it is heard; a larger one is read once more."""
+
+
 def command_view(obj: Mapping[str, Any]) -> CommandView:
+    """An AgentCommand as it is kept: of a large one only that it is there."""
+    view = whole_command(obj)
+    small = view.command is None or footprint(obj.get("spec"), COMMAND_MAX) <= COMMAND_MAX
+    return view if small else replace(view, command=None)
+
+
+def whole_command(obj: Mapping[str, Any]) -> CommandView:
     """An AgentCommand; one that cannot be read says why in ``problem``."""
     metadata, spec = obj["metadata"], _mapping(obj.get("spec"))
     run = _mapping(spec.get("run"))
-    command, problem = None, ""
-    try:
-        command = read_command(obj)
-    except InvalidDocument as error:
-        problem = str(error)
+    command, problem = None, _text(obj.get(UNREADABLE))
+    if not problem:
+        try:
+            command = read_command(obj)
+        except InvalidDocument as error:
+            problem = str(error)
     return CommandView(
         name=metadata["name"],
         namespace=metadata["namespace"],
@@ -108,12 +146,12 @@ def _finished(status: Mapping[str, Any]) -> float | None:
     return _moment(status.get("completionTime"))  # without one it is not our operator's word: that writes a true one
 
 
-def condition(status: Mapping[str, Any], kind: str) -> str:
-    """The status of the condition of that type; "" where there is none."""
+def condition(status: Mapping[str, Any], kind: str, field: str = "status") -> str:
+    """What the condition of that type says; "" where there is none."""
     conditions = status.get("conditions")
     for found in conditions if isinstance(conditions, list) else ():
         if isinstance(found, Mapping) and found.get("type") == kind:
-            return _text(found.get("status"))
+            return _text(found.get(field))
     return ""
 
 

@@ -102,7 +102,7 @@ async def operate(settings: Settings, metrics: Metrics, health: Health) -> None:
                     leader.run(controller.lead),
                 )
             ]
-            watching = asyncio.ensure_future(watch(controller, login, metrics, health, time.time, lists, stop))
+            watching = asyncio.ensure_future(watch(controller, kube, login, metrics, health, time.time, lists, stop))
             try:
                 await asyncio.wait([*background, watching], return_when=asyncio.FIRST_COMPLETED)
             finally:

@@ -6,7 +6,6 @@ fact is none. Then the journal says how the attempt ended.
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 from agentrun.adapters.objects import condition
 from agentrun.adapters.pods import CONTAINER
 from agentrun.api.canonical import moment
+from agentrun.api.decoding import decode
 from agentrun.api.facts import Allowance, StepFact, StepKey
 from agentrun.api.names import ATTEMPT, KEY, RUN_UID
 from agentrun.api.run import Reason
@@ -62,6 +62,12 @@ _SIGNALS: Mapping[object, str] = {128 + number: f" ({number.name})" for number i
 COUNT_MAX = 2**53
 """Of anything that a step may say it has used: what every reader of JSON takes as it is."""
 
+NAME_MAX = 253
+"""Characters of what is kept of a pod by which it knows its run."""
+
+WORD_MAX = 64 * 1024
+"""Characters of what a step was told, or left as its word. The kubelet takes 4 KiB of a word; coordinates are short."""
+
 TIME_MAX = 1e10
 """Seconds since 1970 that a step may speak of: the year 2286."""
 
@@ -75,9 +81,11 @@ def pod_view(obj: Json) -> PodView | None:
     owner = next((ref for ref in meta.get("ownerReferences") or () if ref.get("controller")), None)
     if owner is None or owner.get("kind") != "AgentRun" or not str(owner.get("apiVersion")).startswith(f"{GROUP}/"):
         return None
-    run_uid = str(owner.get("uid"))
+    run_uid, run = str(owner.get("uid")), str(owner.get("name"))
     number = str(notes.get(ATTEMPT))
     if run_uid.replace("-", "") != notes.get(RUN_UID) or not re.fullmatch("[1-9][0-9]{0,8}", number):
+        return None
+    if max(len(run_uid), len(run), len(str(notes.get(KEY)))) > NAME_MAX:  # whoever makes a pod may write any text here
         return None
     try:
         key = StepKey.parse(str(notes.get(KEY)))
@@ -112,7 +120,7 @@ def pod_view(obj: Json) -> PodView | None:
         namespace=meta["namespace"],
         uid=meta["uid"],
         version=int(meta["resourceVersion"]),
-        run=RunRef(meta["namespace"], owner["name"]),
+        run=RunRef(meta["namespace"], run),
         run_uid=run_uid,
         key=key,
         attempt=int(number),
@@ -155,8 +163,8 @@ def _told(obj: Json) -> Json:
     """What the pod was told to run, its coordinates. Unlike annotations and owners, a variable never changes."""
     try:
         env = _step(obj)["env"]
-        told = json.loads(next(entry["value"] for entry in env if entry["name"] == VARIABLE))
-    except (LookupError, StopIteration, ValueError, TypeError, RecursionError):
+        told = _json(next(entry["value"] for entry in env if entry["name"] == VARIABLE))
+    except (LookupError, StopIteration, TypeError):
         return {}
     return told if isinstance(told, dict) else {}
 
@@ -237,8 +245,8 @@ def _line(text: object) -> str:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return decode(text.encode()) if len(text) <= WORD_MAX else None
+    except ValueError:  # half a surrogate, too
         return None
 
 
@@ -251,7 +259,7 @@ def _is_word(message: str) -> bool:
 def _fact(message: str) -> StepFact | None:
     """The fact that ``message`` is; None where it is anything else. The end of a log, for one, is JSON too."""
     try:
-        value = parse_json(message)
+        value = parse_json(message) if len(message) <= WORD_MAX else None
         if not isinstance(value, dict) or "usage" not in value:
             return None
         fact = StepFact.from_json(value)

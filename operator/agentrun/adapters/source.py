@@ -12,12 +12,14 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import kopf
 
 from agentrun.adapters.access import Access, Login
+from agentrun.adapters.kopf_reading import PAGE, SEEN, reading
 from agentrun.adapters.kube import Kube
 from agentrun.adapters.objects import approval_view, command_view, run_view
 from agentrun.adapters.pod_status import pod_view
@@ -47,9 +49,6 @@ log = logging.getLogger("agentrun.source")
 LOOK = 5.0
 """Seconds between looks whether other namespaces answer."""
 
-PAGE = 200
-"""Objects of a page of a list: so many are parsed in some 5 ms, in which the event loop does nothing else."""
-
 LISTED = ("agentruns", "approvals", "agentcommands", "pods")
 """What is kept of the cluster. Of AgentWorkflows only is watched that there are new ones."""
 
@@ -67,9 +66,18 @@ class _KeepsNothing(kopf.AnnotationsDiffBaseStorage):
         return None
 
 
-def registry_for(
-    controller: Controller, login: Login, metrics: Metrics, clock: Callable[[], float], listed: Relisting
-) -> kopf.OperatorRegistry:
+def views_for(clock: Callable[[], float]) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
+    """How an object of each kind is seen; an AgentWorkflow only is or is not."""
+    views: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+        "AgentRun": run_view,
+        "Approval": lambda obj: approval_view(obj, clock()),
+        "AgentCommand": command_view,
+        "Pod": pod_view,
+    }
+    return {kind: partial(_viewed, view) for kind, view in views.items()}
+
+
+def registry_for(controller: Controller, login: Login, metrics: Metrics, listed: Relisting) -> kopf.OperatorRegistry:
     """The handlers of every kind that is watched, feeding ``controller``.
 
     All of them are coroutines: kopf runs a plain function in a thread, where it would change the cache and the queue
@@ -81,14 +89,12 @@ def registry_for(
     async def sign_in(**_: Any) -> kopf.ConnectionInfo:
         return connection(await asyncio.to_thread(login.read, anew=True))
 
-    def feed(
-        seen: Callable[[V], None], gone: Callable[[V], None], view: Callable[[Mapping[str, Any]], V | None]
-    ) -> Any:
+    def feed(seen: Callable[[V], None], gone: Callable[[V], None]) -> Any:
         async def handle(event: Mapping[str, Any], resource: Any, **_: Any) -> None:
             metrics.watch_heard(resource.plural)
             if event["type"] is None:  # of a list: kopf lists again by itself where a watch is too old to go on
                 listed.ask()
-            found = _viewed(view, event["object"])
+            found = event["object"][SEEN]
             if found is not None:
                 (gone if event["type"] == "DELETED" else seen)(found)
 
@@ -102,11 +108,11 @@ def registry_for(
         if event["type"] != "DELETED" and namespace:
             controller.workflow_seen(namespace)
 
-    on("agentruns", feed(controller.run_seen, controller.run_gone, run_view))
-    on("approvals", feed(controller.approval_seen, controller.approval_gone, lambda o: approval_view(o, clock())))
-    on("agentcommands", feed(controller.command_seen, controller.command_gone, command_view))
+    on("agentruns", feed(controller.run_seen, controller.run_gone))
+    on("approvals", feed(controller.approval_seen, controller.approval_gone))
+    on("agentcommands", feed(controller.command_seen, controller.command_gone))
     on("agentworkflows", workflow)
-    pods = feed(controller.pod_seen, controller.pod_gone, pod_view)
+    pods = feed(controller.pod_seen, controller.pod_gone)
     kopf.on.event("v1", "pods", registry=registry, id="pods")(pods)  # those with our label: settings_for
     return registry
 
@@ -166,6 +172,7 @@ def heed_signals(stop: asyncio.Event) -> None:
 
 async def watch(
     controller: Controller,
+    kube: Kube,
     login: Login,
     metrics: Metrics,
     health: Health,
@@ -179,6 +186,13 @@ async def watch(
     Here they begin anew after a pause, and everything is listed, because nobody tells of what was deleted meanwhile.
     (``kopf.operator`` would also cancel every task of the loop that is younger than itself: ours.)
     """
+    with reading(kube, views_for(clock)):
+        await _watch(controller, login, metrics, health, lists, stop)
+
+
+async def _watch(
+    controller: Controller, login: Login, metrics: Metrics, health: Health, lists: ApiLists, stop: asyncio.Event
+) -> None:
     pause, relisting = PAUSE_FIRST, Relisting(controller)
     while await _types_are_there(controller, stop):
         namespaces = lists.answering  # a watch that is refused would be the end of all
@@ -190,7 +204,7 @@ async def watch(
                 await asyncio.wait_for(stop.wait(), PAUSE_MAX)
             continue
         tasks = await kopf.spawn_tasks(
-            registry=registry_for(controller, login, metrics, clock, relisting),
+            registry=registry_for(controller, login, metrics, relisting),
             settings=settings_for(),
             standalone=True,
             identity=cast("Any", "agentrun"),  # its peering is off; by default it asks for the user's name
@@ -277,7 +291,7 @@ class ApiLists:
     """
 
     def __init__(self, kube: Kube, namespaces: Sequence[str], clock: Callable[[], float], health: Health) -> None:
-        self._kube, self._namespaces, self._clock, self._health = kube, namespaces, clock, health
+        self._kube, self._namespaces, self._views, self._health = kube, namespaces, views_for(clock), health
         self._refused: set[tuple[str, str]] = set()
         """Namespace and kind of the lists that were refused when they were asked for last."""
 
@@ -302,23 +316,23 @@ class ApiLists:
 
     def runs(self) -> AsyncIterator[tuple[list[RunView], int]]:
         """Every AgentRun."""
-        return self._pages(f"/apis/{GROUP}/{VERSION}", "agentruns", run_view)
+        return self._pages(f"/apis/{GROUP}/{VERSION}", "agentruns", self._views["AgentRun"])
 
     def pods(self) -> AsyncIterator[tuple[list[PodView], int]]:
         """Every pod of a step."""
-        return self._pages("/api/v1", "pods", pod_view, RUN_LABEL)
+        return self._pages("/api/v1", "pods", self._views["Pod"], RUN_LABEL)
 
     def approvals(self) -> AsyncIterator[tuple[list[ApprovalView], int]]:
         """Every Approval."""
-        return self._pages(f"/apis/{GROUP}/{VERSION}", "approvals", lambda o: approval_view(o, self._clock()))
+        return self._pages(f"/apis/{GROUP}/{VERSION}", "approvals", self._views["Approval"])
 
     def commands(self) -> AsyncIterator[tuple[list[CommandView], int]]:
         """Every AgentCommand."""
-        return self._pages(f"/apis/{GROUP}/{VERSION}", "agentcommands", command_view)
+        return self._pages(f"/apis/{GROUP}/{VERSION}", "agentcommands", self._views["AgentCommand"])
 
     async def _pages(
-        self, api: str, plural: str, view: Callable[[Mapping[str, Any]], V | None], labels: str = ""
-    ) -> AsyncIterator[tuple[list[V], int]]:
+        self, api: str, plural: str, view: Callable[[Mapping[str, Any]], Any], labels: str = ""
+    ) -> AsyncIterator[tuple[list[Any], int]]:
         paths = {space: f"{api}/namespaces/{space}/{plural}" for space in self._namespaces} or {"": f"{api}/{plural}"}
         # Of several namespaces the oldest list counts: what was deleted after it is told by the watch or the next one.
         oldest: int | None = None
@@ -327,7 +341,7 @@ class ApiLists:
                 async for page in self._kube.pages(path, labels, limit=PAGE):
                     version = int(page["metadata"]["resourceVersion"])
                     oldest = version if oldest is None else min(oldest, version)
-                    yield [found for item in page["items"] if (found := _viewed(view, item)) is not None], oldest
+                    yield [found for item in page["items"] if (found := view(item)) is not None], oldest
                     await asyncio.sleep(0)
             except Refused as error:
                 if all(other == space or (other, plural) in self._refused for other in paths):

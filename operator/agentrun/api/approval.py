@@ -17,6 +17,7 @@ from pydantic import Field
 from agentrun.api.canonical import canonical, moment, sha256, timestamp
 from agentrun.api.facts import ApprovalRequest, StepKey
 from agentrun.api.names import RUN_LABEL, STEP_LABEL
+from agentrun.api.reader import too_large
 from agentrun.api.values import DIGEST_PATTERN, Digest, Instant, Name, Spec, StepPlace, ToolName, Uid
 from agentrun.api.workflow import API_VERSION, Approvers
 
@@ -129,9 +130,9 @@ def approval_object(
 
     The same arguments always give the same object.
 
-    What is too large for an object is cut: details over ``DETAILS_MAX`` become ``{"digest": …, "size": …}`` (bytes of
-    their canonical form), a subject over ``SUBJECT_MAX`` ends in an ellipsis. The journal has both whole, and
-    ``digest`` covers them whole. ``long`` is as in ``approval_name``.
+    What is too large for an object is cut: details over ``DETAILS_MAX``, or deeper than a file may be, become
+    ``{"digest": …, "size": …}`` (bytes of their canonical form), a subject over ``SUBJECT_MAX`` ends in an ellipsis.
+    The journal has both whole, and ``digest`` covers them whole. ``long`` is as in ``approval_name``.
     """
     subject = request.subject
     spec: dict[str, Any] = {
@@ -164,7 +165,8 @@ def approval_object(
 
 def _bounded(details: Any) -> Any:
     data = canonical(details)
-    return details if len(data) <= DETAILS_MAX else {"digest": sha256(data), "size": len(data)}
+    fits = len(data) <= DETAILS_MAX and too_large(details) is None
+    return details if fits else {"digest": sha256(data), "size": len(data)}
 
 
 def decisions_of(obj: Mapping[str, Any], now: float) -> tuple[Decision, ...]:

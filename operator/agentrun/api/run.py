@@ -122,7 +122,7 @@ class RunSpec(Spec):
 
     workflow_ref: WorkflowRef | None = None
     workflow: WorkflowSpec | None = None
-    inputs: dict[str, Any] = {}
+    inputs: Annotated[dict[str, Any], Field(max_length=10_000)] = {}
     budget: Budget = Budget()
     timeout: Duration | None = None
     suspend: bool = False

@@ -49,7 +49,7 @@ ONE_WAIT = "give exactly one of duration, until and signal"
 WAIT_TIMEOUT = "timeout goes with signal only: duration and until end by themselves"
 SOMEBODY = "give at least one user or group"
 
-JsonSchema = dict[str, Any]
+JsonSchema = Annotated[dict[str, Any], Field(max_length=1000)]
 """A JSON Schema, draft 2020-12, without references that leave the document."""
 
 

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from agentrun.api.errors import AgentrunError
 from agentrun.control.views import ApprovalView, CommandView, PodView, RunRef, RunView
 from agentrun.journal.pinned import Pinned
 from agentrun.plan.snapshot import Start
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What the user wrote of a run."""
+
+    labels: Mapping[str, str]
+    spec: Mapping[str, Any]
+    size: int
+    """Bytes of the whole object as JSON, which is how etcd has it."""
+    problem: str = ""
+    """Why it cannot be read whole."""
 
 
 class ClusterError(AgentrunError):
@@ -31,6 +44,10 @@ class Refused(ClusterError):
     """The API server will not do it: permissions, quota, Pod Security, a schema. Waiting alone will not help."""
 
 
+class Unfit(Refused):
+    """The API server will never take what was sent: it is too large, or not as the schema has it."""
+
+
 class Unavailable(ClusterError):
     """No answer, 429 or 5xx, after the client's own bounded retries; ``retry_after`` in seconds if it said so."""
 
@@ -44,6 +61,9 @@ class Cluster(Protocol):
 
     async def get_run(self, ref: RunRef) -> RunView | None:
         """The run as it is now, not as it was last seen."""
+
+    async def get_written(self, run: RunView) -> Written:
+        """What the user wrote of a run, read anew. Raises Conflict where the run is gone."""
 
     async def get_workflow(self, namespace: str, name: str) -> Mapping[str, Any] | None:
         """An AgentWorkflow, whole."""
@@ -79,6 +99,9 @@ class Cluster(Protocol):
     async def delete_approval(self, approval: ApprovalView) -> None:
         """What is left of a run that is gone. Nothing happens to another one of that name."""
 
+    async def get_command(self, command: CommandView) -> CommandView | None:
+        """A command as it is now, whole, however large; None where it is gone."""
+
     async def delete_command(self, command: CommandView) -> None:
         """A command that is in the journal, or can never be."""
 
@@ -86,7 +109,10 @@ class Cluster(Protocol):
         """As ``delete_command``, of one whose run is not there: an Event about the command itself says so first."""
 
     async def patch_status(self, run: RunView, version: int, status: Mapping[str, Any]) -> RunView:
-        """Replace the run's status if it still has ``version``; the run after that. Raises Conflict, NotFound."""
+        """Replace the run's status if it still has ``version``; the run after that.
+
+        Raises Conflict, NotFound; Unfit where the API server will never take this status.
+        """
 
     async def observe(self, run: RunView) -> RunView:
         """Say that the status of a run that has ended is about its newest generation; the run after that.

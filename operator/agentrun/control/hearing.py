@@ -16,13 +16,21 @@ from agentrun.control.live import LiveRun
 from agentrun.control.views import ApprovalView, CommandView, RunView
 from agentrun.journal.records import EventKind, Record
 
+SIGNALS_MAX = 1000
+"""Signals of a run that no step has taken yet: a run has about as many steps."""
+
+SIGNALS_BYTES = 4 * 1024 * 1024
+"""Bytes that these may take in memory."""
+
+WORDS_MAX = 1000
+"""Times that a run may be resumed, and that its calls may be resolved."""
+
 
 def switches(live: LiveRun, run: RunView, vouched: bool) -> Iterator[tuple[EventKind, dict[str, Any]]]:
     """The events that bring the journal to what may change in the run's spec, with who changed it.
 
     ``vouched``: whether the admission policies are there that see to the names.
     """
-    spec = run.spec or {}
     suspended = cancelled = False
     ttl: tuple[str | None, Any] = (None, None)
     for record in live.log.records:
@@ -36,9 +44,9 @@ def switches(live: LiveRun, run: RunView, vouched: bool) -> Iterator[tuple[Event
         name = run.changed_by.get(field)
         return {"by": name, "verified": name is not None and vouched}
 
-    if bool(spec.get("suspend")) is not suspended:
+    if run.suspend is not suspended:
         yield (EventKind.UNSUSPENDED if suspended else EventKind.SUSPENDED), by("suspend")
-    if spec.get("cancel") and not cancelled:
+    if run.cancel and not cancelled:
         yield EventKind.CANCELLED, by("cancel") | {"late": live.finally_begun}
     changer = run.changed_by.get("ttlSecondsAfterFinished")
     if changer is not None and ttl != (changer, run.ttl):
@@ -91,6 +99,8 @@ def commanded(live: LiveRun, run: RunView, view: CommandView) -> tuple[EventKind
     # One without a uid may be meant for a run that had the name before: instants of the API server are whole seconds.
     if command.run_uid is None and command.at <= run.created:
         return f"it is not known to be younger than the run: make it anew, with spec.run.uid: {run.uid}"
+    if problem := _no_room(live, view):
+        return problem
     body: dict[str, Any] = {"by": view.by, "verified": view.by is not None, "command": view.uid}
     match command.verb:
         case Signal(name=name, payload=payload):
@@ -100,6 +110,27 @@ def commanded(live: LiveRun, run: RunView, view: CommandView) -> tuple[EventKind
             return EventKind.RESUMED, body | ({"step": StepKey.parse(step).path} if step else {})
         case Resolve() as resolve:
             return _resolved(live, command, resolve, body)
+
+
+def _no_room(live: LiveRun, view: CommandView) -> str:
+    """Why the journal takes no more of this kind; "" where it does, or has this very command."""
+    assert view.command is not None
+    records = live.log.records
+    if any(record.body.get("command") == view.uid for record in records):
+        return ""
+    if not isinstance(view.command.verb, Signal):
+        kind = EventKind.RESUMED if isinstance(view.command.verb, Resume) else EventKind.RESOLVED
+        if sum(record.kind == kind for record in records) < WORDS_MAX:
+            return ""
+        return f"{WORDS_MAX:,} commands of this kind ({kind}) stand in the run's journal, which takes no more of them"
+    taken = {record.body.get("signal") for record in records if record.kind == EventKind.SETTLED}
+    left = [r for r in records if r.kind == EventKind.SIGNALLED and r.seq not in taken]
+    if len(left) < SIGNALS_MAX and sum(map(live.footprint_of, left)) < SIGNALS_BYTES:
+        return ""
+    return (
+        f"{len(left):,} signals wait in the run that no step has taken, which is all that it holds: send the signal"
+        " once a step waits for it"
+    )
 
 
 def _resolved(

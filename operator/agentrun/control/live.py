@@ -11,10 +11,11 @@ from typing import Any
 
 from agentrun.api.facts import StepFact, StepKey
 from agentrun.api.run import Reason
+from agentrun.control.footprint import footprint
 from agentrun.control.views import PodView
 from agentrun.journal.log import EventLog
 from agentrun.journal.pinned import Pinned
-from agentrun.journal.records import EventKind
+from agentrun.journal.records import EventKind, Record
 from agentrun.plan.clocks import in_our_time
 from agentrun.plan.snapshot import Execution, Snapshot, Start
 
@@ -67,6 +68,8 @@ class LiveRun:
     pinned: Pinned
     log: EventLog
     facts: dict[StepKey, StepFact]
+    program_bytes: int = 0
+    """What the compiled workflow takes in memory; runs of one workflow share it."""
     attempts: dict[str, Attempt] = field(default_factory=dict)
     """By the uid of the pod."""
     farewells: dict[str, PodView] = field(default_factory=dict)
@@ -99,10 +102,19 @@ class LiveRun:
     """The status that was last written, and what the API server made of it."""
     shown_at: float = 0.0
     """When the status was last written; 0: not by this leader."""
+    sizes: dict[int, int] = field(default_factory=dict)
+    """Bytes that the records of ``log`` take, by their numbers."""
     checked: bool = False
     """Whether this leader has asked the API server itself for the run, before the first pod that it makes. Nobody else
     can have begun a run that this leader has pinned, and a pod of one that is gone by now is collected.
     """
+
+    def footprint_of(self, record: Record) -> int:
+        """Bytes that a record takes in memory; reckoned once."""
+        size = self.sizes.get(record.seq)
+        if size is None:
+            size = self.sizes[record.seq] = footprint(record.body)
+        return size
 
     def gone(self, pods: Mapping[str, PodView], now: float) -> Iterator[tuple[StepKey, int, PodView | None]]:
         """Every attempt that has ended since the last look: its pod has, or is not there any more."""

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentrun.api.canonical import digest_of
+from agentrun.api.decoding import UNREADABLE, decode
 from agentrun.api.document import Document, from_object
-from agentrun.api.errors import InvalidDocument, Path, dotted
+from agentrun.api.errors import InvalidDocument, Path, Problem, dotted
 from agentrun.api.facts import StepKey
 from agentrun.api.run import AgentRun, Reason
 from agentrun.api.workflow import API_VERSION, WorkflowSpec
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Cluster
+from agentrun.control.footprint import program_footprint
 from agentrun.control.journal import Journal
 from agentrun.control.live import LiveRun
 from agentrun.control.views import RunRef, RunView
@@ -25,8 +27,11 @@ from agentrun.journal.pinned import Pinned
 from agentrun.plan.clocks import in_our_time
 from agentrun.plan.program import Program, compile_program
 
-PROGRAMS = 256
-"""Compiled workflows that are kept."""
+PROGRAMS = 64 * 1024 * 1024
+"""Bytes that the compiled workflows may take that are kept."""
+
+OBJECT_MAX = 1_400_000
+"""Bytes of a run's object as JSON. etcd takes 1.5 MiB by default, and the status of a run has to fit in beside it."""
 
 LOOK_AGAIN = 30.0
 """Seconds until something that is missing is looked for again, should its arrival go unnoticed."""
@@ -45,6 +50,20 @@ def path_of(run: RunView) -> RunPath:
     return RunPath(run.ref.namespace, run.ref.name, run.uid.replace("-", ""))
 
 
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A workflow as it is pinned, and what it compiles to. ``bytes``: what both take in memory."""
+
+    workflow: dict[str, Any]
+    program: Program
+    bytes: int
+
+    @classmethod
+    def of(cls, workflow: dict[str, Any], program: Program) -> Compiled:
+        """With its size reckoned."""
+        return cls(workflow, program, program_footprint(workflow))
+
+
 @dataclass(slots=True)
 class Opener:
     """Makes runs live. Runs of one workflow share what was compiled of it, which is most of what a run takes."""
@@ -52,8 +71,10 @@ class Opener:
     cluster: Cluster
     journal: Journal
     cache: Cache
-    _compiled: OrderedDict[str, tuple[dict[str, Any], Program]] = field(default_factory=OrderedDict)
+    _compiled: OrderedDict[str, Compiled] = field(default_factory=OrderedDict)
     """Pinned workflows and what they compile to, by digest; the ones used last. Losing it costs time only."""
+    _kept: int = 0
+    """Bytes that these take."""
 
     async def open(self, run: RunView) -> LiveRun:
         """The live run of ``run``, pinned now or before.
@@ -64,8 +85,7 @@ class Opener:
             Unavailable: the API server does not answer.
         """
         path = path_of(run)
-        begun = run.status is not None and "journal" in run.status
-        manifest = await self.journal.read_manifest(path) if begun else None
+        manifest = await self.journal.read_manifest(path) if run.begun else None
         fresh = False
         if manifest is None:
             try:
@@ -78,22 +98,23 @@ class Opener:
             else:
                 manifest = await self.journal.pin(path, proposed)
                 fresh = manifest is proposed and not manifest.get("source")
-        workflow, program = self._program(manifest["workflow"], manifest["workflowDigest"])
-        pinned = Pinned(path, manifest | {"workflow": workflow}, program)
+        found = self._program(manifest["workflow"], manifest["workflowDigest"])
+        pinned = Pinned(path, manifest | {"workflow": found.workflow}, found.program)
         log = self.journal.events(path)
         if fresh:  # nobody can have written to a journal that this very call has begun
-            return LiveRun(run.uid, pinned, log, {}, checked=True)
+            return LiveRun(run.uid, pinned, log, {}, found.bytes, checked=True)
         await self.journal.refresh(log)
         now = self.journal.clock()
         facts = {key: in_our_time(fact, now) for key, fact in (await self.journal.facts(path)).items()}
-        return LiveRun(run.uid, pinned, log, facts)
+        return LiveRun(run.uid, pinned, log, facts, found.bytes)
 
-    def _program(self, workflow: dict[str, Any], digest: str) -> tuple[dict[str, Any], Program]:
+    def _program(self, workflow: dict[str, Any], digest: str) -> Compiled:
         found = self._compiled.get(digest)
         if found is None:
-            found = workflow, compile_program(WorkflowSpec.model_validate(workflow))
+            found = Compiled.of(workflow, compile_program(WorkflowSpec.model_validate(workflow)))
             self._keep(digest, found)
-        self._compiled.move_to_end(digest)
+        else:
+            self._compiled.move_to_end(digest)
         return found
 
     def _compile(self, spec: WorkflowSpec, path: Path) -> Program:
@@ -102,20 +123,21 @@ class Opener:
         digest = digest_of(workflow)
         found = self._compiled.get(digest)
         if found is None:
-            found = workflow, compile_program(spec, path)
+            found = Compiled.of(workflow, compile_program(spec, path))
             self._keep(digest, found)
-        return found[1]
+        return found.program
 
-    def _keep(self, digest: str, found: tuple[dict[str, Any], Program]) -> None:
+    def _keep(self, digest: str, found: Compiled) -> None:
         self._compiled[digest] = found
-        if len(self._compiled) > PROGRAMS:
-            self._compiled.popitem(last=False)
+        self._kept += found.bytes
+        while self._kept > PROGRAMS:
+            self._kept -= self._compiled.popitem(last=False)[1].bytes
 
     async def _manifest(self, run: RunView) -> dict[str, Any]:
         """What ``run.json`` will be. Raises NotYet."""
-        assert run.spec is not None
+        labels, spec = await self._written(run)
         try:
-            document = from_object(_object("AgentRun", run.ref, run.spec, run.labels or {}))
+            document = from_object(_object("AgentRun", run.ref, spec, labels))
             documents = [document]
             assert isinstance(document.model, AgentRun)
             if (reference := document.model.spec.workflow_ref) is not None:
@@ -137,11 +159,31 @@ class Opener:
             await self._fork(run, manifest, source.run, StepKey.parse(source.step), source.seq)
         return manifest
 
+    async def _written(self, run: RunView) -> tuple[Mapping[str, str], Mapping[str, Any]]:
+        """Labels and spec. Raises NotYet where they are more than can be run; Conflict."""
+        if not run.problem and run.written is not None:
+            found = decode(run.written)
+            return found["labels"], found["spec"]
+        problem = run.problem
+        if not problem:
+            written = await self.cluster.get_written(run)
+            problem = written.problem
+            if not problem and written.size <= OBJECT_MAX:
+                return written.labels, written.spec
+        if not problem:
+            problem = (
+                f"the object has {written.size:,} bytes, more than {OBJECT_MAX:,}: the API server has no room for its"
+                " status then; keep data out of the spec"
+            )
+        raise NotYet(Reason.INVALID_SPEC, f"{problem}. {_ANOTHER}")
+
     async def _workflow(self, namespace: str, name: str) -> Document:
         found = await self.cluster.get_workflow(namespace, name)
         if found is None:
             message = f"there is no AgentWorkflow {name!r} in namespace {namespace}: apply it, and the run begins"
             raise NotYet(Reason.WORKFLOW_NOT_FOUND, message, LOOK_AGAIN)
+        if problem := found.get(UNREADABLE):
+            raise InvalidDocument([Problem((), problem)], f"AgentWorkflow {name}")
         return from_object(found)
 
     async def _fork(self, run: RunView, manifest: dict[str, Any], name: str, at: StepKey, seq: int | None) -> None:
@@ -162,7 +204,10 @@ def said(error: InvalidDocument) -> str:
     lines = [": ".join(part for part in (dotted(p.path), p.message) if part) for p in error.problems[:10]]
     more = f" (and {len(error.problems) - 10} more)" if len(error.problems) > 10 else ""
     where = f"{error.source}: " if error.source.startswith("AgentWorkflow") else ""
-    return f"{where}{'; '.join(lines)}{more}. A spec does not change: delete the run and make another"
+    return f"{where}{'; '.join(lines)}{more}. {_ANOTHER}"
+
+
+_ANOTHER = "A spec does not change: delete the run and make another"
 
 
 def _object(kind: str, ref: RunRef, spec: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:

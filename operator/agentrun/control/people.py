@@ -55,7 +55,13 @@ class People:
         for command in list(self.cache.commands.of(run.ref).values()):
             if command.run_uid is not None and command.run_uid != run.uid:
                 continue  # of a run that had the name before: Leftovers removes it
-            said = commanded(live, run, command)
+            whole: CommandView | None = command
+            if command.command is None and not command.problem:
+                whole = await self.cluster.get_command(command)
+            if whole is None:
+                self.cache.commands.drop(command.run, command.name, command.uid)
+                continue
+            said = commanded(live, run, whole)
             if isinstance(said, str):
                 await self.refuse(run, command, said)
             else:

@@ -16,6 +16,7 @@ from agentrun.api.run import Reason
 from agentrun.control import showing
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Cluster, Conflict, NotFound, Refused
+from agentrun.control.held import Held
 from agentrun.control.journal import Journal
 from agentrun.control.live import LiveRun
 from agentrun.control.opening import NotYet, Opener
@@ -57,7 +58,7 @@ class Reconciler:
     """Whether the admission policies are there that vouch for decisions."""
     bounds: InitVar[Bounds] = UNBOUNDED
     """How many pods of steps there may be at once."""
-    live: dict[RunRef, LiveRun] = field(default_factory=dict)
+    live: Held = field(default_factory=Held)
     opener: Opener = field(init=False)
     people: People = field(init=False)
     status: StatusWriter = field(init=False)
@@ -97,12 +98,13 @@ class Reconciler:
             await self._after_the_end(run)
             return
         try:
-            live = self.live.get(ref)
-            if live is None or live.uid != run.uid:
-                live = self.live[ref] = await self.opener.open(run)
-            await self._go_on(run, live)
+            with self.live.visited(ref):
+                live = self.live.get(ref)
+                if live is None or live.uid != run.uid:
+                    live = self.live.add(ref, await self.opener.open(run))
+                await self._go_on(run, live)
         except NotYet as wait:
-            if run.spec is not None and run.spec.get("cancel"):
+            if run.cancel:
                 ended = await self.status.write(run, showing.never_begun(run, wait.message, self.clock()))
                 if ended is not None:
                     await self._after_the_end(ended)
@@ -110,11 +112,11 @@ class Reconciler:
             stalled = wait.reason is Reason.INVALID_SPEC
             await self.status.show_trouble(run, wait.reason, wait.message, stalled=stalled, again=wait.again)
         except Damaged as error:
-            self.live.pop(ref, None)
+            self.live.pop(ref)
             message = f"{error}. Restore the object, and the run goes on by itself; or delete the run"
             await self.status.show_trouble(run, Reason.JOURNAL_DAMAGED, message, stalled=True, again=10 * REPAIR)
         except StoreError as error:
-            self.live.pop(ref, None)  # what was written without an answer is read anew
+            self.live.pop(ref)  # what was written without an answer is read anew
             message = f"{error}. The run goes on by itself when the store answers"
             pause = self.queue.retry(ref)
             await self.status.show_trouble(run, Reason.STORE_UNAVAILABLE, message, stalled=False, again=pause)
@@ -122,7 +124,6 @@ class Reconciler:
             await self._look_anew(ref)
 
     async def _go_on(self, run: RunView, live: LiveRun) -> None:
-        assert run.spec is not None
         live.queued.clear()
         while True:
             await self._look_for_pods(run, live)
@@ -311,7 +312,7 @@ class Reconciler:
 
     def _forget(self, ref: RunRef) -> None:
         self.status.count(ref, None)
-        if self.live.pop(ref, None) is not None:
+        if self.live.pop(ref) is not None:
             self.queue.forget(ref)
 
 

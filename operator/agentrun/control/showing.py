@@ -5,11 +5,12 @@ Conventions: https://github.com/kubernetes/community/blob/master/contributors/de
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from agentrun.api.canonical import canonical, moment, timestamp
 from agentrun.api.facts import StepKey
+from agentrun.api.reader import too_large
 from agentrun.api.run import ConditionType, Outcome, Reason, StepState
 from agentrun.control.views import RunView
 
@@ -38,8 +39,8 @@ def composed(
     status["conditions"] = _conditions(planned["conditions"], run, now)
     status["workflowDigest"] = digest
     status["journal"] = journal
-    status["steps"] = [_named(entry, approvals) for entry in planned["steps"]]
-    return _bounded(status)
+    status["steps"] = [_flat(_named(entry, approvals)) for entry in planned["steps"]]
+    return _bounded(_flat(status))
 
 
 def troubled(run: RunView, reason: Reason, message: str, *, stalled: bool, now: float) -> dict[str, Any]:
@@ -128,6 +129,13 @@ def _named(entry: Mapping[str, Any], approvals: Mapping[str, str]) -> dict[str, 
     return {**entry, "waitingFor": {**waiting, "approval": name}}
 
 
+def _flat(entry: dict[str, Any]) -> dict[str, Any]:
+    """Without an output that nests deeper than what people write: others would have to read it with the object."""
+    if too_large(entry.get("output")) is not None:
+        del entry["output"]
+    return entry
+
+
 def _bounded(status: dict[str, Any]) -> dict[str, Any]:
     """``status`` within ``STATUS_MAX``: first outputs go, then the entries of steps that nobody has to look at."""
     if len(canonical(status)) <= STATUS_MAX:
@@ -154,6 +162,31 @@ _DULL = {
         (StepState.PENDING, StepState.SUCCEEDED, StepState.SKIPPED, StepState.CANCELLED, StepState.RUNNING)
     )
 }
+
+
+def smaller(status: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What is left to write of a status that the API server does not take, each less than the one before: without the
+    values, without the steps, and at last only what a run must say of itself. The journal has all of it.
+    """
+    cut = {key: value for key, value in status.items() if key not in ("output", "message")}
+    cut["conditions"] = [{**c, "message": _shortened(c.get("message", ""))} for c in status.get("conditions", ())]
+    cut["message"] = _shortened(status.get("message", ""))
+    if status.get("steps"):
+        yield cut | {"steps": [{key: entry[key] for key in ("name", "state")} for entry in status["steps"]]}
+    yield {key: value for key, value in cut.items() if key != "steps"}
+    told = ("type", "status", "reason", "lastTransitionTime", "message")
+    bare = [{key: c[key] for key in told if key in c} | {"message": _CUT} for c in cut["conditions"]]
+    kept = ("observedGeneration", "phase", "completionTime", "journal")
+    yield {key: status[key] for key in kept if key in status} | {"conditions": bare}
+
+
+_CUT = "cut: no room in the object"
+_SHORT = 200
+
+
+def _shortened(message: str) -> str:
+    """The beginning of a message, and that the status was cut."""
+    return f"{message[:_SHORT]}{'…' if len(message) > _SHORT else ''} ({_CUT}; agentrun show and the journal have all)"
 
 
 def labels_of(keys: Iterable[tuple[StepKey, str]]) -> dict[str, str]:

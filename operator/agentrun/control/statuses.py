@@ -12,7 +12,7 @@ from agentrun.api.approval import Owner, approval_name
 from agentrun.api.run import Outcome, Reason
 from agentrun.control import showing
 from agentrun.control.cache import Cache
-from agentrun.control.cluster import Cluster, NotFound
+from agentrun.control.cluster import Cluster, NotFound, Unfit
 from agentrun.control.journal import Journal
 from agentrun.control.live import LiveRun
 from agentrun.control.queue import WorkQueue
@@ -86,11 +86,16 @@ class StatusWriter:
             await self.write(run, status)
 
     async def write(self, run: RunView, status: dict[str, Any]) -> RunView | None:
-        """Write it now; the run after that, None where it is gone. Raises Conflict, Unavailable."""
+        """Write it now; the run after that, None where it is gone, or where the API server takes no status of it.
+
+        Raises Conflict, Unavailable.
+        """
         before = showing.headline(run.status)
         try:
             with self.cache.runs.creating():
-                after = await self.cluster.patch_status(run, run.version, status)
+                after = await self._patch(run, status)
+                if after is None:
+                    return None
                 self.cache.runs.put(after)
         except NotFound:
             self.cache.runs.drop(run.ref, run.ref.name, run.uid)
@@ -107,6 +112,27 @@ class StatusWriter:
             kind = "Normal" if reason in _AS_HOPED else "Warning"
             await self.cluster.record_event(run, kind, reason, message or str(status.get("phase")))
         return after
+
+    async def _patch(self, run: RunView, status: dict[str, Any]) -> RunView | None:
+        """Write the status, or as much of it as the API server takes; None where it takes nothing: then an Event says
+        what the run says of itself, and why it is not to be seen there.
+        """
+        try:
+            return await self.cluster.patch_status(run, run.version, status)
+        except Unfit as error:
+            refusal = str(error)[:300]
+        for less in showing.smaller(status):
+            try:
+                after = await self.cluster.patch_status(run, run.version, less)
+            except Unfit:
+                continue
+            run_log(run).warning("the status is cut, since the API server does not take it whole: %s", refusal)
+            return after
+        reason, message = showing.headline(status)
+        what = f"the API server takes no status of this run ({refusal}). It would say {reason}: {message[:500]}"
+        run_log(run).error("%s", what)
+        await self.cluster.record_event(run, "Warning", "StatusRefused", what)
+        return None
 
     def count(self, ref: RunRef, reason: Reason | None) -> None:
         """Count the run under ``reason`` in the metrics, and no longer as before; None: under nothing."""

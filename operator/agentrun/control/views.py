@@ -1,7 +1,7 @@
 """What the operator keeps of each object that it watches: small frozen values, made by the adapters.
 
-An object as the API server sends it takes some ten KB as Python dictionaries; of a pod or a finished run a few words
-are enough.
+An object as the API server sends it takes some ten KB as Python dictionaries, a large one 34 MB; of a pod, and of a run
+that is pinned in its journal, refused or finished, a few words are enough.
 """
 
 from __future__ import annotations
@@ -38,16 +38,27 @@ class RunView:
     """When it ended, by its status: then nothing else of it is kept, and nothing happens to it but its TTL."""
     ttl: int | None = None
     deleting: bool = False
-    spec: Mapping[str, Any] | None = None
-    """As the user wrote it; None of a finished run."""
+    suspend: bool = False
+    cancel: bool = False
+    written: bytes | None = None
+    """Labels and spec, as an object in JSON: what a run is pinned from. Kept of a run that is still to be pinned, if it
+    is small; else None, and ``Cluster.get_written`` has it.
+    """
     status: Mapping[str, Any] | None = None
+    """None of a finished run."""
     requested_by: str | None = None
     """Who made it, by the admission policy's word; None: nobody vouches for it."""
     changed_by: Mapping[str, str] = field(default_factory=dict)
     """Who changed ``suspend``, ``cancel`` and ``ttlSecondsAfterFinished`` last, as far as it says."""
-    labels: Mapping[str, str] | None = None
     observed: int = 0
     """The generation that its status is about."""
+    problem: str = ""
+    """Why it cannot be read whole; then it cannot begin."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether its status says that it is pinned in a journal; one that is not may be pinned all the same."""
+        return self.status is not None and "journal" in self.status
 
 
 PodPhase = Literal["Pending", "Running", "Ended"]
@@ -113,5 +124,6 @@ class CommandView:
     """The run that it is for, where it says so; a run that was made anew under the name is another one."""
     by: str | None
     command: Command | None
+    """None of a large one, which ``Cluster.get_command`` has; and where there is a ``problem``."""
     problem: str = ""
-    """Why it is none, where ``command`` is None."""
+    """Why it is none."""

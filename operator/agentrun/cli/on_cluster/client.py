@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from agentrun.adapters.access import Access, InCluster, NoAccess, find_login
+from agentrun.api.decoding import Unreadable, decode_list, decode_object
 from agentrun.api.workflow import API_VERSION
 from agentrun.cli.failures import OutOfReach
 from agentrun.cli.on_cluster.impersonation import acting_as
@@ -64,16 +65,16 @@ class Client:
         return self._read().namespace
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
-        """The object or the List at ``path``."""
+        """The object at ``path``; what cannot be read of it is left out, and said (``api.decoding``)."""
         return self._send("GET", path, query)
 
     def list_all(self, path: str, labels: str = "") -> list[dict[str, Any]]:
         """The objects of a collection, fetched in pages."""
         query = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})
-        found = self.get(path, **query)
+        found = self._send("GET", path, query, read=decode_list)
         items: list[dict[str, Any]] = found["items"]
         while token := found["metadata"].get("continue"):
-            found = self.get(path, **query, **{"continue": token})
+            found = self._send("GET", path, query | {"continue": token}, read=decode_list)
             items += found["items"]
         # A List leaves out of its items what it says once for all of them.
         kind = {"apiVersion": found["apiVersion"], "kind": found["kind"].removesuffix("List")}
@@ -102,8 +103,8 @@ class Client:
         query = {"watch": "true", "fieldSelector": f"metadata.name={name}", "resourceVersion": version}
         for line in self.lines(path, query | {"timeoutSeconds": str(within or WATCH)}, quiet=TIMEOUT + WATCH):
             try:
-                yield json.loads(line)
-            except ValueError:
+                yield decode_object(line.encode(errors="surrogatepass"))
+            except Unreadable:
                 return  # cut off in the midst of a line: the next watch goes on
 
     def lines(self, path: str, query: Mapping[str, str], quiet: float | None = None) -> Iterator[str]:
@@ -134,6 +135,7 @@ class Client:
         query: Mapping[str, str],
         body: Mapping[str, Any] | None = None,
         content_type: str = JSON,
+        read: Callable[[bytes], dict[str, Any]] = decode_object,
     ) -> dict[str, Any]:
         content = json.dumps(body).encode() if body is not None else None
         headers = {"Content-Type": content_type} if body is not None else {}
@@ -144,13 +146,12 @@ class Client:
                 response = self._client().request(method, path, params=dict(query), content=content, headers=headers)
             if response.is_success:
                 try:
-                    found = response.json()
-                except ValueError:
-                    found = None
-                if not isinstance(found, dict):
+                    return read(response.content)
+                except Unreadable:
                     said = f"{response.headers.get('content-type', 'nothing')} instead of an object"
-                    raise OutOfReach(f"what answers at {self._read().server} is no API server: it gives {said}")
-                return found
+                    raise OutOfReach(
+                        f"what answers at {self._read().server} is no API server: it gives {said}"
+                    ) from None
             if response.status_code == 401 and not shown_anew:
                 shown_anew = True
                 self._read(anew=True)

@@ -5,11 +5,11 @@ https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
 
+from agentrun.api.decoding import Unreadable, decode
 from agentrun.api.errors import AgentrunError, Path
 from agentrun.cli.failures import OutOfReach
 
@@ -61,8 +61,8 @@ _UNKNOWN = re.compile(r'(unknown|duplicate) field "([^"]+)"')
 def error_of(code: int, body: bytes) -> AgentrunError:
     """The error for an answer with ``body``, which is a Status unless something before the API server answered."""
     try:
-        status = json.loads(body)
-    except ValueError:
+        status = decode(body)
+    except Unreadable:
         status = None
     found: dict[str, Any] = status if isinstance(status, dict) else {}
     said = str(found.get("message") or body[:200].decode(errors="replace").strip() or f"status {code}")

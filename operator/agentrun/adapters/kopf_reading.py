@@ -1,0 +1,154 @@
+"""What kopf reads of the cluster, through our own decoder: its lists and its watches of objects.
+
+kopf parses whole pages and lines with ``json.loads``. A tenant's object that nests too deep ends its watch again and
+again there, and a large one stays in its queues as dictionaries. Here each object becomes a view where its bytes are
+read (``Seen``), and kopf is shown no more of it than its name.
+
+This replaces two functions of kopf's, ``clients.api.stream`` and ``clients.fetching.fetch_objs``. The tests hold both
+to the installed release: one that moves them fails there, and at the start of the operator (docs/adr/0017).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, cast
+
+import aiohttp
+from kopf._cogs.clients import api, fetching
+
+from agentrun.adapters.kube import APART, Kube
+from agentrun.api.decoding import Unreadable, decode_object
+from agentrun.control.cluster import ClusterError, Refused
+
+SEEN: Final = "seen"
+"""The key of what kopf is shown of an object that holds the view of it."""
+
+PAGE: Final = 200
+"""Objects of a page of a list: so many are parsed in some 5 ms, in which the event loop does nothing else."""
+
+LONG: Final = 0.02
+"""Seconds of work on one line of a watch from which on the watch pauses for as long: who writes large objects without
+end gets half of the operator's time at most.
+"""
+
+View = Callable[[Mapping[str, Any]], Any]
+
+_STREAM = ("url", "settings", "payload", "headers", "timeout", "stopper", "logger")
+_FETCH = ("settings", "resource", "namespace", "logger")
+
+
+@contextmanager
+def reading(kube: Kube, views: Mapping[str, View]) -> Iterator[None]:
+    """Have kopf read so, within the block; ``views`` by the kind of the object.
+
+    Raises:
+        RuntimeError: this kopf is another one than was looked at.
+    """
+    theirs: tuple[Any, Any] = api.stream, fetching.fetch_objs
+    for function, known in zip(theirs, (_STREAM, _FETCH), strict=True):
+        if tuple(inspect.signature(function).parameters) != known:
+            raise RuntimeError(f"kopf has changed: {function.__qualname__} is not what agentrun replaces")
+
+    def shown(obj: Mapping[str, Any], kind: str) -> dict[str, Any]:
+        metadata = obj["metadata"]
+        told = {key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion") if key in metadata}
+        view = views.get(kind)
+        return {"kind": kind, "metadata": told, SEEN: view(obj) if view is not None else None}
+
+    async def stream(
+        url: str,
+        *,
+        settings: Any,
+        payload: object | None = None,
+        headers: dict[str, str] | None = None,
+        timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109  (kopf's)
+        stopper: asyncio.Future[Any] | None = None,
+        logger: Any,
+    ) -> AsyncIterator[dict[str, Any]]:
+        async for line in _lines(url, settings, payload, headers, timeout, stopper, logger):
+            began = time.monotonic()
+            try:
+                event = decode_object(line) if len(line) <= APART else await asyncio.to_thread(decode_object, line)
+            except Unreadable as error:
+                raise aiohttp.ClientPayloadError(f"a line of the watch {error}") from None  # kopf begins anew
+            if event.get("type") in ("ADDED", "MODIFIED", "DELETED"):
+                event["object"] = shown(event["object"], event["object"].get("kind", ""))
+            took = time.monotonic() - began
+            yield event
+            if took > LONG:
+                await asyncio.sleep(took)
+
+    async def fetch_objs(
+        *, settings: Any, resource: Any, namespace: str | None, logger: Any
+    ) -> AsyncIterator[tuple[list[dict[str, Any]], str]]:
+        labels = ",".join(sorted(set(settings.watching.label_selectors.collect(resource))))
+        try:
+            async for page in kube.pages(resource.get_url(namespace=namespace), labels, limit=PAGE):
+                yield [shown(item, resource.kind) for item in page["items"]], page["metadata"]["resourceVersion"]
+        except Refused:
+            raise
+        except ClusterError as error:
+            raise aiohttp.ClientConnectionError(str(error)) from error  # kopf lists again
+
+    api.stream, fetching.fetch_objs = cast("tuple[Any, Any]", (stream, fetch_objs))
+    try:
+        yield
+    finally:
+        api.stream, fetching.fetch_objs = theirs
+
+
+async def _lines(
+    url: str,
+    settings: Any,
+    payload: object | None,
+    headers: dict[str, str] | None,
+    timeout: aiohttp.ClientTimeout | None,  # noqa: ASYNC109  (kopf's)
+    stopper: asyncio.Future[Any] | None,
+    logger: Any,
+) -> AsyncIterator[bytes]:
+    """The lines of a watch until it ends or ``stopper`` is done; as in kopf's own ``stream``, whose text this follows.
+
+    ``stopper`` ends the request while it waits for an answer, and closes the connection afterwards.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+
+    def give_up(_: object) -> None:
+        task.cancel()
+
+    if stopper is not None and not stopper.done():
+        stopper.add_done_callback(give_up)
+    try:
+        response = await api.request(
+            "get", url, payload=payload, headers=headers, timeout=timeout, settings=settings, logger=logger
+        )
+    except asyncio.CancelledError:
+        if stopper is not None and stopper.done():
+            return
+        raise
+    finally:
+        if stopper is not None:
+            stopper.remove_done_callback(give_up)
+
+    def close(_: object) -> None:
+        response.close()
+
+    if stopper is not None:
+        if stopper.done():
+            response.close()
+            return
+        stopper.add_done_callback(close)
+    try:
+        async with response:
+            async for line in api.iter_jsonlines(response.content):
+                yield line
+    except aiohttp.ClientConnectionError:
+        if stopper is None or not stopper.done():
+            raise
+    finally:
+        if stopper is not None:
+            stopper.remove_done_callback(close)

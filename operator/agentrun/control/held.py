@@ -1,0 +1,108 @@
+"""The live runs in memory, within a bound of bytes: those that rest longest are read anew from their journals.
+
+To let go of a run is what a change of leader does to all of them, so nothing is lost by it. It is done to runs that
+nobody visits and that have no pod at work; how many of those there are the pods bound.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from agentrun.control.footprint import footprint
+from agentrun.control.live import LiveRun
+from agentrun.control.views import RunRef
+
+HELD_MAX: Final = 256 * 1024 * 1024
+"""Bytes that live runs may take in memory: a quarter of the chart's limit, and some 30,000 runs of the usual size."""
+
+_BASE, _RECORD, _FACT = 2000, 1000, 2000
+"""Bytes of a live run, of a record of its journal and of what is known of a step, beside the values in them."""
+
+
+class Held:
+    """See the module. ``most``: bytes."""
+
+    def __init__(self, most: int = HELD_MAX) -> None:
+        self._most = most
+        self._runs: dict[RunRef, LiveRun] = {}
+        self._resting: OrderedDict[RunRef, None] = OrderedDict()
+        """Those that may be let go, the one that rests longest first."""
+        self._bytes: dict[RunRef, tuple[int, int]] = {}
+        """What each takes without its program, and how many records and facts were counted for it."""
+        self._programs: Counter[int] = Counter()
+        """How many runs share each program, by its id: it lives as long as they do."""
+        self.bytes = 0
+
+    def get(self, ref: RunRef) -> LiveRun | None:
+        """The live run, if it is in memory."""
+        return self._runs.get(ref)
+
+    def __getitem__(self, ref: RunRef) -> LiveRun:
+        return self._runs[ref]
+
+    def __contains__(self, ref: RunRef) -> bool:
+        return ref in self._runs
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def add(self, ref: RunRef, live: LiveRun) -> LiveRun:
+        """Hold a run that was opened, in place of another one of the name."""
+        self.pop(ref)
+        self._runs[ref] = live
+        self._bytes[ref] = (0, 0)
+        program = id(live.pinned.program)
+        self._programs[program] += 1
+        if self._programs[program] == 1:
+            self.bytes += live.program_bytes
+        return live
+
+    def pop(self, ref: RunRef) -> LiveRun | None:
+        """Let go of a run."""
+        live = self._runs.pop(ref, None)
+        if live is None:
+            return None
+        self._resting.pop(ref, None)
+        self.bytes -= self._bytes.pop(ref)[0]
+        program = id(live.pinned.program)
+        self._programs[program] -= 1
+        if not self._programs[program]:
+            del self._programs[program]
+            self.bytes -= live.program_bytes
+        return live
+
+    def clear(self) -> None:
+        """Let go of all."""
+        for ref in list(self._runs):
+            self.pop(ref)
+
+    @contextmanager
+    def visited(self, ref: RunRef) -> Iterator[None]:
+        """Around a visit, in which the run is not let go of."""
+        self._resting.pop(ref, None)
+        try:
+            yield
+        finally:
+            live = self._runs.get(ref)
+            if live is not None:
+                self._weigh(ref, live)
+                if not live.attempts and not live.unsure:
+                    self._resting[ref] = None
+            while self.bytes > self._most and self._resting:
+                self.pop(next(iter(self._resting)))
+
+    def _weigh(self, ref: RunRef, live: LiveRun) -> None:
+        """Reckon what the run takes, once it has grown by a quarter: that costs as much as the records that came."""
+        before, counted = self._bytes[ref]
+        count = len(live.log.records) + len(live.facts)
+        if before and count <= 1.25 * counted + 4:
+            return
+        size = _BASE + _RECORD * len(live.log.records) + _FACT * len(live.facts)
+        size += sum(map(live.footprint_of, live.log.records))
+        size += sum(footprint(fact.output) for fact in live.facts.values())
+        size += sum(footprint(value) for key, value in live.pinned.manifest.items() if key != "workflow")
+        self.bytes += size - before
+        self._bytes[ref] = size, count
