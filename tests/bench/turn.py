@@ -182,7 +182,7 @@ def _once(url: str, backend: str, scratch: Path) -> Found:
 
 async def _bare(requests: list[Request], tool: str, found: Found) -> None:
     """The same calls by bare clients; the bodies are made beforehand."""
-    bodies = [body_of(request, MODEL, ["reasoning.encrypted_content"]) for request in requests]
+    bodies = [body_of(request, MODEL) for request in requests]
     async with openai.AsyncOpenAI(max_retries=0) as model, httpx2.AsyncClient() as http:
         began, cpu = time.perf_counter(), time.process_time()
         for number, body in enumerate(bodies):

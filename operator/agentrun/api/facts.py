@@ -236,6 +236,9 @@ class UnknownCall:
         return cls(value["callId"], value["tool"], value["args"], value["message"])
 
 
+REFUSED_MAX, REFUSED_WORD_MAX = 100, 100
+"""How many words for refusals a step has, and how long they are: a fact comes from a tenant's pod."""
+
 AttemptEnd = Literal["waiting", "failed", "closed"]
 
 
@@ -268,6 +271,8 @@ class StepFact:
     """A person said that a call did not happen, and it was not begun again yet."""
     outcome: StepState | None = None
     output: Any = None
+    refused: tuple[str, ...] = ()
+    """``model/word`` for what a model's endpoint is known to refuse: other steps of the run need not find out."""
 
     @property
     def active(self) -> float:
@@ -300,6 +305,8 @@ class StepFact:
             found["failure"] = FailureInfo.from_json(value["failure"])
         if "unknown" in value:
             found["unknown"] = UnknownCall.from_json(value["unknown"])
+        if "refused" in value:
+            found["refused"] = tuple(str(word)[:REFUSED_WORD_MAX] for word in value["refused"][:REFUSED_MAX])
         if "outcome" in value:
             found["outcome"] = StepState(value["outcome"])
         return cls(**found)

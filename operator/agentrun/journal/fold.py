@@ -61,10 +61,21 @@ class Folded:
     """Tokens that the model's last request and its answer took."""
     outcome: str | None = None
     output: Any = None
+    refused: list[str] = field(default_factory=list)
+    """``model/word`` for what a model's endpoint is known to refuse."""
 
     def to_json(self) -> dict[str, Any]:
-        """The state as a checkpoint holds it."""
-        return {name: getattr(self, name) for name in self.__slots__ if name not in ("seq", "head")}
+        """The state as a checkpoint holds it. What is refused stands beside it: earlier versions know no such part."""
+        return {name: getattr(self, name) for name in self.__slots__ if name not in ("seq", "head", "refused")}
+
+    def checkpoint(self) -> dict[str, Any]:
+        """The body of a ``compacted`` record that stands for all before it."""
+        return {"reason": "checkpoint", "state": self.to_json()} | self.beside
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        """What a record that holds the state has besides."""
+        return {"refused": self.refused} if self.refused else {}
 
     def fact(self) -> StepFact:
         """The short form that the planner reads."""
@@ -88,6 +99,7 @@ class Folded:
             approvals=tuple(ApprovalRequest.from_json(request) for request in self.waiting.get("approvals", ())),
             unknown=UnknownCall.from_json(unknown) if unknown else None,
             needs_budget=bool(self.waiting.get("budget")),
+            refused=tuple(self.refused),
             again=self.again,
             outcome=StepState(self.outcome) if self.outcome else None,
             output=self.output,
@@ -104,13 +116,15 @@ def fold(records: Iterable[Record], state: Folded | None = None) -> Folded:
 
 def checkpoint(records: Iterable[Record]) -> dict[str, Any]:
     """The body of a ``compacted`` record that stands for ``records``."""
-    return {"reason": "checkpoint", "state": fold(records).to_json()}
+    return fold(records).checkpoint()
 
 
 def apply(state: Folded, record: Record) -> None:
     """Let ``record`` happen to ``state``."""
     body = record.body
     state.seq, state.head = record.seq, record.hash
+    if "refused" in body:
+        state.refused = sorted({*state.refused, *body["refused"]})
     if record.kind != Kind.OPENED:  # which still has to tell whether the attempt before it got on
         state.progress = True
     match record.kind:

@@ -295,6 +295,7 @@ def _state_at(
     if changed:
         state.task = None  # rendered anew when it opens
     body = {"reason": "fork", "state": state.to_json(), "source": _source(source, at, records[seq - 1])}
+    body |= state.beside
     return at, state.attempt, Kind.COMPACTED, body
 
 

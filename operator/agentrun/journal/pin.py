@@ -11,6 +11,7 @@ from agentrun.api.document import Document
 from agentrun.api.errors import InvalidDocument, Path, Problem
 from agentrun.api.run import AgentRun, AgentWorkflow, RunSpec
 from agentrun.api.workflow import WorkflowSpec
+from agentrun.plan.address import check_endpoints
 from agentrun.plan.program import Program, compile_program, model_of
 from agentrun.plan.schema import compile_schema
 
@@ -149,6 +150,9 @@ def _the_run(documents: Sequence[Document]) -> tuple[Document, RunSpec]:
 
 
 def _compile(document: Document, spec: WorkflowSpec, path: Path, compiled: Compiler) -> None:
+    # Only of what is new: a run that was begun by an earlier version goes on.
+    if problems := check_endpoints(spec, path):
+        raise _invalid(document, problems)
     try:
         compiled(spec, path)
     except InvalidDocument as error:

@@ -102,6 +102,8 @@ class Start:
     """What ``run.outcome`` is: for the steps of ``finally``, how the run ends."""
     drain: bool = False
     """The run is ending: settle what is unknown, begin nothing new."""
+    refused: tuple[str, ...] = ()
+    """What the model's endpoint refused of other steps: this one does not ask for it."""
 
 
 @dataclass(frozen=True, slots=True)

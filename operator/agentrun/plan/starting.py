@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from agentrun.api.facts import Allowance, StepKey
+from agentrun.api.facts import REFUSED_MAX, Allowance, StepKey
 from agentrun.api.run import Reason, StepState
 from agentrun.plan import budget
 from agentrun.plan.attempts import time_left
 from agentrun.plan.planning import Planning
-from agentrun.plan.program import CompiledStep
+from agentrun.plan.program import CompiledStep, model_of
 from agentrun.plan.snapshot import Ref, Start
 
 
@@ -23,6 +23,7 @@ def start_candidates(p: Planning) -> None:
         (execution.allowance for execution in at_work.values()),
     )
     alone = rest.last
+    refused = sorted({word for fact in p.s.facts.values() for word in fact.refused}) if p.candidates else []
     for number, (key, standing) in enumerate(p.candidates):
         if standing.fact.needs_budget:
             # It asked for more than its share: it waits until nobody else holds a part, then gets all of it.
@@ -50,8 +51,16 @@ def start_candidates(p: Planning) -> None:
                 p.s.now,
                 str(p.outcome or "Running"),
                 standing.drain,
+                _refused(p, step, key, refused),
             )
         )
+
+
+def _refused(p: Planning, step: CompiledStep, key: StepKey, words: list[str]) -> tuple[str, ...]:
+    """What is known of the endpoint that an agent step asks."""
+    if not words or key.compensate or (model := model_of(p.program.spec, step.spec)) is None:
+        return ()
+    return tuple(word for word in words if word.startswith(f"{model.name}/"))[:REFUSED_MAX]
 
 
 def _refs(p: Planning, step: CompiledStep, key: StepKey) -> dict[str, Ref]:

@@ -13,7 +13,6 @@ from typing import Any
 from agentrun.api.facts import Usage
 from agentrun.api.workflow import FailureClass, Model
 from agentrun.journal.records import Kind
-from agentrun.plan.program import model_of
 from agentrun.runner.attempt import Attempt
 from agentrun.runner.calls import Tools, answer_calls
 from agentrun.runner.compaction import compact, outgrown
@@ -37,7 +36,7 @@ async def run_agent_step(attempt: Attempt) -> dict[str, Any]:
         Parked: it waits for people or for budget, or somebody asked it to leave.
         Failure: the attempt failed; its class says how.
     """
-    model = model_of(attempt.spec, attempt.step.spec)
+    model = attempt.model
     assert model is not None
     tools = Tools(attempt)
     client = await asyncio.to_thread(attempt.ports.open_model, model, attempt.ports.secret)
@@ -79,7 +78,7 @@ class _Loop:
             message = f"the agent did not finish within maxTurns ({self.agent.max_turns})"
             raise Failure(FailureClass.BUDGET, message, retryable=False)
         if outgrown(self.attempt, self.model):
-            await compact(self.attempt, self.model, self.client)
+            await compact(self.attempt, self.model, self.client, self.model.context_window)
         request = self.request()
         expected = self._expected(request)
         limit = reserve_model(self.attempt, self.model, expected)
@@ -87,8 +86,9 @@ class _Loop:
         try:
             turn = await self.client.ask(_limited(request, limit))
         except ContextOverflow:
-            # Our estimate was too low. Compacting once is the remedy; a second overflow is the model's last word.
-            await compact(self.attempt, self.model, self.client)
+            # Our estimate was too low, or the window is smaller than the workflow says: it is no larger than this.
+            # Compacting once is the remedy; a second overflow is the model's last word.
+            await compact(self.attempt, self.model, self.client, min(expected, self.model.context_window))
             request = self.request()
             expected = self._expected(request)
             limit = reserve_model(self.attempt, self.model, expected)
@@ -111,6 +111,7 @@ class _Loop:
             history=[item for items in self._items for item in items],
             tools=self.specs,
             output_schema=self.agent.output,
+            refused=self.attempt.refused,
         )
 
     def _converted(self, entry: dict[str, Any]) -> list[Item]:

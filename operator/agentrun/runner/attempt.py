@@ -15,7 +15,7 @@ from typing import Any
 from agentrun import __version__
 from agentrun.api.facts import FailureInfo, StepFact, StepKey
 from agentrun.api.run import StepState
-from agentrun.api.workflow import FailureClass, WorkflowSpec
+from agentrun.api.workflow import FailureClass, Model, WorkflowSpec
 from agentrun.journal.fold import Folded, apply, checkpoint, fold
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import StepLog, open_step, parse_manifest, read_records
@@ -23,13 +23,14 @@ from agentrun.journal.log import load_body as load
 from agentrun.journal.records import Kind, Record
 from agentrun.journal.store import Store
 from agentrun.plan.expressions import ExpressionError, Values
-from agentrun.plan.program import CompiledStep, compile_step
+from agentrun.plan.program import CompiledStep, compile_step, model_of
 from agentrun.plan.retry import retries
 from agentrun.runner.coordinates import Coordinates
 from agentrun.runner.exits import Closed, Exit, Parked, failed
 from agentrun.runner.failures import Failure
 from agentrun.runner.identity import surely_dead, this_process
 from agentrun.runner.ports import Ports
+from agentrun.runner.refusals import recorded, to_record
 
 
 @dataclass(slots=True)
@@ -51,6 +52,8 @@ class Attempt:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     uncounted: int = 0
     """Calls of ReadOnly and Idempotent tools that were begun and that no result counts yet."""
+    refused: set[str] = field(default_factory=set)
+    """What the step's model is known to refuse (words of ``refusals``); the next record holds what is new in it."""
 
     async def commit(self, kind: Kind, body: dict[str, Any]) -> None:
         """Append a record and let it happen to the state. Returns when it is durable.
@@ -65,7 +68,8 @@ class Attempt:
             body = {**body, "toolCalls": self.uncounted}
             self.uncounted = 0
         if self.log.checkpoint_due and (kind is not Kind.COMPACTED or "state" not in body):
-            await self.commit(Kind.COMPACTED, {"reason": "checkpoint", "state": self.state.to_json()})
+            await self.commit(Kind.COMPACTED, self.state.checkpoint())
+        body = self._with_refused(body)
         cancelled = False
         if self.store.remote:
             write = asyncio.get_running_loop().run_in_executor(None, self.log.append, kind, body)
@@ -81,6 +85,17 @@ class Attempt:
         self.ports.progress(str(kind), seq=record.seq, **_shown(kind, body))
         if cancelled:
             raise asyncio.CancelledError
+
+    def _with_refused(self, body: dict[str, Any]) -> dict[str, Any]:
+        """``body`` with what is known to be refused, where no record says so yet."""
+        model = self.model
+        words = to_record(self.refused, model.name) if self.refused and model is not None else []
+        return body if set(words) <= set(self.state.refused) else {**body, "refused": words}
+
+    @property
+    def model(self) -> Model | None:
+        """The model of an agent step."""
+        return model_of(self.spec, self.step.spec)
 
     def check_stop(self) -> None:
         """Leave between two calls where somebody asked for it. Raises Parked."""
@@ -169,7 +184,10 @@ def _open(coordinates: Coordinates, ports: Ports) -> Attempt:
 
     log, records = open_step(store, run, coordinates.key, coordinates.attempt, body, ports.clock, checkpoint=checkpoint)
     state = fold(records)
-    return Attempt(coordinates, ports, store, manifest, spec, step, values, log, state, dict(state.usage))
+    attempt = Attempt(coordinates, ports, store, manifest, spec, step, values, log, state, dict(state.usage))
+    if (model := attempt.model) is not None:
+        attempt.refused |= recorded((*state.refused, *coordinates.refused), model.name)
+    return attempt
 
 
 def _values(

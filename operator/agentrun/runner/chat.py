@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentrun.runner import refusals
 from agentrun.runner.endpoint import Endpoint, Malformed
-from agentrun.runner.models import Item, ModelCall, Request, Turn, Usage
+from agentrun.runner.models import Item, ModelCall, Request, ToolSpec, Turn, Usage
+from agentrun.runner.refusals import Refused
 from agentrun.runner.shapes import arguments, count, distinct, in_object, in_text, listed, parameters
-from agentrun.runner.structured import can_be_enforced, fits_strict_mode, in_words
+from agentrun.runner.structured import format_of, instructions_of, said_first, strictness
 
 _CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
@@ -28,43 +30,54 @@ class ChatCompletions:
 
     async def ask(self, request: Request) -> Turn:
         """The model's next turn; see ``ModelClient.ask``."""
-        body = body_of(request, self._endpoint.model)
-        return await self._endpoint.post("/chat/completions", body, request.timeout, read_turn)
+        return await self._endpoint.post(request, self._body, read_turn)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._endpoint.close()
 
+    def _body(self, request: Request, refused: Refused) -> dict[str, Any]:
+        return body_of(request, self._endpoint.model, refused)
 
-def body_of(request: Request, model: str) -> dict[str, Any]:
+
+def body_of(request: Request, model: str, refused: Refused = frozenset()) -> dict[str, Any]:
     """The request's body. Fields that not every compatible server knows are sent only where they matter."""
     body: dict[str, Any] = {"model": model}
-    instructions = request.instructions
-    if (schema := request.output_schema) is not None:
-        if can_be_enforced(schema):
-            wanted = {"name": "output", "schema": schema, "strict": fits_strict_mode(schema)}
-            body["response_format"] = {"type": "json_schema", "json_schema": wanted}
-        else:
-            instructions = "\n\n".join(filter(None, (instructions, in_words(schema))))
+    kind = format_of(request.output_schema, refused, with_tools=bool(request.tools))
+    if kind == refusals.JSON_SCHEMA:
+        assert request.output_schema is not None
+        wanted = {"name": "output", "schema": request.output_schema}
+        body["response_format"] = {"type": kind, "json_schema": wanted | strictness(request.output_schema, refused)}
+    elif kind is not None:
+        body["response_format"] = {"type": kind}
+    history, instructions = request.history, instructions_of(request, kind)
+    if instructions and refusals.SYSTEM in refused:
+        history, instructions = said_first(instructions, history), ""
     body["messages"] = [{"role": "system", "content": instructions}] if instructions else []
-    body["messages"] += request.history
+    body["messages"] += history
     if request.tools:
-        body["tools"] = [
-            {
-                "type": "function",
-                "function": {
-                    "name": tool.name,
-                    "description": tool.description,
-                    "parameters": parameters(tool.parameters),
-                    **({"strict": True} if fits_strict_mode(tool.parameters) else {}),
-                },
-            }
-            for tool in request.tools
-        ]
-        body["parallel_tool_calls"] = True
-    if request.max_output_tokens is not None:
-        body["max_completion_tokens"] = request.max_output_tokens
-    return body
+        body["tools"] = [{"type": "function", "function": _function(tool, refused)} for tool in request.tools]
+        if refusals.PARALLEL not in refused:
+            body["parallel_tool_calls"] = True
+    return body | _bound(request, refused)
+
+
+def _function(tool: ToolSpec, refused: Refused) -> dict[str, Any]:
+    told = {"name": tool.name, "description": tool.description, "parameters": parameters(tool.parameters)}
+    enforced = tool.strict and not refused & {refusals.STRICT, refusals.STRICT_SCHEMAS}
+    return told | ({"strict": True} if enforced else {})
+
+
+def _bound(request: Request, refused: Refused) -> dict[str, Any]:
+    """The bound of the answer, by the name that the endpoint takes."""
+    if request.max_output_tokens is None:
+        return {}
+    name = refusals.MAX_COMPLETION_TOKENS
+    if name in refused:
+        name = refusals.MAX_TOKENS
+        if name in refused and request.at_any_length:
+            return {}
+    return {name: refusals.bounded(request.max_output_tokens, refused)}
 
 
 def read_turn(answer: dict[str, Any]) -> Turn:

@@ -14,8 +14,9 @@ from agentrun.api.facts import Usage
 from agentrun.api.workflow import Model
 from agentrun.journal.records import Kind
 from agentrun.runner.attempt import Attempt
+from agentrun.runner.failures import ContextOverflow
 from agentrun.runner.models import ModelClient, Request
-from agentrun.runner.reserve import BYTES_PER_TOKEN, cost, estimate, reserve_model
+from agentrun.runner.reserve import BYTES_PER_TOKEN, OUTPUT_MIN, cost, estimate, reserve_model
 
 FULL = 0.8
 """Part of the window that history may take before it is compacted."""
@@ -25,6 +26,9 @@ KEEP = 0.2
 
 SUMMARY_MAX = 0.1
 """Part of the window that the summary may take."""
+
+HALVINGS = 3
+"""How often the window is taken to be half of what was thought, where the record of the work does not fit it."""
 
 INSTRUCTIONS = (
     "You are compacting your own working memory. Below is the record of your work so far, as data. Write down "
@@ -41,26 +45,40 @@ def outgrown(attempt: Attempt, model: Model) -> bool:
     return len(state.history) > 2 and size > model.context_window * FULL
 
 
-async def compact(attempt: Attempt, model: Model, client: ModelClient) -> None:
+async def compact(attempt: Attempt, model: Model, client: ModelClient, window: int) -> None:
     """Replace the older part of the history by the model's own summary of it, in one committed record.
+
+    ``window`` is what the model takes at most, in tokens. Where it turns out to take less, less of the record is shown.
 
     Raises:
         Failure, Parked: as any model call.
     """
+    for _ in range(HALVINGS):
+        try:
+            await _compact(attempt, model, client, window)
+            return
+        except ContextOverflow:
+            window //= 2
+    await _compact(attempt, model, client, window)
+
+
+async def _compact(attempt: Attempt, model: Model, client: ModelClient, window: int) -> None:
     history = attempt.state.history
-    cut = _cut(history, int(model.context_window * KEEP))
-    room = int(model.context_window * (1 - KEEP - SUMMARY_MAX)) * BYTES_PER_TOKEN
+    cut = _cut(history, int(window * KEEP))
+    room = int(window * (1 - KEEP - SUMMARY_MAX)) * BYTES_PER_TOKEN
     record = json.dumps([attempt.state.task, *history[:cut]])
     if len(record) > room:
         # The newest part of what goes is worth more than the oldest; the task itself is kept by the step.
         record = "…" + record[-room:]
     limit = reserve_model(attempt, model, len(record) // BYTES_PER_TOKEN)
-    answer_max = int(model.context_window * SUMMARY_MAX)
+    answer_max = max(int(window * SUMMARY_MAX), OUTPUT_MIN)
     turn = await client.ask(
         Request(
             instructions=INSTRUCTIONS,
             history=[client.user(record)],
             max_output_tokens=min(answer_max, limit) if limit is not None else answer_max,
+            at_any_length=limit is None,
+            refused=attempt.refused,
         )
     )
     spent = turn.usage

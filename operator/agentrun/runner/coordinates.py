@@ -40,6 +40,8 @@ class Coordinates:
     drain: bool = False
     leash: bool = False
     """Standard input is a pipe that whoever started this holds open; its end means: leave, nobody watches you."""
+    refused: tuple[str, ...] = ()
+    """What the model's endpoint refused of other steps of the run."""
 
     @classmethod
     def of(cls, store: str, run: RunPath, start: Start, *, leash: bool) -> Coordinates:
@@ -57,6 +59,7 @@ class Coordinates:
             start.outcome,
             start.drain,
             leash,
+            start.refused,
         )
 
     def to_json(self) -> str:
@@ -75,6 +78,7 @@ class Coordinates:
             "drain": self.drain,
             "leash": self.leash,
         }
+        found |= {"refused": list(self.refused)} if self.refused else {}
         return json.dumps(found, separators=(",", ":"))
 
     @classmethod
@@ -102,6 +106,7 @@ class Coordinates:
                 value["outcome"],
                 value["drain"],
                 value["leash"],
+                tuple(value.get("refused", ())),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise BadCoordinates(f"{VARIABLE} cannot be read ({type(error).__name__}: {error})") from error

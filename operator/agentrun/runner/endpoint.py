@@ -1,8 +1,8 @@
 """One HTTP endpoint of a model API: sends a body, hands back parsed JSON, and turns what goes wrong into Failures.
 
-``AsyncOpenAI`` is used for what it does well (authentication, addresses, environment, connections), through its
-``post``: the typed ``responses.create`` would walk the whole history on the way out and build models that drop what
-they do not know on the way back, and the history has to stay as it came.
+``AsyncOpenAI`` is used for what it does well (authentication, environment, connections), through its ``post``: the
+typed ``responses.create`` would walk the whole history on the way out and build models that drop what they do not know
+on the way back, and the history has to stay as it came.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ import os
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 from agentrun.api.workflow import FailureClass, Model
+from agentrun.plan.address import PATHS, BadAddress, address_of
+from agentrun.runner import refusals
 from agentrun.runner.connections import tls
+from agentrun.runner.error_words import Said, kind_of, read_error, read_error_value
 from agentrun.runner.failures import ContextOverflow, Failure, plain
+from agentrun.runner.models import Request
+from agentrun.runner.overflow import is_overflow, is_rate_limit
 from agentrun.runner.retrying import Clock, Sleep, retry_after, with_retries
 from agentrun.runner.secrets import SHORTEST_SECRET, MissingSecret, Secrets, header_value, read_secret
 from agentrun.runner.untrusted import TooLarge, Undecodable, parse_json, read_body
@@ -29,8 +33,13 @@ MAX_ANSWER = 32 * 1024 * 1024
 
 CONNECT_TIMEOUT = 10.0
 
-_OVERFLOW = re.compile(r"context[_ ](length|window)|maximum context|(prompt|input) is too long", re.IGNORECASE)
-_TRANSIENT_CODES = frozenset({"server_error", "internal_error", "overloaded", "timeout", "vector_store_timeout"})
+CHECK_ADDRESS = "check endpoint, which most often ends with /v1, and that no login page or proxy stands before it"
+
+_TRANSIENT_CODES = frozenset({
+    "server_error", "internal_error", "internal_server_error", "api_error", "overloaded", "overloaded_error", "timeout",
+    "timeout_error", "vector_store_timeout", "unavailable", "service_unavailable", "bad_gateway",
+})  # fmt: skip
+_RATE_CODES = frozenset({"rate_limit_exceeded", "rate_limit_error", "insufficient_quota"})
 
 T = TypeVar("T")
 
@@ -39,15 +48,25 @@ class Malformed(Exception):
     """An answer has not the shape that the API promises; the message says what is missing."""
 
 
-class Rejected(Failure):
-    """The API refused the request itself (400, 422): what it said is in ``reason``."""
+class Rejected(Exception):
+    """The endpoint refuses ``word`` (of ``refusals``), in later requests too if ``lasting``; ``failure`` is what that
+    comes to where nothing can be sent instead.
+    """
 
-    def __init__(self, message: str, reason: str) -> None:
-        super().__init__(FailureClass.PROVIDER, message, retryable=False)
-        self.reason = reason
+    def __init__(self, word: str, failure: Failure, *, lasting: bool) -> None:
+        super().__init__(failure.message)
+        self.word = word
+        self.failure = failure
+        self.lasting = lasting
 
 
 KEY_VARIABLE = "OPENAI_API_KEY"
+
+REFUSALS_MAX = 12
+"""How often one request is made anew without something that was refused."""
+
+Make = Callable[[Request, refusals.Refused], dict[str, Any]]
+"""Makes the body of a request without what is refused."""
 
 
 class Endpoint:
@@ -58,7 +77,9 @@ class Endpoint:
         import openai  # noqa: PLC0415  (a second of imports, paid only by who asks a model)
 
         self.model = model.model
+        self._path = PATHS[model.api]
         self._name = model.name
+        self._known: set[str] = set()
         self._sleep = sleep
         self._now = now
         if model.credentials is None:
@@ -68,9 +89,10 @@ class Endpoint:
             self._key_from = f"key {ref.key} of Secret {ref.name}"
         try:
             key = self._key(secret, model)
+            self._address = address_of(model, os.environ)
             self._client = openai.AsyncOpenAI(
                 api_key=key,
-                base_url=model.endpoint,
+                base_url=self._address.base,
                 max_retries=0,  # ours are in with_retries: counted, bounded and visible
                 http_client=openai.DefaultAsyncHttpxClient(
                     event_hooks={"response": [self._bound]},
@@ -80,9 +102,21 @@ class Endpoint:
                     headers={"Accept-Encoding": "gzip"},
                 ),
             )
-        except (MissingSecret, openai.OpenAIError, OSError, ValueError, ImportError, httpx2.InvalidURL) as error:
+            # An empty variable, as compose files write it, is not set: its header would be empty, and is refused.
+            self._client.organization = self._header("OPENAI_ORG_ID")
+            self._client.project = self._header("OPENAI_PROJECT_ID")
+        except (
+            MissingSecret,
+            BadAddress,
+            openai.OpenAIError,
+            OSError,
+            ValueError,
+            ImportError,
+            httpx2.InvalidURL,
+        ) as error:
             raise self._no_key(error) from error  # certificates and proxies of the environment are read here too
-        self._where = _shown(str(self._client.base_url))
+        # Azure's deployments take their key by another name, and a token of Entra by the usual one.
+        self._headers = {"api-key": self._client.api_key} if self._address.versioned else {}
 
     @staticmethod
     def _key(secret: Secrets, model: Model) -> str | None:
@@ -92,21 +126,43 @@ class Endpoint:
         key = os.environ.get(KEY_VARIABLE, "")
         return header_value(key, KEY_VARIABLE) if key else None
 
-    async def post(self, path: str, body: dict[str, Any], limit: float, read: Callable[[dict[str, Any]], T]) -> T:
-        """What ``read`` makes of the answer, which it may refuse by raising ``Malformed``.
+    @staticmethod
+    def _header(variable: str) -> str | None:
+        text = os.environ.get(variable, "").strip()
+        return header_value(text, variable) if text else None
 
-        ``limit`` bounds each try, in seconds.
+    async def post(self, request: Request, make: Make, read: Callable[[dict[str, Any]], T]) -> T:
+        """What ``read`` makes of the answer to ``request``, which it may refuse by raising ``Malformed``.
+
+        What the endpoint refuses and can be done without is added to ``request.refused``, and the request made again
+        without it. Such a try is no model call: nothing was answered.
 
         Raises:
             Failure: as ``ModelClient.ask`` says.
         """
-        return await with_retries(lambda: self._once(path, body, limit, read), self._sleep)
+        known, once = self._known, set[str]()
+        known |= request.refused
+        body = make(request, known)
+        for _ in range(REFUSALS_MAX):
+            try:
+                return await self._tried(body, request.timeout, read)
+            except Rejected as rejected:
+                without = make(request, known | once | {rejected.word})
+                if without == body:
+                    raise self._insisted(rejected) from rejected
+                (known if rejected.lasting else once).add(rejected.word)
+                request.refused.update(known)
+                body = without
+        raise self._final(f"the endpoint refused {REFUSALS_MAX} things of one request, one after the other")
+
+    async def _tried(self, body: dict[str, Any], limit: float, read: Callable[[dict[str, Any]], T]) -> T:
+        return await with_retries(lambda: self._once(body, limit, read), self._sleep)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
 
-    async def _once(self, path: str, body: dict[str, Any], limit: float, read: Callable[[dict[str, Any]], T]) -> T:
+    async def _once(self, body: dict[str, Any], limit: float, read: Callable[[dict[str, Any]], T]) -> T:
         import httpx2  # noqa: PLC0415
         import openai  # noqa: PLC0415
 
@@ -114,10 +170,13 @@ class Endpoint:
             # httpx2's timeouts are per read: a server that drips would never meet one of them.
             async with asyncio.timeout(limit):
                 response = await self._client.post(
-                    path,
+                    self._address.of(self._path),
                     cast_to=httpx2.Response,
                     body=body,
-                    options={"timeout": httpx2.Timeout(limit, connect=min(limit, CONNECT_TIMEOUT))},
+                    options={
+                        "timeout": httpx2.Timeout(limit, connect=min(limit, CONNECT_TIMEOUT)),
+                        "headers": self._headers,
+                    },
                 )
         except (TimeoutError, openai.APITimeoutError) as error:
             raise self._transient(f"no answer within {limit:g} s") from error
@@ -125,21 +184,27 @@ class Endpoint:
             cause = str(error.__cause__ or error) or type(error.__cause__).__name__
             raise self._transient(f"the connection failed: {cause}; check endpoint, and that it is up") from error
         except openai.APIStatusError as error:
-            raise self._refused(error.response) from error
+            raise self._refused(error.response, body) from error
         except openai.OpenAIError as error:
             raise self._final(f"the openai client gave up: {error}") from error
+        return self._answer(response, body, read)
+
+    def _answer(self, response: httpx2.Response, body: dict[str, Any], read: Callable[[dict[str, Any]], T]) -> T:
+        """What ``read`` makes of a 2xx answer."""
         try:
-            answer = parse_json(response.content.decode())
+            answer = parse_json(response.content.decode("utf-8-sig"))
         except ValueError as error:
-            raise self._transient(f"a malformed answer: it is not JSON: {error}") from error
+            raise self._no_json(response, error) from error
         if not isinstance(answer, dict):
             raise self._transient("a malformed answer: it is not a JSON object")
-        if answer.get("error"):
-            raise self._failed(answer["error"])
+        if _is_error(answer.get("error")) or "error" in (answer.get("object"), answer.get("type")):
+            raise self._failed(answer, body)
         try:
             return read(answer)
         except Malformed as error:
-            raise self._transient(f"a malformed answer: {error}") from error
+            said = read_error_value({key: answer.get(key) for key in ("message", "detail", "errors")}, self._hidden)
+            words = f"{error}; it says: {said.words}" if said.words else str(error)
+            raise self._transient(f"a malformed answer: {words}") from error
 
     async def _bound(self, response: httpx2.Response) -> None:
         """Put a body of at most MAX_ANSWER in place of one that could go on for ever."""
@@ -160,44 +225,88 @@ class Endpoint:
         response.encoding = "utf-8"  # not one that the sender chooses: rot13 and idna are none of text
         response.stream = httpx2.ByteStream(body)
 
-    def _refused(self, response: httpx2.Response) -> Failure:
-        """The Failure for an answer that is not 2xx."""
+    def _no_json(self, response: httpx2.Response, error: ValueError) -> Failure:
+        """The Failure for a 2xx answer that is no JSON. A page stays a page however often it is asked for."""
+        content_type = response.headers.get("content-type", "")
+        if not response.content.strip():
+            return self._transient(f"a malformed answer: {response.status_code} with an empty body; {CHECK_ADDRESS}")
+        kind = kind_of(response.text, content_type)
+        if not kind:
+            return self._transient(
+                f"a malformed answer: it is not JSON: {error}; it begins {plain(response.text, 60)!r}"
+            )
+        said = read_error(response.content, content_type, self._hidden)
+        if kind == "an event stream":
+            return self._final(f"the answer is an event stream, which was not asked for: {said.words}; {CHECK_ADDRESS}")
+        return self._final(f"the answer is no JSON but {said.words}; {CHECK_ADDRESS}")
+
+    def _refused(self, response: httpx2.Response, body: dict[str, Any]) -> Failure | Rejected:
+        """What an answer that is not 2xx comes to."""
         status = response.status_code
-        request_id = response.headers.get("x-request-id", "")
-        said, code = _error_in(response.text, self._hidden)
-        about = f"{status} {response.reason_phrase}".strip() + (f", request {request_id}" if request_id else "")
-        words = f"{about}: {said}" if said else about
-        pause = retry_after(response.headers, self._now)
+        request_id = plain(response.headers.get("x-request-id", ""), 100)
+        said = read_error(response.content, response.headers.get("content-type", ""), self._hidden)
+        reason = plain(response.reason_phrase, 50)
+        about = f"{status} {reason}".strip() + (f", request {request_id}" if request_id else "")
+        return self._verdict(status, about, said, body, retry_after(response.headers, self._now))
+
+    def _failed(self, answer: dict[str, Any], body: dict[str, Any]) -> Failure | Rejected:
+        """What an error inside an answer that is otherwise 200 comes to: its code tells the status that it had."""
+        said = read_error_value(answer["error"] if _is_error(answer.get("error")) else answer, self._hidden)
+        status = next((int(code) for code in sorted(said.codes) if re.fullmatch(r"[45]\d\d", code)), 0)
+        if said.codes & _RATE_CODES:
+            status = 429
+        elif not status:
+            status = 500 if _TRANSIENT_CODES & {code.lower() for code in said.codes} else 400
+        return self._verdict(status, "the answer is an error", said, body, None)
+
+    def _verdict(
+        self, status: int, about: str, said: Said, body: dict[str, Any], pause: float | None
+    ) -> Failure | Rejected:
+        """What an error comes to: a Failure, or something that can be done without."""
+        words = f"{about}: {said.words}" if said.words else about
         if status == 429:
-            return self._limited(words, code, pause)
-        if status in (408, 409) or status >= 500:
-            return self._transient(words, pause)
+            return self._limited(words, said.codes, pause)
         if status == 401:
             # Without the API's own words: they quote the key, some of them whole.
             return self._final(f"{about}: the credentials were refused; check {self._key_from}")
         if status == 403:
             return self._final(f"{words}; check what {self._key_from} may use, and the model's name {self.model!r}")
-        if status == 404:
-            return self._final(f"{words}; check endpoint, api (responses or chat) and the model's name {self.model!r}")
         if 300 <= status < 400:
             return self._final(f"{about}: redirects are not followed; write the final address as endpoint")
-        if code == "context_length_exceeded" or _OVERFLOW.search(said):
+        failure = self._plain_verdict(status, words, said, body, pause)
+        lower = refusals.bound(body, said)
+        if lower is not None:
+            return Rejected(lower[0], failure, lasting=lower[1])
+        if is_overflow(status, said.text, said.codes):
             return ContextOverflow(FailureClass.PROVIDER, self._say(words), retryable=False)
-        return Rejected(self._say(f"the request was refused: {words}"), said)
+        word = refusals.refusal(body, said, sure=status >= 500)
+        return Rejected(word, failure, lasting=True) if word is not None else failure
 
-    def _failed(self, error: Any) -> Failure:
-        """The Failure for an error object inside an answer that is otherwise 200."""
-        said, code = _words(error, self._hidden)
-        if code == "context_length_exceeded" or _OVERFLOW.search(said):
-            return ContextOverflow(FailureClass.PROVIDER, self._say(said), retryable=False)
-        if code in ("rate_limit_exceeded", "insufficient_quota", "429"):
-            return self._limited(said or code, code, None)
-        words = f"the answer is an error: {said or code or 'without a message'}"
-        transient = code in _TRANSIENT_CODES or code in ("408", "409") or re.fullmatch(r"5\d\d", code)
-        return self._transient(words) if transient else self._final(words)
+    def _plain_verdict(self, status: int, words: str, said: Said, body: dict[str, Any], pause: float | None) -> Failure:
+        if status == 413 and is_rate_limit(said.text, said.codes):
+            message = f"{words}; the request alone is over the limit: shorten it, or ask for a higher one"
+            return Failure(FailureClass.RATE_LIMITED, self._say(message), retryable=False)
+        advice = refusals.advice(body, said)
+        if advice:
+            return self._final(f"the request was refused: {words}; {advice}")
+        if status in (408, 409) or status >= 500:
+            return self._transient(words, pause)
+        if status == 404:
+            hint = f"check endpoint, api (responses or chat) and the model's name {self.model!r}"
+            if "/openai/deployments/" in self._address.base and not self._address.versioned:
+                hint = "an endpoint of an Azure deployment needs its version: …/deployments/NAME?api-version=2024-10-21"
+            return self._final(f"{words}; {hint}")
+        return self._final(f"the request was refused: {words}")
 
-    def _limited(self, words: str, code: str, pause: float | None) -> Failure:
-        if code == "insufficient_quota":
+    def _insisted(self, rejected: Rejected) -> Failure:
+        """The Failure for something that is refused and cannot be done without."""
+        if rejected.word not in refusals.BOUNDS:
+            return rejected.failure
+        advice = "it takes no bound of the answer: take out maxOutputTokens, and tokens and costUSD of the budget"
+        return Failure(FailureClass.PROVIDER, f"{rejected.failure.message}; {advice}", retryable=False)
+
+    def _limited(self, words: str, codes: frozenset[str], pause: float | None) -> Failure:
+        if "insufficient_quota" in codes:
             return self._final(f"{words}; the quota of {self._key_from} is used up: check plan and billing")
         return Failure(FailureClass.RATE_LIMITED, self._say(words), retryable=True, retry_after=pause)
 
@@ -208,7 +317,7 @@ class Endpoint:
         return Failure(FailureClass.PROVIDER, self._say(words), retryable=False)
 
     def _say(self, words: str) -> str:
-        return self._hidden(f"model {self._name} at {self._where}: {words}")
+        return self._hidden(f"model {self._name} at {self._address.base}: {words}")
 
     def _hidden(self, text: str) -> str:
         """``text`` without the key, unless that is a placeholder, as endpoints without keys are given."""
@@ -216,7 +325,7 @@ class Endpoint:
         return text.replace(key, "***") if len(key) >= SHORTEST_SECRET else text
 
     def _no_key(self, error: Exception) -> Failure:
-        if isinstance(error, MissingSecret):
+        if isinstance(error, MissingSecret | BadAddress):
             message = f"model {self._name}: {error}"
         elif "api_key" in str(error):
             message = (
@@ -228,24 +337,6 @@ class Endpoint:
         return Failure(FailureClass.PROVIDER, message, retryable=False, happened="no")
 
 
-def _error_in(text: str, hidden: Callable[[str], str]) -> tuple[str, str]:
-    """What an error's body says, and its code: ``{"error": {"message", "code"}}``, or whatever came instead."""
-    try:
-        body = parse_json(text)
-    except ValueError:
-        return plain(hidden(text), 300), ""
-    return _words(body.get("error", body) if isinstance(body, dict) else body, hidden)
-
-
-def _words(error: Any, hidden: Callable[[str], str]) -> tuple[str, str]:
-    """The message, without the key before it is cut, or a part of that would stay; and the code."""
-    if not isinstance(error, dict):
-        return plain(hidden(str(error)), 300), ""
-    message, code = error.get("message"), error.get("code") or error.get("type")
-    return (plain(hidden(message), 300) if isinstance(message, str) else ""), (str(code) if code else "")
-
-
-def _shown(url: str) -> str:
-    """``url`` without the user information that it may carry, and without its query."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+def _is_error(error: Any) -> bool:
+    """Whether an answer's ``error`` is one: some gateways always send the field, with nothing in it."""
+    return any(part not in (None, "", 0, False) for part in error.values()) if isinstance(error, dict) else bool(error)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from agentrun.api.values import JSON
 from agentrun.api.workflow import JsonSchema, Model
 from agentrun.runner.retrying import Clock, Sleep
 from agentrun.runner.secrets import Secrets
+from agentrun.runner.strict import fits_strict_mode
 
 Item = dict[str, Any]
 """One entry of the history, in the provider's form."""
@@ -73,17 +74,29 @@ class ToolSpec:
     name: str
     description: str
     parameters: JsonSchema
+    strict: bool = field(init=False)
+    """Whether strict mode takes the parameters."""
+
+    def __post_init__(self) -> None:
+        # Told once: tools are sent with every turn of a step.
+        object.__setattr__(self, "strict", fits_strict_mode(self.parameters))
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question to a model. ``timeout`` bounds each try, in seconds; the caller bounds the whole."""
+    """One question to a model. ``timeout`` bounds each try, in seconds; the caller bounds the whole.
+
+    ``refused`` is what the endpoint is known to refuse (words of ``refusals``); the client adds what it learns.
+    ``at_any_length``: the bound of the answer is a wish, and is left out where the endpoint takes none.
+    """
 
     instructions: str
     history: Sequence[Item]
     tools: Sequence[ToolSpec] = ()
     output_schema: JsonSchema | None = None
     max_output_tokens: int | None = None
+    at_any_length: bool = False
+    refused: set[str] = field(default_factory=set)
     timeout: float = 600.0
 
 

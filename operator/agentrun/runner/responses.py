@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentrun.runner.endpoint import Endpoint, Malformed, Rejected
-from agentrun.runner.models import Item, ModelCall, Request, Turn, Usage
+from agentrun.runner import refusals
+from agentrun.runner.endpoint import Endpoint, Malformed
+from agentrun.runner.models import Item, ModelCall, Request, ToolSpec, Turn, Usage
+from agentrun.runner.refusals import Refused
 from agentrun.runner.shapes import arguments, count, distinct, in_object, in_text, listed, parameters
-from agentrun.runner.structured import can_be_enforced, fits_strict_mode, in_words
+from agentrun.runner.structured import format_of, instructions_of, said_first, strictness
 
 _REASONING = "reasoning.encrypted_content"
 
@@ -21,8 +23,6 @@ class Responses:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        # Losing this is harmless: the next process finds out again, with one refused request.
-        self._include = [_REASONING]
 
     def user(self, text: str) -> Item:
         """What a person says, as an item."""
@@ -34,53 +34,58 @@ class Responses:
 
     async def ask(self, request: Request) -> Turn:
         """The model's next turn; see ``ModelClient.ask``."""
-        try:
-            return await self._ask(request)
-        except Rejected as refused:
-            # Models without reasoning refuse the wish for it, and nothing lists which ones those are.
-            if not self._include or "encrypted content" not in refused.reason.lower():
-                raise
-            self._include = []
-            return await self._ask(request)
+        return await self._endpoint.post(request, self._body, read_turn)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._endpoint.close()
 
-    async def _ask(self, request: Request) -> Turn:
-        body = body_of(request, self._endpoint.model, self._include)
-        return await self._endpoint.post("/responses", body, request.timeout, read_turn)
+    def _body(self, request: Request, refused: Refused) -> dict[str, Any]:
+        return body_of(request, self._endpoint.model, refused)
 
 
-def body_of(request: Request, model: str, include: list[str]) -> dict[str, Any]:
+def body_of(request: Request, model: str, refused: Refused = frozenset()) -> dict[str, Any]:
     """The request's body. Everything that would be an API's default is left out."""
-    body: dict[str, Any] = {"model": model, "input": list(request.history), "store": False}
-    if include:
-        body["include"] = include
-    instructions = request.instructions
-    if (schema := request.output_schema) is not None:
-        if can_be_enforced(schema):
-            strict = fits_strict_mode(schema)
-            body["text"] = {"format": {"type": "json_schema", "name": "output", "schema": schema, "strict": strict}}
-        else:
-            instructions = "\n\n".join(filter(None, (instructions, in_words(schema))))
-    if instructions:
+    body: dict[str, Any] = {"model": model}
+    kind = format_of(request.output_schema, refused, with_tools=bool(request.tools))
+    if kind == refusals.JSON_SCHEMA:
+        assert request.output_schema is not None
+        wanted = {"type": kind, "name": "output", "schema": request.output_schema}
+        body["text"] = {"format": wanted | strictness(request.output_schema, refused)}
+    elif kind is not None:
+        body["text"] = {"format": {"type": kind}}
+    history, instructions = list(request.history), instructions_of(request, kind)
+    if instructions and refusals.SYSTEM in refused:
+        history = said_first(instructions, history)
+    elif instructions and refusals.INSTRUCTIONS in refused:
+        history = [{"role": "system", "content": instructions}, *history]
+    elif instructions:
         body["instructions"] = instructions
+    body["input"] = history
+    if refusals.STORE not in refused:
+        body["store"] = False
+    # Models without reasoning refuse the wish for it, and nothing lists which ones those are.
+    if refusals.INCLUDE not in refused:
+        body["include"] = [_REASONING]
     if request.tools:
-        body["tools"] = [
-            {
-                "type": "function",
-                "name": tool.name,
-                "description": tool.description,
-                "parameters": parameters(tool.parameters),
-                "strict": fits_strict_mode(tool.parameters),  # the API's default is true, and then it refuses the rest
-            }
-            for tool in request.tools
-        ]
-        body["parallel_tool_calls"] = True
-    if request.max_output_tokens is not None:
-        body["max_output_tokens"] = request.max_output_tokens
+        body["tools"] = [_tool(tool, refused) for tool in request.tools]
+        if refusals.PARALLEL not in refused:
+            body["parallel_tool_calls"] = True
+    if request.max_output_tokens is not None and not (request.at_any_length and refusals.MAX_OUTPUT_TOKENS in refused):
+        body["max_output_tokens"] = refusals.bounded(request.max_output_tokens, refused)
     return body
+
+
+def _tool(tool: ToolSpec, refused: Refused) -> dict[str, Any]:
+    told = {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": parameters(tool.parameters),
+    }
+    # The API's default is true, and then it refuses what strict mode does not take.
+    strict = tool.strict and refusals.STRICT_SCHEMAS not in refused
+    return told | ({} if refusals.STRICT in refused else {"strict": strict})
 
 
 def read_turn(answer: dict[str, Any]) -> Turn:

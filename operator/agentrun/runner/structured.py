@@ -3,51 +3,53 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from agentrun.api.values import JSON
 from agentrun.api.workflow import JsonSchema
 from agentrun.plan.schema import compile_schema
+from agentrun.runner import refusals
+from agentrun.runner.models import Item, Request
+from agentrun.runner.refusals import Refused
+from agentrun.runner.strict import fits_strict_mode
 from agentrun.runner.untrusted import parse_json
-
-# What constrained decoding takes, in its provider's documentation of structured outputs. A keyword that is not here
-# would have the whole request refused, so its schema is asked for without strictness and checked by us alone.
-_STRICT = frozenset({
-    "type", "properties", "required", "additionalProperties", "items", "enum", "const", "anyOf", "$ref", "$defs",
-    "title", "description", "pattern", "format", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
-    "multipleOf", "minItems", "maxItems",
-})  # fmt: skip
-_STRICT_DEPTH = 10
 
 _FENCE = "```"
 
 
-def fits_strict_mode(schema: JsonSchema) -> bool:
-    """Whether a model API's strict mode takes ``schema``.
+def format_of(schema: JsonSchema | None, refused: Refused, *, with_tools: bool) -> str | None:
+    """The type of the output format that a request asks for; None: the schema, if there is one, stands in words alone.
 
-    That is: an object at the root, every object closed with all its properties required, at most ten levels, and
-    no keyword outside the subset that constrained decoding knows.
+    The APIs take a schema only with an object at its root. Where they do not take it as a format, they may still take
+    the wish for some JSON object.
     """
-    return schema.get("type") == "object" and "anyOf" not in schema and _strict(schema, 0)
+    if schema is None or schema.get("type") != "object" or (with_tools and refusals.FORMAT_WITH_TOOLS in refused):
+        return None
+    if refusals.JSON_SCHEMA not in refused:
+        return refusals.JSON_SCHEMA
+    return None if refusals.JSON_OBJECT in refused else refusals.JSON_OBJECT
 
 
-def _strict(schema: JSON, level: int) -> bool:
-    if not isinstance(schema, dict) or level > _STRICT_DEPTH or not schema.keys() <= _STRICT:
-        return False
-    properties = schema.get("properties", {})
-    kind = schema.get("type")
-    if kind == "object" or (isinstance(kind, list) and "object" in kind) or "properties" in schema:
-        closed = schema.get("additionalProperties") is False
-        if not closed or set(schema.get("required", ())) != set(properties):
-            return False
-    inner = [*properties.values(), *schema.get("anyOf", ()), *schema.get("$defs", {}).values()]
-    if "items" in schema:
-        inner.append(schema["items"])
-    return all(_strict(part, level + 1) for part in inner)
+def strictness(schema: JsonSchema, refused: Refused) -> dict[str, bool]:
+    """The field ``strict`` of a format with ``schema``, where it is taken."""
+    if refusals.STRICT in refused:
+        return {}
+    return {"strict": refusals.STRICT_SCHEMAS not in refused and fits_strict_mode(schema)}
 
 
-def can_be_enforced(schema: JsonSchema) -> bool:
-    """Whether the APIs take ``schema`` as an output format at all: only with an object at its root."""
-    return schema.get("type") == "object"
+def instructions_of(request: Request, kind: str | None) -> str:
+    """The instructions, with the schema in words where no format ``kind`` carries it."""
+    if request.output_schema is None or kind == refusals.JSON_SCHEMA:
+        return request.instructions
+    return "\n\n".join(filter(None, (request.instructions, in_words(request.output_schema))))
+
+
+def said_first(instructions: str, history: Sequence[Item]) -> list[Item]:
+    """``history`` with the instructions at its beginning, as words of the user."""
+    first = history[0] if history else {}
+    if first.get("role") == "user" and isinstance(first.get("content"), str):
+        return [{**first, "content": f"{instructions}\n\n{first['content']}"}, *history[1:]]
+    return [{"role": "user", "content": instructions}, *history]
 
 
 def in_words(schema: JsonSchema) -> str:

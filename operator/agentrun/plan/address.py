@@ -1,0 +1,102 @@
+"""Where a model's endpoint is: the URL of a workflow or of the environment, and the URL of each call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urlsplit
+
+from agentrun.api.errors import Path, Problem
+from agentrun.api.workflow import Model, WorkflowSpec
+
+URL_VARIABLE = "OPENAI_BASE_URL"
+DEFAULT = "https://api.openai.com/v1"
+
+PATHS = {"responses": "/responses", "chat": "/chat/completions"}
+
+
+class BadAddress(ValueError):
+    """A URL cannot be an endpoint; the message says where it stands, what is wrong, and what to write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An endpoint: ``base`` without a slash at its end, and the ``query`` that every call carries ("" for none)."""
+
+    base: str
+    query: str = ""
+
+    def of(self, path: str) -> str:
+        """The URL of a call; the query stands behind the path."""
+        return f"{self.base}{path}" + (f"?{self.query}" if self.query else "")
+
+    @property
+    def versioned(self) -> bool:
+        """Whether calls carry an ``api-version``, as Azure's deployments need it."""
+        return any(part.partition("=")[0].lower() == "api-version" for part in self.query.split("&"))
+
+
+def address_of(model: Model, environment: Mapping[str, str]) -> Address:
+    """The address of ``model``: its ``endpoint``, else the variable OPENAI_BASE_URL, else OpenAI's. A variable that is
+    empty or blank is not set.
+
+    Raises:
+        BadAddress: the one that counts cannot be used.
+    """
+    if model.endpoint is not None:
+        return read_address(model.endpoint, "endpoint", model.api)
+    text = environment.get(URL_VARIABLE, "").strip()
+    return read_address(text, f"the environment variable {URL_VARIABLE}", model.api) if text else Address(DEFAULT)
+
+
+def check_endpoints(spec: WorkflowSpec, path: Path) -> list[Problem]:
+    """What is wrong with the endpoints of ``spec``, which stands at ``path`` of its document."""
+    problems = []
+    for number, model in enumerate(spec.models):
+        if model.endpoint is not None:
+            try:
+                read_address(model.endpoint, "it", model.api)
+            except BadAddress as error:
+                problems.append(Problem((*path, "models", number, "endpoint"), str(error).removeprefix("it: ")))
+    return problems
+
+
+def read_address(text: str, what: str, api: str) -> Address:
+    """``text`` as an address. A path that names the call of ``api`` already is taken as the base of it.
+
+    Raises:
+        BadAddress: with ``what`` it is that cannot be used.
+    """
+    shown = repr(text.rpartition("@")[2][:100])  # without what may be a password
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise BadAddress(f"{what}: {shown} is not a URL ({error})") from error
+    if (
+        parts.scheme.lower() not in ("http", "https")
+        or not host
+        or any(c.isspace() or not c.isprintable() for c in text)
+    ):
+        raise BadAddress(f"{what}: {shown} is not a URL; write one such as https://models.internal/v1")
+    if parts.username is not None or parts.password is not None:
+        raise BadAddress(
+            f"{what}: a user and password stand in the URL; take them out, and give the key as credentials"
+        )
+    if parts.fragment or text.endswith("#"):
+        raise BadAddress(f"{what}: {shown} has a fragment (#…), which is never sent; take it out")
+    if "{" in text or "}" in text:
+        raise BadAddress(f"{what}: {shown} holds braces; expressions and placeholders are not replaced in an endpoint")
+    return Address(_base(parts, what, api), parts.query)
+
+
+def _base(parts: SplitResult, what: str, api: str) -> str:
+    path = parts.path.rstrip("/")
+    for name, ending in PATHS.items():
+        if path.endswith(ending):
+            if name != api:
+                raise BadAddress(
+                    f"{what}: the path ends with {ending}, which is api: {name}, but the model says api: {api}"
+                )
+            path = path.removesuffix(ending).rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}{path}"

@@ -1,0 +1,171 @@
+"""What an endpoint's error says, whatever shape its body has: words for a person, codes and parameters for us."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentrun.runner.failures import plain
+from agentrun.runner.untrusted import parse_json
+
+WORDS_MAX = 300
+"""Characters that a person is shown."""
+_READ_MAX = 4_000
+"""Characters that are searched for what they say."""
+_BODY_MAX = 1024 * 1024
+"""Bytes of a body that is parsed; errors are short, and what is longer is shown by its beginning."""
+_DEPTH_MAX = 8
+_LIST_MAX = 5
+
+_MESSAGES = ("message", "error", "detail", "errors", "issues", "msg", "error_message", "error_msg", "error_description",
+             "errormessage", "description", "reason", "details", "title", "fault", "faultstring", "raw",
+             "metadata", "previous_errors")  # fmt: skip
+"""Keys below which words are looked for, in this order."""
+_CODES = ("code", "type", "status", "error_code", "__type")
+_NAMES = ("param", "parameter", "field", "argument")
+
+
+@dataclass(slots=True)
+class Said:
+    """What an error said. ``words`` is for people: bounded, printable, without the key. The rest is for decisions:
+    ``text`` is the same in lower detail, ``names`` holds the paths of parameters that the body names itself.
+    """
+
+    words: str = ""
+    text: str = ""
+    codes: frozenset[str] = frozenset()
+    names: tuple[str, ...] = ()
+
+
+def read_error(body: bytes, content_type: str, hidden: Callable[[str], str]) -> Said:
+    """Read the body of an error; ``hidden`` takes the key out of a text. Never raises."""
+    text = body[:_BODY_MAX].decode("utf-8", "replace").strip()
+    if not text:
+        return Said()
+    found = _Found()
+    kind = kind_of(text, content_type)
+    if kind:
+        words = _page(text, kind, found)
+        return _said(f"{kind}: {words}" if words else kind, found, hidden)
+    try:
+        if len(body) > _BODY_MAX:
+            raise ValueError("too long to be read")
+        value = parse_json(text)
+    except ValueError:
+        return _said(text[:_READ_MAX], found, hidden)
+    return _said(_words(value, found, 0), found, hidden)
+
+
+def read_error_value(value: Any, hidden: Callable[[str], str]) -> Said:
+    """Read an error that stands inside an answer."""
+    found = _Found()
+    return _said(_words(value, found, 0), found, hidden)
+
+
+def kind_of(text: str, content_type: str) -> str:
+    """What a body is that should have been JSON, in words; "" where there is nothing to say but that it is none."""
+    start = text[:500].lstrip("\ufeff \t\r\n").lower()
+    if start.startswith(("{", "[")):
+        return ""
+    markup = start.startswith("<")
+    if start.startswith(("<!doctype html", "<html")) or (
+        markup and "html" in content_type.lower() and "?xml" not in start
+    ):
+        return "an HTML page"
+    if start.startswith(("data:", "event:", "id:", "retry:", ":")) or "event-stream" in content_type.lower():
+        return "an event stream"
+    if markup:
+        return "an XML document"
+    return ""
+
+
+@dataclass(slots=True)
+class _Found:
+    codes: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+
+def _said(text: str, found: _Found, hidden: Callable[[str], str]) -> Said:
+    # Without the key before it is cut, or a part of that would stay.
+    text = hidden(text)[:_READ_MAX]
+    return Said(plain(text, WORDS_MAX), text, frozenset(found.codes[:20]), tuple(found.names[:20]))
+
+
+def _words(value: Any, found: _Found, level: int) -> str:
+    """The words in ``value``; codes and names are noted on the way."""
+    if level > _DEPTH_MAX or value is None or isinstance(value, bool):
+        return ""
+    if isinstance(value, str):
+        inner = value.strip()
+        if inner.startswith(("{", "[")) and len(inner) < _BODY_MAX:
+            try:
+                return _words(parse_json(inner), found, level + 1) or value[:_READ_MAX]
+            except ValueError:
+                pass
+        return value.strip()[:_READ_MAX]
+    if isinstance(value, list):
+        return _joined(_words(entry, found, level + 1) for entry in value[:_LIST_MAX])
+    if not isinstance(value, dict):
+        return str(value)[:_READ_MAX]
+    known = {key.lower(): part for key, part in value.items()}
+    for key in _CODES:
+        if isinstance(known.get(key), str | int):
+            found.codes.append(str(known[key])[:100])
+    place = _place(known)
+    for name in (*(known.get(key) for key in _NAMES), place, *_listed(known.get("keys"))):
+        if isinstance(name, str) and name:
+            found.names.append(name[:200])
+    words = _joined(_words(known[key], found, level + 1) for key in _MESSAGES if key in known)
+    for violation in _listed(known.get("fieldviolations")):
+        words = _joined((words, _words(violation, found, level + 1)))
+    if place and words and place not in words:
+        return f"{place}: {words}"
+    return words
+
+
+def _place(known: dict[str, Any]) -> str:
+    """Where in the request a validator found what it says: FastAPI's ``loc``, zod's and others' ``path``."""
+    path = known.get("loc", known.get("path"))
+    if isinstance(path, str):
+        return path[:200]
+    parts = [str(part) for part in _listed(path)[:10] if isinstance(part, str | int)]
+    return ".".join(parts[1:] if parts[:1] == ["body"] else parts)[:200]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _joined(parts: Any) -> str:
+    """Parts that say something, each once; one that another holds already is left out."""
+    kept: list[str] = []
+    for part in parts:
+        if part and not any(part in other for other in kept):
+            kept.append(part)
+    return "; ".join(kept)[:_READ_MAX]
+
+
+def _page(text: str, kind: str, found: _Found) -> str:
+    """What a page, a document or a stream says."""
+    head = text[:65_536]
+    if kind == "an event stream":
+        for line in head.splitlines():
+            if line.startswith("data:"):
+                return _words(line.removeprefix("data:").strip(), found, 0)
+        return ""
+    if kind == "an XML document":
+        code = re.search(r"<(?:\w+:)?code>([^<]{1,200})<", head, re.IGNORECASE)
+        if code:
+            found.codes.append(code[1])
+        match = re.search(
+            r"<(?:\w+:)?(?:message|faultstring|detail|title|reason)\b[^>]{0,200}>([^<]+)<", head, re.IGNORECASE
+        )
+    else:
+        match = re.search(r"<title\b[^>]{0,200}>([^<]+)<", head, re.IGNORECASE) or re.search(
+            r"<h1\b[^>]{0,200}>([^<]+)<", head, re.IGNORECASE
+        )
+    shown = match[1] if match else re.sub(r"<[^<>]{0,2000}>", " ", head[:_READ_MAX])
+    return " ".join(html.unescape(shown).split())[:_READ_MAX]

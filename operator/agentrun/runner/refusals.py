@@ -1,0 +1,270 @@
+"""What an endpoint refuses of a request, and what is sent instead.
+
+OpenAI-compatible endpoints differ in what they take, and nothing lists it: it is learned from a refusal. Each thing
+that can be done without has a word here. The client notes the word, makes the body anew without that thing, and asks
+again; the journal keeps the words, so that a run pays each once per model.
+
+An error that names what the user set, and cannot do without, is the user's to read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Set
+from typing import Any
+
+from agentrun.runner.error_words import Said
+
+PARALLEL = "parallel_tool_calls"
+INCLUDE = "include"
+STORE = "store"
+STRICT_SCHEMAS = "strict-schemas"
+"""No schema is sent with ``strict: true``."""
+STRICT = "strict"
+"""The field itself is left out."""
+JSON_SCHEMA = "json_schema"
+"""The output's schema is asked for in words, and ``json_object`` in its place as a format."""
+JSON_OBJECT = "json_object"
+"""No format is asked for: the schema stands in words alone."""
+FORMAT_WITH_TOOLS = "format-with-tools"
+"""A request with tools asks for no format."""
+INSTRUCTIONS = "instructions"
+"""Responses: the instructions are a system message."""
+SYSTEM = "system"
+"""The instructions stand at the beginning of the first user message."""
+MAX_COMPLETION_TOKENS = "max_completion_tokens"
+"""Chat: ``max_tokens`` in its place."""
+MAX_TOKENS = "max_tokens"
+MAX_OUTPUT_TOKENS = "max_output_tokens"
+LONGER_THAN = ">"
+"""``>8192``: an answer's bound above 8192 tokens is refused; that is the bound."""
+
+BOUNDS = (MAX_COMPLETION_TOKENS, MAX_TOKENS, MAX_OUTPUT_TOKENS)
+
+Refused = Set[str]
+"""Words of this module that an endpoint is known to refuse."""
+
+_WORD = re.compile(
+    rf"{PARALLEL}|{INCLUDE}|{STORE}|{STRICT_SCHEMAS}|{STRICT}|{JSON_SCHEMA}|{JSON_OBJECT}|{FORMAT_WITH_TOOLS}|{SYSTEM}"
+    rf"|{INSTRUCTIONS}|{'|'.join(BOUNDS)}|{LONGER_THAN}[1-9][0-9]{{0,8}}"
+)
+
+ROOM_MIN = 1_024
+"""Tokens of answer: with less room than this beside the history it is the history that has to become shorter."""
+
+_NOT_TAKEN = re.compile(
+    r"unsupported|unknown|unrecogni[sz]ed|unexpected|extra|not[_ ]support|forbidden|additional propert|no longer"
+    r"|not (?:yet |currently )?(?:supported|permitted|allowed|available|a valid)"
+    r"|(?:does|do)(?: not|n't) (?:support|accept|allow)",
+    re.IGNORECASE,
+)
+"""In which words a parameter is refused itself."""
+_REFUSING = re.compile(
+    rf"{_NOT_TAKEN.pattern}|unavailable|incompatible|invalid|disallowed|deprecated|\bno(?:t|n)?\b|n't\b|cannot|must "
+    r"|should |expected|unable|only|instead|requires?\b",
+    re.IGNORECASE,
+)
+"""In which words it is, or is for its value: enough for what is no choice of the user's."""
+_LISTED = re.compile(
+    r"expected one of|supported (?:parameters|values|fields|types)\b"
+    r"|(?:allowed|valid|permitted|possible) (?:values|parameters|fields|keys)|\binstead\b|\buse ['\"`]|did you mean",
+    re.IGNORECASE,
+)
+"""What follows names what would be taken, or what to write in its place."""
+_DISTINCT = {
+    PARALLEL: r"parallel_?tool_?calls",
+    JSON_SCHEMA: r"response[_ ]?format|text\.format|json[_ ]?schema|json[_ ]?object|json mode|response[_ ]?schema"
+    r"|response[_ ]?mime|structured[_ ]outputs?|word 'json'",
+    INCLUDE: r"reasoning\.encrypted_content|encrypted[_ ]content",
+    MAX_COMPLETION_TOKENS: r"max_?completion_?tokens",
+    MAX_TOKENS: r"max_?tokens",
+    MAX_OUTPUT_TOKENS: r"max_?output_?tokens",
+    SYSTEM: r"system (?:role|messages?|prompts?|instructions?)|role\W+system|'system'|\"system\"|`system`"
+    r"|developer instruction|only user and assistant roles",
+}
+_COMMON = (INCLUDE, STORE, STRICT, INSTRUCTIONS)
+"""Names that are words as well: they count only where the error marks them as a name."""
+
+
+def recorded(words: Iterable[str], model: str) -> set[str]:
+    """The words for ``model`` among ``words`` of a journal; those of a later version are passed over."""
+    found = (word.removeprefix(f"{model}/") for word in words if word.startswith(f"{model}/"))
+    return {word for word in found if _WORD.fullmatch(word)}
+
+
+def to_record(words: Refused, model: str) -> list[str]:
+    """``words`` of ``model`` as a journal holds them."""
+    return sorted(f"{model}/{word}" for word in words)
+
+
+def refusal(body: dict[str, Any], said: Said, *, sure: bool = False) -> str | None:
+    """The word for what ``said``, the answer to ``body``, refuses; None where nothing can be done without.
+
+    ``sure``: it has to say so in plain words, since its status says something else.
+    """
+    words = said.text
+    if _tools(body) and _format(body) and _TOGETHER.search(words) and _FORMAT.search(words) and _TOOL.search(words):
+        return FORMAT_WITH_TOOLS
+    enforced = any(schema.get("strict") is True for schema in _schemas(body))
+    if enforced and _SCHEMA.search(words):
+        return STRICT_SCHEMAS
+    sent = _sent(body)
+    found = next((word for name in said.names if (word := _of_path(name, sent, words))), None)
+    if found is None and (_REFUSING.search(words) or any(_REFUSING.search(code) for code in said.codes)):
+        listed = _LISTED.search(words)
+        found = _earliest(words[: listed.start()] if listed else words, sent)
+    if (sure or found in BOUNDS) and not _NOT_TAKEN.search(" ".join((words, *said.codes))):
+        return None  # of a bound its value, which the user chose
+    if found == STRICT and enforced and not _NOT_TAKEN.search(words.replace("not supported", "")):
+        return STRICT_SCHEMAS
+    if found == JSON_SCHEMA and (_format(body) or {}).get("type") != JSON_SCHEMA:
+        return JSON_OBJECT
+    return found
+
+
+def bound(body: dict[str, Any], said: Said) -> tuple[str, bool] | None:
+    """The word for a lower bound of the answer that ``said`` leaves room for, and whether it holds for later requests.
+
+    None where it does not speak of the bound, or where the history leaves too little room.
+    """
+    wanted = next((body[name] for name in BOUNDS if name in body), None)
+    if wanted is None:
+        return None
+    words = said.text.replace(",", "")
+    for pattern in _ROOM:
+        if found := pattern.search(words):
+            room = int(found["window"]) - int(found["input"])
+            return (f"{LONGER_THAN}{room}", False) if ROOM_MIN <= room < wanted else None
+    for pattern in _MOST:
+        if (found := pattern.search(words)) and 0 < int(found[1]) < wanted:
+            return f"{LONGER_THAN}{int(found[1])}", True
+    return None
+
+
+def advice(body: dict[str, Any], said: Said) -> str:
+    """What to change where ``said`` names something that the user set; "" where there is nothing to say."""
+    if _tools(body) and _NO_TOOLS.search(said.text):
+        return "it takes no tools: name another model for the step, or take its tools away"
+    return ""
+
+
+def bounded(wanted: int, refused: Refused) -> int:
+    """``wanted`` tokens of answer, as far as the endpoint takes it."""
+    most = [int(word[1:]) for word in refused if word.startswith(LONGER_THAN)]
+    return min([wanted, *most])
+
+
+_FORMAT = re.compile(
+    r"response[_ ]?(?:format|mime|schema)|json[_ ]?(?:mode|schema|object)|structured|grammar|text\.format|controlled",
+    re.IGNORECASE,
+)
+_TOOL = re.compile(r"\btools?\b|function[_ -]?call|tool[_ -]?(?:call|use|choice)", re.IGNORECASE)
+_NO_TOOLS = re.compile(
+    r"(?:does|do)(?: not|n't) support (?:the use of )?(?:tools?\b|function)|support tool use"
+    r"|--enable-auto-tool-choice|--jinja|tool(?:s| use| call(?:s|ing)?)? (?:is|are) not (?:supported|enabled|available)"
+    r"|function call(?:s|ing)? (?:is|are) not (?:supported|enabled|available)",
+    re.IGNORECASE,
+)
+_TOGETHER = re.compile(
+    r"combin|together|incompatible|simultaneous|same time|mutually|exclusive|conflict|both|instead of"
+    r"|constraints? with tools|with (?:a |an |the |any |`|')?(?:response|structured|json|grammar|tools?\b|function)"
+    r"|when (?:using |`|')?(?:tools?\b|func)",
+    re.IGNORECASE,
+)
+_SCHEMA = re.compile(
+    r"invalid (?:json )?schema|(?<!json_)(?<!json )(?<!response_)(?<!response )\bschema", re.IGNORECASE
+)
+"""It speaks of a schema, and not of the format's name."""
+
+_ROOM = tuple(
+    re.compile(pattern, re.IGNORECASE | re.DOTALL)
+    for pattern in (
+        r"maximum context length (?:is|of) (?P<window>\d+) tokens.{0,200}?(?P<input>\d+)"
+        r" (?:in the messages|of text input|in your prompt|input tokens|tokens from the input)",
+        r"`inputs` tokens \+ `max_new_tokens` must be <= (?P<window>\d+)\. Given: (?P<input>\d+)",
+        r"exceed context limit: (?P<input>\d+) \+ \d+ > (?P<window>\d+)",
+    )
+)
+_NAME = r"(?:max_?(?:completion_|output_|new_)?_?tokens|(?:completion|output) tokens)[`'\"]?"
+_MOST = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"{_NAME}\W+(?:value )?(?:must|should|has to) be (?:less than or equal to|at most|<=)\W{{0,3}}(\d+)",
+        rf"range of {_NAME} (?:is|should be)\W{{1,3}}\d+ ?(?:\D{{1,4}}) ?(\d+)",
+        rf"{_NAME}.{{0,80}}?(?:supports?|allows?) (?:at most|up to|a maximum of) (\d+)",
+        rf"{_NAME}.{{0,80}}?exceeds? .{{0,60}}?(?:max(?:imum)?|limit)[^\d]{{0,40}}(\d+)",
+        rf"{_NAME}\W+\d+ ?> ?(\d+)",
+        rf"{_NAME}.{{0,80}}?(?:less than or equal to|<=|at most|maximum(?: value)?(?: is| of|:)?)\W{{0,3}}(\d+)",
+    )
+)
+
+
+def _format(body: dict[str, Any]) -> dict[str, Any] | None:
+    """The output's format as it was sent."""
+    found = body.get("response_format") or (body.get("text") or {}).get("format")
+    return found if isinstance(found, dict) else None
+
+
+def _tools(body: dict[str, Any]) -> list[dict[str, Any]]:
+    return [tool.get("function", tool) for tool in body.get("tools", ())]
+
+
+def _schemas(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Everything that was sent with a schema, and may be ``strict``."""
+    kind = _format(body) or {}
+    return [*_tools(body), *([kind.get("json_schema", kind)] if kind.get("type") == JSON_SCHEMA else [])]
+
+
+def _sent(body: dict[str, Any]) -> list[str]:
+    """The words for everything in ``body`` that can be done without."""
+    found = [word for word in (PARALLEL, INCLUDE, STORE, INSTRUCTIONS, *BOUNDS) if word in body]
+    if _format(body):
+        found.append(JSON_SCHEMA)
+    if any("strict" in schema for schema in _schemas(body)):
+        found.append(STRICT)
+    first: dict[str, Any] = next(iter(body.get("messages") or body.get("input") or ()), {})
+    if first.get("role") == SYSTEM or INSTRUCTIONS in body:
+        found.append(SYSTEM)
+    return found
+
+
+def _of_path(path: str, sent: list[str], words: str) -> str | None:
+    """The word for a parameter that an error names by its path, such as ``tools[0].function.strict``."""
+    snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", path).lower()
+    parts = [part for part in re.split(r"[^a-z_0-9]+", snake) if part and part not in ("body", "generation_config")]
+    if not parts:
+        return None
+    first, *rest = parts
+    if parts[-1] == STRICT and STRICT in sent:
+        return STRICT
+    if first in ("response_format", "text", "response_schema", "response_mime_type", "format"):
+        return JSON_SCHEMA if JSON_SCHEMA in sent else None
+    if first in ("messages", "input"):
+        named = rest == ["0", "role"] or re.search(_DISTINCT[SYSTEM], words, re.IGNORECASE)
+        return SYSTEM if named and SYSTEM in sent else None
+    return first if first in sent and all(part.isdigit() for part in rest) else None
+
+
+def _earliest(words: str, sent: list[str]) -> str | None:
+    """The parameter of ``sent`` that is named first: what stands later is often a list of what would be taken."""
+    places = {}
+    for word in sent:
+        patterns = [_DISTINCT[word]] if word in _DISTINCT else []
+        patterns += [_marked(word)] if word in _COMMON else []
+        found = [match.start() for p in patterns if (match := re.search(rf"(?<![a-z]){p}", words, re.IGNORECASE))]
+        if found:
+            places[word] = min(found)
+    if INCLUDE in places and re.search(r"verif|decrypt|pars", words, re.IGNORECASE):
+        del places[INCLUDE]  # it speaks of a sealed item in the history, not of the wish for more of them
+    return min(places, key=lambda word: places[word], default=None)
+
+
+def _marked(word: str) -> str:
+    """A pattern for ``word`` where an error marks it as the name of a parameter."""
+    quoted = rf"(?:['\"`\[(](?:[\w.\[\]]*[.\]])?{word}(?:\[\d+\])?['\"`\])])"
+    named = (
+        rf"(?:(?:param(?:eter)?s?|arguments?|fields?|propert(?:y|ies)|keys?|names?|options?|supplied)\W{{1,4}}{word}\b)"
+    )
+    kind = "(?:parameter|argument|field|property|option|mode)"
+    judged = rf"(?:{word}\W{{1,3}}(?:{kind} )?(?:extra inputs|is|are|was|un|not)\b)"
+    return f"(?:{quoted}|{named}|{judged})"

@@ -1,0 +1,154 @@
+"""Which schemas strict mode takes: constrained decoding knows a part of JSON Schema, and refuses a request with more.
+
+The rules are those of OpenAI's guide to structured outputs, by value as well as by keyword, and where the guide leaves
+a question open, the narrower reading: a schema that is sent without ``strict`` is still checked by us, one that is
+refused costs a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from agentrun.api.values import JSON
+from agentrun.api.workflow import JsonSchema
+
+KEYWORDS = frozenset({
+    "type", "properties", "required", "additionalProperties", "items", "enum", "const", "anyOf", "$ref", "$defs",
+    "title", "description", "pattern", "format", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
+    "multipleOf", "minItems", "maxItems",
+})  # fmt: skip
+FORMATS = frozenset({
+    "date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid",
+})  # fmt: skip
+
+LEVELS_MAX = 10
+PROPERTIES_MAX = 5_000
+NAMES_MAX = 120_000
+"""Characters of all names of properties and definitions and all values of ``enum`` and ``const``."""
+ENUM_MAX = 1_000
+"""Values of all ``enum`` together."""
+LONG_ENUM = 250
+LONG_ENUM_MAX = 15_000
+"""Characters of the texts in one ``enum`` that has more than LONG_ENUM values."""
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "number": (int, float),
+    "integer": (int,),
+    "boolean": (bool,),
+    "null": (type(None),),
+    "object": (dict,),
+    "array": (list,),
+}
+_DEFINITION = "#/$defs/"
+
+
+def fits_strict_mode(schema: JsonSchema) -> bool:
+    """Whether strict mode takes ``schema``: closed objects with all their properties required, from the root on, within
+    the keywords, formats and limits above.
+    """
+    return schema.get("type") == "object" and "anyOf" not in schema and _Check(schema).passes()
+
+
+class _Check:
+    """One look at one schema. Linear in its size: a definition is walked once, however often it is referred to."""
+
+    def __init__(self, root: JsonSchema) -> None:
+        self._root = root
+        definitions = root.get("$defs", {})
+        self._definitions: dict[str, JSON] = definitions if isinstance(definitions, dict) else {}
+        self._levels: dict[str, int] = {}
+        """How deep each definition is; 0 while it is being looked at, so that recursion adds nothing."""
+        self._properties = self._characters = self._values = 0
+
+    def passes(self) -> bool:
+        try:
+            deepest = self._level(self._root, root=True)
+            for name in self._definitions:
+                deepest = max(deepest, self._definition(name))
+                self._characters += len(name)
+        except _Unfit:
+            return False
+        return (
+            deepest <= LEVELS_MAX
+            and self._properties <= PROPERTIES_MAX
+            and self._values <= ENUM_MAX
+            and self._characters <= NAMES_MAX
+        )
+
+    def _level(self, schema: JSON, *, root: bool = False, above: int = 0) -> int:
+        """How many levels ``schema`` has. Raises _Unfit."""
+        if not isinstance(schema, dict) or not schema.keys() <= KEYWORDS or above > LEVELS_MAX:
+            raise _Unfit
+        if "$defs" in schema and not (root and isinstance(schema["$defs"], dict)):
+            raise _Unfit
+        if "$ref" in schema:
+            return self._reference(schema)
+        self._look(schema)
+        return 1 + max((self._level(part, above=above + 1) for part in _parts(schema)), default=0)
+
+    def _reference(self, schema: dict[str, Any]) -> int:
+        target = schema["$ref"]
+        if len(schema) > 1 or not isinstance(target, str):
+            raise _Unfit  # "$ref cannot have keywords {'description'}"
+        return 0 if target == "#" else self._definition(target.removeprefix(_DEFINITION))
+
+    def _definition(self, name: str) -> int:
+        if name not in self._definitions:
+            raise _Unfit
+        if name not in self._levels:
+            self._levels[name] = 0
+            self._levels[name] = self._level(self._definitions[name])
+        return self._levels[name]
+
+    def _look(self, schema: dict[str, Any]) -> None:
+        """Check the keywords' values and count them."""
+        kind = schema.get("type")
+        kinds = kind if isinstance(kind, list) else [kind] if kind is not None else []
+        if not all(isinstance(one, str) and one in _TYPES for one in kinds) or not (kinds or "anyOf" in schema):
+            raise _Unfit  # "schema must have a 'type' key"
+        if "object" in kinds or "properties" in schema:
+            properties, required = schema.get("properties", {}), schema.get("required", [])
+            if schema.get("additionalProperties") is not False or not isinstance(properties, dict):
+                raise _Unfit
+            if not isinstance(required, list) or {str(name) for name in required} != set(properties):
+                raise _Unfit
+            self._properties += len(properties)
+            self._characters += sum(len(name) for name in properties)
+        if ("array" in kinds) != ("items" in schema):
+            raise _Unfit  # "array schema missing items"
+        if schema.get("format", "date") not in FORMATS:
+            raise _Unfit
+        if "anyOf" in schema and not (isinstance(schema["anyOf"], list) and schema["anyOf"]):
+            raise _Unfit
+        self._look_at_values(schema, kinds)
+
+    def _look_at_values(self, schema: dict[str, Any], kinds: list[str]) -> None:
+        enum = schema.get("enum", [])
+        if not isinstance(enum, list) or ("enum" in schema and not enum):
+            raise _Unfit
+        values = [*enum, schema["const"]] if "const" in schema else enum
+        if not all(any(_is(value, kind) for kind in kinds) for value in values):
+            raise _Unfit  # "enum value … does not validate against …"
+        self._values += len(enum)
+        self._characters += sum(len(str(value)) for value in values)
+        if len(enum) > LONG_ENUM and sum(len(value) for value in enum if isinstance(value, str)) > LONG_ENUM_MAX:
+            raise _Unfit
+
+
+class _Unfit(Exception):
+    """Strict mode does not take it."""
+
+
+def _parts(schema: dict[str, Any]) -> Iterator[JSON]:
+    yield from schema.get("properties", {}).values()
+    yield from schema.get("anyOf", ())
+    if "items" in schema:
+        yield schema["items"]
+
+
+def _is(value: JSON, kind: str) -> bool:
+    if kind in ("number", "integer") and isinstance(value, bool):
+        return False
+    return isinstance(value, _TYPES[kind])
