@@ -52,7 +52,7 @@ class Life:
         """As the runner does it."""
         assert self.log is not None
         if self.log.checkpoint_due and (kind is not Kind.COMPACTED or "state" not in body):
-            self.commit(Kind.COMPACTED, {"reason": "checkpoint", "state": self.state.to_json()})
+            self.commit(Kind.COMPACTED, self.state.checkpoint())
         apply(self.state, self.log.append(kind, body))
 
     def happen(self, byte: int) -> None:
@@ -90,7 +90,11 @@ class Life:
                 calls = [{"id": f"{state.turns}.{n}", "callId": f"k{n}", "name": "t"} for n in range(byte % 4)]
                 usage = Usage(1, byte, 1, 2).to_json()
                 items = [{"type": "message", "text": str(byte)}]
-                self.commit(Kind.TURN, {"items": items, "calls": calls, "usage": usage, "text": str(byte)})
+                body: dict[str, Any] = {"items": items, "calls": calls, "usage": usage, "text": str(byte)}
+                refused = (
+                    {"refused": [f"m/{word}" for word in ("include", "store")[: byte % 3]]} if byte % 5 == 0 else {}
+                )
+                self.commit(Kind.TURN, body | refused)
 
 
 @settings(max_examples=6, deadline=None)

@@ -112,6 +112,8 @@ class Scene:
         about = {"v": 1, "name": "r", "namespace": "n", "uid": "0" * 32, "requestedBy": "me", "inputs": {}}
         self.store.create(RUN.manifest, manifest_bytes({**about, "workflow": workflow}))
         self.now, self.number = 1000.0, 0
+        self.told: dict[str, Any] = {}
+        """What the next attempts' coordinates say besides."""
 
     def clock(self) -> float:
         self.now += 0.01
@@ -126,7 +128,7 @@ class Scene:
     async def _run(self, allowance: Allowance, events: Sequence[int]) -> StepFact:
         self.number += 1
         self.task = cast("asyncio.Task[StepFact]", asyncio.current_task())
-        told = Coordinates("memory", RUN, KEY, self.number, {}, tuple(events), allowance, 60.0)
+        told = Coordinates("memory", RUN, KEY, self.number, {}, tuple(events), allowance, 60.0, **self.told)
         ports = Ports(
             clock=self.clock,
             open_store=lambda url: self.store,

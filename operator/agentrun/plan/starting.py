@@ -58,7 +58,10 @@ def start_candidates(p: Planning) -> None:
 
 def _refused(p: Planning, step: CompiledStep, key: StepKey, words: list[str]) -> tuple[str, ...]:
     """What is known of the endpoint that an agent step asks."""
-    if not words or key.compensate or (model := model_of(p.program.spec, step.spec)) is None:
+    if not words or key.compensate or step.spec.agent is None:
+        return ()
+    model = model_of(p.program.spec, step.spec)
+    if model is None:
         return ()
     return tuple(word for word in words if word.startswith(f"{model.name}/"))[:REFUSED_MAX]
 

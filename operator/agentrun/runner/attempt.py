@@ -94,8 +94,9 @@ class Attempt:
 
     @property
     def model(self) -> Model | None:
-        """The model of an agent step."""
-        return model_of(self.spec, self.step.spec)
+        """The model of an agent step; None for another."""
+        agent = self.step.spec.agent is not None and not self.coordinates.key.compensate
+        return model_of(self.spec, self.step.spec) if agent else None
 
     def check_stop(self) -> None:
         """Leave between two calls where somebody asked for it. Raises Parked."""
