@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentrun.api.document import parse
@@ -62,6 +62,8 @@ def test_the_url_of_a_call(endpoint: str, url: str) -> None:
         ("http://{resource}.openai.azure.com/", "holds braces"),
         ("http://h/${inputs.x}", "holds braces"),
         ("http://h/v1/responses", "ends with /responses, which is api: responses, but the model says api: chat"),
+        ("http://h/v1/completions", "ends with /completions, which is another API"),
+        ("http://h/v1/messages/", "ends with /messages, which is another API"),
         ("http://h:port/v1", "is not a URL"),
         ("http://h:99999/v1", "is not a URL"),
         ("http://[::1/v1", "is not a URL"),
@@ -83,6 +85,7 @@ def test_what_is_no_address(text: str, words: str) -> None:
     assert str(caught.value).isprintable()
 
 
+@settings(deadline=None)
 @given(st.text() | st.text().map("http://".__add__))
 def test_every_text_is_an_address_or_refused(text: str) -> None:
     with suppress(BadAddress):

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentrun.runner.error_words import WORDS_MAX, read_error
@@ -189,6 +189,7 @@ async def test_an_error_inside_an_answer(answer: Any, retryable: bool, words: st
         assert (await model.ask(reply(completion(content="hello")))).text == "hello"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.sampled_from(["", "text/html", "text/event-stream", "application/xml", "x"]))
 def test_no_bytes_raise(body: bytes, content_type: str) -> None:
     assert read_error(body, content_type, str).words.isprintable()

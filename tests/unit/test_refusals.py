@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentrun.api.workflow import FailureClass
@@ -86,6 +86,8 @@ CHAT: dict[str, tuple[str, int, Any]] = {
                   "param": "body.max_completion_tokens", "code": "wrong_api_format"}),
     "instead": ("max_completion_tokens", 400, error("Unknown parameter 'max_completion_tokens'. Use 'max_tokens' "
                                                     "instead.")),
+    "list": ("max_completion_tokens", 400, error("Unsupported parameters: max_completion_tokens, store")),
+    "chinese": ("max_completion_tokens", 400, error("不支持参数 max_completion_tokens")),
     # formats
     "deepseek": ("json_schema", 400, error("This response_format type is unavailable now", param=None)),
     "deepseek-rust": ("json_schema", 400, error("Failed to deserialize the JSON body into the target type: "
@@ -158,6 +160,8 @@ RESPONSES: dict[str, tuple[str, int, Any]] = {
     "store": ("store", 400, unsupported("store")),
     "store-google": ("store", 400, error('Invalid JSON payload received. Unknown name "store": Cannot find field.')),
     "store-argument": ("store", 400, error("Unrecognized request argument supplied: store")),
+    "store-list": ("store", 400, error("Unsupported parameters: metadata, store")),
+    "store-nested": ("store", 422, forbidden("ResponsesRequest", "store")),
     "store-plain": ("store", 400, {"detail": "store: Extra inputs are not permitted"}),
     "store-must": ("store", 400, error("Store must be set to true", param="store")),
     "parallel": ("parallel_tool_calls", 400, unsupported("parallel_tool_calls")),
@@ -298,6 +302,16 @@ async def test_one_thing_after_the_other(chatty: Bench) -> None:
     assert not any("strict" in tool["function"] for tool in last["tools"])
 
 
+async def test_json_has_to_be_asked_for_in_a_message(model: Bench) -> None:
+    """OpenAI looks for the word in the input, and not in the instructions."""
+    words = "Response input messages must contain the word 'json' to use 'text.format' of type 'json_object'."
+    refused = {"json_schema"}
+    turn = await model.ask(reply(error(words, param="input"), status=400), OK, refused=refused, **EVERYTHING)
+    assert turn.text == "hello"
+    assert refused == {"json_schema", "json_object"}
+    assert "text" not in model.server.received[-1].json
+
+
 async def test_what_is_known_is_not_sent(model: Bench, chatty: Bench) -> None:
     await chatty.ask(CHAT_OK, refused={"max_completion_tokens", "json_schema", "parallel_tool_calls"}, **EVERYTHING)
     await model.ask(OK, refused={"include", "store", "instructions", "system"}, **EVERYTHING)
@@ -316,6 +330,10 @@ async def test_what_is_known_is_not_sent(model: Bench, chatty: Bench) -> None:
         (error("Invalid value for 'messages[0].content'", param="messages[0].content"), "messages[0].content"),
         (error("registry.ollama.ai/library/gemma does not support tools"), "it takes no tools: name another model"),
         (error("No endpoints found that support tool use."), "it takes no tools: name another model"),
+        (unsupported("tools"), "it takes no tools: name another model"),
+        (forbidden("tools"), "it takes no tools: name another model"),
+        (error("This model only support stream mode, please enable the stream parameter"), "a stream alone"),
+        ({"detail": "Stream must be set to true"}, "a stream alone"),
         (error("\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set"), "no tools"),
         (error("Please include more detail in the text you store; strict rules apply"), "more detail"),
         (error("Invalid 'max_tokens': integer below minimum value. Expected a value >= 16"), "below minimum"),
@@ -395,6 +413,7 @@ every_word = st.sampled_from(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.sets(every_word))
 def test_every_body_is_whole_whatever_is_refused(refused: set[str]) -> None:
     request = Request(**EVERYTHING)
@@ -417,6 +436,7 @@ json_like = st.recursive(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(json_like)
 def test_no_error_raises(value: Any) -> None:
     said = read_error(json.dumps(value).encode(), "application/json", str)

@@ -72,10 +72,10 @@ def test_an_attempt_that_fails_hands_on_what_it_learned() -> None:
 
 
 def test_a_summary_learns_and_knows_as_a_turn_does() -> None:
-    scene, model = learning(["store", "include"], OVERFLOW, said("summary"), said("done"))
+    scene, model = learning(["store", "include", "strict"], said(None, "look"), OVERFLOW, said("summary"), said("done"))
     assert scene.attempt().outcome == "Succeeded"
-    assert recorded(scene) == [("compacted", ["m/include", "m/store"])]
-    assert model.known == [set(), {"store"}, {"store", "include"}]
+    assert recorded(scene) == [("turn", ["m/store"]), ("compacted", ["m/include", "m/store", "m/strict"])]
+    assert model.known == [set(), {"store"}, {"store", "include"}, {"store", "include", "strict"}]
 
 
 def test_what_other_steps_learned_is_known_from_the_start() -> None:

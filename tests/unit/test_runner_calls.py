@@ -269,9 +269,10 @@ def test_an_answer_that_is_being_written_is_kept_however_often_the_attempt_is_to
 
 
 def test_a_request_after_a_summary_is_reserved_anew() -> None:
-    scene = Scene(OVERFLOW, said("summary"), said("done"))
-    scene.attempt(Allowance(model_calls=1, last=True))
-    assert scene.state.usage["modelCalls"] <= 1
+    scene = Scene(said(None, "look"), OVERFLOW, said("summary"), said("done"))
+    scene.attempt(Allowance(model_calls=2, last=True))
+    assert len(scene.model.asked) == 3
+    assert scene.state.usage["modelCalls"] == 2
 
 
 def test_a_summary_of_an_endpoint_that_counts_nothing_is_estimated() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentrun.runner.models import ToolSpec
@@ -147,6 +147,15 @@ def test_strict_mode_does_not_take(schema: Any) -> None:
 def test_a_definition_that_is_used_often_is_looked_at_once() -> None:
     chain = {f"d{n}": closed(a={"$ref": f"#/$defs/d{n + 1}"}, b={"$ref": f"#/$defs/d{n + 1}"}) for n in range(60)}
     assert not fits_strict_mode(closed(a={"$ref": "#/$defs/d0"}) | {"$defs": chain | {"d60": TEXT}})
+    flat = {f"d{n}": closed(a={"$ref": "#/$defs/e"}, b={"$ref": "#/$defs/e"}) for n in range(60)}
+    assert fits_strict_mode(closed(**{n: {"$ref": f"#/$defs/{n}"} for n in flat}) | {"$defs": flat | {"e": TEXT}})
+
+
+def test_a_chain_of_references_is_followed_so_far_and_no_further() -> None:
+    for length, taken in ((40, True), (60, False), (5_000, False)):
+        chain: dict[str, Any] = {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(length)}
+        schema = closed(a={"$ref": "#/$defs/d0"}) | {"$defs": chain | {f"d{length}": TEXT}}
+        assert fits_strict_mode(schema) is taken
 
 
 json_like = st.recursive(
@@ -165,6 +174,7 @@ json_like = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["properties", "required", "$defs", "anyOf", "enum", "title"]), json_like))
 def test_no_schema_raises(schema: dict[str, Any]) -> None:
     assert fits_strict_mode({"type": "object", "additionalProperties": False, **schema}) in (True, False)

@@ -15,6 +15,10 @@ DEFAULT = "https://api.openai.com/v1"
 PATHS = {"responses": "/responses", "chat": "/chat/completions"}
 
 
+OTHERS = ("/completions", "/messages")
+"""Calls of APIs that are not spoken here."""
+
+
 class BadAddress(ValueError):
     """A URL cannot be an endpoint; the message says where it stands, what is wrong, and what to write."""
 
@@ -92,6 +96,11 @@ def read_address(text: str, what: str, api: str) -> Address:
 
 def _base(parts: SplitResult, what: str, api: str) -> str:
     path = parts.path.rstrip("/")
+    for ending in OTHERS:
+        if path.endswith(ending) and not path.endswith(PATHS["chat"]):
+            raise BadAddress(
+                f"{what}: the path ends with {ending}, which is another API; write the base URL, up to /v1"
+            )
     for name, ending in PATHS.items():
         if path.endswith(ending):
             if name != api:

@@ -86,6 +86,8 @@ class _Loop:
         try:
             turn = await self.client.ask(_limited(request, limit))
         except ContextOverflow:
+            if not state.history:  # the prompt alone is too long, and it stays
+                raise
             # Our estimate was too low, or the window is smaller than the workflow says: it is no larger than this.
             # Compacting once is the remedy; a second overflow is the model's last word.
             await compact(self.attempt, self.model, self.client, min(expected, self.model.context_window))

@@ -291,7 +291,7 @@ class Endpoint:
             return self._final(f"the request was refused: {words}; {advice}")
         if status in (408, 409) or status >= 500:
             return self._transient(words, pause)
-        if status == 404:
+        if status in (404, 405):
             hint = f"check endpoint, api (responses or chat) and the model's name {self.model!r}"
             if "/openai/deployments/" in self._address.base and not self._address.versioned:
                 hint = "an endpoint of an Azure deployment needs its version: …/deployments/NAME?api-version=2024-10-21"

@@ -31,21 +31,18 @@ _WORDS = (
     r"max size: \d+ tokens",  # GitHub Models
     r"string too long\. expected a string with maximum length",  # OpenAI
 )
-_OVERFLOW = re.compile("|".join(_WORDS), re.IGNORECASE)
-_RATE = re.compile(
-    r"tokens? per (?:min|hour|day)|requests? per (?:min|hour|day)|\b[TR]P[MD]\b|rate[_ -]?limit|quota", re.IGNORECASE
-)
+_RATE = r"tokens? per (?:min|hour|day)|requests? per (?:min|hour|day)|\b[TR]P[MD]\b|rate[_ -]?limit|quota"
 
 
 def is_rate_limit(said: str, codes: frozenset[str]) -> bool:
     """Whether an error speaks of a rate, whatever its status: Groq answers 413 where a request needs more than a minute
     allows.
     """
-    return "rate_limit_exceeded" in codes or bool(_RATE.search(said))
+    return "rate_limit_exceeded" in codes or bool(re.search(_RATE, said, re.IGNORECASE))
 
 
 def is_overflow(status: int, said: str, codes: frozenset[str]) -> bool:
     """Whether an error says that the history has to become shorter. A rate limit is none."""
     if is_rate_limit(said, codes):
         return False
-    return status == 413 or bool(codes & CODES) or bool(_OVERFLOW.search(said))
+    return status == 413 or bool(codes & CODES) or bool(re.search("|".join(_WORDS), said, re.IGNORECASE))

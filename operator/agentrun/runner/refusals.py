@@ -44,7 +44,7 @@ BOUNDS = (MAX_COMPLETION_TOKENS, MAX_TOKENS, MAX_OUTPUT_TOKENS)
 Refused = Set[str]
 """Words of this module that an endpoint is known to refuse."""
 
-_WORD = re.compile(
+_WORD = (
     rf"{PARALLEL}|{INCLUDE}|{STORE}|{STRICT_SCHEMAS}|{STRICT}|{JSON_SCHEMA}|{JSON_OBJECT}|{FORMAT_WITH_TOOLS}|{SYSTEM}"
     rf"|{INSTRUCTIONS}|{'|'.join(BOUNDS)}|{LONGER_THAN}[1-9][0-9]{{0,8}}"
 )
@@ -52,23 +52,20 @@ _WORD = re.compile(
 ROOM_MIN = 1_024
 """Tokens of answer: with less room than this beside the history it is the history that has to become shorter."""
 
-_NOT_TAKEN = re.compile(
+_NOT_TAKEN = (
     r"unsupported|unknown|unrecogni[sz]ed|unexpected|extra|not[_ ]support|forbidden|additional propert|no longer"
     r"|not (?:yet |currently )?(?:supported|permitted|allowed|available|a valid)"
-    r"|(?:does|do)(?: not|n't) (?:support|accept|allow)",
-    re.IGNORECASE,
+    r"|(?:does|do)(?: not|n't) (?:support|accept|allow)|不支持|無效|无效"
 )
 """In which words a parameter is refused itself."""
-_REFUSING = re.compile(
-    rf"{_NOT_TAKEN.pattern}|unavailable|incompatible|invalid|disallowed|deprecated|\bno(?:t|n)?\b|n't\b|cannot|must "
-    r"|should |expected|unable|only|instead|requires?\b",
-    re.IGNORECASE,
+_REFUSING = (
+    rf"{_NOT_TAKEN}|unavailable|incompatible|invalid|disallowed|deprecated|\bno(?:t|n)?\b|n't\b|cannot|must "
+    r"|should |expected|unable|only|instead|requires?\b"
 )
 """In which words it is, or is for its value: enough for what is no choice of the user's."""
-_LISTED = re.compile(
-    r"expected one of|supported (?:parameters|values|fields|types)\b"
-    r"|(?:allowed|valid|permitted|possible) (?:values|parameters|fields|keys)|\binstead\b|\buse ['\"`]|did you mean",
-    re.IGNORECASE,
+_LISTED = (
+    r"expected one of|\bsupported (?:parameters|values|fields|types)\b"
+    r"|(?:allowed|valid|permitted|possible) (?:values|parameters|fields|keys)|\binstead\b|\buse ['\"`]|did you mean"
 )
 """What follows names what would be taken, or what to write in its place."""
 _DISTINCT = {
@@ -89,7 +86,7 @@ _COMMON = (INCLUDE, STORE, STRICT, INSTRUCTIONS)
 def recorded(words: Iterable[str], model: str) -> set[str]:
     """The words for ``model`` among ``words`` of a journal; those of a later version are passed over."""
     found = (word.removeprefix(f"{model}/") for word in words if word.startswith(f"{model}/"))
-    return {word for word in found if _WORD.fullmatch(word)}
+    return {word for word in found if re.fullmatch(_WORD, word)}
 
 
 def to_record(words: Refused, model: str) -> list[str]:
@@ -103,19 +100,19 @@ def refusal(body: dict[str, Any], said: Said, *, sure: bool = False) -> str | No
     ``sure``: it has to say so in plain words, since its status says something else.
     """
     words = said.text
-    if _tools(body) and _format(body) and _TOGETHER.search(words) and _FORMAT.search(words) and _TOOL.search(words):
+    if _tools(body) and _format(body) and _find(_TOGETHER, words) and _find(_FORMAT, words) and _find(_TOOL, words):
         return FORMAT_WITH_TOOLS
     enforced = any(schema.get("strict") is True for schema in _schemas(body))
-    if enforced and _SCHEMA.search(words):
+    if enforced and _find(_SCHEMA, words):
         return STRICT_SCHEMAS
     sent = _sent(body)
     found = next((word for name in said.names if (word := _of_path(name, sent, words))), None)
-    if found is None and (_REFUSING.search(words) or any(_REFUSING.search(code) for code in said.codes)):
-        listed = _LISTED.search(words)
+    if found is None and (_find(_REFUSING, words) or any(_find(_REFUSING, code) for code in said.codes)):
+        listed = _find(_LISTED, words)
         found = _earliest(words[: listed.start()] if listed else words, sent)
-    if (sure or found in BOUNDS) and not _NOT_TAKEN.search(" ".join((words, *said.codes))):
+    if (sure or found in BOUNDS) and not _find(_NOT_TAKEN, " ".join((words, *said.codes))):
         return None  # of a bound its value, which the user chose
-    if found == STRICT and enforced and not _NOT_TAKEN.search(words.replace("not supported", "")):
+    if found == STRICT and enforced and not _find(_NOT_TAKEN, words.replace("not supported", "")):
         return STRICT_SCHEMAS
     if found == JSON_SCHEMA and (_format(body) or {}).get("type") != JSON_SCHEMA:
         return JSON_OBJECT
@@ -132,18 +129,21 @@ def bound(body: dict[str, Any], said: Said) -> tuple[str, bool] | None:
         return None
     words = said.text.replace(",", "")
     for pattern in _ROOM:
-        if found := pattern.search(words):
+        if found := _find(pattern, words):
             room = int(found["window"]) - int(found["input"])
             return (f"{LONGER_THAN}{room}", False) if ROOM_MIN <= room < wanted else None
     for pattern in _MOST:
-        if (found := pattern.search(words)) and 0 < int(found[1]) < wanted:
+        if (found := _find(pattern, words)) and 0 < int(found[1]) < wanted:
             return f"{LONGER_THAN}{int(found[1])}", True
     return None
 
 
 def advice(body: dict[str, Any], said: Said) -> str:
     """What to change where ``said`` names something that the user set; "" where there is nothing to say."""
-    if _tools(body) and _NO_TOOLS.search(said.text):
+    if _find(_ONLY_STREAMS, said.text):
+        return "it answers as a stream alone, which agentrun does not ask for: name another model or endpoint"
+    named = {"tools", "functions"} & set(said.names) and _find(_NOT_TAKEN, said.text)
+    if _tools(body) and (named or _find(_NO_TOOLS, said.text)):
         return "it takes no tools: name another model for the step, or take its tools away"
     return ""
 
@@ -154,49 +154,44 @@ def bounded(wanted: int, refused: Refused) -> int:
     return min([wanted, *most])
 
 
-_FORMAT = re.compile(
-    r"response[_ ]?(?:format|mime|schema)|json[_ ]?(?:mode|schema|object)|structured|grammar|text\.format|controlled",
-    re.IGNORECASE,
+_FORMAT = (
+    r"response[_ ]?(?:format|mime|schema)|json[_ ]?(?:mode|schema|object)|structured|grammar|text\.format|controlled"
 )
-_TOOL = re.compile(r"\btools?\b|function[_ -]?call|tool[_ -]?(?:call|use|choice)", re.IGNORECASE)
-_NO_TOOLS = re.compile(
-    r"(?:does|do)(?: not|n't) support (?:the use of )?(?:tools?\b|function)|support tool use"
+_TOOL = r"\btools?\b|function[_ -]?call|tool[_ -]?(?:call|use|choice)"
+_ONLY_STREAMS = r"\bonly supports? (?:the )?stream|stream\W+(?:must|should|has to) be (?:set to )?true"
+_NO_TOOLS = (
+    r"'tools' is not supported|(?:does|do)(?: not|n't) support (?:the use of )?(?:tools?\b|function)|support tool use"
     r"|--enable-auto-tool-choice|--jinja|tool(?:s| use| call(?:s|ing)?)? (?:is|are) not (?:supported|enabled|available)"
-    r"|function call(?:s|ing)? (?:is|are) not (?:supported|enabled|available)",
-    re.IGNORECASE,
+    r"|function call(?:s|ing)? (?:is|are) not (?:supported|enabled|available)"
 )
-_TOGETHER = re.compile(
+_TOGETHER = (
     r"combin|together|incompatible|simultaneous|same time|mutually|exclusive|conflict|both|instead of"
     r"|constraints? with tools|with (?:a |an |the |any |`|')?(?:response|structured|json|grammar|tools?\b|function)"
-    r"|when (?:using |`|')?(?:tools?\b|func)",
-    re.IGNORECASE,
+    r"|when (?:using |`|')?(?:tools?\b|func)"
 )
-_SCHEMA = re.compile(
-    r"invalid (?:json )?schema|(?<!json_)(?<!json )(?<!response_)(?<!response )\bschema", re.IGNORECASE
-)
+_SCHEMA = r"invalid (?:json )?schema|(?<!json_)(?<!json )(?<!response_)(?<!response )\bschema"
 """It speaks of a schema, and not of the format's name."""
 
-_ROOM = tuple(
-    re.compile(pattern, re.IGNORECASE | re.DOTALL)
-    for pattern in (
-        r"maximum context length (?:is|of) (?P<window>\d+) tokens.{0,200}?(?P<input>\d+)"
-        r" (?:in the messages|of text input|in your prompt|input tokens|tokens from the input)",
-        r"`inputs` tokens \+ `max_new_tokens` must be <= (?P<window>\d+)\. Given: (?P<input>\d+)",
-        r"exceed context limit: (?P<input>\d+) \+ \d+ > (?P<window>\d+)",
-    )
+_ROOM = (
+    r"maximum context length (?:is|of) (?P<window>\d+) tokens.{0,200}?(?P<input>\d+)"
+    r" (?:in the messages|of text input|in your prompt|input tokens|tokens from the input)",
+    r"`inputs` tokens \+ `max_new_tokens` must be <= (?P<window>\d+)\. Given: (?P<input>\d+)",
+    r"exceed context limit: (?P<input>\d+) \+ \d+ > (?P<window>\d+)",
 )
 _NAME = r"(?:max_?(?:completion_|output_|new_)?_?tokens|(?:completion|output) tokens)[`'\"]?"
-_MOST = tuple(
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        rf"{_NAME}\W+(?:value )?(?:must|should|has to) be (?:less than or equal to|at most|<=)\W{{0,3}}(\d+)",
-        rf"range of {_NAME} (?:is|should be)\W{{1,3}}\d+ ?(?:\D{{1,4}}) ?(\d+)",
-        rf"{_NAME}.{{0,80}}?(?:supports?|allows?) (?:at most|up to|a maximum of) (\d+)",
-        rf"{_NAME}.{{0,80}}?exceeds? .{{0,60}}?(?:max(?:imum)?|limit)[^\d]{{0,40}}(\d+)",
-        rf"{_NAME}\W+\d+ ?> ?(\d+)",
-        rf"{_NAME}.{{0,80}}?(?:less than or equal to|<=|at most|maximum(?: value)?(?: is| of|:)?)\W{{0,3}}(\d+)",
-    )
+_MOST = (
+    rf"{_NAME}\W+(?:value )?(?:must|should|has to) be (?:less than or equal to|at most|<=)\W{{0,3}}(\d+)",
+    rf"range of {_NAME} (?:is|should be)\W{{1,3}}\d+ ?(?:\D{{1,4}}) ?(\d+)",
+    rf"{_NAME}.{{0,80}}?(?:supports?|allows?) (?:at most|up to|a maximum of) (\d+)",
+    rf"{_NAME}.{{0,80}}?exceeds? .{{0,60}}?(?:max(?:imum)?|limit)[^\d]{{0,40}}(\d+)",
+    rf"{_NAME}\W+\d+ ?> ?(\d+)",
+    rf"{_NAME}.{{0,80}}?(?:less than or equal to|<=|at most|maximum(?: value)?(?: is| of|:)?)\W{{0,3}}(\d+)",
 )
+
+
+def _find(pattern: str, text: str) -> re.Match[str] | None:
+    """The first place of ``pattern``. Compiled when first needed: most processes never meet a refusal."""
+    return re.search(pattern, text, re.IGNORECASE | re.DOTALL)
 
 
 def _format(body: dict[str, Any]) -> dict[str, Any] | None:
@@ -240,7 +235,7 @@ def _of_path(path: str, sent: list[str], words: str) -> str | None:
     if first in ("response_format", "text", "response_schema", "response_mime_type", "format"):
         return JSON_SCHEMA if JSON_SCHEMA in sent else None
     if first in ("messages", "input"):
-        named = rest == ["0", "role"] or re.search(_DISTINCT[SYSTEM], words, re.IGNORECASE)
+        named = rest == ["0", "role"] or _find(_DISTINCT[SYSTEM], words)
         return SYSTEM if named and SYSTEM in sent else None
     return first if first in sent and all(part.isdigit() for part in rest) else None
 
@@ -251,10 +246,10 @@ def _earliest(words: str, sent: list[str]) -> str | None:
     for word in sent:
         patterns = [_DISTINCT[word]] if word in _DISTINCT else []
         patterns += [_marked(word)] if word in _COMMON else []
-        found = [match.start() for p in patterns if (match := re.search(rf"(?<![a-z]){p}", words, re.IGNORECASE))]
+        found = [match.start() for p in patterns if (match := _find(rf"(?<![a-z]){p}", words))]
         if found:
             places[word] = min(found)
-    if INCLUDE in places and re.search(r"verif|decrypt|pars", words, re.IGNORECASE):
+    if INCLUDE in places and _find(r"verif|decrypt|pars", words):
         del places[INCLUDE]  # it speaks of a sealed item in the history, not of the wish for more of them
     return min(places, key=lambda word: places[word], default=None)
 
@@ -262,9 +257,8 @@ def _earliest(words: str, sent: list[str]) -> str | None:
 def _marked(word: str) -> str:
     """A pattern for ``word`` where an error marks it as the name of a parameter."""
     quoted = rf"(?:['\"`\[(](?:[\w.\[\]]*[.\]])?{word}(?:\[\d+\])?['\"`\])])"
-    named = (
-        rf"(?:(?:param(?:eter)?s?|arguments?|fields?|propert(?:y|ies)|keys?|names?|options?|supplied)\W{{1,4}}{word}\b)"
-    )
+    names = "(?:param(?:eter)?s?|arguments?|fields?|propert(?:y|ies)|keys?|names?|options?|supplied)"
+    named = rf"(?:{names}\W{{1,4}}(?:[\w.]+, ?){{0,8}}{word}\b)"
     kind = "(?:parameter|argument|field|property|option|mode)"
     judged = rf"(?:{word}\W{{1,3}}(?:{kind} )?(?:extra inputs|is|are|was|un|not)\b)"
     return f"(?:{quoted}|{named}|{judged})"

@@ -23,6 +23,8 @@ FORMATS = frozenset({
 })  # fmt: skip
 
 LEVELS_MAX = 10
+REFERENCES_MAX = 50
+"""References that may follow one another; OpenAI names no limit."""
 PROPERTIES_MAX = 5_000
 NAMES_MAX = 120_000
 """Characters of all names of properties and definitions and all values of ``enum`` and ``const``."""
@@ -60,6 +62,7 @@ class _Check:
         self._definitions: dict[str, JSON] = definitions if isinstance(definitions, dict) else {}
         self._levels: dict[str, int] = {}
         """How deep each definition is; 0 while it is being looked at, so that recursion adds nothing."""
+        self._followed = 0
         self._properties = self._characters = self._values = 0
 
     def passes(self) -> bool:
@@ -99,7 +102,11 @@ class _Check:
             raise _Unfit
         if name not in self._levels:
             self._levels[name] = 0
+            self._followed += 1
+            if self._followed > REFERENCES_MAX:
+                raise _Unfit
             self._levels[name] = self._level(self._definitions[name])
+            self._followed -= 1
         return self._levels[name]
 
     def _look(self, schema: dict[str, Any]) -> None:
