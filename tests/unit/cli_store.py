@@ -60,7 +60,8 @@ class Scene:
 
     folder: Path
     store: FolderStore = field(init=False)
-    now: float = field(default_factory=time.time)
+    now: float = field(default_factory=lambda: time.time() - 60)
+    """Behind the clock of whoever looks, to whom a record of the future would be one of now."""
 
     def __post_init__(self) -> None:
         self.store = FolderStore(self.folder)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agentrun.api.facts import REFUSED_MAX, REFUSED_WORD_MAX, Allowance, StepFact, StepKey
+from agentrun.api.facts import REFUSED_MAX, Allowance, StepFact, StepKey
 from agentrun.api.workflow import FailureClass
 from agentrun.journal.fold import Folded, fold
 from agentrun.journal.log import manifest_bytes, read_step
@@ -105,8 +105,10 @@ def test_a_fact_holds_what_is_refused_within_bounds() -> None:
     fact = StepFact(refused=("m/store",))
     assert StepFact.from_json(fact.to_json()) == fact
     assert "refused" not in StepFact().to_json()
-    forged = StepFact().to_json() | {"refused": ["x" * 10_000] * 10_000}
-    assert StepFact.from_json(forged).refused == ("x" * REFUSED_WORD_MAX,) * REFUSED_MAX
+    for forged in ({"a": 1}, "text", None, 7, ["x" * 10_000], [1, None, ["a"]]):
+        assert StepFact.from_json(StepFact().to_json() | {"refused": forged}).refused == ()
+    many = [f"m/{n}" for n in range(10_000)]
+    assert len(StepFact.from_json(StepFact().to_json() | {"refused": many}).refused) == REFUSED_MAX
 
 
 AGENT = {"agent": {"prompt": "go", "model": "m"}}
@@ -146,6 +148,10 @@ def test_a_record_of_any_kind_may_hold_it() -> None:
     marked = [replace(record, body={**record.body, "refused": [f"m/{n}"]}) for n, record in enumerate(records)]
     assert fold(marked).refused == ["m/0", "m/1", "m/2"]
     assert replace(fold(marked), refused=[]) == fold(records)
+    for forged in ({"a": 1}, "text", None, 7, ["x" * 10_000], [1, None, ["a"]]):
+        assert fold(replace(r, body={**r.body, "refused": forged}) for r in records).refused == []
+    many = [replace(r, body={**r.body, "refused": [f"{r.seq}/{n}" for n in range(100)]}) for r in records]
+    assert len(fold(many).refused) == REFUSED_MAX
 
 
 def test_a_step_without_a_model_knows_nothing_of_it() -> None:

@@ -239,6 +239,13 @@ class UnknownCall:
 REFUSED_MAX, REFUSED_WORD_MAX = 100, 100
 """How many words for refusals a step has, and how long they are: a fact comes from a tenant's pod."""
 
+
+def refused_words(value: Any) -> list[str]:
+    """The words for refusals in ``value``, which a tenant's pod wrote: whatever is none is passed over."""
+    words = value[:REFUSED_MAX] if isinstance(value, list | tuple) else ()
+    return [word for word in words if isinstance(word, str) and len(word) <= REFUSED_WORD_MAX]
+
+
 AttemptEnd = Literal["waiting", "failed", "closed"]
 
 
@@ -306,7 +313,7 @@ class StepFact:
         if "unknown" in value:
             found["unknown"] = UnknownCall.from_json(value["unknown"])
         if "refused" in value:
-            found["refused"] = tuple(str(word)[:REFUSED_WORD_MAX] for word in value["refused"][:REFUSED_MAX])
+            found["refused"] = tuple(refused_words(value["refused"]))
         if "outcome" in value:
             found["outcome"] = StepState(value["outcome"])
         return cls(**found)

@@ -11,7 +11,15 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentrun.api.facts import ApprovalRequest, FailureInfo, StepFact, UnknownCall, Usage
+from agentrun.api.facts import (
+    REFUSED_MAX,
+    ApprovalRequest,
+    FailureInfo,
+    StepFact,
+    UnknownCall,
+    Usage,
+    refused_words,
+)
 from agentrun.api.run import StepState
 from agentrun.journal.records import Kind, Record
 
@@ -124,7 +132,7 @@ def apply(state: Folded, record: Record) -> None:
     body = record.body
     state.seq, state.head = record.seq, record.hash
     if "refused" in body:
-        state.refused = sorted({*state.refused, *body["refused"]})
+        state.refused = sorted({*state.refused, *refused_words(body["refused"])})[:REFUSED_MAX]
     if record.kind != Kind.OPENED:  # which still has to tell whether the attempt before it got on
         state.progress = True
     match record.kind:
