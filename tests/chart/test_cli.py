@@ -465,7 +465,7 @@ def test_a_missing_role_is_named(type_: Type) -> None:
 
 def test_a_run_that_is_not_there(type_: Type) -> None:
     said = type_("ana", "show", "nothing")
-    assert said.code == 2 and "there is no run 'nothing' in namespace support" in said.err
+    assert said.code == 2 and 'there is no run "nothing" in namespace support' in said.err
 
 
 def test_following_says_when_no_operator_comes(

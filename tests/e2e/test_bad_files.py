@@ -86,7 +86,7 @@ FILES: dict[str, Bad] = {
     "no steps": Bad(steps(), (r"spec\.steps", "must not be empty")),
     "no workflow of that name": Bad(
         run_of(steps(WAIT)) | {"spec": {"workflowRef": {"name": "other"}}},
-        (r"spec\.workflowRef\.name", "no AgentWorkflow 'other'", "put it into the same file"),
+        (r"spec\.workflowRef\.name", 'no AgentWorkflow "other"', "put it into the same file"),
     ),
     "a budget without a price": Bad(
         run_of(steps(ASK, **MODEL), budget={"costUSD": "1"}), (r"spec\.budget\.costUSD", "price of model main")

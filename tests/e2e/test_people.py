@@ -71,7 +71,7 @@ def test_a_word_about_a_run_or_a_step_that_is_not_there_says_what_is(shop: Shop)
     file = shop.file(workflow(steps=[{"name": "wait", "wait": {"signal": "go"}}]))
     assert shop.agentrun("run", file, "--name", "r").code == 3
     for words, says in (
-        (("show", "none"), "there is no run 'none' in namespace default"),
+        (("show", "none"), 'there is no run "none" in namespace default'),
         (("approve", "r"), "waits for no approval"),
         (("approve", "r", "none"), "none"),
         (("resolve", "r", "wait", "--retry"), "nothing to resolve"),

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from agentrun.api.canonical import canonical, digest_of
 from agentrun.api.facts import StepKey
 from agentrun.api.run import AgentRun
 from agentrun.journal.layout import RunPath
@@ -84,8 +88,121 @@ def test_one_damaged_run_does_not_hide_the_others(scene: Scene, agentrun: Type) 
     path = scene.folder / bad.manifest
     path.write_bytes(path.read_bytes().replace(b"ana", b"eve"))
     said = agentrun("list")
-    assert said.code == 0 and "good" in said.out and "bad" not in said.out
+    assert said.code == 0
+    good, row = said.out.splitlines()[1:]
+    assert good.startswith("good")
+    assert row.split()[:3] == ["bad", "Damaged", "-"] and "does not fit its hash" in row
     assert bad.manifest in said.err and "changed" in said.err
+
+
+def sealed(manifest: Any) -> bytes:
+    """A ``run.json`` whose hash fits, whoever wrote it."""
+    return canonical(manifest | {"hash": digest_of(manifest)})
+
+
+def manifest_with(**changes: Any) -> Callable[[Scene, RunPath], None]:
+    def change(scene: Scene, run: RunPath) -> None:
+        found = read_manifest(scene.store, run) | changes
+        (scene.folder / run.manifest).write_bytes(sealed({k: v for k, v in found.items() if v is not DROPPED}))
+
+    return change
+
+
+def replaced(key: str, data: bytes) -> Callable[[Scene, RunPath], None]:
+    def change(scene: Scene, run: RunPath) -> None:
+        path = scene.folder / str(run) / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    return change
+
+
+def pipe(scene: Scene, run: RunPath) -> None:
+    path = scene.folder / run.manifest
+    path.unlink()
+    os.mkfifo(path)
+
+
+def circle(scene: Scene, run: RunPath) -> None:
+    path = scene.folder / run.manifest
+    path.unlink()
+    path.symlink_to(path)
+
+
+def circle_of_folders(scene: Scene, run: RunPath) -> None:
+    path = scene.folder / str(run)
+    shutil.rmtree(path)
+    path.symlink_to(path)
+
+
+def huge(scene: Scene, run: RunPath) -> None:
+    os.truncate(scene.folder / run.manifest, 1 << 40)  # a hole: it takes no room on the disk
+
+
+def forged_event(scene: Scene, run: RunPath) -> None:
+    scene.event(run, "approvalRequested", step="ask", request=17)
+
+
+DROPPED = object()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        replaced("run.json", b""),
+        replaced("run.json", b"[1]"),
+        replaced("run.json", b"\xff\xfe"),
+        replaced("run.json", b'{"a":' * 100_000),
+        replaced("run.json", b"[" * 900 + b"]" * 900),
+        replaced("run.json", sealed({"v": 99})),
+        replaced("run.json", sealed({"v": "1"})),
+        manifest_with(workflow=[]),
+        manifest_with(workflow={"steps": [{"name": "a", "unknown": 1}]}),
+        manifest_with(workflow={"steps": [{"name": "a", "wait": {"signal": "x"}, "when": "1 +"}]}),
+        manifest_with(inputs=DROPPED),
+        manifest_with(name=DROPPED),
+        manifest_with(createdAt="yesterday"),
+        manifest_with(createdAt=7),
+        manifest_with(budget=[1]),
+        manifest_with(timeout="for ever"),
+        replaced("driver.json", b"[" * 100_000),
+        replaced("driver.json", b'{"process": 7}'),
+        replaced("events/00000001.json", b"{}"),
+        replaced("steps/ask/00000001.json", b'{"v": 99}'),
+        pipe,
+        circle,
+        circle_of_folders,
+        huge,
+        forged_event,
+    ],
+)
+def test_whatever_is_wrong_with_one_run_the_others_are_listed(
+    scene: Scene, agentrun: Type, spoil: Callable[[Scene, RunPath], None]
+) -> None:
+    first = scene.run("first", PEOPLE)
+    bad = scene.run("bad", PEOPLE)
+    scene.run("last", PEOPLE)
+    spoil(scene, bad)
+    said = agentrun("list")
+    assert said.code == 0 and "Traceback" not in said.err
+    names = [line.split()[0] for line in said.out.splitlines()[1:]]
+    assert {"first", "last"} <= set(names)
+    [row] = [line for line in said.out.splitlines() if line.startswith("bad")]
+    assert row.split()[1] in ("Damaged", "Unreadable"), row
+    found = json.loads(agentrun("list", "-o", "json").out)["items"]
+    assert first.uid in {item["metadata"]["uid"] for item in found}
+
+
+def test_a_namespace_that_cannot_be_read_hides_no_other(scene: Scene, agentrun: Type) -> None:
+    scene.run("fine")
+    (scene.folder / "other").symlink_to(scene.folder / "other")
+    (scene.folder / "third" / "names").mkdir(parents=True)
+    (scene.folder / "third" / "names" / "x").write_text("?")
+    said = agentrun("list", "-A")
+    assert said.code == 0 and "fine" in said.out
+    assert [line.split()[:3] for line in said.out.splitlines() if line.startswith("third")] == [
+        ["third", "x", "Damaged"]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -324,7 +441,7 @@ def test_diff_names_the_first_records_that_part(scene: Scene, agentrun: Type) ->
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["show", "nothing"], 2, "no run 'nothing'"),
+        (["show", "nothing"], 2, 'no run "nothing"'),
         (["show", "../../etc"], 2, "not the name of a run"),
         (["frobnicate"], 2, "No such command"),
         (["show"], 2, "Missing argument"),

@@ -670,3 +670,14 @@ def test_what_only_a_cluster_obeys_is_named_once() -> None:
     (plain,) = parse(STEPS.encode(), "wf.yaml")
     assert isinstance(plain.model, AgentWorkflow)
     assert cluster_only(plain.model.spec) == []
+
+
+@pytest.mark.parametrize("text", ["{{ .Values.prompt }}", "{{inputs.parameters.x}}", "{ {a: 1}: 2}"])
+def test_two_braces_where_a_text_is_meant(text: str) -> None:
+    with pytest.raises(InvalidDocument, match=r"if \{\{ … \}\} is to stand in a text, put the whole text in quotes"):
+        parse(f"a: {text}\n".encode(), "f.yaml")
+
+
+def test_a_list_as_a_key_is_no_text_in_braces() -> None:
+    with pytest.raises(InvalidDocument, match=r"cannot be a key: write a text$"):
+        parse(b"? [a]\n: 1\n", "f.yaml")

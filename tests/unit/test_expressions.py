@@ -138,16 +138,16 @@ def test_references_are_known_before_anything_runs(text: str, variables: set[str
         ("now()", "there is no function now, at column 4"),
         ("size(1)", "size() does not take int, at column 5"),
         ("'a' + 1", "+ does not take string and int, at column 5"),
-        ("1 + 1.0", "write 1.0 for 1, or double(x)"),
+        ("7 % 1.5", "write 1.0 for 1, or double(x)"),
         ("true ? 1 : 'a'", "both results of ?: must have one type, not int and string"),
         ("1 +", "the expression ends too early, at column 4"),
         ("", "the expression ends too early"),
         ("(1", "')' is missing before the end, at column 3"),
-        ("1 2", "'2' is unexpected, at column 3"),
-        ("true = false", "'= ' is not understood, at column 6"),
+        ("1 2", '"2" is unexpected, at column 3'),
+        ("true = false", '"= " is not understood, at column 6'),
         ("'abc", "is the quote closed"),
-        ("1\n+ + 'a'", "'+' is unexpected, at line 2 column 3"),
-        ("if", "'if' is a reserved word"),
+        ("1\n+ + 'a'", '"+" is unexpected, at line 2 column 3'),
+        ("if", '"if" is a reserved word'),
         ("recursion", "recursion is not known here"),
         ("[" * 40 + "]" * 40, "nested too deeply"),
         ("+".join("1" * 40), "nested too deeply"),
@@ -185,9 +185,9 @@ def test_what_is_refused_before_anything_runs(text: str, expected: str) -> None:
         ("inputs.text.more", "inputs.text.more is missing: inputs.text is a string"),
         ("inputs.text.more == 1", "inputs.text.more is missing: inputs.text is a string"),
         ("inputs.list.map(x, x.k)", "a field is read of something that is not an object"),
-        ("[{'a': 1}].map(x, x.b)", "there is no 'b' in the object"),
+        ("[{'a': 1}].map(x, x.b)", 'there is no "b" in the object'),
         ("inputs.text + 1", "+ does not take string and int"),
-        ("inputs.float + 1", "write 1.0 for 1, or double(x)"),
+        ("{true: 1}", "the key true of an object is not a text"),
         ("inputs.text && true", "&& takes only true and false"),
         ("inputs.text ? 1 : 2", "what stands before ? is not true or false"),
         ("inputs.none.size()", "size() does not take null"),
@@ -643,3 +643,41 @@ def test_the_estimate_is_never_below_what_was_made(words: list[str], text: str) 
         assert estimate(expression._tree, data) >= content
     except TooExpensive:
         pytest.fail("small values are never too expensive")
+
+
+LITERAL = "write $${%s} for a literal ${%s}"
+ENVIRONMENT = "variables of the environment are not reachable here"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("rm -rf ${HOME}/tmp", (LITERAL % ("HOME", "HOME"), ENVIRONMENT)),
+        ("${HOME:-/root}", (LITERAL % ("HOME:-/root", "HOME:-/root"), ENVIRONMENT)),
+        ("${#ARGS}", (LITERAL % ("#ARGS", "#ARGS"), ENVIRONMENT)),
+        ("${VERSION%%.*}", (LITERAL % ("VERSION%%.*", "VERSION%%.*"), ENVIRONMENT)),
+        ("${env.HOME}", (LITERAL % ("env.HOME", "env.HOME"), ENVIRONMENT)),
+        ("${github.sha}", (LITERAL % ("github.sha", "github.sha"),)),
+        ("${name}", (LITERAL % ("name", "name"),)),
+        ("${@}", (LITERAL % ("@", "@"),)),
+        (
+            "${{ github.sha }}",
+            ("the form of another tool", "agentrun's is ${inputs.NAME}", "write $${{ for a literal ${{"),
+        ),
+        ("${{ inputs.text }}", ("the form of another tool",)),
+        ("${inputs.order-id}", ("- subtracts: for the field order-id write inputs['order-id']",)),
+        ("${inputs.a.b-c-d + 1}", ("- subtracts: for the field b-c-d write inputs.a['b-c-d']",)),
+    ],
+)
+def test_what_was_perhaps_never_meant_as_an_expression(text: str, expected: tuple[str, ...]) -> None:
+    with pytest.raises(ExpressionError) as caught:
+        compile_template(text, SCOPE)
+    for part in expected:
+        assert part in caught.value.reason
+
+
+@pytest.mark.parametrize("text", ["${inputz.a}", "${inputs.a +}", "${steps.nosuch.output}", "${run.nam}", "${input.x}"])
+def test_a_mistake_in_an_expression_is_not_taken_for_a_literal(text: str) -> None:
+    with pytest.raises(ExpressionError) as caught:
+        compile_template(text, SCOPE)
+    assert "literal" not in caught.value.reason

@@ -575,7 +575,7 @@ def test_any_text_becomes_one_printable_line(message: str, name: str, cause: str
 
 def test_a_word_that_is_no_level_is_refused() -> None:
     assert log_level(" Debug ") == logging.DEBUG
-    with pytest.raises(AgentrunError, match="AGENTRUN_LOG_LEVEL is 'loud'; write one of debug, info, warning, error"):
+    with pytest.raises(AgentrunError, match='AGENTRUN_LOG_LEVEL is "loud"; write one of debug, info, warning, error'):
         log_level("loud")
 
 

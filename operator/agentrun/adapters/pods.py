@@ -27,6 +27,7 @@ from agentrun.api.placement import (
     Tolerations,
     known_labels,
 )
+from agentrun.api.texts import quoted
 from agentrun.api.workflow import API_VERSION, SecretKey, Step, WorkflowSpec
 from agentrun.control.views import RunView
 from agentrun.journal.pinned import Pinned
@@ -94,12 +95,12 @@ class PodSettings:
         store = env.get("AGENTRUN_STORE", "")
         if not store.startswith("s3://"):
             raise BadSettings(
-                f"AGENTRUN_STORE is {store!r}: set it to s3://BUCKET/PREFIX, which step pods can reach too"
+                f"AGENTRUN_STORE is {quoted(store)}: set it to s3://BUCKET/PREFIX, which step pods can reach too"
             )
         policy = env.get("AGENTRUN_STEP_PULL_POLICY") or "IfNotPresent"
         if policy not in get_args(PullPolicy):
             raise BadSettings(
-                f"AGENTRUN_STEP_PULL_POLICY is {policy!r}: set it to one of {', '.join(get_args(PullPolicy))}"
+                f"AGENTRUN_STEP_PULL_POLICY is {quoted(policy)}: set it to one of {', '.join(get_args(PullPolicy))}"
             )
         if not env.get("AGENTRUN_STEP_IMAGE"):
             raise BadSettings("AGENTRUN_STEP_IMAGE is not set: set it to the image of the step pods")
@@ -125,7 +126,7 @@ def _text(env: Mapping[str, str], name: str, kind: Any, what: str) -> str:
         try:
             TypeAdapter(kind).validate_python(text)
         except ValidationError:
-            raise BadSettings(f"{name} is {text!r}, which cannot be the name of any {what}: correct it") from None
+            raise BadSettings(f"{name} is {quoted(text)}, which cannot be the name of any {what}: correct it") from None
     return text
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from agentrun.adapters.pods import PodSettings
 from agentrun.api.errors import AgentrunError
-from agentrun.api.reader import shown
+from agentrun.api.texts import quoted
 from agentrun.observe.server import DEFAULT_LISTEN
 from agentrun.plan.slots import Bounds
 
@@ -43,7 +43,7 @@ class Settings:
         admission = environment.get("AGENTRUN_ADMISSION", "true")
         policies = _words(environment.get("AGENTRUN_ADMISSION_POLICIES", ""))
         if admission not in ("true", "false"):
-            raise BadSetting(f"AGENTRUN_ADMISSION is {admission!r}: write true or false")
+            raise BadSetting(f"AGENTRUN_ADMISSION is {quoted(admission)}: write true or false")
         if admission == "true" and not policies:
             raise BadSetting(
                 "AGENTRUN_ADMISSION_POLICIES is empty: name the policies that vouch for decisions, as the chart does, "
@@ -69,7 +69,7 @@ class Settings:
 def _bound(environment: Mapping[str, str], name: str) -> int | None:
     text = environment.get(name, "").strip()
     if not re.fullmatch("[0-9]{0,9}", text):
-        raise BadSetting(f"{name} is {shown(text)!r}: write a whole number; 0 or nothing: there is no bound")
+        raise BadSetting(f"{name} is {quoted(text)}: write a whole number; 0 or nothing: there is no bound")
     return int(text or "0") or None
 
 

@@ -1,12 +1,18 @@
-"""One form for a JSON value, and its digest: what records, approvals and pinned workflows are bound by."""
+"""One form for a JSON value, and its digest: what records, approvals and pinned workflows are bound by.
+
+Instants have one form, too: what makes one of a text, and a text of one, is here.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
+
+from agentrun.api.texts import quoted
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -32,12 +38,46 @@ def digest_of(value: Any) -> str:
     return sha256(canonical(value))
 
 
+FIRST, LAST = -62135596800.0, 253402300799.0
+"""The first and the last second that the four digits of a year can name in UTC, in seconds since the epoch."""
+
+NEVER = LAST - 2 * 86400
+"""From here on an instant means "never": what databases write for it, 9999-12-31, in whatever time zone."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LEAP_SECOND = re.compile(r"(.*:\d\d):60(?!\d)(?:[.,]\d+)?(.*)", re.DOTALL)
+
+
 @lru_cache(4096)  # a status shows the same instants again and again
 def timestamp(at: float) -> str:
-    """RFC 3339 in UTC with microseconds; ``at`` is in seconds since the epoch."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    """RFC 3339 in UTC with microseconds; ``at`` is in seconds since the epoch.
+
+    What lies before the year 1 or after the year 9999, as these have it in UTC, becomes the first or the last instant.
+    """
+    if not at < LAST:
+        return "9999-12-31T23:59:59.999999Z"
+    return datetime.fromtimestamp(max(at, FIRST), UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def moment(text: str) -> float:
-    """The inverse of ``timestamp``. Raises ValueError."""
-    return datetime.fromisoformat(text).timestamp()
+    """The instant, in seconds since the epoch, that ``text`` names in RFC 3339: the inverse of ``timestamp``.
+
+    A leap second is the second after the one before it. An offset may lead beyond the years 1 and 9999.
+
+    Raises:
+        ValueError: it names none, or has no time zone.
+    """
+    leap = None
+    try:
+        try:
+            at = datetime.fromisoformat(text)
+        except ValueError:
+            # Small letters and leap seconds are RFC 3339 too, and rare.
+            leap = _LEAP_SECOND.fullmatch(text.upper())
+            at = datetime.fromisoformat(f"{leap[1]}:59{leap[2]}" if leap else text.upper())
+    except ValueError:
+        form = "write RFC 3339, for example 2027-01-31T09:00:00Z"
+        raise ValueError(f"{quoted(text)} is no instant: {form}") from None
+    if at.tzinfo is None:
+        raise ValueError(f"{quoted(text)} has no time zone: end it with Z or an offset")
+    return (at - _EPOCH).total_seconds() + bool(leap)

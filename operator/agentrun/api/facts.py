@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
 from agentrun.api.run import StepState
+from agentrun.api.texts import quoted
 from agentrun.api.workflow import Approvers, FailureClass
 
 
@@ -44,7 +45,7 @@ class StepKey(NamedTuple):
         """
         found = re.fullmatch(r"([a-z0-9]([-a-z0-9]*[a-z0-9])?)(?:\.([0-9]+)|\[([0-9]+)\])?(\.compensate)?", text)
         if not found:
-            raise ValueError(f"{text!r} is not a step: write NAME or NAME[INDEX]")
+            raise ValueError(f"{quoted(text)} is not a step: write NAME or NAME[INDEX]")
         index = found[3] or found[4]
         return cls(found[1], None if index is None else int(index), found[5] is not None)
 

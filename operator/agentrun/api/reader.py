@@ -56,6 +56,7 @@ _REASONS = {
     "found unexpected end of stream": "the quotes that open here do not close: close them",
     "did not find expected node content": "a value is expected here: a bracket is not closed, or a comma is spare",
 }
+_TWO_BRACES = "; if {{ … }} is to stand in a text, put the whole text in quotes (agentrun's own form is ${inputs.NAME})"
 _SURROGATES = re.compile(r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|.)", re.DOTALL)
 _BREAKS = {0x85: "\\N", 0x2028: "\\L", 0x2029: "\\P"}
 """Line breaks to YAML, letters like any other to JSON: escaped, they are not folded."""
@@ -243,7 +244,8 @@ class _Builder:
     def _open(self, event: yaml.CollectionStartEvent) -> None:
         line = _line(event)
         self._untagged(event, line)
-        self._not_a_key("a list or an object", line)
+        braces = isinstance(event, yaml.MappingStartEvent) and event.flow_style
+        self._not_a_key("a list or an object", line, _TWO_BRACES if braces else "")
         if len(self._stack) >= MAX_DEPTH:
             self.refuse(f"nested deeper than {MAX_DEPTH} levels: make it flatter", line, self._path()[:8])
         node = Node({}, line, {}) if isinstance(event, yaml.MappingStartEvent) else Node([], line, [])
@@ -284,9 +286,9 @@ class _Builder:
             return None
         return frame
 
-    def _not_a_key(self, what: str, line: int) -> None:
+    def _not_a_key(self, what: str, line: int, hint: str = "") -> None:
         if self._expects_key() is not None:
-            self.refuse(f"{what} cannot be a key: write a text", line)
+            self.refuse(f"{what} cannot be a key: write a text{hint}", line)
 
     def _key(self, frame: _Open, key: str, plain: bool, line: int) -> None:
         children = frame.node.children

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from agentrun.api.texts import quoted
+
 JSON = Any
 """A JSON value: null, bool, int, float, str, list or dict with string keys."""
 
@@ -61,7 +63,7 @@ def seconds(duration: str) -> float:
         ValueError: ``duration`` is not in the notation above.
     """
     if not re.fullmatch(DURATION_PATTERN, duration):
-        raise ValueError(f"{duration!r} is not a duration: write for example 30s, 10m, 24h or 7d")
+        raise ValueError(f"{quoted(duration)} is not a duration: write for example 30s, 10m, 24h or 7d")
     return sum(float(n) * _UNITS[unit] for n, _, unit in re.findall(r"([0-9]+(\.[0-9]+)?)(ms|s|m|h|d)", duration))
 
 

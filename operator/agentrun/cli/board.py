@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentrun.api.facts import StepKey, Usage
+from agentrun.api.texts import as_text
 from agentrun.cli.logs import said
 from agentrun.cli.options import AnyPlace
 from agentrun.cli.output import tell
 from agentrun.cli.printable import printable, value
+from agentrun.cli.timeline import lasting
 from agentrun.journal.fold import Folded
 from agentrun.plan.snapshot import Plan
 
@@ -129,14 +131,15 @@ def described(entry: dict[str, Any]) -> str:
     text = str(entry["state"])
     if entry.get("attempt", 1) > 1:
         text += f" (attempt {entry['attempt']})"
-    if "items" in entry:
+    if entry.get("items"):
         text += f" ({', '.join(f'{n} {state}' for state, n in entry['items'].items())})"
     if "waitingFor" in entry:
         waiting = entry["waitingFor"]
         kind = next(iter(waiting))
         detail = "; ".join(waiting["subjects"]) if "subjects" in waiting else waiting[kind]
         because = f", {waiting['because']}" if "because" in waiting else ""
-        text += f": {kind}: {value(f'{detail}{because}', 160)}"
+        words = lasting(str(detail)) if kind == "until" else f"{kind}: {as_text(detail)}{because}"
+        text += f": {value(words, 160)}"
     elif "failure" in entry:
         text += f": {value(entry['failure']['message'], 200)} ({entry['failure']['class']})"
     return text

@@ -10,6 +10,7 @@ import click
 
 from agentrun.api.approval import COMMENT_MAX
 from agentrun.api.facts import ApprovalRequest, StepKey
+from agentrun.api.texts import quoted
 from agentrun.cli.failures import Refused
 from agentrun.cli.next_steps import next_steps, resume_command, tell_who_goes_on
 from agentrun.cli.options import Place, verb
@@ -110,7 +111,7 @@ def _chosen(place: Place, view: View, step: str | None, call: str | None) -> lis
         found = [(k, r) for k, r in found if r.call_id == call]
         if not found:
             ids = ", ".join(str(r.call_id) for _, r in open_ if r.call_id)
-            raise Refused(f"no call {call!r} waits for approval; there are: {ids or 'none'}")
+            raise Refused(f"no call {quoted(call)} waits for approval; there are: {ids or 'none'}")
     return found
 
 

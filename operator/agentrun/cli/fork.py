@@ -8,6 +8,7 @@ import uuid
 import click
 
 from agentrun.api.facts import StepKey
+from agentrun.api.texts import quoted
 from agentrun.cli.failures import Refused
 from agentrun.cli.inputs import read_inputs
 from agentrun.cli.options import NAME, Place, verb
@@ -69,7 +70,7 @@ def check_name(name: str | None) -> None:
     """Raise BadParameter where no run can be called so."""
     if name is not None and (not NAME.fullmatch(name) or len(name) > NAME_MAX):
         raise click.BadParameter(
-            f"{name!r} is not a name: small letters, digits and '-', at most {NAME_MAX} characters"
+            f"{quoted(name)} is not a name: small letters, digits and '-', at most {NAME_MAX} characters"
         )
 
 
@@ -81,5 +82,5 @@ def parse_point(text: str) -> tuple[StepKey, int | None]:
     except ValueError as error:
         raise Refused(str(error)) from None
     if at and not (number.isascii() and number.isdigit() and int(number) > 0):
-        raise Refused(f"{text!r}: write STEP@SEQ with the number of a record of that step, 1 or more")
+        raise Refused(f"{quoted(text)}: write STEP@SEQ with the number of a record of that step, 1 or more")
     return key, int(number) if at else None

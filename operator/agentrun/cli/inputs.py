@@ -13,6 +13,7 @@ import click
 from agentrun.api import reader
 from agentrun.api.document import MAX_BYTES
 from agentrun.api.errors import InvalidDocument, Problem
+from agentrun.api.texts import quoted
 from agentrun.plan.schema import compile_schema
 from agentrun.runner.untrusted import parse_json
 
@@ -31,7 +32,7 @@ def read_inputs(schema: dict[str, Any], pairs: Sequence[str], file: str | None) 
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not name or not equals:
-            raise click.BadParameter(f"{pair!r}: write KEY=VALUE", param_hint="-i")
+            raise click.BadParameter(f"{quoted(pair)}: write KEY=VALUE", param_hint="-i")
         found[name] = _value(schema, name, text)
     return found
 

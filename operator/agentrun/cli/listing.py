@@ -7,14 +7,15 @@ from typing import Any
 
 import click
 
-from agentrun.api.canonical import moment
 from agentrun.api.run import StepState
 from agentrun.cli.next_steps import driver_name
 from agentrun.cli.options import AnyPlace, Place, verb
 from agentrun.cli.output import emit_list, spell, table, tell
 from agentrun.cli.printable import printable
+from agentrun.cli.timeline import lasting
 from agentrun.cli.view import View, read_all
 from agentrun.journal.records import Damaged
+from agentrun.journal.run import Unreadable
 
 
 @verb("list")
@@ -24,18 +25,26 @@ def list_command(place: Place, all_namespaces: bool) -> int:
     store = place.open()
     found = read_all(store, None if all_namespaces else place.namespace)
     views = [view for view in found if isinstance(view, View)]
-    views.sort(key=lambda view: view.pinned.manifest["createdAt"], reverse=True)
-    for damaged in found:
-        if isinstance(damaged, Damaged):
-            click.echo(f"agentrun: {printable(damaged)}", err=True)
+    views.sort(key=lambda view: view.pinned.started, reverse=True)
+    unread = [other for other in found if isinstance(other, Unreadable)]
+    for other in unread:
+        click.echo(f"agentrun: {printable(other.error)}", err=True)
     if place.output:
         emit_list(place, [view.to_json() for view in views])
-    elif not views:
+    elif not found:
         where = "any namespace" if all_namespaces else f"namespace {place.namespace}"
         click.echo(f"there are no runs in {where} of {printable(store.url)}", err=True)
     else:
-        print_rows(place, [(view.run.namespace, _row(view)) for view in views], all_namespaces=all_namespaces)
+        rows = [(view.run.namespace, _row(view)) for view in views]
+        rows += [(other.namespace, _row_of_unread(other)) for other in unread]
+        print_rows(place, rows, all_namespaces=all_namespaces)
     return 0
+
+
+def _row_of_unread(run: Unreadable) -> list[str]:
+    phase = "Damaged" if isinstance(run.error, Damaged) else "Unreadable"
+    why = str(run.error).partition(": ")[2] or str(run.error)  # the object is named on standard error
+    return [printable(run.name, 63) or "-", phase, "-", printable(why, 70), "-", "-"]
 
 
 def print_rows(place: AnyPlace, rows: Sequence[tuple[str, list[str]]], *, all_namespaces: bool) -> None:
@@ -58,7 +67,7 @@ def _row(view: View) -> list[str]:
         f"{done}/{len(_names(view))}",
         waits(view),
         f"${status['usage']['costUSD']}",
-        spell(view.now - moment(view.pinned.manifest["createdAt"])),
+        spell(view.now - view.pinned.started),
     ]
 
 
@@ -95,4 +104,6 @@ def _what(waiting: dict[str, Any]) -> str:
     if "resolve" in waiting:
         return f"outcome of {waiting['tool']}"
     kind, detail = next(iter(waiting.items()))
-    return f"{kind} {detail}" if kind in ("until", "retry") else kind
+    if kind == "until":
+        return lasting(str(detail))
+    return f"{kind} {detail}" if kind == "retry" else kind

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 from click.core import ParameterSource
 
+from agentrun.api.texts import quoted
+
 if TYPE_CHECKING:
     from agentrun.cli.on_cluster.client import Client
     from agentrun.journal.layout import RunPath
@@ -115,7 +117,7 @@ AnyPlace = Place | ClusterPlace
 def run_name(name: str) -> str:
     """``name``. Raises BadParameter where no run can be called so."""
     if not NAME.fullmatch(name):
-        raise click.BadParameter(f"{name!r} is not the name of a run: see agentrun list")
+        raise click.BadParameter(f"{quoted(name)} is not the name of a run: see agentrun list")
     return name
 
 
@@ -173,7 +175,7 @@ def _place(context: click.Context, after: dict[str, str | None]) -> AnyPlace:
     given = {field: after[field] or before.get(field) for field in PLACE}
     where = given["namespace"]
     if where is not None and not NAME.fullmatch(where):
-        raise click.BadParameter(f"{where!r} is not a namespace: small letters, digits and hyphens")
+        raise click.BadParameter(f"{quoted(where)} is not a namespace: small letters, digits and hyphens")
     cluster = given["context"] or given["kubeconfig"]
     if cluster and given["store"]:
         raise click.UsageError("--store is a store, --context and --kubeconfig are a cluster: give one of them")

@@ -22,6 +22,7 @@ _COLOURS = {
     "OutcomeUnknown": "red",
     "Stalled": "red",
     "Damaged": "red",
+    "Unreadable": "red",
     "Waiting": "yellow",
     "Suspended": "yellow",
     "Running": "cyan",

@@ -9,11 +9,12 @@ import click
 
 from agentrun.api.canonical import moment, timestamp
 from agentrun.api.facts import StepKey, Usage
+from agentrun.api.texts import as_text
 from agentrun.cli.next_steps import driver_name, next_steps
 from agentrun.cli.options import Place, verb
 from agentrun.cli.output import coloured, emit, spell, table, tell, width
 from agentrun.cli.printable import document, printable, value
-from agentrun.cli.timeline import Line, clock, since, spent, timeline
+from agentrun.cli.timeline import Line, clock, lasting, since, spent, timeline
 from agentrun.cli.view import View
 from agentrun.journal.fold import Folded
 from agentrun.journal.layout import RunPath
@@ -154,8 +155,10 @@ def step_table(
 def _why(entry: dict[str, Any]) -> str:
     if "waitingFor" in entry:
         waiting = entry["waitingFor"]
-        subjects = waiting.get("subjects") or [next(iter(waiting.values()))]
-        return f"{next(iter(waiting))}: {value('; '.join(map(str, subjects)), 100)}"
+        kind, detail = next(iter(waiting.items()))
+        if kind == "until":
+            return printable(lasting(str(detail)), 100)
+        return f"{kind}: {value('; '.join(map(as_text, waiting.get('subjects') or [detail])), 100)}"
     if "failure" in entry:
         return value(entry["failure"]["message"], 100)
     if "items" in entry:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from agentrun.api.texts import quoted
 from agentrun.cli.failures import Refused
 from agentrun.cli.next_steps import tell_who_goes_on
 from agentrun.cli.options import Place, verb
@@ -38,7 +39,9 @@ def signal_command(place: Place, run: str, name: str, payload: str | None) -> in
     steps = [*view.program.steps.values(), *view.program.finally_.values()]
     known = sorted({s.spec.wait.signal for s in steps if s.spec.wait is not None and s.spec.wait.signal is not None})
     if name not in known:
-        raise Refused(f"no step of {view.name} waits for a signal {name!r}; there are: {', '.join(known) or 'none'}")
+        raise Refused(
+            f"no step of {view.name} waits for a signal {quoted(name)}; there are: {', '.join(known) or 'none'}"
+        )
     body = {"name": name, "payload": found, "by": user(), "verified": False}
     ended = view.log.append(
         EventKind.SIGNALLED, body, unless=lambda records: any(r.kind == EventKind.ENDED for r in records)

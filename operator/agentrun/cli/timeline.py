@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import accumulate
 from typing import Any
 
+from agentrun.api.canonical import FIRST, NEVER, moment
 from agentrun.api.facts import ApprovalRequest, StepKey, Usage
+from agentrun.api.run import StepState
 from agentrun.cli.output import spell
 from agentrun.cli.printable import printable, value
 from agentrun.journal.records import EventKind, Kind, Record
@@ -170,7 +172,7 @@ def asked(request: ApprovalRequest) -> str:
     """What is asked of whom until when; the digest says what exactly."""
     need = f"{request.required} of " if request.required > 1 else ""
     return (
-        f"{value(request.subject, LONG)} ({need}{approvers(request)}, until {clock(request.expires_at)}, "
+        f"{value(request.subject, LONG)} ({need}{approvers(request)}, {until(request.expires_at)}, "
         f"{request.digest[:19]})"
     )
 
@@ -232,7 +234,7 @@ def _event(record: Record, requests: Mapping[str, ApprovalRequest]) -> str:
             return f"signal {printable(body['name'], 60)} {by}: {value(body.get('payload'), LONG)}"
         case EventKind.WAIT_STARTED:
             signal = f" for signal {printable(body['signal'], 60)}" if "signal" in body else ""
-            return f"waits{signal}" + (f" until {clock(body['until'])}" if body.get("until") else "")
+            return f"waits{signal}" + (f" {until(body['until'])}" if body.get("until") is not None else "")
         case EventKind.SETTLED:
             return _settled(body)
         case EventKind.RESOLVED:
@@ -242,7 +244,7 @@ def _event(record: Record, requests: Mapping[str, ApprovalRequest]) -> str:
         case EventKind.ENDED:
             why = f": {_failure(body['failure'])}" if body.get("failure") else ""
             where = f" in {printable(body['failedStep'], 60)}" if body.get("failedStep") else ""
-            return f"run {printable(body['outcome'], 20)}{where}{why}"
+            return f"run {printable(body['outcome'], 20)}{where}{why}{_stays(body)}"
         case EventKind.TTL_CHANGED:
             ttl = body["ttlSecondsAfterFinished"]
             return f"time to live after the end set to {f'{ttl} s' if ttl is not None else 'none'} {by}"
@@ -252,6 +254,13 @@ def _event(record: Record, requests: Mapping[str, ApprovalRequest]) -> str:
             return " ".join(part for part in (printable(record.kind, 40), by or unknown) if part)
         case _:
             return " ".join(part for part in (printable(record.kind, 40), by) if part)
+
+
+def _stays(body: dict[str, Any]) -> str:
+    """What was not undone, by an end of any age."""
+    undone = (label for label, state in body.get("compensations", {}).items() if state != StepState.SUCCEEDED)
+    stays = [label.removesuffix(".compensate") for label in undone]
+    return f"; not undone: {printable(', '.join(stays), LONG)}" if stays else ""
 
 
 def _person(body: dict[str, Any]) -> str:
@@ -275,8 +284,24 @@ def _names(people: Iterable[str]) -> str:
 
 
 def clock(at: float) -> str:
-    """An instant in this machine's time zone, to the second."""
-    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    """An instant in this machine's time zone, to the second; ``never`` for what stands for it."""
+    if at >= NEVER:
+        return "never"
+    # Two days from the first instant that can be shown: no time zone is further from UTC.
+    return datetime.fromtimestamp(max(at, FIRST + 2 * 86400), UTC).astimezone().isoformat(" ", "seconds")[:19]
+
+
+def until(at: float) -> str:
+    """Until when something lasts, in words."""
+    return "for ever" if at >= NEVER else f"until {clock(at)}"
+
+
+def lasting(text: str) -> str:
+    """The same for an instant as a status has it, which may hold anything."""
+    try:
+        return "for ever" if moment(text) >= NEVER else f"until {text}"
+    except ValueError:
+        return f"until {text}"
 
 
 def since(at: float, start: float) -> str:

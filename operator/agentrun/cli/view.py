@@ -10,26 +10,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentrun.api.canonical import digest_of
+from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import ApprovalRequest, StepKey
 from agentrun.api.names import REQUESTED_BY
 from agentrun.api.run import StepState
-from agentrun.api.workflow import API_VERSION, WorkflowSpec
+from agentrun.api.texts import quoted
+from agentrun.api.workflow import API_VERSION
 from agentrun.cli.failures import Refused
 from agentrun.cli.options import Place
 from agentrun.journal.fold import Folded
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.pinned import Pinned, program_of
 from agentrun.journal.records import Damaged, EventKind, Record
-from agentrun.journal.run import list_runs, read_manifest, read_states
+from agentrun.journal.run import Unreadable, list_runs, out_of_reach, read_manifest, read_states
 from agentrun.journal.store import Store
 from agentrun.local.lease import holder_of
 from agentrun.plan.clocks import in_our_time
 from agentrun.plan.events import EventIndex
 from agentrun.plan.planner import plan
-from agentrun.plan.program import Program, compile_program
+from agentrun.plan.program import Program
 from agentrun.plan.snapshot import Execution, Plan, Start
 from agentrun.runner.identity import surely_alive, surely_dead
+
+_FIELDS = ("name", "namespace", "uid", "createdAt", "requestedBy", "workflow", "workflowDigest", "inputs")
+"""What every ``run.json`` has."""
 
 READERS = 8
 """Runs that are read at the same time."""
@@ -84,9 +89,11 @@ class View:
     def of(cls, store: Store, run: RunPath, content: _Content, compiled: dict[str, Program]) -> View:
         """Make it of what was read; ``compiled`` keeps the programs of the workflows that were met, by digest."""
         manifest = content.manifest
+        if missing := [field for field in _FIELDS if field not in manifest]:
+            raise Damaged(f"{run.manifest}: it has no {', '.join(missing)}; agentrun did not write this object")
         digest = digest_of(manifest["workflow"])
         if digest not in compiled:
-            compiled[digest] = compile_program(WorkflowSpec.model_validate(manifest["workflow"]))
+            compiled[digest] = program_of(manifest["workflow"], run.manifest)
         pinned = Pinned(run, manifest, compiled[digest])
         now = time.time()
         executions = {
@@ -173,7 +180,7 @@ class View:
             raise Refused(str(error)) from None
         names = [*self.program.steps, *self.program.finally_]
         if key.name not in names:
-            raise Refused(f"run {self.name} has no step {key.name!r}; it has {', '.join(names)}")
+            raise Refused(f"run {self.name} has no step {quoted(key.name)}; it has {', '.join(names)}")
         return key
 
     def requests(self) -> Iterator[tuple[StepKey, ApprovalRequest]]:
@@ -219,24 +226,39 @@ def refusal(run: RunPath) -> str:
     )
 
 
-def read_all(store: Store, namespace: str | None) -> list[View | Damaged]:
-    """Every run of a namespace, or of all; in the place of a damaged one, what is wrong with it."""
-    lost: list[Damaged] = []
-    runs = list_runs(store, namespace, lost.append)
+def read_all(store: Store, namespace: str | None) -> list[View | Unreadable]:
+    """Every run of a namespace, or of all; in the place of one that cannot be read, why.
 
-    def content(run: RunPath) -> _Content | Damaged:
+    Raises:
+        StoreError: the store is out of reach, or the namespace cannot be read.
+    """
+    unread: list[Unreadable] = []
+    runs = list_runs(store, namespace, unread.append)
+
+    def content(run: RunPath) -> _Content | Exception:
         try:
             return _read(store, run)
-        except Damaged as error:
+        except Exception as error:
+            if isinstance(error, AgentrunError) and out_of_reach(store, error):
+                raise
             return error
 
     with ThreadPoolExecutor(READERS) as readers:
         found = list(readers.map(content, runs))
     compiled: dict[str, Program] = {}
-    return [
-        *lost,
-        *(c if isinstance(c, Damaged) else View.of(store, r, c, compiled) for r, c in zip(runs, found, strict=True)),
-    ]
+    return [*(_seen(store, r, c, compiled) for r, c in zip(runs, found, strict=True)), *unread]
+
+
+def _seen(store: Store, run: RunPath, content: _Content | Exception, compiled: dict[str, Program]) -> View | Unreadable:
+    """The view of one run of many. Whatever is wrong with it, however it came there, must not hide the others."""
+    try:
+        if isinstance(content, Exception):
+            raise content
+        return View.of(store, run, content, compiled)
+    except AgentrunError as error:
+        return Unreadable(run.namespace, run.name, error)
+    except Exception as error:  # noqa: BLE001  (show, which reads this one run, lets it out with its traceback)
+        return Unreadable(run.namespace, run.name, Damaged(f"{run}: {type(error).__name__}: {error}"))
 
 
 def _read(store: Store, run: RunPath) -> _Content:

@@ -13,6 +13,7 @@ from agentrun.api.document import Document, from_object
 from agentrun.api.errors import InvalidDocument, Path, Problem, dotted
 from agentrun.api.facts import StepKey
 from agentrun.api.run import AgentRun, Reason
+from agentrun.api.texts import quoted
 from agentrun.api.workflow import API_VERSION, WorkflowSpec
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Cluster
@@ -180,7 +181,7 @@ class Opener:
     async def _workflow(self, namespace: str, name: str) -> Document:
         found = await self.cluster.get_workflow(namespace, name)
         if found is None:
-            message = f"there is no AgentWorkflow {name!r} in namespace {namespace}: apply it, and the run begins"
+            message = f"there is no AgentWorkflow {quoted(name)} in namespace {namespace}: apply it, and the run begins"
             raise NotYet(Reason.WORKFLOW_NOT_FOUND, message, LOOK_AGAIN)
         if problem := found.get(UNREADABLE):
             raise InvalidDocument([Problem((), problem)], f"AgentWorkflow {name}")
@@ -189,9 +190,8 @@ class Opener:
     async def _fork(self, run: RunView, manifest: dict[str, Any], name: str, at: StepKey, seq: int | None) -> None:
         source = self.cache.run(RunRef(run.ref.namespace, name))
         if source is None or await self.journal.read_manifest(path_of(source)) is None:
-            message = (
-                f"there is no run {name!r} in namespace {run.ref.namespace} to go on from: its AgentRun must exist"
-            )
+            where = f"in namespace {run.ref.namespace}"
+            message = f"there is no run {quoted(name)} {where} to go on from: its AgentRun must exist"
             raise NotYet(Reason.SOURCE_NOT_FOUND, message, LOOK_AGAIN)
         try:
             await self.journal.fork(path_of(source), manifest, at, seq)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from agentrun.api.canonical import canonical, digest_of, sha256
 from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepKey
+from agentrun.api.texts import quoted
 from agentrun.journal.layout import RunPath, entry
 from agentrun.journal.log import parse_manifest
 from agentrun.journal.records import Damaged, EventKind, Record, parse
@@ -119,7 +120,7 @@ def read_export(lines: Iterable[bytes]) -> tuple[RunPath, Exported]:
         raise NotAnExport("line 1 is no header of an export: write one with agentrun audit export RUN")
     if header.get("version") != VERSION:
         raise NotAnExport(
-            f"the export has version {header.get('version')!r}; this agentrun reads {VERSION}: upgrade it"
+            f"the export has version {quoted(header.get('version'))}; this agentrun reads {VERSION}: upgrade it"
         )
     found: dict[str, bytes] = {}
     for number, line in numbered:

@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import os
 import secrets
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ from pathlib import Path
 
 from agentrun.journal.keys import check_folder, check_key, check_prefix, is_segment
 from agentrun.journal.store import KeyExists, KeyMissing, StoreError, StoreUnavailable, StoreUnfit
+
+OBJECT_MAX = 1024 * 1024 * 1024
+"""Bytes of a file that is read; the largest that agentrun writes is a model's history of some hundred megabytes."""
 
 _TEMPORARY = ".new-"
 _LOCK = ".lock"
@@ -65,7 +69,7 @@ class FolderStore:
         path = self._root / key
         with _explaining(path):
             try:
-                return path.read_bytes()
+                return _read(path)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 raise KeyMissing(f"{path} does not exist") from None
 
@@ -87,8 +91,14 @@ class FolderStore:
             return sorted(
                 name
                 for name, is_folder in _entries(self._root / prefix)
-                if not is_folder or any(True for _ in self._walk(prefix + name, ""))
+                if not is_folder or self._holds_something(prefix + name)
             )
+
+    def _holds_something(self, folder: str) -> bool:
+        try:
+            return any(True for _ in self._walk(folder, ""))
+        except PermissionError:
+            return True  # whoever reads it is told, and what stands beside it is not hidden by it
 
     def _check_root(self) -> None:
         if self._root.is_file():
@@ -220,9 +230,31 @@ def _entries(folder: Path) -> list[tuple[str, bool]]:
     """Name of each entry that can be part of a key, and whether it is a folder; nothing where ``folder`` is none."""
     try:
         with os.scandir(folder) as entries:
-            return [(entry.name, entry.is_dir()) for entry in entries if is_segment(entry.name)]
+            return [(entry.name, _is_folder(entry)) for entry in entries if is_segment(entry.name)]
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link that leads round in a circle
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a file. What only looks like one, such as a pipe, could keep its reader for ever."""
+    with open(path, "rb", opener=_without_waiting) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise StoreUnfit(f"{path} is no file, so agentrun did not make it: remove it")
+        if found.st_size > OBJECT_MAX:
+            raise StoreUnfit(f"{path} has {found.st_size:,} bytes; agentrun writes no object that large: remove it")
+        return file.read()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _write(directory: int, data: bytes) -> str:

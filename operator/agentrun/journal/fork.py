@@ -20,6 +20,7 @@ from agentrun.api.canonical import digest_of, timestamp
 from agentrun.api.errors import AgentrunError, InvalidDocument, Problem
 from agentrun.api.facts import StepKey, Usage
 from agentrun.api.run import StepState
+from agentrun.api.texts import quoted
 from agentrun.api.workflow import WorkflowSpec
 from agentrun.journal.fold import Folded, fold
 from agentrun.journal.layout import RunPath
@@ -78,7 +79,7 @@ def forked_manifest(
     workflow = deepcopy(source["workflow"])
     step = next((s for s in [*workflow["steps"], *workflow.get("finally", [])] if s["name"] == at.name), None)
     if step is None:
-        raise ForkRefused(f"run {source['name']} has no step {at.name!r}")
+        raise ForkRefused(f"run {source['name']} has no step {quoted(at.name)}")
     changes = {k: v for k, v in {"prompt": prompt, "model": model}.items() if v is not None}
     if changes and "agent" not in step:
         raise ForkRefused(f"{at.name} is no agent step: it has no {' and no '.join(changes)} to change")
@@ -194,7 +195,7 @@ def _check_point(program: Program, at: StepKey, seq: int | None) -> None:
         raise ForkRefused(f"{at.label} undoes a step: fork from a step itself")
     if at.name not in program.steps and at.name not in program.finally_:
         names = ", ".join([*program.steps, *program.finally_])
-        raise ForkRefused(f"there is no step {at.name!r}; there are {names}")
+        raise ForkRefused(f"there is no step {quoted(at.name)}; there are {names}")
     fan_out = program.step(at.name).items is not None
     if at.index is not None and not fan_out:
         raise ForkRefused(f"{at.name} has no forEach: name the step without an index")

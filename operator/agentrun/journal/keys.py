@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from agentrun.api.texts import quoted
 from agentrun.journal.store import StoreError
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_@=+,:~!()-][A-Za-z0-9._@=+,:~!()-]{0,254}")
@@ -29,8 +30,8 @@ def check_key(key: str) -> None:
     """Raise InvalidKey unless ``key`` names an object."""
     if not is_key(key):
         raise InvalidKey(
-            f"{key[:200]!r} is no key: write segments of A-Z a-z 0-9 . _ @ = + , : ~ ! ( ) - with / between them, "
-            f"none empty, none starting with a dot, no '..', and {_LONGEST} characters at most"
+            f"{quoted(key[:200])} is no key: write segments of A-Z a-z 0-9 . _ @ = + , : ~ ! ( ) - with / between "
+            f"them, none empty, none starting with a dot, no '..', and {_LONGEST} characters at most"
         )
 
 
@@ -44,4 +45,4 @@ def check_folder(prefix: str) -> None:
     """Raise InvalidKey unless ``prefix`` is empty, or ends with ``/`` and some key can start with it."""
     check_prefix(prefix)
     if prefix and not prefix.endswith("/"):
-        raise InvalidKey(f"{prefix[:200]!r} does not end with '/': only what ends a segment has children")
+        raise InvalidKey(f"{quoted(prefix[:200])} does not end with '/': only what ends a segment has children")

@@ -10,6 +10,7 @@ from agentrun.api.canonical import digest_of, timestamp
 from agentrun.api.document import Document
 from agentrun.api.errors import InvalidDocument, Path, Problem
 from agentrun.api.run import AgentRun, AgentWorkflow, RunSpec
+from agentrun.api.texts import quoted
 from agentrun.api.workflow import WorkflowSpec
 from agentrun.plan.address import check_endpoints
 from agentrun.plan.program import Program, compile_program, model_of
@@ -122,7 +123,7 @@ def workflow_of(documents: Sequence[Document], document: Document) -> WorkflowSp
     there = [d.model for d in documents if isinstance(d.model, AgentWorkflow)]
     names = ", ".join(str(other.metadata.name) for other in there) or "none"
     message = (
-        f"there is no AgentWorkflow {document.model.spec.workflow_ref.name!r} in this file (it has: {names}); "
+        f"there is no AgentWorkflow {quoted(document.model.spec.workflow_ref.name)} in this file (it has: {names}); "
         "on one machine put it into the same file, after a line ---"
     )
     raise _invalid(document, [Problem(("spec", "workflowRef", "name"), message)])
@@ -182,6 +183,6 @@ def _invalid(document: Document, problems: Sequence[Problem]) -> InvalidDocument
 
 def _name(document: Document, name: str) -> str:
     if len(name) > NAME_MAX or not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name):
-        message = f"{name!r} is not a name: lower-case letters, digits and '-', at most {NAME_MAX} characters"
+        message = f"{quoted(name)} is not a name: lower-case letters, digits and '-', at most {NAME_MAX} characters"
         raise _invalid(document, [Problem(("metadata", "name"), message)])
     return name

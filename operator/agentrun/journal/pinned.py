@@ -6,13 +6,16 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from agentrun.api.canonical import moment
+from agentrun.api.errors import InvalidDocument
 from agentrun.api.facts import Allowance, StepFact, StepKey
 from agentrun.api.run import Budget, Reason
 from agentrun.api.values import money, seconds
 from agentrun.api.workflow import WorkflowSpec
 from agentrun.journal.layout import RunPath
-from agentrun.journal.records import Record
+from agentrun.journal.records import Damaged, Record
 from agentrun.journal.run import as_events, read_manifest
 from agentrun.journal.store import Store
 from agentrun.plan.program import Program, compile_program
@@ -39,8 +42,16 @@ class Pinned:
 
     @classmethod
     def of(cls, run: RunPath, manifest: dict[str, Any]) -> Pinned:
-        """Compile what ``run.json`` says."""
-        return cls(run, manifest, compile_program(WorkflowSpec.model_validate(manifest["workflow"])))
+        """Compile what ``run.json`` says. Raises Damaged."""
+        return cls(run, manifest, program_of(manifest["workflow"], run.manifest))
+
+    @property
+    def started(self) -> float:
+        """When the run was made, in seconds since the epoch. Raises Damaged."""
+        try:
+            return moment(self.manifest["createdAt"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise Damaged(f"{self.run.manifest}: createdAt is no instant; the object was damaged") from error
 
     def snapshot(
         self,
@@ -60,7 +71,7 @@ class Pinned:
             program=self.program,
             run={k: m[k] for k in ("name", "namespace", "requestedBy", "uid") if m.get(k) is not None},
             inputs=m["inputs"],
-            started=moment(m["createdAt"]),
+            started=self.started,
             now=now,
             budget=Allowance(
                 budget.model_calls,
@@ -78,3 +89,12 @@ class Pinned:
             events=as_events(events),
             verified=self.on_cluster,
         )
+
+
+def program_of(workflow: Any, key: str) -> Program:
+    """The program of a workflow that a ``run.json`` holds, which ``key`` names. Raises Damaged."""
+    try:
+        return compile_program(WorkflowSpec.model_validate(workflow))
+    except (ValidationError, InvalidDocument) as error:
+        what = str(error).splitlines()[0]
+        raise Damaged(f"{key}: its workflow cannot be read ({what}); the object was damaged") from error

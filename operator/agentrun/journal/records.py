@@ -13,6 +13,7 @@ from typing import Any
 
 from agentrun.api.canonical import canonical, moment, sha256, timestamp
 from agentrun.api.errors import AgentrunError
+from agentrun.api.texts import quoted
 
 SCHEMA = 1
 """The version of the record's form that this code writes; it reads every version up to it."""
@@ -105,7 +106,7 @@ def parse(data: bytes, key: str) -> Record:
             raise Damaged(f"{key}: written in schema version {version}; this agentrun reads up to {SCHEMA}: upgrade it")
         digest = value.pop("hash")
         if type(version) is not int or version < 1:
-            raise ValueError(f"its schema version is {version!r}")
+            raise ValueError(f"its schema version is {quoted(version)}")
         if sha256(canonical(value)) != digest:
             raise Damaged(f"{key}: the content does not fit its hash; the object was changed after it was written")
         return Record(

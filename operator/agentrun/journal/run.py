@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentrun.api.canonical import canonical
 from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepFact, StepKey
+from agentrun.api.texts import quoted
 from agentrun.journal.fold import Folded, fold
 from agentrun.journal.layout import RunPath, name_key
 from agentrun.journal.log import manifest_bytes, parse_manifest, read_step
 from agentrun.journal.records import Damaged, Record
 from agentrun.journal.side_by_side import each
-from agentrun.journal.store import KeyExists, KeyMissing, Store
+from agentrun.journal.store import KeyExists, KeyMissing, Store, StoreError, StoreUnavailable, StoreUnfit
 from agentrun.plan.snapshot import Event
 
 _FOLDER = re.compile(r".+-[0-9a-f]{32}")
@@ -79,29 +80,68 @@ def find_run(store: Store, namespace: str, name: str) -> RunPath:
     except KeyMissing:
         run = _newest(store, [r for r in _of_clusters(store, namespace) if r.name == name])
     if run is None or not _exists(store, run):
-        raise NoSuchRun(f"there is no run {name!r} in namespace {namespace} of {store.url}: see agentrun list")
+        raise NoSuchRun(f"there is no run {quoted(name)} in namespace {namespace} of {store.url}: see agentrun list")
     return run
 
 
-def list_runs(store: Store, namespace: str | None, damaged: Callable[[Damaged], None] | None = None) -> list[RunPath]:
-    """Every run of a namespace, or of all, by name. ``damaged`` is told of names that lead nowhere; else they raise."""
-    spaces = [namespace] if namespace is not None else [s for s in store.children("") if not s.startswith(".")]
+class Unreadable(NamedTuple):
+    """What stands in the place of a run that cannot be read; ``name`` is empty where a whole namespace cannot."""
+
+    namespace: str
+    name: str
+    error: AgentrunError
+
+
+def list_runs(store: Store, namespace: str | None, unread: Callable[[Unreadable], None] | None = None) -> list[RunPath]:
+    """Every run of a namespace, or of all, by name.
+
+    ``unread`` is told of each that cannot be read, while the others are found; without it, the first of them raises.
+
+    Raises:
+        StoreError: the store is out of reach, or the one namespace cannot be read.
+        Damaged: a name leads nowhere, and there is no ``unread``.
+    """
+    told = _raised if unread is None else unread
+    if namespace is not None:
+        return _runs_of(store, namespace, told)
     found = []
-    for space in spaces:
-        named = []
-        for name in store.children(f"{space}/names/"):
-            try:
-                named.append(RunPath(space, name, _uid(store, space, name)))
-            except Damaged as error:
-                if damaged is None:
-                    raise
-                damaged(error)
-        named = [run for run in named if _exists(store, run)]
-        others = [run for run in _of_clusters(store, space) if run not in named]
-        of_clusters = each(lambda run: _is_of_cluster(store, run), others, remote=store.remote)
-        named += [run for run, is_one in zip(others, of_clusters, strict=True) if is_one]
-        found += sorted(named, key=lambda run: (run.name, run.uid))
+    for space in store.children(""):
+        if space.startswith("."):
+            continue
+        try:
+            found += _runs_of(store, space, told)
+        except StoreError as error:
+            if out_of_reach(store, error):
+                raise
+            told(Unreadable(space, "", error))
     return found
+
+
+def out_of_reach(store: Store, error: AgentrunError) -> bool:
+    """Whether ``error`` says that the whole store does not answer, not only that one object of it cannot be read."""
+    return store.remote and isinstance(error, StoreUnavailable)
+
+
+def _raised(unread: Unreadable) -> None:
+    raise unread.error
+
+
+def _runs_of(store: Store, space: str, unread: Callable[[Unreadable], None]) -> list[RunPath]:
+    named, known = [], set[RunPath]()
+    for name in store.children(f"{space}/names/"):
+        try:
+            run = RunPath(space, name, _uid(store, space, name))
+            known.add(run)
+            if _exists(store, run):
+                named.append(run)
+        except (Damaged, StoreError) as error:
+            if out_of_reach(store, error):
+                raise
+            unread(Unreadable(space, name, error))
+    others = [run for run in _of_clusters(store, space) if run not in known]
+    of_clusters = each(lambda run: _is_of_cluster(store, run), others, remote=store.remote)
+    named += [run for run, is_one in zip(others, of_clusters, strict=True) if is_one]
+    return sorted(named, key=lambda run: (run.name, run.uid))
 
 
 def _of_clusters(store: Store, namespace: str) -> list[RunPath]:
@@ -116,7 +156,7 @@ def _is_of_cluster(store: Store, run: RunPath) -> bool:
         return bool(read_manifest(store, run).get("cluster"))
     except KeyMissing:
         return False
-    except Damaged:
+    except (Damaged, StoreUnfit):
         return True  # whoever reads it is told
 
 

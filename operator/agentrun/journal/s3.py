@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from agentrun.api.texts import quoted
 from agentrun.journal.keys import check_folder, check_key, check_prefix, is_key, is_segment
 from agentrun.journal.s3_errors import Again, explained
 from agentrun.journal.store import KeyExists, KeyMissing, StoreError, StoreUnavailable, StoreUnfit
@@ -229,10 +230,10 @@ def _parse(url: str) -> tuple[str, str]:
         # Not quoted: this is where people put secrets.
         raise StoreUnfit("the store's address holds credentials; leave them out and set AWS_ACCESS_KEY_ID and so on")
     if scheme != "s3" or _BUCKET.fullmatch(bucket) is None:
-        raise StoreUnfit(f"{url!r} is no store: write s3://BUCKET/PREFIX")
+        raise StoreUnfit(f"{quoted(url)} is no store: write s3://BUCKET/PREFIX")
     if prefix and (len(prefix) > _LONGEST_PREFIX or not is_key(prefix)):
         raise StoreUnfit(
-            f"{url!r}: the prefix after the bucket may hold A-Z a-z 0-9 . _ @ = + , : ~ ! ( ) - with single / between, "
-            f"and {_LONGEST_PREFIX} characters"
+            f"{quoted(url)}: the prefix after the bucket may hold A-Z a-z 0-9 . _ @ = + , : ~ ! ( ) - with single / "
+            f"between, and {_LONGEST_PREFIX} characters"
         )
     return bucket, f"{prefix}/" if prefix else ""

@@ -23,14 +23,14 @@ import tenacity
 
 from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepFact, StepKey
-from agentrun.api.run import Outcome
+from agentrun.api.run import Outcome, Reason
 from agentrun.journal.fold import Folded, fold
 from agentrun.journal.log import EventLog, read_step
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.run import read_states
 from agentrun.journal.store import Store, StoreUnavailable
 from agentrun.local.lease import Lease
-from agentrun.local.processes import Process, Processes
+from agentrun.local.processes import Process, Processes, how_it_ended
 from agentrun.plan.clocks import in_our_time
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Append, Execution, Plan, Start, Stop
@@ -108,6 +108,8 @@ class Driver:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _unopened: dict[StepKey, int] = field(default_factory=dict)
     _lost_at: dict[StepKey, float] = field(default_factory=dict)
+    _why_lost: dict[StepKey, tuple[Reason, str]] = field(default_factory=dict)
+    """Why the last attempt was lost, of those that were."""
     _given_up: dict[StepKey, int] = field(default_factory=dict)
     """Attempts of a driver before that did not leave: they may be at work yet."""
     _crowded: int = 0
@@ -176,6 +178,7 @@ class Driver:
                 dict(self._running),
                 dict(self._unopened),
                 dict(self._lost_at),
+                dict(self._why_lost),
                 adrift={key for key, number in self._given_up.items() if self._is_lost(key, number)},
             )
         )
@@ -248,10 +251,13 @@ class Driver:
             # It could not write. Reading may still work (a full disk), and attempts that are begun only to end like
             # this one would soon count as lost for good: first wait for a store that takes writes.
             await self._io(self.store.probe)
-        await self._gone(key, attempt, message)
+        await self._gone(key, attempt, message, how_it_ended(code))
 
-    async def _gone(self, key: StepKey, attempt: int, message: dict[str, Any] | None) -> None:
-        """An attempt is over; by its own word, or by what its journal says where it left none."""
+    async def _gone(self, key: StepKey, attempt: int, message: dict[str, Any] | None, why: str) -> None:
+        """An attempt is over; by its own word, or by what its journal says where it left none.
+
+        ``why`` says in words how its process ended, should the attempt prove to be lost.
+        """
         if message is not None:
             fact = StepFact.from_json(message)
         else:
@@ -271,6 +277,10 @@ class Driver:
         else:
             self._unopened.pop(key, None)
             self._lost_at.pop(key, None)
+        if fact.attempt < attempt or fact.end is None:
+            self._why_lost[key] = (Reason.RETRYING, why)
+        else:
+            self._why_lost.pop(key, None)
         self._running.pop(key, None)
         self._children.pop(key, None)
         self._wake.set()
@@ -297,7 +307,7 @@ class Driver:
         except TimeoutError:
             self.watcher.tell(f"{key.label}: process {state.process['pid']} does not leave; going on without it")
             self._given_up[key] = state.attempt
-        await self._gone(key, state.attempt, None)
+        await self._gone(key, state.attempt, None, "its driver died, and it left no last word")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

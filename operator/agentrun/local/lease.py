@@ -201,7 +201,7 @@ def _holder(data: bytes, key: str) -> dict[str, Any]:
     """What a lease says; nothing where ``data`` is empty. Raises Damaged."""
     try:
         found = json.loads(data or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not isinstance(found.get("process", {}), dict):
         raise Damaged(f"{key}: this is not a lease; the object was damaged: delete it if nobody drives the run")

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from agentrun.runner.coordinates import VARIABLE, Coordinates
+from agentrun.runner.exits import Exit
 from agentrun.runner.ports import SECRETS_VARIABLE
 from agentrun.runner.process import GRACE, TERMINATION_VARIABLE
 
@@ -143,3 +144,18 @@ class Child:
                 self._on_line(value)
             else:
                 self._on_line({"event": "output", "text": line.decode(errors="replace").rstrip("\n")})
+
+
+def how_it_ended(code: int) -> str:
+    """How a process ended, in words, by its exit code (negative: the signal), for one that left no last word."""
+    if code == -signal.SIGKILL:
+        return "its process was killed (SIGKILL): perhaps the machine ran out of memory"
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        return f"its process was ended by {name}"
+    known = {
+        Exit.FAILED: "it crashed: agentrun logs has the trace",
+        Exit.STORE: "the store was out of reach, or an object of it is damaged",
+        Exit.FENCED: "another attempt took the step over",
+    }
+    return f"its process left with exit code {code}" + (f" ({known[Exit(code)]})" if code in set(known) else "")

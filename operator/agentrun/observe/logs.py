@@ -19,6 +19,7 @@ from typing import Any
 
 from agentrun.api.errors import AgentrunError
 from agentrun.api.reader import shown
+from agentrun.api.texts import quoted
 
 FIELDS = ("controller", "namespace", "name", "uid", "generation", "reconcileID", "step", "from", "to")
 """What a record may carry beside its time, level, logger, message and traceback."""
@@ -128,7 +129,7 @@ def log_level(text: str) -> int:
     """
     level = LEVELS.get(text.strip().lower())
     if level is None:
-        raise AgentrunError(f"AGENTRUN_LOG_LEVEL is {shown(text)!r}; write one of {', '.join(LEVELS)}")
+        raise AgentrunError(f"AGENTRUN_LOG_LEVEL is {quoted(text)}; write one of {', '.join(LEVELS)}")
     return level
 
 

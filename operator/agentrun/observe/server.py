@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from agentrun.api.errors import AgentrunError
-from agentrun.api.reader import shown
+from agentrun.api.texts import quoted
 from agentrun.observe.health import Health
 from agentrun.observe.metrics import Metrics
 
@@ -60,7 +60,7 @@ def listen_address(text: str, name: str = "AGENTRUN_LISTEN") -> Address | None:
     bracketed = host.startswith("[") and host.endswith("]")
     good = port.isascii() and port.isdigit() and int(port[:6]) <= 65535
     if not colon or not good or (":" in host and not bracketed):
-        raise CannotListen(f"{name} is {shown(text)!r}; write host:port, [IPv6]:port, :port, or off")
+        raise CannotListen(f"{name} is {quoted(text)}; write host:port, [IPv6]:port, :port, or off")
     return Address(host[1:-1] if bracketed else host, int(port))
 
 

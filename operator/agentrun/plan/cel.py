@@ -88,7 +88,7 @@ class Expression:
         self.text = text
         self.want = want
         for name in _misnamed_steps(text, scope):
-            raise ExpressionError(f"write steps[{name!r}]: {name} cannot stand after a dot", text)
+            raise ExpressionError(f"write steps['{name}']: {name} cannot stand after a dot", text)
         try:
             self._program = environment(scope.variables).compile(text)
         except RuntimeError as error:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from agentrun.api.values import JSON
+from agentrun.plan.arithmetic import MIXED_SUMS
 from agentrun.plan.checked import Node
 
 COST_MAX = 48 * 1024 * 1024
@@ -63,7 +64,7 @@ _SCALAR = Size(24, 1, 24)
 
 _FREE = frozenset({"_&&_", "_||_", "!_", "@not_strictly_false", "_-_", "_*_", "_/_", "_%_", "-_", "has", "hasValue"})
 _NUMERIC = frozenset(
-    {"add_int64", "add_uint64", "add_double"}
+    {"add_int64", "add_uint64", "add_double", *MIXED_SUMS}
     | {"add_duration_duration", "add_duration_timestamp", "add_timestamp_duration"}
 )
 _SELECT = frozenset({"_[_]", "_[?_]", "_?._"})

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import TypeGuard
 
+from agentrun.api.texts import quoted
 from agentrun.api.values import JSON
 from agentrun.plan.checked import Node
 
@@ -121,7 +122,7 @@ def failed(message: str, node: Node, values: Mapping[str, JSON]) -> str:
     text = re.sub(r"^[A-Z_]+: ", "", message)
     if found := re.match(r'Key not found in map : (?:"(.*)"|(.*))$', text, re.DOTALL):
         key = found[1] if found[1] is not None else found[2]
-        return _missing(key, node, values) or f"there is no {key!r} in the object"
+        return _missing(key, node, values) or f"there is no {quoted(key)} in the object"
     if found := re.match(r"No matching overloads found : (.*)$", text, re.DOTALL):
         return _no_overload(found[1])
     if found := re.match(r'No value with name "(.*)" found', text):
@@ -142,21 +143,55 @@ def _compiler(what: str, text: str, line: int, column: int, variables: Collectio
         if "".join(text.split("\n")[line - 1 : line])[column - 1 : column] == "(":
             return f"there is no function {name}", ""
         known = ", ".join(sorted(variables)) or "nothing"
-        return f"{name} is not known here, only {known}", nearest(name, variables)
+        hint = _hyphenated(text, line, column) or nearest(name, variables)
+        return f"{name} is not known here, only {known}", hint
     if found := re.match(r"found no matching overload for '(.*)' applied to '\((.*)\)'", what):
         return _no_overload(f"{found[1]}({found[2]})"), ""
     if found := re.match(r"Syntax error: (?:mismatched|extraneous) input '(.*?)' expecting", what):
-        return "the expression ends too early" if found[1] == "<EOF>" else f"{found[1]!r} is unexpected", ""
+        return "the expression ends too early" if found[1] == "<EOF>" else f"{quoted(found[1])} is unexpected", ""
     if found := re.match(r"Syntax error: no viable alternative at input '(.*)'", what):
-        return f"{found[1]!r} is unexpected", ""
+        return f"{quoted(found[1])} is unexpected", ""
     if found := re.match(r"Syntax error: token recognition error at: '(.*)'", what):
         unclosed = found[1][:1] in ("'", '"')
-        return f"{found[1]!r} is not understood", "; is the quote closed, are its escapes valid?" if unclosed else ""
+        return (
+            f"{quoted(found[1])} is not understood",
+            "; is the quote closed, are its escapes valid?" if unclosed else "",
+        )
     if found := re.match(r"Syntax error: missing (.*) at '(.*)'", what):
-        return f"{found[1]} is missing before " + ("the end" if found[2] == "<EOF>" else repr(found[2])), ""
+        return f"{found[1]} is missing before " + ("the end" if found[2] == "<EOF>" else quoted(found[2])), ""
     if found := re.match(r"reserved identifier: (.*)", what):
-        return f"{found[1]!r} is a reserved word", ""
+        return f"{quoted(found[1])} is a reserved word", ""
     return _bare(what.removeprefix("Syntax error: ")), ""
+
+
+def meant(expression: str, variables: Collection[str]) -> str:
+    """A hint for a ``${…}`` that is no expression, and perhaps was never meant as one."""
+    text = expression.strip()
+    if text.startswith("{"):
+        return "; ${{ … }} is the form of another tool: agentrun's is ${inputs.NAME}; write $${{ for a literal ${{"
+    root = re.match(r"\w*", text)
+    if root and (root[0] in variables or nearest(root[0], variables)):
+        return ""  # one of ours, with a mistake in it
+    shown = text if len(text) <= 40 and text.isprintable() else "…"
+    hint = f"; write $${{{shown}}} for a literal ${{{shown}}}"
+    if _ENVIRONMENT.match(text):
+        hint += "; variables of the environment are not reachable here: pass what is needed as an input"
+    return hint
+
+
+_ENVIRONMENT = re.compile(r"[#!]?[A-Z_][A-Z0-9_]*(?![\w.(\[])|env\.")
+"""How the name of a variable of the environment begins, as a shell writes it."""
+
+
+def _hyphenated(text: str, line: int, column: int) -> str:
+    """A hint where a name with hyphens stands after a dot, which CEL reads as a subtraction; the place is its end."""
+    whole = "".join(text.split("\n")[line - 1 : line])
+    before = re.search(r"((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*)\.([A-Za-z_]\w*(?:-\w+)*-)$", whole[: column - 1])
+    rest = re.match(r"\w+(?:-\w+)*", whole[column - 1 :])
+    if before is None or rest is None:
+        return ""
+    name = before[2] + rest[0]
+    return f"; - subtracts: for the field {name} write {before[1]}['{name}']"
 
 
 def _place(line: int, column: int, text: str) -> str:

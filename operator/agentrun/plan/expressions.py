@@ -1,18 +1,20 @@
 """Expressions and templates in workflows: what ``when: …`` and ``"${…}"`` mean.
 
-A text that is one ``${…}`` whole has the value of its expression, of whatever type. In any other text the values are
-put in: strings as they are, everything else as JSON. ``$${`` is a literal ``${``. Values are put in once and never
-looked at as templates, so a ``${`` from a model, a tool or an input stays text.
+In a field that takes any JSON, a text that is one ``${…}`` whole has the value of its expression, of whatever type.
+In any other text, and in a field that is a text, the values are put in: strings as they are, everything else as JSON.
+``$${`` is a literal ``${``. Values are put in once and never looked at as templates, so a ``${`` from a model, a tool
+or an input stays text.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 
 from agentrun.api.errors import Path, Problem
+from agentrun.api.texts import as_text
 from agentrun.api.values import EXPRESSION_MAX, JSON
+from agentrun.plan import explain
 from agentrun.plan.cel import LITERAL, Expression, ExpressionError, Scope, compile_expression
 from agentrun.plan.runtime import DEPTH_MAX, RESULT_MAX, Values
 
@@ -21,10 +23,12 @@ __all__ = [
     "ExpressionError",
     "Scope",
     "Template",
+    "TextTemplate",
     "ValueTemplate",
     "Values",
     "compile_expression",
     "compile_template",
+    "compile_text",
     "compile_value",
 ]
 
@@ -71,7 +75,7 @@ class Template:
         texts: list[str] = []
         total = 0
         for part in self.parts:
-            text = part if isinstance(part, str) else _as_text(part.evaluate(values))
+            text = part if isinstance(part, str) else as_text(part.evaluate(values))
             if escape is not None and not isinstance(part, str):
                 text = escape(text)
             total += len(text)
@@ -100,6 +104,18 @@ class ValueTemplate:
             ExpressionError: as ``Template.render``, or what is put in is larger than RESULT_MAX altogether.
         """
         return _Rendering(values).render(self._shape)
+
+
+class TextTemplate(ValueTemplate):
+    """A field that is a text, such as a prompt: also where it is one ``${…}`` whole, its value becomes text."""
+
+    def render(self, values: Values) -> str:
+        """The text.
+
+        Raises:
+            ExpressionError: as ``ValueTemplate.render``.
+        """
+        return as_text(super().render(values))
 
 
 class _Rendering:
@@ -144,7 +160,10 @@ def compile_template(text: str, scope: Scope) -> Template:
         if expressions > EXPRESSIONS_MAX:
             raise ExpressionError(f"there are more than {EXPRESSIONS_MAX} expressions in one text")
         parts += [literal] * bool(literal)
-        parts.append(compile_expression(expression, scope))
+        try:
+            parts.append(compile_expression(expression, scope))
+        except ExpressionError as error:
+            raise ExpressionError(error.reason + explain.meant(expression, scope.variables), expression) from None
     return Template(tuple(part for part in parts if part != ""))
 
 
@@ -153,6 +172,15 @@ def compile_value(value: JSON, scope: Scope, path: Path, problems: list[Problem]
 
     The result can be rendered only if nothing was wrong.
     """
+    return ValueTemplate(*_compiled(value, scope, path, problems))
+
+
+def compile_text(text: str, scope: Scope, path: Path, problems: list[Problem]) -> TextTemplate:
+    """As ``compile_value``, for a field that is a text."""
+    return TextTemplate(*_compiled(text, scope, path, problems))
+
+
+def _compiled(value: JSON, scope: Scope, path: Path, problems: list[Problem]) -> tuple[JSON, list[Template]]:
     templates: list[Template] = []
 
     def compiled(part: JSON, place: Path) -> JSON:
@@ -176,8 +204,7 @@ def compile_value(value: JSON, scope: Scope, path: Path, problems: list[Problem]
             return template
         return None
 
-    shape = compiled(value, path)
-    return ValueTemplate(shape, templates)
+    return compiled(value, path), templates
 
 
 def _split(text: str) -> Iterator[tuple[str, str | None]]:
@@ -221,7 +248,3 @@ def _place(text: str, at: int) -> str:
     line = text.count("\n", 0, at) + 1
     column = at - text.rfind("\n", 0, at)
     return f"line {line} column {column}" if "\n" in text.strip() else f"column {column}"
-
-
-def _as_text(value: JSON) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -8,6 +8,7 @@ from agentrun.api.facts import FailureInfo, StepKey
 from agentrun.api.run import StepState
 from agentrun.api.workflow import MAX_ITEMS, FailureClass
 from agentrun.plan.attempts import Standing
+from agentrun.plan.explain import kind
 from agentrun.plan.expressions import ExpressionError
 from agentrun.plan.groups import Group
 from agentrun.plan.planning import NO_FACT, Planning
@@ -23,7 +24,7 @@ def fan_out(p: Planning, step: CompiledStep, failing: bool, stop: bool) -> Group
     except ExpressionError as error:
         return _failed(p, step, FailureInfo(FailureClass.INVALID, f"forEach.items: {error}"))
     if not isinstance(items, list):
-        return _failed(p, step, FailureInfo(FailureClass.INVALID, "forEach.items is not a list"))
+        return _failed(p, step, FailureInfo(FailureClass.INVALID, f"forEach.items is {kind(items)}, not a list"))
     if len(items) > MAX_ITEMS:
         message = f"forEach.items has {len(items)} elements; at most {MAX_ITEMS} are possible"
         return _failed(p, step, FailureInfo(FailureClass.INVALID, message))

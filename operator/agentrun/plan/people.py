@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from agentrun.api.canonical import digest_of
+from agentrun.api.canonical import digest_of, moment
 from agentrun.api.facts import ApprovalRequest, FailureInfo, StepFact
 from agentrun.api.run import Reason, StepState
 from agentrun.api.values import seconds
@@ -71,7 +70,7 @@ def _ask(step: CompiledStep, planner: Planning) -> Standing:
         return planner.settle_failed(step.name, FailureInfo(FailureClass.INVALID, f"approval: {error}"))
     asked = {"run": planner.s.run["uid"], "step": step.name, "subject": subject, "details": details}
     request = ApprovalRequest(
-        subject=subject if isinstance(subject, str) else str(subject),
+        subject=subject,
         details=details,
         digest=digest_of(asked),
         approvers=spec.approvers,
@@ -129,26 +128,16 @@ def _begin_wait(step: CompiledStep, planner: Planning) -> Standing:
             if wait.timeout is not None:
                 body["until"] = now + min(seconds(wait.timeout), DELAY_MAX)
         elif wait.duration is not None:
-            pause = seconds(str(planner.render(step.texts["duration"])))
+            pause = seconds(planner.render(step.texts["duration"]))
             if pause > DELAY_MAX:
                 raise ValueError(f"a pause of {pause:g} s is too long: at most {DELAY_MAX / 86400:g}d")
             body["until"] = now + pause
         else:
-            body["until"] = _instant(planner.render(step.texts["until"]))
+            body["until"] = moment(planner.render(step.texts["until"]))
     except (ExpressionError, ValueError) as error:
         return planner.settle_failed(step.name, FailureInfo(FailureClass.INVALID, f"wait: {error}"))
     planner.effects.append(Append("waitStarted", body))
     return _pending()
-
-
-def _instant(value: Any) -> float:
-    try:
-        at = datetime.fromisoformat(str(value))
-    except ValueError:
-        raise ValueError(f"{value!r} is no instant: write RFC 3339, for example 2027-01-31T09:00:00Z") from None
-    if at.tzinfo is None:
-        raise ValueError(f"{value!r} has no time zone: end it with Z or an offset")
-    return at.timestamp()
 
 
 def _cancelled(step: CompiledStep, planner: Planning, fact: StepFact) -> Standing:

@@ -22,6 +22,9 @@ from agentrun.plan.starting import start_candidates
 from agentrun.plan.status import run_status
 from agentrun.plan.steps import look, settled
 
+_STAYS_MAX, _WHY_MAX = 100, 500
+"""Steps that the end names because they were not undone, and the characters of each reason."""
+
 
 def plan(snapshot: Snapshot) -> Plan:
     """What to do now. Doing all of it and planning again reaches the run's end, or a wait that has an exit."""
@@ -74,6 +77,8 @@ def _end(p: Planning, output: Any) -> None:
     body["usage"] = Usage.total(fact.usage for fact in p.s.facts.values()).to_json()
     body["steps"] = {name: str(group.state) for name, group in p.groups.items()}
     body["compensations"] = {key.label: str(s.state) for key, s in p.undone.items()}
+    if stays := p.not_undone:
+        body["notUndone"] = {label: why[:_WHY_MAX] for label, why in stays[:_STAYS_MAX]}
     body["heads"] = {key.path: [fact.seq, fact.head] for key, fact in sorted(p.s.facts.items(), key=_by_path)}
     p.effects.append(Append("ended", body))
 

@@ -61,6 +61,15 @@ class Planning:
 
         return {key: e for key, e in self.s.executions.items() if not is_over(self.fact(key), e.attempt)}
 
+    @property
+    def not_undone(self) -> list[tuple[str, str]]:
+        """The steps (and items) whose effects stay although they have a compensation: it failed, and why."""
+        return [
+            (StepKey(key.name, key.index).label, standing.failure.message if standing.failure else str(standing.state))
+            for key, standing in self.undone.items()
+            if standing.state.final and standing.state is not StepState.SUCCEEDED
+        ]
+
     def fact(self, key: StepKey) -> StepFact:
         """What the journal of ``key`` says; that of a step that never opened is empty."""
         return self.s.facts.get(key, NO_FACT)

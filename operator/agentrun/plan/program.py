@@ -7,11 +7,12 @@ exists can be planned without looking at the text again.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agentrun.api.errors import InvalidDocument, Path, Problem
+from agentrun.api.texts import quoted
 from agentrun.api.values import seconds
 from agentrun.api.workflow import Model, Retry, Step, Tool, WorkflowSpec
 from agentrun.plan.expressions import (
@@ -20,6 +21,7 @@ from agentrun.plan.expressions import (
     Scope,
     ValueTemplate,
     compile_expression,
+    compile_text,
     compile_value,
 )
 from agentrun.plan.http import check_http
@@ -141,7 +143,7 @@ def _graph(
                     Problem(where, f"{dependency} is not a finally step: all main steps are over by then; remove this")
                 )
             elif dependency not in by_name:
-                problems.append(Problem(where, f"there is no step {dependency!r}{_nearest(dependency, by_name)}"))
+                problems.append(Problem(where, f"there is no step {quoted(dependency)}{_nearest(dependency, by_name)}"))
     ancestors: dict[str, frozenset[str]] = {}
     order: list[str] = []
     # Depth first with a stack of its own: a chain of 1,000 steps is deeper than Python's recursion allows.
@@ -180,23 +182,22 @@ def _compile_step(
     items = step.for_each and compile_value(step.for_each.items, scope, (*path, "forEach", "items"), problems)
     texts: dict[str, ValueTemplate] = {}
 
-    def text(field: str, value: Any, *place: str) -> None:
-        if value is not None:
-            texts[field] = compile_value(value, inner, (*path, *place), problems)
+    def add(compiled: Callable[..., ValueTemplate], kind: str, **fields: Any) -> None:
+        for field, value in fields.items():
+            if value is not None:
+                texts[field] = compiled(value, inner, (*path, kind, field), problems)
 
     if step.agent is not None:
-        text("instructions", step.agent.instructions, "agent", "instructions")
-        text("prompt", step.agent.prompt, "agent", "prompt")
+        add(compile_text, "agent", instructions=step.agent.instructions, prompt=step.agent.prompt)
         _check_agent(spec, step, path, problems)
     if step.tool is not None:
-        text("args", step.tool.args, "tool", "args")
+        add(compile_value, "tool", args=step.tool.args)
         _check_tool_name(spec, step.tool.name, (*path, "tool", "name"), problems)
     if step.approval is not None:
-        text("subject", step.approval.subject, "approval", "subject")
-        text("details", step.approval.details, "approval", "details")
+        add(compile_text, "approval", subject=step.approval.subject)
+        add(compile_value, "approval", details=step.approval.details)
     if step.wait is not None:
-        text("duration", step.wait.duration, "wait", "duration")
-        text("until", step.wait.until, "wait", "until")
+        add(compile_text, "wait", duration=step.wait.duration, until=step.wait.until)
         if step.wait.duration is not None and "${" not in step.wait.duration:
             _check_duration(step.wait.duration, (*path, "wait", "duration"), problems)
     compensation = None
@@ -237,7 +238,9 @@ def _check_agent(spec: WorkflowSpec, step: Step, path: Path, problems: list[Prob
             )
             problems.append(Problem((*path, "agent", "model"), message))
         else:
-            problems.append(Problem((*path, "agent", "model"), f"there is no model {name!r}{_nearest(name, models)}"))
+            problems.append(
+                Problem((*path, "agent", "model"), f"there is no model {quoted(name)}{_nearest(name, models)}")
+            )
     for number, name in enumerate(step.agent.tools):
         _check_tool_name(spec, name, (*path, "agent", "tools", number), problems)
     if step.agent.output is not None:
@@ -258,7 +261,7 @@ def _check_tool(tool: Tool, path: Path, problems: list[Problem]) -> None:
 def _check_tool_name(spec: WorkflowSpec, name: str, path: Path, problems: list[Problem]) -> None:
     names = [tool.name for tool in spec.tools]
     if name not in names:
-        problems.append(Problem(path, f"there is no tool {name!r}{_nearest(name, names)}"))
+        problems.append(Problem(path, f"there is no tool {quoted(name)}{_nearest(name, names)}"))
 
 
 def _expression(

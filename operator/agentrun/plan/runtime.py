@@ -10,7 +10,9 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from agentrun.api.texts import quoted
 from agentrun.api.values import JSON
+from agentrun.plan.arithmetic import mixed_arithmetic
 from agentrun.plan.explain import Keys
 
 RESULT_MAX = 256 * 1024
@@ -47,7 +49,7 @@ def environment(variables: tuple[str, ...]) -> Any:
     }
     return cel.NewEnv(
         variables={name: types.get(name, any_type) for name in variables},
-        extensions=[ext_strings.ExtStrings(), ext_math.ExtMath(), ext_optional.ExtOptional()],
+        extensions=[ext_strings.ExtStrings(), ext_math.ExtMath(), ext_optional.ExtOptional(), mixed_arithmetic()],
     )
 
 
@@ -149,7 +151,7 @@ class Reader:
 
     def _key(self, key: object) -> str:
         if not isinstance(key, str):
-            raise Unfit(f"the key {key!r} of an object is not a text; wrap it in string()")
+            raise Unfit(f"the key {quoted(key)} of an object is not a text; wrap it in string()")
         self._add(len(key.encode()) + 3)
         return key
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from agentrun.api.errors import InvalidDocument, Path, Problem
+from agentrun.api.texts import quoted
 from agentrun.api.values import JSON
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def _outside(schemas: dict[_Place, JSON], place: _Place, schema: JSON) -> Iterat
     if not isinstance(schema, dict):
         return
     if "$ref" in schema and _target(schemas, schema["$ref"]) is None:
-        message = f"{schema['$ref']!r} is not a schema of this document; write for example #/$defs/name"
+        message = f"{quoted(schema['$ref'])} is not a schema of this document; write for example #/$defs/name"
         yield Problem((*place, "$ref"), _clip(message))
     if "$dynamicRef" in schema:
         yield Problem((*place, "$dynamicRef"), "is not supported; write $ref")

@@ -27,6 +27,9 @@ TEXT_MAX = 1024
 
 TEXTS_MAX = 20
 
+STAYS_MAX = 5
+"""Steps that were not undone, by name in the last word; the journal has more of them."""
+
 EYE_MAX = 50
 """Items of a fan-out that get an entry of their own because they need somebody's eye."""
 
@@ -169,8 +172,10 @@ def _headline(planner: Planning, summary: _Summary) -> tuple[Reason, str]:
         why = ""
         if planner.failure is not None and planner.outcome is not Outcome.SUCCEEDED:
             step, failure = planner.failure
-            why = _cut(f"{step}: {failure.message}" if step else failure.message)
-        return Reason(str(planner.outcome)), why
+            why = f"{step}: {failure.message}" if step else failure.message
+        if stays := _stays(planner):
+            why = f"{_short(why, TEXT_MAX // 2)}; {stays}" if why else stays
+        return Reason(str(planner.outcome)), _cut(why)
     message = "; ".join(summary.messages)
     if summary.reasons[Reason.OUTCOME_UNKNOWN]:
         return Reason.OUTCOME_UNKNOWN, message
@@ -180,6 +185,21 @@ def _headline(planner: Planning, summary: _Summary) -> tuple[Reason, str]:
         return planner.phase, message or summary.queued
     reason = next((reason for reason in _URGENT if summary.reasons[reason]), Reason.RUNNING)
     return reason, summary.queued if reason is Reason.QUEUED else message
+
+
+def _short(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _stays(planner: Planning) -> str:
+    """Which effects stay although they were to be undone, and why."""
+    stays = planner.not_undone
+    if not stays:
+        return ""
+    each = (TEXT_MAX // 2 - 100) // min(len(stays), STAYS_MAX)
+    said = [f"{label} ({_short(why, max(each - len(label) - 5, 10))})" for label, why in stays[:STAYS_MAX]]
+    more = f" and {len(stays) - STAYS_MAX} more" if len(stays) > STAYS_MAX else ""
+    return f"these effects stay, for they were not undone: {', '.join(said)}{more}"
 
 
 def _phase(planner: Planning, reason: Reason) -> str:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from agentrun.api.facts import Usage
+from agentrun.api.texts import as_text
 from agentrun.api.workflow import FailureClass, Model
 from agentrun.journal.records import Kind
 from agentrun.runner.attempt import Attempt
@@ -56,7 +57,7 @@ class _Loop:
         known = {tool.name: tool for tool in attempt.spec.tools}
         self._told: list[dict[str, Any]] = []
         """The entries of the history that ``_items`` holds in the model's form, after the prompt."""
-        self._items: list[list[Item]] = [[client.user(str(self.task["prompt"]))]]
+        self._items: list[list[Item]] = [[client.user(as_text(self.task["prompt"]))]]
         self.specs = [ToolSpec(n, known[n].description, known[n].parameters) for n in agent.tools]
 
     async def run(self) -> dict[str, Any]:
@@ -109,7 +110,7 @@ class _Loop:
             self._told.append(entry)
             self._items.append(self._converted(entry))
         return Request(
-            instructions=str(self.task.get("instructions", "")),
+            instructions=as_text(self.task.get("instructions", "")),
             history=[item for items in self._items for item in items],
             tools=self.specs,
             output_schema=self.agent.output,

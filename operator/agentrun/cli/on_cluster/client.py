@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentrun.adapters.access import Access, InCluster, NoAccess, find_login
 from agentrun.api.decoding import Unreadable, decode_list, decode_object
+from agentrun.api.texts import quoted
 from agentrun.api.workflow import API_VERSION
 from agentrun.cli.failures import OutOfReach
 from agentrun.cli.on_cluster.impersonation import acting_as
@@ -195,7 +196,7 @@ class Client:
                 )
             except (httpx2.InvalidURL, ValueError, ImportError) as error:
                 raise NoAccess(
-                    f"the kubeconfig's server {access.server!r} (or its proxy) cannot be used: {error}"
+                    f"the kubeconfig's server {quoted(access.server)} (or its proxy) cannot be used: {error}"
                 ) from error
             if access.server_name is not None:
                 self._http.event_hooks = {"request": [_naming(access.server_name)]}

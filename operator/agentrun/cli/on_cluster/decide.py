@@ -8,6 +8,7 @@ from typing import Any
 
 from agentrun.api.approval import Verdict
 from agentrun.api.canonical import timestamp
+from agentrun.api.texts import quoted
 from agentrun.cli.decide import check_comment
 from agentrun.cli.failures import OutOfReach, Refused
 from agentrun.cli.on_cluster.client import Client, collection
@@ -78,7 +79,7 @@ def _chosen(client: Client, run: Run, step: str | None, call: str | None) -> lis
         found = [obj for obj in found if obj["spec"].get("callId") == call]
         if not found:
             ids = ", ".join(str(obj["spec"]["callId"]) for obj in open_ if "callId" in obj["spec"])
-            raise Refused(f"no call {call!r} waits for approval; there are: {ids or 'none'}")
+            raise Refused(f"no call {quoted(call)} waits for approval; there are: {ids or 'none'}")
     return found
 
 

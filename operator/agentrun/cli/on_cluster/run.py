@@ -14,6 +14,7 @@ import click
 from agentrun.api.document import Document, from_object, load
 from agentrun.api.names import REQUESTED_BY
 from agentrun.api.run import AgentRun, AgentWorkflow
+from agentrun.api.texts import quoted
 from agentrun.api.workflow import API_VERSION
 from agentrun.cli.failures import Refused
 from agentrun.cli.inputs import read_inputs
@@ -92,8 +93,8 @@ def _read(
             documents = [*documents, from_object(client.get(f"{collection(WORKFLOWS, namespace)}/{missing}"))]
         except Missing as error:
             raise Refused(
-                f"there is no AgentWorkflow {missing!r}, neither in this file nor in namespace {namespace} of the "
-                "cluster: put it into the file after a line ---, or apply it first"
+                f"there is no AgentWorkflow {quoted(missing)}, neither in this file nor in namespace {namespace} of "
+                "the cluster: put it into the file after a line ---, or apply it first"
             ) from error
     inputs = read_inputs(inputs_schema(documents), pairs, inputs_file)
     manifest = pin(

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from agentrun.api.canonical import digest_of
 from agentrun.api.names import REQUESTED_BY, RUN_LABEL
 from agentrun.api.run import CHANGED_BY, Outcome, Reason
+from agentrun.api.texts import quoted
 from agentrun.api.workflow import WorkflowSpec
 from agentrun.cli.failures import Refused
 from agentrun.cli.on_cluster.client import Client, collection
@@ -145,7 +146,7 @@ class Run:
         """The name of the step in a status. Raises Refused where the run has none such, as far as it is known."""
         names = [*dict.fromkeys(name.partition("[")[0] for name in self.entries)]
         if names and text.partition("[")[0] not in names:
-            raise Refused(f"run {self.name} has no step {text!r}; it has {printable(', '.join(names), 300)}")
+            raise Refused(f"run {self.name} has no step {quoted(text)}; it has {printable(', '.join(names), 300)}")
         return text
 
 
@@ -166,7 +167,7 @@ def find(place: ClusterPlace, client: Client, name: str) -> Run:
         return Run(client.get(f"{collection(RUNS, namespace)}/{run_name(name)}"))
     except Missing as error:
         raise Refused(
-            f"there is no run {name!r} in namespace {namespace} of the cluster: see {place.command('list')}. "
+            f"there is no run {quoted(name)} in namespace {namespace} of the cluster: see {place.command('list')}. "
             f"The journal of one that was deleted is still in its store: agentrun show {name} -n {namespace} "
             "--store s3://BUCKET/PREFIX"
         ) from error

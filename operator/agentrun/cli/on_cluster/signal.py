@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agentrun.api.texts import quoted
 from agentrun.cli.failures import Refused
 from agentrun.cli.on_cluster.commands import command
 from agentrun.cli.on_cluster.runs import find, workflow_of
@@ -23,7 +24,7 @@ def signal_verb(place: ClusterPlace, run: str, name: str, payload: str | None) -
         known = sorted({wait["signal"] for wait in waits if "signal" in wait})
         if name not in known:
             there = printable(", ".join(known), 300) or "none"
-            raise Refused(f"no step of {run} waits for a signal {name!r}; there are: {there}")
+            raise Refused(f"no step of {run} waits for a signal {quoted(name)}; there are: {there}")
     command(client, told, {"signal": {"name": name, "payload": found}})
     tell(place, f"signalled: {name} {value(found)}")
     if place.output:
