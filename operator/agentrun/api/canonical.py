@@ -54,7 +54,7 @@ def timestamp(at: float) -> str:
 
     What lies before the year 1 or after the year 9999, as these have it in UTC, becomes the first or the last instant.
     """
-    if not at < LAST:
+    if not at <= LAST:
         return "9999-12-31T23:59:59.999999Z"
     return datetime.fromtimestamp(max(at, FIRST), UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
