@@ -162,6 +162,12 @@ def odd_id(message: Body) -> JSON:
     return next((repr(name) for name in names if not re.fullmatch("[a-zA-Z0-9]{9}", str(name))), None)
 
 
+def long_id(message: Body) -> int | None:
+    """An id of a call that is longer than OpenAI takes: its length."""
+    names = [(call.get("id"), 40) for call in _calls(message)] + [(message.get("call_id"), 64)]
+    return next((len(name) for name, most in names if isinstance(name, str) and len(name) > most), None)
+
+
 def unsigned(message: Body) -> bool:
     """A turn of calls whose first one lacks Gemini's signature."""
     call = next(_calls(message), None)
@@ -237,10 +243,11 @@ def in_text(status: int, error: Body) -> tuple[int, JSON]:
 # The endpoints.
 
 _REASONING = ("reasoning_content", "reasoning", "reasoning_details")
+_TOO_LONG = "Invalid 'messages[{place}]': string too long. Expected a call's id to be shorter than {} characters."
 _NOTHING_SAID = "Assistant message must have either content or tool_calls, but not none."
 
 PROFILES: dict[str, Profile] = {
-    "openai": Profile(apis=("chat", "responses")),
+    "openai": Profile(refuses=(messages(long_id, _TOO_LONG),), apis=("chat", "responses")),
     "gemini": Profile(
         quirks=("id-empty", "signatures", "finish-stop", "content-missing"),
         refuses=(
@@ -309,6 +316,7 @@ PROFILES: dict[str, Profile] = {
     ),
     "azure": Profile(
         refuses=(
+            messages(long_id, _TOO_LONG),
             parameter("parallel_tool_calls", "Unrecognized request argument supplied: parallel_tool_calls"),
             parameter("max_completion_tokens", "Unrecognized request argument supplied: max_completion_tokens"),
         ),

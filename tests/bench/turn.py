@@ -122,6 +122,7 @@ class _Recording:
 
     def __init__(self, client: ModelClient, model: str) -> None:
         self._client, self._model = client, model
+        self.api = client.api
         self.requests: list[Request] = []
 
     def user(self, text: str) -> Item:

@@ -178,6 +178,7 @@ class TracedModel:
 
     def __init__(self, model: ModelClient, calls: Calls) -> None:
         self._model, self._calls = model, calls
+        self.api = model.api
 
     def user(self, text: str) -> Item:
         return self._model.user(text)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 
@@ -48,11 +48,18 @@ def unanswered() -> ToolOutput:
 
 def said(text: str | None = None, *calls: str, usage: Usage | None = None) -> Turn:
     asked = tuple(ModelCall(f"c{number}", name, {}) for number, name in enumerate(calls))
-    items = [{"type": "message", "text": text, "calls": [f"c{number}" for number in range(len(calls))]}]
+    items: list[dict[str, Any]] = [
+        {"type": "function_call", "call_id": f"c{number}", "name": name, "arguments": "{}"}
+        for number, name in enumerate(calls)
+    ]
+    if text is not None:
+        items.append({"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]})
     return Turn(items, text, asked, usage or Usage(100, 0, 10), None, None, "x", "m")
 
 
 class ScriptedModel:
+    api: Literal["chat", "responses"] = "responses"
+
     def __init__(self, *answers: Turn | Exception) -> None:
         self.answers = list(answers)
         self.asked: list[Request] = []

@@ -18,7 +18,8 @@ from agentrun.runner.attempt import Attempt
 from agentrun.runner.calls import Tools, answer_calls
 from agentrun.runner.compaction import compact, outgrown
 from agentrun.runner.failures import ContextOverflow, Failure
-from agentrun.runner.models import Item, ModelClient, Request, ToolSpec, Turn
+from agentrun.runner.history import History
+from agentrun.runner.models import ModelClient, Request, ToolSpec, Turn
 from agentrun.runner.reserve import cost, estimate, reserve_model
 from agentrun.runner.structured import parse_structured
 
@@ -55,9 +56,7 @@ class _Loop:
         self.attempt, self.model, self.client, self.tools, self.agent = attempt, model, client, tools, agent
         self.task: dict[str, Any] = attempt.state.task
         known = {tool.name: tool for tool in attempt.spec.tools}
-        self._told: list[dict[str, Any]] = []
-        """The entries of the history that ``_items`` holds in the model's form, after the prompt."""
-        self._items: list[list[Item]] = [[client.user(as_text(self.task["prompt"]))]]
+        self._history = History(client, as_text(self.task["prompt"]))
         self.specs = [ToolSpec(n, known[n].description, known[n].parameters) for n in agent.tools]
 
     async def run(self) -> dict[str, Any]:
@@ -100,29 +99,14 @@ class _Loop:
         await self.attempt.commit(Kind.TURN, self._record(turn, expected, seconds))
 
     def request(self) -> Request:
-        """The next question: the history in the model's own form. What was there before is not converted again."""
-        history = self.attempt.state.history
-        same = 0
-        while same < min(len(history), len(self._told)) and history[same] is self._told[same]:
-            same += 1
-        del self._told[same:], self._items[same + 1 :]
-        for entry in history[same:]:
-            self._told.append(entry)
-            self._items.append(self._converted(entry))
+        """The next question: the history in the model's own form."""
         return Request(
             instructions=as_text(self.task.get("instructions", "")),
-            history=[item for items in self._items for item in items],
+            history=self._history.items(self.attempt.state.history),
             tools=self.specs,
             output_schema=self.agent.output,
             refused=self.attempt.refused,
         )
-
-    def _converted(self, entry: dict[str, Any]) -> list[Item]:
-        if "items" in entry:
-            return list(entry["items"])
-        if "user" in entry:
-            return [self.client.user(entry["user"])]
-        return [self.client.tool_result(r["callId"], r["tool"], r["output"]) for r in entry["results"]]
 
     def _expected(self, request: Request) -> int:
         """About how many tokens the request takes: what the model counted last time, and a guess for what is new."""
@@ -147,10 +131,10 @@ class _Loop:
             for n, c in enumerate(turn.calls)
         ]
         spent = turn.usage
-        estimated = spent.input == 0 and spent.output == 0
+        estimated = spent.input == 0 or spent.output == 0
         if estimated:
             # An endpoint that reports nothing must not make a budget endless; the record says that it is a guess.
-            spent = replace(spent, input=expected, output=estimate(turn.items))
+            spent = replace(spent, input=spent.input or expected, output=spent.output or estimate(turn.items))
         usage = Usage(
             1,
             spent.input,

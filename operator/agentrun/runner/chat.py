@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from agentrun.runner import refusals
-from agentrun.runner.endpoint import Endpoint, Malformed
-from agentrun.runner.models import Item, ModelCall, Request, ToolSpec, Turn, Usage
+from agentrun.runner.chat_turn import read_turn
+from agentrun.runner.endpoint import Endpoint
+from agentrun.runner.history import plainest
+from agentrun.runner.models import Item, Request, ToolSpec, Turn
 from agentrun.runner.refusals import Refused
-from agentrun.runner.shapes import arguments, count, distinct, in_object, in_text, listed, parameters
+from agentrun.runner.shapes import parameters
 from agentrun.runner.structured import format_of, instructions_of, said_first, strictness
-
-_CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
 class ChatCompletions:
     """A model behind Chat Completions. Tasks may share it."""
+
+    api: Literal["chat", "responses"] = "chat"
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -50,7 +53,10 @@ def body_of(request: Request, model: str, refused: Refused = frozenset()) -> dic
         body["response_format"] = {"type": kind, "json_schema": wanted | strictness(request.output_schema, refused)}
     elif kind is not None:
         body["response_format"] = {"type": kind}
-    history, instructions = request.history, instructions_of(request, kind)
+    history: Sequence[Item] = request.history
+    if refusals.HISTORY in refused:
+        history = plainest("chat", history)
+    instructions = instructions_of(request, kind)
     if instructions and refusals.SYSTEM in refused:
         history, instructions = said_first(instructions, history), ""
     body["messages"] = [{"role": "system", "content": instructions}] if instructions else []
@@ -78,47 +84,3 @@ def _bound(request: Request, refused: Refused) -> dict[str, Any]:
         if name in refused and request.at_any_length:
             return {}
     return {name: refusals.bounded(request.max_output_tokens, refused)}
-
-
-def read_turn(answer: dict[str, Any]) -> Turn:
-    """The turn in an answer: its first choice.
-
-    Raises:
-        Malformed: the answer has not the API's shape.
-    """
-    choices = listed(answer, "choices")
-    if not choices:
-        raise Malformed("it holds no choice")
-    message = in_object(choices[0], "message")
-    if message.get("role", "assistant") != "assistant":
-        raise Malformed("its message is not the assistant's")
-    calls: list[ModelCall] = []
-    for call in listed(message, "tool_calls"):
-        function = in_object(call, "function")
-        args, error = arguments(in_text(function, "arguments"))
-        calls.append(ModelCall(in_text(call, "id"), in_text(function, "name"), args, error))
-    usage = in_object(answer, "usage")
-    return Turn(
-        items=[_item(message)],
-        text=_optional_text(message, "content"),
-        calls=distinct(calls),
-        usage=Usage(
-            count(usage, "prompt_tokens"),
-            count(in_object(usage, "prompt_tokens_details"), "cached_tokens"),
-            count(usage, "completion_tokens"),
-        ),
-        refusal=_optional_text(message, "refusal"),
-        incomplete=_CUT.get(str(choices[0].get("finish_reason"))),
-        response_id=str(answer.get("id") or ""),
-        model=str(answer.get("model") or ""),
-    )
-
-
-def _item(message: dict[str, Any]) -> Item:
-    """The message as the API takes it back: it sends nulls and empty lists that it refuses to receive."""
-    kept = {key: value for key, value in message.items() if value is not None and value != []}
-    return {"role": "assistant", "content": message.get("content"), **kept}
-
-
-def _optional_text(message: dict[str, Any], key: str) -> str | None:
-    return in_text(message, key) if message.get(key) else None

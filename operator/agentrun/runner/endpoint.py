@@ -17,13 +17,15 @@ from agentrun.api.workflow import FailureClass, Model
 from agentrun.plan.address import PATHS, BadAddress, address_of
 from agentrun.runner import refusals
 from agentrun.runner.connections import tls
+from agentrun.runner.dialect import AnswerFailed, Malformed
 from agentrun.runner.error_words import Said, kind_of, read_error, read_error_value
 from agentrun.runner.failures import ContextOverflow, Failure, plain
+from agentrun.runner.lenient import read_answer
 from agentrun.runner.models import Request
 from agentrun.runner.overflow import is_overflow, is_rate_limit
 from agentrun.runner.retrying import Clock, Sleep, retry_after, with_retries
 from agentrun.runner.secrets import SHORTEST_SECRET, MissingSecret, Secrets, header_value, read_secret
-from agentrun.runner.untrusted import TooLarge, Undecodable, parse_json, read_body
+from agentrun.runner.untrusted import TooLarge, Undecodable, read_body
 
 if TYPE_CHECKING:
     import httpx2
@@ -42,10 +44,6 @@ _TRANSIENT_CODES = frozenset({
 _RATE_CODES = frozenset({"rate_limit_exceeded", "rate_limit_error", "insufficient_quota"})
 
 T = TypeVar("T")
-
-
-class Malformed(Exception):
-    """An answer has not the shape that the API promises; the message says what is missing."""
 
 
 class Rejected(Exception):
@@ -132,7 +130,8 @@ class Endpoint:
         return header_value(text, variable) if text else None
 
     async def post(self, request: Request, make: Make, read: Callable[[dict[str, Any]], T]) -> T:
-        """What ``read`` makes of the answer to ``request``, which it may refuse by raising ``Malformed``.
+        """What ``read`` makes of the answer to ``request``, which it may refuse by raising ``Malformed`` or
+        ``AnswerFailed``.
 
         What the endpoint refuses and can be done without is added to ``request.refused``, and the request made again
         without it. Such a try is no model call: nothing was answered.
@@ -192,7 +191,7 @@ class Endpoint:
     def _answer(self, response: httpx2.Response, body: dict[str, Any], read: Callable[[dict[str, Any]], T]) -> T:
         """What ``read`` makes of a 2xx answer."""
         try:
-            answer = parse_json(response.content.decode("utf-8-sig"))
+            answer = read_answer(response.content)
         except ValueError as error:
             raise self._no_json(response, error) from error
         if not isinstance(answer, dict):
@@ -201,6 +200,8 @@ class Endpoint:
             raise self._failed(answer, body)
         try:
             return read(answer)
+        except AnswerFailed as failed:
+            raise self._failed({"error": failed.error}, body) from failed
         except Malformed as error:
             said = read_error_value({key: answer.get(key) for key in ("message", "detail", "errors")}, self._hidden)
             words = f"{error}; it says: {said.words}" if said.words else str(error)

@@ -1,7 +1,8 @@
 """What the agent loop sees of a model: one question, one turn. Which API is spoken stays behind ``ModelClient``.
 
-History is a list of JSON items in the provider's own form, kept verbatim: reasoning that only its provider can read
-(``encrypted_content``) has to go back exactly as it came, or the model starts every turn from nothing.
+A turn is recorded as JSON items in the provider's own form, verbatim: reasoning that only its provider can read
+(``encrypted_content``) has to go back exactly as it came, or the model starts every turn from nothing. ``history``
+makes of the recorded turns what an endpoint takes back.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from agentrun.api.values import JSON
 from agentrun.api.workflow import JsonSchema, Model
@@ -40,7 +41,8 @@ class ModelCall:
     """A tool call that the model asks for.
 
     ``args`` is None, and ``error`` says why, where the arguments are not a JSON object: the model is told, nothing
-    is called. ``name`` may be no tool at all, and ``args`` are not yet checked against the tool's parameters.
+    is called. ``name`` may be no tool at all, and ``args`` are not yet checked against the tool's parameters. ``id``
+    tells the calls of one turn apart; where the endpoint gave none, it is made up.
     """
 
     id: str
@@ -51,7 +53,7 @@ class ModelCall:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What the model answered. ``items`` is to be appended to the history as it stands.
+    """What the model answered. ``items`` is to be recorded as it stands; ``text`` is without the model's thoughts.
 
     ``incomplete`` names the reason (``max_output_tokens``, ``content_filter``, …) where the answer was cut off; its
     text and calls may then be fragments. Text, calls and refusal may all be missing: a model can answer nothing.
@@ -102,6 +104,9 @@ class Request:
 
 class ModelClient(Protocol):
     """A model behind one of the APIs."""
+
+    api: Literal["chat", "responses"]
+    """Which one."""
 
     def user(self, text: str) -> Item:
         """What a person, or the workflow in their place, says."""

@@ -18,6 +18,8 @@ from agentrun.runner.error_words import Said
 PARALLEL = "parallel_tool_calls"
 INCLUDE = "include"
 STORE = "store"
+HISTORY = "history"
+"""The history as the endpoint's own answers and others' say it: its plainest form is sent."""
 STRICT_SCHEMAS = "strict-schemas"
 """No schema is sent with ``strict: true``."""
 STRICT = "strict"
@@ -45,7 +47,8 @@ Refused = Set[str]
 """Words of this module that an endpoint is known to refuse."""
 
 _WORD = (
-    rf"{PARALLEL}|{INCLUDE}|{STORE}|{STRICT_SCHEMAS}|{STRICT}|{JSON_SCHEMA}|{JSON_OBJECT}|{FORMAT_WITH_TOOLS}|{SYSTEM}"
+    rf"{HISTORY}|{PARALLEL}|{INCLUDE}|{STORE}|{STRICT_SCHEMAS}|{STRICT}|{JSON_SCHEMA}|{JSON_OBJECT}"
+    rf"|{FORMAT_WITH_TOOLS}|{SYSTEM}"
     rf"|{INSTRUCTIONS}|{'|'.join(BOUNDS)}|{LONGER_THAN}[1-9][0-9]{{0,8}}"
 )
 
@@ -79,6 +82,13 @@ _DISTINCT = {
     SYSTEM: r"system (?:role|messages?|prompts?|instructions?)|role\W+system|'system'|\"system\"|`system`"
     r"|developer instruction|only user and assistant roles",
 }
+_HISTORY = re.compile(
+    r"\b(?:messages?|input|contents)\W{0,3}\d|tool[_ ]?(?:call|use)|function[_ ]?call|\bassistant\b|encrypted|reasoning"
+    r"|thinking|thought|\barguments\b|content ?block|text content|\broles?\b|template|\bitems? ",
+    re.IGNORECASE,
+)
+"""In which words an error speaks of the history."""
+_HISTORY_PATH = re.compile(r"(?:body\W)?(?:messages|input)\W")
 _COMMON = (INCLUDE, STORE, STRICT, INSTRUCTIONS)
 """Names that are words as well: they count only where the error marks them as a name."""
 
@@ -116,6 +126,8 @@ def refusal(body: dict[str, Any], said: Said, *, sure: bool = False) -> str | No
         return STRICT_SCHEMAS
     if found == JSON_SCHEMA and (_format(body) or {}).get("type") != JSON_SCHEMA:
         return JSON_OBJECT
+    if found is None and (_HISTORY.search(words) or any(_HISTORY_PATH.match(name) for name in said.names)):
+        return HISTORY
     return found
 
 

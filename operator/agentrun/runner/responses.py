@@ -6,13 +6,15 @@ along in a form that only the provider can read, so a checkpoint is complete wit
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from agentrun.runner import refusals
-from agentrun.runner.endpoint import Endpoint, Malformed
-from agentrun.runner.models import Item, ModelCall, Request, ToolSpec, Turn, Usage
+from agentrun.runner.endpoint import Endpoint
+from agentrun.runner.history import plainest
+from agentrun.runner.models import Item, Request, ToolSpec, Turn
 from agentrun.runner.refusals import Refused
-from agentrun.runner.shapes import arguments, count, distinct, in_object, in_text, listed, parameters
+from agentrun.runner.responses_turn import read_turn
+from agentrun.runner.shapes import parameters
 from agentrun.runner.structured import format_of, instructions_of, said_first, strictness
 
 _REASONING = "reasoning.encrypted_content"
@@ -20,6 +22,8 @@ _REASONING = "reasoning.encrypted_content"
 
 class Responses:
     """A model behind the Responses API. Tasks may share it."""
+
+    api: Literal["chat", "responses"] = "responses"
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -55,6 +59,8 @@ def body_of(request: Request, model: str, refused: Refused = frozenset()) -> dic
     elif kind is not None:
         body["text"] = {"format": {"type": kind}}
     history, instructions = list(request.history), instructions_of(request, kind)
+    if refusals.HISTORY in refused:
+        history = plainest("responses", history)
     if instructions and refusals.SYSTEM in refused:
         history = said_first(instructions, history)
     elif instructions and refusals.INSTRUCTIONS in refused:
@@ -86,46 +92,3 @@ def _tool(tool: ToolSpec, refused: Refused) -> dict[str, Any]:
     # The API's default is true, and then it refuses what strict mode does not take.
     strict = tool.strict and refusals.STRICT_SCHEMAS not in refused
     return told | ({} if refusals.STRICT in refused else {"strict": strict})
-
-
-def read_turn(answer: dict[str, Any]) -> Turn:
-    """The turn in an answer.
-
-    Raises:
-        Malformed: the answer has not the API's shape.
-    """
-    status = answer.get("status", "completed")
-    if status not in ("completed", "incomplete"):
-        raise Malformed(f"its status is {status!r}")
-    items = listed(answer, "output")
-    texts: list[str] = []
-    refusals: list[str] = []
-    calls: list[ModelCall] = []
-    for item in items:
-        kind = item.get("type")
-        if kind == "function_call":
-            args, error = arguments(in_text(item, "arguments"))
-            calls.append(ModelCall(in_text(item, "call_id"), in_text(item, "name"), args, error))
-        elif kind == "message":
-            for part in listed(item, "content"):
-                if part.get("type") == "refusal":
-                    refusals.append(in_text(part, "refusal"))
-                # Commentary is spoken on the way to the answer and is no part of it.
-                elif part.get("type") == "output_text" and item.get("phase") != "commentary":
-                    texts.append(in_text(part, "text"))
-    usage = in_object(answer, "usage")
-    details = in_object(answer, "incomplete_details")
-    return Turn(
-        items=items,
-        text="".join(texts) if texts else None,
-        calls=distinct(calls),
-        usage=Usage(
-            count(usage, "input_tokens"),
-            count(in_object(usage, "input_tokens_details"), "cached_tokens"),
-            count(usage, "output_tokens"),
-        ),
-        refusal="\n".join(refusals) if refusals else None,
-        incomplete=str(details.get("reason") or "unknown") if status == "incomplete" else None,
-        response_id=str(answer.get("id") or ""),
-        model=str(answer.get("model") or ""),
-    )

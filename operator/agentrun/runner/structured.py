@@ -9,12 +9,10 @@ from agentrun.api.values import JSON
 from agentrun.api.workflow import JsonSchema
 from agentrun.plan.schema import compile_schema
 from agentrun.runner import refusals
+from agentrun.runner.lenient import fenced, json_values, mended
 from agentrun.runner.models import Item, Request
 from agentrun.runner.refusals import Refused
 from agentrun.runner.strict import fits_strict_mode
-from agentrun.runner.untrusted import parse_json
-
-_FENCE = "```"
 
 
 def format_of(schema: JsonSchema | None, refused: Refused, *, with_tools: bool) -> str | None:
@@ -61,18 +59,29 @@ def in_words(schema: JsonSchema) -> str:
 def parse_structured(text: str, schema: JsonSchema) -> tuple[JSON, list[str]]:
     """The value in ``text``, and what is wrong with it in words that the model can act on (nothing, if it will do).
 
-    A Markdown fence around it is taken off unless strict mode made one impossible. The schema was checked before.
+    Endpoints that ignore the wish for a format answer as models chat: JSON in a Markdown fence, or between sentences.
+    It is taken where there is one value only that fits ``schema``, which was checked before.
     """
+    check = compile_schema(schema)
     try:
-        value = parse_json(text if fits_strict_mode(schema) else _unfenced(text))
+        value = mended(text)
     except ValueError as error:
-        return None, [f"the answer is not JSON: {error}"]
-    return value, compile_schema(schema).errors(value)
-
-
-def _unfenced(text: str) -> str:
-    """``text`` without the Markdown fence that models like to put around JSON; other fences are left alone."""
-    first, _, rest = text.strip().partition("\n")
-    if first.strip().lower() in (_FENCE, f"{_FENCE}json") and rest.endswith(_FENCE):
-        return rest.removesuffix(_FENCE)
-    return text
+        found = json_values(text)
+        fitting = [one for one in found if not check.errors(one)]
+        if len(fitting) > 1:
+            marked = [one for block in fenced(text) for one in json_values(block)]
+            fitting = [one for one in fitting if one in marked]
+        if len(fitting) == 1:
+            return fitting[0], []
+        if len(found) == 1:
+            return found[0], check.errors(found[0])
+        many = " (it holds more than one JSON value: write one alone)" if found else ""
+        return None, [f"the answer is not JSON: {error}{many}"]
+    errors = check.errors(value)
+    if errors and isinstance(value, str):  # JSON in a JSON text
+        try:
+            inner = mended(value)
+        except ValueError:
+            return value, errors
+        return (inner, []) if not check.errors(inner) else (value, errors)
+    return value, errors

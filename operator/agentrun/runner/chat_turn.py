@@ -1,0 +1,200 @@
+"""A turn of Chat Completions: read from an answer, and as it goes back in the history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from agentrun.api.values import JSON
+from agentrun.runner.dialect import (
+    CALLS_MAX,
+    NOTHING,
+    AnswerFailed,
+    Call,
+    Heard,
+    Malformed,
+    Names,
+    are_parts,
+    arguments,
+    arguments_to_send,
+    ending,
+    heard_content,
+    joined,
+    label,
+    name_to_send,
+    refused,
+    tokens,
+    tool_name,
+    without_thoughts,
+)
+from agentrun.runner.models import Item, ModelCall, Turn, Usage
+
+_ARGUMENTS = ("arguments", "input", "parameters", "args")
+"""Where the arguments of a call stand."""
+
+_PAYLOADS = {"text": "text", "refusal": "refusal"}
+"""Parts of a message that OpenAI takes back, and where their text stands."""
+
+
+def read_turn(answer: dict[str, Any]) -> Turn:
+    """The turn in an answer.
+
+    Raises:
+        Malformed: nothing in it says what the turn is.
+        AnswerFailed: the endpoint says that it failed in the middle.
+    """
+    choices = answer.get("choices")
+    choices = [one for one in (choices if isinstance(choices, list) else [choices]) if isinstance(one, dict)]
+    if not choices:
+        other = "; it is an answer of the Responses API: write api: responses" if "output" in answer else ""
+        raise Malformed(f"it holds no choice{other}")
+    error = next((one["error"] for one in choices if one.get("error")), None)
+    ended = ending(*(one.get(key) for one in choices for key in ("finish_reason", "native_finish_reason")))
+    if error or ended.kind == "failed":
+        words = f"the answer ended with {ended.reason or 'an error'}"
+        given = error if isinstance(error, dict) else {"message": error or words}
+        # Without a code it is a failure on the way, as it stands inside an answer.
+        raise AnswerFailed(given if given.get("code") else given | {"code": "server_error"})
+    items = _messages(choices)
+    heard = heard_in(items)
+    if len(heard.calls) > CALLS_MAX:
+        raise Malformed(f"it has more than {CALLS_MAX} tool calls")
+    names = Names().of(call.id for call in heard.calls)
+    usage = answer.get("usage")
+    said = heard.refusal or ((heard.text or "refused") if ended.reason.startswith("refus") else None)
+    return Turn(
+        items=items,
+        text=without_thoughts(heard.text) if heard.text else None,
+        calls=tuple(
+            ModelCall(name, tool_name(call.name), *arguments(call.arguments))
+            for name, call in zip(names, heard.calls, strict=True)
+        ),
+        usage=read_usage(usage),
+        refusal=said,
+        incomplete=ended.reason if ended.kind == "cut" else None,
+        response_id=label(answer.get("id")),
+        model=label(answer.get("model")),
+    )
+
+
+def read_usage(usage: JSON) -> Usage:
+    """What the turn took, by the names of either API: gateways translate the one and not the other."""
+    whole = tokens(usage, "total_tokens")
+    output = tokens(usage, "completion_tokens", "output_tokens", "completionTokens", "outputTokens")
+    asked = tokens(usage, "prompt_tokens", "input_tokens", "promptTokens", "inputTokens")
+    cached = tokens(
+        usage,
+        "prompt_tokens_details.cached_tokens",
+        "input_tokens_details.cached_tokens",
+        "prompt_cache_hit_tokens",
+        "cached_tokens",
+    )
+    return Usage(asked or max(whole - output, 0), cached, output or (max(whole - asked, 0) if asked else 0))
+
+
+def _messages(choices: list[dict[str, Any]]) -> list[Item]:
+    """The messages that make up the turn: the first that says anything, and the calls where a gateway put them into
+    another choice.
+    """
+    items = [_message(choice) for choice in choices]
+    heard = [heard_in([item]) for item in items]
+    main = next((n for n, said in enumerate(heard) if said.calls or said.refusal or said.text), 0)
+    calls = next((n for n, said in enumerate(heard) if said.calls), main)
+    return [items[main]] if calls == main or heard[main].calls else [items[main], items[calls]]
+
+
+def _message(choice: dict[str, Any]) -> Item:
+    message: JSON = next((choice[key] for key in ("message", "delta", "text") if choice.get(key) is not None), {})
+    if isinstance(message, str):
+        message = {"content": message}
+    if not isinstance(message, dict):
+        raise Malformed("its message is not an object")
+    if str(message.get("role") or "assistant").lower() in ("user", "system", "developer", "tool", "function"):
+        raise Malformed("its message is not the assistant's")
+    # The API sends nulls and empty lists that it refuses to receive. A type would make it an item of Responses.
+    kept = {key: value for key, value in message.items() if value is not None and value != [] and key != "type"}
+    return kept | {"role": "assistant", "content": message.get("content")}
+
+
+def _calls_in(message: Item) -> tuple[Call, ...]:
+    calls = message.get("tool_calls")
+    calls = calls if isinstance(calls, list) else [calls]
+    found = []
+    for call in calls:
+        if isinstance(call, dict):
+            function = call.get("function")
+            function = function if isinstance(function, dict) else call
+            given = next((function[key] for key in _ARGUMENTS if key in function), None)
+            found.append(Call(call.get("id"), function.get("name"), given))
+    legacy = message.get("function_call")
+    if not found and isinstance(legacy, dict) and legacy.get("name"):
+        found.append(Call(None, legacy["name"], legacy.get("arguments")))
+    return tuple(found)
+
+
+def heard_in(items: Sequence[Item]) -> Heard:
+    """What the messages of one turn say."""
+    texts: list[str] = []
+    refusals: list[str] = []
+    calls: list[Call] = []
+    for message in items:
+        text, said = heard_content(message.get("content"))
+        said = refused(message.get("refusal")) or said
+        texts += [text] if text is not None else []
+        refusals += [said] if said is not None else []
+        calls += _calls_in(message)
+    return Heard(joined(texts), "\n".join(refusals) if refusals else None, tuple(calls))
+
+
+def back(items: Sequence[Item], heard: Heard, ids: Sequence[str]) -> list[Item]:
+    """The turn as the endpoint that said it takes it back: its own fields stay, what no endpoint takes is put right."""
+    message: Item = {}
+    for item in reversed(items):
+        message |= {key: value for key, value in item.items() if value is not None and value != []}
+    for key in ("tool_calls", "function_call", "content"):
+        message.pop(key, None)
+    own = [call for item in items for call in _list(item.get("tool_calls")) if isinstance(call, dict)]
+    own += [{}] * (len(ids) - len(own))
+    calls = [
+        {k: v for k, v in given.items() if v is not None and k not in ("name", *_ARGUMENTS)}
+        | {"id": name, "type": "function"}
+        | {"function": _function(given.get("function"), call)}
+        for given, call, name in zip(own, heard.calls, ids, strict=True)
+    ]
+    message = {"role": "assistant", "content": _content(items, heard, bool(calls))} | message
+    return [message | {"role": "assistant"} | ({"tool_calls": calls} if calls else {})]
+
+
+def _function(given: JSON, call: Call) -> dict[str, Any]:
+    own = {key: value for key, value in given.items() if value is not None} if isinstance(given, dict) else {}
+    return own | {"name": name_to_send(call.name), "arguments": arguments_to_send(call.arguments)}
+
+
+def _content(items: Sequence[Item], heard: Heard, calls: bool) -> JSON:
+    content = next((item["content"] for item in items if item.get("content")), None)
+    if content and are_parts(content) and (calls or (heard.text or "").strip()):
+        parts = [{key: value for key, value in part.items() if value is not None} for part in content]
+        return [part for part in parts if isinstance(part.get(_PAYLOADS.get(part.get("type", "text"), "type"), 0), str)]
+    if heard.text is not None and (calls or heard.text.strip()):
+        return heard.text
+    return None if calls else heard.refusal or NOTHING
+
+
+def made(heard: Heard, ids: Sequence[str]) -> list[Item]:
+    """The turn in the plainest form, which every endpoint takes, whoever said it."""
+    text = without_thoughts(heard.text or "") or heard.refusal or ""
+    message: Item = {"role": "assistant", "content": text if text.strip() or ids else NOTHING}
+    if ids:
+        message["tool_calls"] = [
+            {
+                "id": name,
+                "type": "function",
+                "function": {"name": name_to_send(call.name), "arguments": arguments_to_send(call.arguments)},
+            }
+            for call, name in zip(heard.calls, ids, strict=True)
+        ]
+    return [message]
+
+
+def _list(value: JSON) -> list[Any]:
+    return value if isinstance(value, list) else [value]

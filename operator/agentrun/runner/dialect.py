@@ -1,0 +1,323 @@
+"""What endpoints mean: pure functions from the parts of an answer, as they come, to what we understand of them.
+
+No two endpoints that call themselves compatible answer alike. What is here takes every form that was seen and has one
+meaning; ``docs/providers.md`` lists them. What has no meaning is left to the caller, who tells the model or asks again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple
+
+from agentrun.api.values import JSON
+from agentrun.runner.failures import plain
+from agentrun.runner.lenient import Unsayable, mended
+from agentrun.runner.untrusted import parse_json
+
+ID_MAX = 65_536
+"""Characters of a call's id: some gateways seal a thought into it, which has to come back."""
+
+CALLS_MAX = 1_000
+"""Tool calls of one turn."""
+
+TOKENS_MAX = 10**9
+"""More than any window holds: a larger count is no count."""
+
+SHOWN_MAX = 4_000
+"""Characters that the history keeps of arguments that nobody can read."""
+
+NOTHING = "(no answer)"
+"""Stands in the history for a turn that says nothing: some endpoints refuse an empty message, some a missing one."""
+
+
+class Malformed(Exception):
+    """An answer has no meaning as a turn; the message says what is missing."""
+
+
+class AnswerFailed(Exception):
+    """The answer says that the endpoint failed on the way; ``error`` is what it says, in the form of an API's error."""
+
+    def __init__(self, error: JSON) -> None:
+        super().__init__("the endpoint failed on the way")
+        self.error = error
+
+
+class Call(NamedTuple):
+    """A tool call as it came, found: nothing of it is checked."""
+
+    id: JSON
+    name: JSON
+    arguments: JSON
+
+
+class Heard(NamedTuple):
+    """What a turn says, whichever API it came by."""
+
+    text: str | None
+    refusal: str | None
+    calls: tuple[Call, ...] = ()
+
+
+# Ids.
+
+
+class Names:
+    """Ids by which calls are answered: what the endpoint gave, where that is one; else made up.
+
+    Made-up ids go by the order of the calls alone, so that a resumed attempt makes up the same. They have nine letters
+    and digits, the only form that every endpoint takes. ``given`` says which of the endpoint's own ids will do.
+    """
+
+    def __init__(self, given: str = rf"[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]{{0,{ID_MAX - 1}}}") -> None:
+        self._given = given
+        self._taken: set[str] = set()
+        self._made = 0
+
+    def of(self, ids: Iterable[JSON]) -> list[str]:
+        """The ids of one turn's calls, in order; each is distinct from those of every turn before."""
+        found: list[str | None] = []
+        for one in ids:
+            usable = isinstance(one, str) and one not in self._taken and re.fullmatch(self._given, one)
+            found.append(str(one) if usable else None)
+            if usable:
+                self._taken.add(str(one))
+        return [one or self._make_up() for one in found]
+
+    def _make_up(self) -> str:
+        while True:
+            name = f"call{self._made:05}"
+            self._made += 1
+            if name not in self._taken:
+                self._taken.add(name)
+                return name
+
+
+NINE = r"[a-zA-Z0-9]{9}"
+"""Ids that every endpoint takes."""
+
+
+def tool_name(name: JSON) -> str:
+    """The tool that is meant: without what templates leave around it."""
+    if not isinstance(name, str):
+        return ""
+    return name.split("<|", 1)[0].strip().removeprefix("functions.")
+
+
+def name_to_send(name: JSON) -> str:
+    """``name`` as the history may hold it: also one that the model made up."""
+    return re.sub(r"[^a-zA-Z0-9_-]", "_", tool_name(name))[:64] or "unnamed"
+
+
+# Arguments.
+
+
+def arguments(given: JSON) -> tuple[dict[str, JSON] | None, str | None]:
+    """The arguments of a call, or what is wrong with them in words that the model can act on.
+
+    Models and endpoints write no arguments as nothing, null or an empty list, too; arguments as an object, or as JSON
+    in a JSON text; and JSON with small faults, which are mended where there is one reading.
+    """
+    value = given
+    for _ in range(3):  # JSON in JSON in JSON is as far as anybody was seen to go
+        if not isinstance(value, str) or isinstance(value, Unsayable):
+            break
+        if not value.strip(" \t\r\n\ufeff\x00"):
+            value = {}
+            break
+        try:
+            value = mended(value)
+        except ValueError as error:
+            return None, f"the arguments are not JSON: {error}"
+    if value is None or value == []:
+        return {}, None
+    if not isinstance(value, dict):
+        return None, f"the arguments are not a JSON object, but {_kind(value)}"
+    if (number := _unsayable(value)) is not None:
+        return None, f"the arguments are not JSON: {number} is not JSON"
+    return value, None
+
+
+def arguments_to_send(given: JSON) -> str:
+    """The arguments as the history may hold them: always the text of a JSON object.
+
+    A text that is one stands as it came. Arguments that nobody can read stand inside an object.
+    """
+    if isinstance(given, str):
+        try:
+            if isinstance(parse_json(given), dict):
+                return given
+        except ValueError:
+            pass
+    args, error = arguments(given)
+    if error is not None:
+        said = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+        args = {"unreadable": said if len(said) <= SHOWN_MAX else said[:SHOWN_MAX] + "…"}
+    return json.dumps(args, ensure_ascii=False)
+
+
+def _unsayable(value: JSON) -> str | None:
+    inner: Iterable[JSON] = ()
+    match value:
+        case Unsayable():
+            return str(value)
+        case dict():
+            inner = value.values()
+        case list():
+            inner = value
+    return next((found for part in inner if (found := _unsayable(part)) is not None), None)
+
+
+def _kind(value: JSON) -> str:
+    return {list: "a list", str: "a text", bool: "true or false"}.get(type(value), "a number")
+
+
+# Texts.
+
+
+def heard_content(content: JSON) -> tuple[str | None, str | None]:
+    """The text and the refusal in a message's content: a text, parts of many types, or JSON where a text should be."""
+    if content is None or isinstance(content, str):
+        return content, None
+    parts = content if isinstance(content, list) else [content]
+    if not any(isinstance(part, str) or (isinstance(part, dict) and _is_part(part)) for part in parts):
+        return (json.dumps(content, ensure_ascii=False) if content != [] else None), None
+    texts: list[str] = []
+    refusals: list[str] = []
+    for part in parts:
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, dict):
+            if part.get("type") == "refusal":
+                refusals.append(_text_at(part, "refusal") or _text_at(part, "text") or "refused")
+            elif part.get("type") in (None, "text", "output_text", "input_text"):
+                found = _text_at(part, "text")
+                texts += [found] if found is not None else []
+    return ("".join(texts) if texts else None), ("\n".join(refusals) if refusals else None)
+
+
+def are_parts(content: JSON) -> bool:
+    """Whether this is a list of a message's parts."""
+    return isinstance(content, list) and all(isinstance(part, dict) and _is_part(part) for part in content)
+
+
+def _is_part(part: dict[str, Any]) -> bool:
+    """Whether this is a part of a message, rather than JSON that is the answer itself."""
+    if isinstance(part.get("type"), str):
+        return True
+    return set(part) <= {"text", "annotations", "cache_control"} and _text_at(part, "text") is not None
+
+
+def _text_at(part: dict[str, Any], key: str) -> str | None:
+    value = part.get(key)
+    if isinstance(value, dict):  # {"value": …, "annotations": …}
+        value = value.get("value")
+    return value if isinstance(value, str) else None
+
+
+def refused(value: JSON) -> str | None:
+    """A message's own field ``refusal``."""
+    return value if isinstance(value, str) and value.strip() else None
+
+
+# Patterns are compiled when they are first needed (``re`` keeps them), so that a start does not wait for them.
+_THOUGHT = r"(?i)[\s\ufeff]*<(think|thinking|thought|reasoning)>"
+_THOUGHT_OVER = r"(?im)^[ \t]*</(?:think|thinking|thought|reasoning)>[ \t]*$"
+_FINAL_CHANNEL = r"(?i)<\|channel\|>\s*final\s*(?:<\|[a-z_]+\|>[^<]*)?<\|message\|>"
+_MARK = r"<\|(?:end|return|start|call)\|>"
+
+
+def without_thoughts(text: str) -> str:
+    """``text`` without what the model thought before it answered, where the endpoint left that in the text.
+
+    A block of ``<think>`` (``<thinking>``, ``<thought>``, ``<reasoning>``) at the very beginning goes, and one whose
+    beginning is the template's, so that only its end is there, alone in a line. A block without an end is all thought.
+    """
+    text = text.removeprefix("\ufeff")
+    if "<|" in text and (final := re.search(_FINAL_CHANNEL, text)) is not None:
+        text = re.split(_MARK, text[final.end() :], maxsplit=1)[0]
+    first = text
+    while (block := re.match(_THOUGHT, text)) is not None:
+        end = re.search(rf"(?i)</{block[1]}>", text)
+        if end is None:
+            return ""
+        text = text[end.end() :]
+    if text is first and "</" in text and (over := re.search(_THOUGHT_OVER, text)) is not None:
+        text = text[over.end() :]
+    return text if text is first else text.lstrip()
+
+
+# How an answer ended.
+
+
+class Ending(NamedTuple):
+    """``whole``, ``cut`` (``reason`` says why), or ``failed`` at the endpoint."""
+
+    kind: Literal["whole", "cut", "failed"]
+    reason: str = ""
+
+
+_FAILED = (
+    r"error|fail|abort|cancel|timed?_?out|malformed|unexpected|insufficient|overload|unavailable|interrupt|exception"
+    r"|missing"
+)
+_FILTERED = (
+    r"filter|safety|recitation|block|prohibit|spii|sensitive|moderat|refus|guardrail|polic|harm|copyright|violat"
+    r"|intervened"
+)
+_TOO_LONG = r"length|max|limit|truncat|budget|context|incomplete|exceed|exhaust|pause"
+_CUT_OFF = {"length": "max_output_tokens", "max_tokens": "max_output_tokens"}
+
+
+def ending(*reasons: JSON) -> Ending:
+    """How an answer ended by the words that endpoints have for it; the worst of ``reasons`` counts."""
+    found = [_ending(reason) for reason in reasons]
+    for kind in ("failed", "cut"):
+        if (one := next((e for e in found if e.kind == kind), None)) is not None:
+            return one
+    return Ending("whole")
+
+
+def _ending(reason: JSON) -> Ending:
+    if isinstance(reason, dict):
+        reason = next((reason[key] for key in ("type", "reason", "unified", "raw") if key in reason), None)
+    if not isinstance(reason, str):
+        return Ending("whole")
+    word = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", reason.strip()).lower().replace("-", "_").replace(" ", "_")
+    if re.search(_FAILED, word):
+        return Ending("failed", plain(word, 60))
+    if re.search(_FILTERED, word) or re.search(_TOO_LONG, word):
+        return Ending("cut", _CUT_OFF.get(word, plain(word, 60)))
+    return Ending("whole")
+
+
+# Usage.
+
+
+def tokens(usage: JSON, *names: str) -> int:
+    """The first count of tokens in ``usage`` that is one, by the names that the APIs have for it; 0 where none is.
+
+    A name with a dot looks inside. A fraction counts as a whole token: a budget must not earn by rounding. What cannot
+    be a count (below nothing, or beyond every window) counts as not reported.
+    """
+    for name in names:
+        value: Any = usage
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}(\.[0-9]{1,10})?", value):
+            value = float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= TOKENS_MAX:
+            return math.ceil(value)
+    return 0
+
+
+def label(value: JSON) -> str:
+    """An id or a name that is kept for people alone."""
+    return str(value)[:200] if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
+def joined(parts: Sequence[str]) -> str | None:
+    """Texts as one; None where there is none."""
+    return "".join(parts) if parts else None

@@ -1,0 +1,142 @@
+"""The history of a step in the form of the API that is spoken to: what goes back to a model.
+
+The journal keeps each turn as it came. Here it becomes what an endpoint takes: calls and results that belong together,
+by ids that are distinct in the whole history, and each field in a form that can be read. The same entries always become
+the same items, so that a resumed attempt asks what the one before it would have asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from agentrun.runner import chat_turn, responses_turn
+from agentrun.runner.dialect import NINE, Heard, Names
+from agentrun.runner.models import Item, ModelClient
+
+LOST = "(no result is known)"
+"""The result of a call that has none in the journal."""
+
+_EMPTY_RESULT = "(empty)"
+
+
+class History:
+    """The items of a history that grows. What was there before is not converted again."""
+
+    def __init__(self, client: ModelClient, prompt: str) -> None:
+        self._client, self._prompt = client, prompt
+        self._begin()
+
+    def items(self, entries: Sequence[dict[str, Any]]) -> list[Item]:
+        """The whole history: the prompt, then ``entries`` as the fold keeps them."""
+        same = len(self._told) <= len(entries) and all(a is b for a, b in zip(self._told, entries, strict=False))
+        if not same:  # it was compacted
+            self._begin()
+        for entry in entries[len(self._told) :]:
+            self._told.append(entry)
+            self._add(entry)
+        self._close()
+        return list(self._items)
+
+    def _begin(self) -> None:
+        self._told: list[dict[str, Any]] = []
+        self._names = Names()
+        self._items: list[Item] = [self._client.user(self._prompt)]
+        self._open: dict[str, str] = {}
+        """The ids of calls without a result: as the journal names them, and as they are sent."""
+        self._order: list[str] = []
+        self._ids: set[str] = set()
+
+    def _add(self, entry: dict[str, Any]) -> None:
+        if "results" in entry:
+            for result in entry["results"]:
+                name = self._name_of(result)
+                if name is not None:
+                    self._items.append(self._client.tool_result(name, result["tool"], result["output"]))
+            return
+        self._close()
+        if "items" in entry:
+            heard = heard_in(entry["items"])
+            here = Names().of(call.id for call in heard.calls)
+            sent = self._names.of(call.id for call in heard.calls)
+            self._open, self._order = dict(zip(here, sent, strict=True)), here
+            for item in in_form(self._client.api, entry["items"], heard, sent):
+                self._items.append(self._once_named(item))
+        else:
+            self._items.append(self._client.user(entry["user"]))
+
+    def _once_named(self, item: Item) -> Item:
+        """``item``, without its own id where another item has the same: some gateways number them anew in each turn."""
+        name = item.get("id")
+        if not isinstance(name, str) or name not in self._ids:
+            self._ids.add(str(name))
+            return item
+        return {key: value for key, value in item.items() if key != "id"}
+
+    def _name_of(self, result: dict[str, Any]) -> str | None:
+        """The id that a result goes back by; found by its place where another version named the call otherwise."""
+        name = result["callId"]
+        if name not in self._open:
+            place = result["id"].rpartition("-")[2]
+            name = self._order[int(place)] if place.isdigit() and int(place) < len(self._order) else ""
+        return self._open.pop(name, None)
+
+    def _close(self) -> None:
+        for name in self._open.values():
+            self._items.append(self._client.tool_result(name, "", LOST))
+        self._open = {}
+
+
+def _form_of(items: Sequence[Item]) -> str:
+    """Which API a turn came by: a message of Chat Completions holds its calls, and has no type."""
+    if any("tool_calls" in item or "function_call" in item for item in items):
+        return "chat"
+    return "chat" if items and all("type" not in item and "role" in item for item in items) else "responses"
+
+
+def heard_in(items: Sequence[Item]) -> Heard:
+    """What a recorded turn says, whichever API it came by."""
+    return chat_turn.heard_in(items) if _form_of(items) == "chat" else responses_turn.heard_in(items)
+
+
+def in_form(api: str, items: Sequence[Item], heard: Heard, ids: Sequence[str]) -> list[Item]:
+    """A recorded turn as ``api`` takes it: as it came where it came by the same one, else in the plainest form."""
+    if _form_of(items) != api:
+        return made(api, heard, ids)
+    return chat_turn.back(items, heard, ids) if api == "chat" else responses_turn.back(items, heard, ids)
+
+
+def made(api: str, heard: Heard, ids: Sequence[str]) -> list[Item]:
+    """A turn in the plainest form of ``api``, whoever said it."""
+    return chat_turn.made(heard, ids) if api == "chat" else responses_turn.made(heard, ids)
+
+
+def plainest(api: str, items: Iterable[Item]) -> list[Item]:
+    """A history of ``api`` as an endpoint takes it that refuses another's fields, reasoning or ids."""
+    names = Names(NINE)
+    sent: list[Item] = []
+    said: list[Item] = []
+    open_calls: dict[str, str] = {}
+
+    def speak() -> None:
+        if said:
+            heard = heard_in(said)
+            ids = names.of(call.id for call in heard.calls)
+            open_calls.update(zip((str(call.id) for call in heard.calls), ids, strict=True))
+            sent.extend(made(api, heard, ids))
+            said.clear()
+
+    for item in items:
+        key = "tool_call_id" if item.get("role") == "tool" else "call_id"
+        value = "content" if item.get("role") == "tool" else "output"
+        if item.get("role") == "tool" or item.get("type") == "function_call_output":
+            speak()
+            output = item[value] if str(item[value]).strip() else _EMPTY_RESULT
+            sent.append({**item, key: open_calls.get(item[key], item[key]), value: output})
+        elif item.get("role") in ("user", "system", "developer") and item.get("type") in (None, "message"):
+            speak()
+            sent.append(item)
+        else:
+            said.append(item)
+    speak()
+    return sent

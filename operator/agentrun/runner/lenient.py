@@ -1,0 +1,223 @@
+"""JSON as endpoints and models write it, where it has one reading only.
+
+What has more than one, or none, is refused with the place: nothing is guessed, and what was cut off is not completed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from itertools import pairwise
+from typing import Any
+
+from agentrun.api.values import JSON
+from agentrun.plan.schema import depth
+from agentrun.runner.untrusted import MAX_DEPTH, parse_json
+
+MENDED_MAX = 1024 * 1024
+"""Characters of a text that is mended; a longer one has to be JSON as it stands."""
+
+_FENCE = "```"
+_BRACKETS_MAX = 200
+# Patterns are compiled when they are first needed (``re`` keeps them), so that a start does not wait for them.
+_PLACES_MAX = 50
+_STRING_OR_COMMA = r'(?s)"(?:[^"\\]|\\.|\\\Z)*(?:"|\Z)|,(?=\s*[}\]])'
+_NOTHING_MORE = r"(?:[\s}\])`;.]|<[^<>]{0,50}>)*"
+_SPACE = " \t\r\n\ufeff\x00"
+
+
+class Unsayable(str):
+    """A number that JSON cannot say (NaN, an infinity), as the text that stood there."""
+
+    __slots__ = ()
+
+
+def read_answer(body: bytes) -> JSON:
+    """The JSON in the body of an endpoint's answer.
+
+    Beyond ``parse_json``: a byte order mark, control characters inside strings, and what is no character, which becomes
+    U+FFFD: half of a surrogate pair (halves that met at the border of two parts are joined), bytes that are no UTF-8.
+    NaN and infinities become texts, ``Unsayable``.
+
+    Raises:
+        ValueError: it is no JSON, or nested too deeply; the message is short and says where.
+    """
+    try:
+        return parse_json(body.decode())
+    except ValueError as error:
+        first = error
+    try:
+        text = body.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        text = body.decode("utf-8", "replace")
+    try:
+        value = json.loads(
+            text.strip(_SPACE),
+            strict=False,
+            parse_constant=Unsayable,
+            parse_float=_float,
+            parse_int=_whole,
+        )
+    except (ValueError, RecursionError):
+        raise first from None
+    if text.count("[") + text.count("{") > MAX_DEPTH and depth(value) > MAX_DEPTH:
+        raise first
+    return whole_characters(value)
+
+
+def mended(text: str) -> JSON:
+    """The JSON in ``text`` that a model wrote.
+
+    Beyond ``parse_json``: control characters inside strings, halves of surrogate pairs (U+FFFD), a Markdown fence
+    around it, a comma before a closing bracket, brackets or marks too many at the end, the same value twice, and
+    Python's way to write JSON.
+
+    Raises:
+        ValueError: there is not exactly one reading; the message is short and says where the JSON ends.
+    """
+    text = text.strip(_SPACE)
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        first = error
+    if len(text) > MENDED_MAX:
+        raise first
+    inner = unfenced(text)
+    for candidate in (inner, re.sub(_STRING_OR_COMMA, lambda found: found[0] if found[0] != "," else "", inner)):
+        try:
+            return _loaded(candidate)
+        except ValueError:
+            continue
+    try:
+        return _python(inner)
+    except ValueError:
+        raise first from None
+
+
+def json_values(text: str) -> list[JSON]:
+    """The objects and lists in ``text``, outermost and each once, in order.
+
+    At most fifty places where one could begin are looked at.
+    """
+    found: list[JSON] = []
+    place = 0
+    for _ in range(_PLACES_MAX if len(text) <= MENDED_MAX else 0):
+        start = min((at for bracket in "{[" if (at := text.find(bracket, place)) >= 0), default=None)
+        if start is None:
+            break
+        try:
+            value, place = _LENIENT.raw_decode(text, start)
+            value = _bounded(value)
+        except (ValueError, RecursionError):
+            place = start + 1
+            continue
+        found += [value] if value not in found else []
+    return found
+
+
+def fenced(text: str) -> list[str]:
+    """What stands in Markdown fences."""
+    return text.split(_FENCE)[1::2]
+
+
+def unfenced(text: str) -> str:
+    """``text`` without the Markdown fence that models like to put around JSON."""
+    if not (text.startswith(_FENCE) and text.endswith(_FENCE) and len(text) > 2 * len(_FENCE)):
+        return text
+    inner = text[len(_FENCE) : -len(_FENCE)]
+    language = re.match(r"[ \t]*(?:json[c5l]?|javascript|js)?[ \t]*(?=[\s{\[\"])", inner, re.IGNORECASE)
+    return inner[language.end() :].strip(_SPACE) if language else text
+
+
+def whole_characters(value: JSON) -> JSON:
+    """``value`` with U+FFFD for every half of a surrogate pair, which is no character and which UTF-8 cannot hold."""
+    match value:
+        case str():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+            return value
+        case list():
+            _join_halves(value)
+            return [whole_characters(entry) for entry in value]
+        case dict():
+            return {whole_characters(key): whole_characters(entry) for key, entry in value.items()}
+        case _:
+            return value
+
+
+def _join_halves(parts: list[Any]) -> None:
+    """A character whose halves stand at the end of one part's text and at the beginning of the next."""
+    for one, other in pairwise(parts):
+        if not (isinstance(one, dict) and isinstance(other, dict)):
+            continue
+        before, after = one.get("text"), other.get("text")
+        if not (isinstance(before, str) and isinstance(after, str)):
+            continue
+        if "\ud800" <= before[-1:] <= "\udbff" and "\udc00" <= after[:1] <= "\udfff":
+            one["text"], other["text"] = before + after[0], after[1:]
+
+
+def _loaded(text: str) -> JSON:
+    """``text`` as JSON, with line breaks inside strings, and with nothing behind it that says more."""
+    try:
+        value, end = _LENIENT.raw_decode(text)
+    except RecursionError as error:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from error
+    rest = text[end:].strip(_SPACE)
+    if rest and not (isinstance(value, dict | list) and (re.fullmatch(_NOTHING_MORE, rest) or rest == text[:end])):
+        raise ValueError("more than one value")
+    return _bounded(value)
+
+
+def _bounded(value: JSON) -> JSON:
+    """``value`` if it is within the bounds of ``parse_json``, which alone knows them."""
+    return parse_json(json.dumps(whole_characters(value), allow_nan=False))
+
+
+def _python(text: str) -> JSON:
+    """A dict or list as Python prints it: quotes of its own, ``True``, ``None``."""
+    import ast  # noqa: PLC0415  (seldom needed)
+
+    if "'" not in text or sum(map(text.count, "[{(")) > _BRACKETS_MAX:
+        raise ValueError("not Python's either")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # an escape that Python does not know has no one reading
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError, Warning) as error:
+            raise ValueError("not Python's either") from error
+    _check_json(value)
+    return _bounded(value)
+
+
+def _check_json(value: object) -> None:
+    """Refuse what JSON has no word for, such as tuples and sets."""
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise ValueError("a key is no text")
+        for entry in value.values():
+            _check_json(entry)
+    elif isinstance(value, list):
+        for entry in value:
+            _check_json(entry)
+    elif value is not None and not isinstance(value, str | int | float | bool):
+        raise ValueError("not JSON")
+
+
+def _float(number: str) -> float | Unsayable:
+    value = float(number)
+    return value if abs(value) != float("inf") else Unsayable(number)
+
+
+def _whole(number: str) -> int | Unsayable:
+    return int(number) if len(number) <= 308 else Unsayable(number)
+
+
+def _refused(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_LENIENT = json.JSONDecoder(strict=False, parse_constant=_refused)

@@ -1,0 +1,177 @@
+"""A turn of the Responses API: read from an answer, and as it goes back in the history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from agentrun.api.values import JSON
+from agentrun.runner.chat_turn import read_usage
+from agentrun.runner.dialect import (
+    CALLS_MAX,
+    NOTHING,
+    AnswerFailed,
+    Call,
+    Heard,
+    Malformed,
+    Names,
+    are_parts,
+    arguments,
+    arguments_to_send,
+    ending,
+    heard_content,
+    joined,
+    label,
+    name_to_send,
+    tool_name,
+    without_thoughts,
+)
+from agentrun.runner.models import Item, ModelCall, Turn
+
+_UNFINISHED = ("queued", "in_progress", "pending", "running", "processing", "requires_action")
+_SENT_PARTS = {"output_text": "text", "refusal": "refusal"}
+
+
+def read_turn(answer: dict[str, Any]) -> Turn:
+    """The turn in an answer.
+
+    Raises:
+        Malformed: nothing in it says what the turn is.
+        AnswerFailed: the endpoint says that it failed.
+    """
+    status = answer.get("status")
+    details = answer.get("incomplete_details")
+    reason = details.get("reason") if isinstance(details, dict) else details
+    if isinstance(status, str) and status.lower() in _UNFINISHED:
+        raise Malformed(f"its status is {status!r}")
+    ended = ending(status, reason)
+    if ended.kind == "failed":
+        raise AnswerFailed({"code": "server_error", "message": f"the answer ended with status {ended.reason}"})
+    items = _items(answer)
+    heard = heard_in(items)
+    if len(heard.calls) > CALLS_MAX:
+        raise Malformed(f"it has more than {CALLS_MAX} tool calls")
+    names = Names().of(call.id for call in heard.calls)
+    return Turn(
+        items=items,
+        text=without_thoughts(heard.text) if heard.text else None,
+        calls=tuple(
+            ModelCall(name, tool_name(call.name), *arguments(call.arguments))
+            for name, call in zip(names, heard.calls, strict=True)
+        ),
+        usage=read_usage(answer.get("usage")),
+        refusal=heard.refusal,
+        incomplete=(label(reason) or "unknown") if ended.kind == "cut" else None,
+        response_id=label(answer.get("id")),
+        model=label(answer.get("model")),
+    )
+
+
+def _items(answer: dict[str, Any]) -> list[Item]:
+    output = answer.get("output")
+    items: list[Item] = []
+    for entry in output if isinstance(output, list) else [output]:
+        if isinstance(entry, str):
+            items.append({"type": "message", "role": "assistant", "content": entry})
+        elif isinstance(entry, dict):
+            # An item without a type is given one, so that the journal tells it from a message of Chat Completions.
+            items.append(entry if isinstance(entry.get("type"), str) else entry | {"type": kind_of(entry)})
+        elif entry is not None:
+            raise Malformed("output is not a list of objects")
+    text = answer.get("output_text")
+    if isinstance(text, str) and text and not any(heard_in(items)):
+        items.append({"type": "message", "role": "assistant", "content": text})
+    if not items and output is None:
+        other = "; it is an answer of Chat Completions: write api: chat" if "choices" in answer else ""
+        if other or "status" not in answer:
+            raise Malformed(f"it has no output{other}")
+    return items
+
+
+def kind_of(item: Item) -> str:
+    """What an item is; some gateways leave the type out."""
+    kind = item.get("type")
+    if kind in ("function_call", "tool_call", "function_tool_call") or (kind is None and "arguments" in item):
+        return "function_call"
+    if kind == "message" or (kind is None and "content" in item):
+        return "message" if item.get("role") in (None, "", "assistant", "model") else "other"
+    return kind if isinstance(kind, str) else "other"
+
+
+def heard_in(items: Sequence[Item]) -> Heard:
+    """What the items of one turn say. Commentary is spoken on the way to the answer and is no part of it."""
+    texts: list[str] = []
+    refusals: list[str] = []
+    calls: list[Call] = []
+    for item in items:
+        kind = kind_of(item)
+        if kind == "function_call":
+            calls.append(Call(item.get("call_id") or item.get("id"), item.get("name"), item.get("arguments")))
+        elif kind == "message":
+            text, said = heard_content(item.get("content"))
+            refusals += [said] if said is not None else []
+            texts += [text] if text is not None and item.get("phase") != "commentary" else []
+    return Heard(joined(texts), "\n".join(refusals) if refusals else None, tuple(calls))
+
+
+def back(items: Sequence[Item], heard: Heard, ids: Sequence[str]) -> list[Item]:
+    """The turn as the endpoint that said it takes it back: its own fields stay, what no endpoint takes is put right."""
+    names, calls = iter(ids), iter(heard.calls)
+    sent: list[Item] = []
+    for item in items:
+        kept = {key: value for key, value in item.items() if value is not None}
+        if "id" in kept and not (isinstance(kept["id"], str) and kept["id"]):
+            del kept["id"]
+        kind = kind_of(item)
+        if kind == "function_call":
+            call = next(calls)
+            kept |= {"type": "function_call", "call_id": next(names), "name": name_to_send(call.name)}
+            kept["arguments"] = arguments_to_send(call.arguments)
+        elif kind == "message":
+            content = _content(item.get("content"))
+            if not content:
+                continue
+            kept |= {"type": "message", "role": "assistant", "content": content}
+        elif kind == "reasoning":
+            if not kept.get("encrypted_content") and not kept.get("content"):
+                continue  # only a name: nothing is stored with the provider that it could stand for
+            kept.setdefault("summary", [])
+        elif "call_id" in item or kind == "other":
+            continue  # a call of something that was never offered, so that nothing answers it; another's message
+        sent.append(kept)
+    while sent and kind_of(sent[-1]) == "reasoning":
+        sent.pop()  # the API refuses reasoning that nothing follows, as when an answer was cut off in it
+    return sent if any(kind_of(item) in ("message", "function_call") for item in sent) else [*sent, _message(NOTHING)]
+
+
+def _content(content: JSON) -> JSON:
+    if are_parts(content):
+        parts = []
+        for part in content:
+            kept = {key: value for key, value in part.items() if value is not None}
+            if kept.get("type") in (None, "text", "input_text"):
+                kept["type"] = "output_text"
+            if isinstance(kept.get(_SENT_PARTS.get(str(kept["type"]), "")), str):
+                parts.append(kept)
+        return parts if any(part.get("text") or part.get("refusal") for part in parts) else None
+    text, refusal = heard_content(content)
+    return text or refusal
+
+
+def _message(text: str) -> Item:
+    return {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+
+
+def made(heard: Heard, ids: Sequence[str]) -> list[Item]:
+    """The turn in the plainest form, which every endpoint takes, whoever said it: without reasoning."""
+    text = without_thoughts(heard.text or "") or heard.refusal or ""
+    calls: list[Item] = [
+        {
+            "type": "function_call",
+            "call_id": name,
+            "name": name_to_send(call.name),
+            "arguments": arguments_to_send(call.arguments),
+        }
+        for call, name in zip(heard.calls, ids, strict=True)
+    ]
+    return [*([_message(text)] if text.strip() else []), *calls] or [_message(NOTHING)]
