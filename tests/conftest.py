@@ -6,10 +6,16 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests.servers import versitygw
+
+
+# No test fails because the machine is busy: pytest's own time limit is the only one.
+hypothesis.settings.register_profile("agentrun", deadline=None)
+hypothesis.settings.load_profile("agentrun")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

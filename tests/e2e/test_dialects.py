@@ -124,3 +124,19 @@ def test_an_agent_that_is_killed_between_its_turns_finishes_on_every_endpoint(na
     records = killed.run.records(name)
     assert [record.attempt for record in records if record.kind == "opened"] == [1, 2]
     assert len([record for record in records if record.kind == "turn"]) == 4
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("litellm-chat", "openai-chat"), ("mistral-chat", "openai-responses"), ("openai-responses", "mistral-chat")],
+)
+def test_a_fork_goes_on_with_a_model_of_another_endpoint(one: str, other: str, killed: Killed, stage: Shop) -> None:
+    """Its history holds ids, thoughts and reasoning that only the first endpoint can read."""
+    results = [record.seq for record in killed.run.records(one) if record.kind == "result"]
+    name = f"{one}-on"
+    words = ("--from", f"{one}@{results[1]}", "--model", other, "--name", name, "-o", "json")
+    said = stage.agentrun("fork", killed.run.path.name, *words)
+    assert said.code == 0, said
+    step = next(step for step in said.json["status"]["steps"] if step["name"] == one)
+    assert (step["state"], step.get("output")) == ("Succeeded", ANSWER), said

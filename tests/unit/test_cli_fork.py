@@ -138,7 +138,6 @@ def test_another_prompt_or_input_is_rendered_anew(scene: Scene, agentrun: Type) 
         (["--from", "triage", "--prompt", ""], "not valid with prompt"),
         (["--from", "triage", "--prompt", "${inputs.order"], "prompt"),
         (["--from", "triage", "--model", "nothing"], 'there is no model "nothing"'),
-        (["--from", "triage@3", "--model", "chat"], "responses API"),
         (["--from", "triage", "-i", "order=true", "-i", "order"], "KEY=VALUE"),
         (["--from", "triage", "--name", "r1"], "a run named r1 exists"),
         (["--from", "triage", "--name", "A_B"], "not a name"),

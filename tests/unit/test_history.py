@@ -112,10 +112,12 @@ def speak(api: Api, profile: str, script: dict[str, Any]) -> tuple[list[Turn], l
     return turns, statuses
 
 
-@pytest.mark.parametrize(("profile", "api"), [(name, api) for name, p in PROFILES.items() for api in p.apis])
+TAKES_BACK = [(name, api) for name, p in PROFILES.items() for api in p.apis if name != "groq"]
+"""Groq refuses its own answers as they came: it gets the plainest form."""
+
+
+@pytest.mark.parametrize(("profile", "api"), TAKES_BACK)
 def test_an_endpoint_takes_back_what_it_answered(profile: str, api: Api) -> None:
-    if profile == "groq":
-        pytest.skip("it refuses its own answers as they came: see the plainest form")
     first, second, empty, words, last = speak(api, profile, SCRIPT)[0]
     legacy = profile == "legacy"  # which has one call a turn
     assert [c.args for c in first.calls] == ([{}] if legacy else [{}, {"a": "b"}])

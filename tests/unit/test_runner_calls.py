@@ -294,6 +294,30 @@ def test_a_summary_of_an_endpoint_that_counts_nothing_is_estimated() -> None:
     assert summary.body["usage"]["inputTokens"] > 0
 
 
+def test_a_summary_that_says_nothing_replaces_no_history() -> None:
+    """The model had spent its answer on thoughts: the history was replaced by "(none)"."""
+    scene = Scene(OVERFLOW, said(" \n"))
+    fact = scene.attempt()
+    assert fact.failure is not None
+    assert "summary of its history was empty" in fact.failure.message
+    assert not [r for r in read_step(scene.store, RUN, KEY, whole=True) if r.kind == Kind.COMPACTED]
+
+
+@pytest.mark.parametrize("usage", [Usage(0, 0, 7), Usage(100, 0, 0), Usage()])
+def test_a_count_that_is_not_reported_is_estimated_alone(usage: Usage) -> None:
+    scene = Scene(said("done", usage=usage))
+    scene.attempt()
+    spent = scene.state.usage
+    assert (spent["inputTokens"] > 0, spent["outputTokens"] > 0) == (True, True)
+    assert usage.input in (0, spent["inputTokens"]) and usage.output in (0, spent["outputTokens"])
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\t"])
+def test_an_answer_of_blanks_is_none(blank: str) -> None:
+    scene = Scene(said(blank), said("done"))
+    assert scene.attempt().output == "done"
+
+
 def test_more_cached_tokens_than_input_earn_no_budget() -> None:
     scene = Scene(said("done", usage=Usage(10, 1_000_000, 5)))
     scene.attempt()

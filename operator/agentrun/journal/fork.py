@@ -32,7 +32,7 @@ from agentrun.journal.run import NoSuchRun, RunExists, create_run, find_run, rea
 from agentrun.journal.side_by_side import each
 from agentrun.journal.store import Store
 from agentrun.plan.planner import plan
-from agentrun.plan.program import Program, compile_program, model_of
+from agentrun.plan.program import Program, compile_program
 from agentrun.plan.schema import compile_schema
 
 _SHOWN = 200
@@ -284,7 +284,7 @@ def _state_at(
             f"after record {seq} of {at.label} the outcome of {state.intent['tool']} is unknown, and a fork would call "
             f"it again: choose an earlier record ({_before(records[:seq])}) or one after its result"
         )
-    _check_model(origin.program, program, at)
+    _check_kind(origin.program, program, at)
     changed = manifest["inputs"] != origin.manifest["inputs"] or _step(manifest, at) != _step(origin.manifest, at)
     # It goes on as a step does that was asked to leave between two calls. Neither decisions nor questions come along,
     # for they are bound to the source's calls, nor what was spent, nor a process that somebody could wait for.
@@ -306,19 +306,11 @@ def _before(records: list[Record]) -> str:
     return f"at most {last - 1}"
 
 
-def _check_model(before: Program, after: Program, at: StepKey) -> None:
-    """A history stands in the form of the API that it was spoken in."""
+def _check_kind(before: Program, after: Program, at: StepKey) -> None:
+    """An agent's history is of no use to another kind of step. Another model takes it, whichever API it speaks."""
     one, other = before.step(at.name).spec, after.step(at.name).spec
-    if one.agent is None or other.agent is None:
-        if (one.agent is None) != (other.agent is None):
-            raise ForkRefused(f"{at.name} is another kind of step now: fork from it without @SEQ")
-        return
-    was, is_ = model_of(before.spec, one), model_of(after.spec, other)
-    if was is not None and is_ is not None and was.api != is_.api:
-        raise ForkRefused(
-            f"the history of {at.label} is in the form of the {was.api} API, and model {is_.name} speaks {is_.api}: "
-            "fork from it without @SEQ"
-        )
+    if (one.agent is None) != (other.agent is None):
+        raise ForkRefused(f"{at.name} is another kind of step now: fork from it without @SEQ")
 
 
 def _step(manifest: dict[str, Any], at: StepKey) -> Any:

@@ -158,7 +158,7 @@ class _Loop:
             errors = [f"it was cut off ({last['incomplete']}): answer more briefly"]
         elif self.agent.output is not None:
             value, errors = parse_structured(value, self.agent.output)
-        elif not value:
+        elif not value.strip():
             errors = ["it was empty"]
         if not errors:
             return {"output": value}

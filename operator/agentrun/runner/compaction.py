@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from agentrun.api.facts import Usage
-from agentrun.api.workflow import Model
+from agentrun.api.workflow import FailureClass, Model
 from agentrun.journal.records import Kind
 from agentrun.runner.attempt import Attempt
-from agentrun.runner.failures import ContextOverflow
+from agentrun.runner.failures import ContextOverflow, Failure
 from agentrun.runner.models import ModelClient, Request
 from agentrun.runner.reserve import BYTES_PER_TOKEN, OUTPUT_MIN, cost, estimate, reserve_model
 
@@ -81,15 +81,19 @@ async def _compact(attempt: Attempt, model: Model, client: ModelClient, window: 
             refused=attempt.refused,
         )
     )
+    if not (turn.text or "").strip():
+        # What is dropped would be gone without a word.
+        raise Failure(FailureClass.PROVIDER, "the model's summary of its history was empty", retryable=True)
     spent = turn.usage
-    if spent.input == 0 and spent.output == 0:  # as of a turn: silence must not make a budget endless
-        spent = replace(spent, input=len(record) // BYTES_PER_TOKEN, output=estimate(turn.items))
+    if spent.input == 0 or spent.output == 0:  # as of a turn: silence must not make a budget endless
+        asked = spent.input or len(record) // BYTES_PER_TOKEN
+        spent = replace(spent, input=asked, output=spent.output or estimate(turn.items))
     usage = Usage(
         1, spent.input, spent.cached, spent.output, 0, cost(model.price, spent.input, spent.cached, spent.output)
     )
     body: dict[str, Any] = {
         "reason": "window",
-        "history": [{"user": f"Summary of your work so far: {turn.text or '(none)'}"}, *history[cut:]],
+        "history": [{"user": f"Summary of your work so far: {turn.text}"}, *history[cut:]],
         "dropped": cut,
         "usage": usage.to_json(),
     }

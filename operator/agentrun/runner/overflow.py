@@ -31,6 +31,8 @@ _WORDS = (
     r"max size: \d+ tokens",  # GitHub Models
     r"string too long\. expected a string with maximum length",  # OpenAI
 )
+_NAME = r"(?:id|name)['\"`]?: string too long"
+"""A call's id or name is too long, and not the history."""
 _RATE = r"tokens? per (?:min|hour|day)|requests? per (?:min|hour|day)|\b[TR]P[MD]\b|rate[_ -]?limit|quota"
 
 
@@ -43,6 +45,6 @@ def is_rate_limit(said: str, codes: frozenset[str]) -> bool:
 
 def is_overflow(status: int, said: str, codes: frozenset[str]) -> bool:
     """Whether an error says that the history has to become shorter. A rate limit is none."""
-    if is_rate_limit(said, codes):
+    if is_rate_limit(said, codes) or re.search(_NAME, said, re.IGNORECASE):
         return False
     return status == 413 or bool(codes & CODES) or bool(re.search("|".join(_WORDS), said, re.IGNORECASE))

@@ -82,13 +82,12 @@ _DISTINCT = {
     SYSTEM: r"system (?:role|messages?|prompts?|instructions?)|role\W+system|'system'|\"system\"|`system`"
     r"|developer instruction|only user and assistant roles",
 }
-_HISTORY = re.compile(
+_HISTORY = (
     r"\b(?:messages?|input|contents)\W{0,3}\d|tool[_ ]?(?:call|use)|function[_ ]?call|\bassistant\b|encrypted|reasoning"
-    r"|thinking|thought|\barguments\b|content ?block|text content|\broles?\b|template|\bitems? ",
-    re.IGNORECASE,
+    r"|thinking|thought|\barguments\b|content ?block|text content|\broles?\b|template|\bitems? "
 )
 """In which words an error speaks of the history."""
-_HISTORY_PATH = re.compile(r"(?:body\W)?(?:messages|input)\W")
+_HISTORY_PATH = r"(?:body\W)?(?:messages|input)\W"
 _COMMON = (INCLUDE, STORE, STRICT, INSTRUCTIONS)
 """Names that are words as well: they count only where the error marks them as a name."""
 
@@ -126,7 +125,7 @@ def refusal(body: dict[str, Any], said: Said, *, sure: bool = False) -> str | No
         return STRICT_SCHEMAS
     if found == JSON_SCHEMA and (_format(body) or {}).get("type") != JSON_SCHEMA:
         return JSON_OBJECT
-    if found is None and (_HISTORY.search(words) or any(_HISTORY_PATH.match(name) for name in said.names)):
+    if found is None and (_find(_HISTORY, words) or any(re.match(_HISTORY_PATH, name) for name in said.names)):
         return HISTORY
     return found
 
@@ -263,6 +262,8 @@ def _earliest(words: str, sent: list[str]) -> str | None:
             places[word] = min(found)
     if INCLUDE in places and _find(r"verif|decrypt|pars", words):
         del places[INCLUDE]  # it speaks of a sealed item in the history, not of the wish for more of them
+    if STORE in places and re.search(r"persisted|item", words, re.IGNORECASE):
+        del places[STORE]  # of an item that was not stored, and that the history only names
     return min(places, key=lambda word: places[word], default=None)
 
 
