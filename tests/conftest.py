@@ -12,7 +12,6 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests.servers import versitygw
 
-
 # No test fails because the machine is busy: pytest's own time limit is the only one.
 hypothesis.settings.register_profile("agentrun", deadline=None)
 hypothesis.settings.load_profile("agentrun")

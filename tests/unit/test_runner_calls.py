@@ -296,7 +296,7 @@ def test_a_summary_of_an_endpoint_that_counts_nothing_is_estimated() -> None:
 
 def test_a_summary_that_says_nothing_replaces_no_history() -> None:
     """The model had spent its answer on thoughts: the history was replaced by "(none)"."""
-    scene = Scene(OVERFLOW, said(" \n"))
+    scene = Scene(said(None, "look"), said(None, "look"), OVERFLOW, said(" \n"))
     fact = scene.attempt()
     assert fact.failure is not None
     assert "summary of its history was empty" in fact.failure.message
