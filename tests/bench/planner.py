@@ -13,7 +13,7 @@ from typing import Any
 from agentrun.api.document import Document, parse
 from agentrun.api.facts import StepFact, StepKey
 from agentrun.api.run import AgentRun, StepState
-from agentrun.plan.expressions import compile_expression
+from agentrun.plan.cel import forget
 from agentrun.plan.planner import plan
 from agentrun.plan.program import Program, compile_program
 from agentrun.plan.snapshot import Execution, Snapshot
@@ -82,7 +82,7 @@ def _checking(name: str, steps: Sequence[Step]) -> Iterator[Row]:
     text = _document(steps)
     yaml, compiled = [], []
     for _ in range(5):
-        compile_expression.cache_clear()  # a person checks a file in a process of its own
+        forget()  # a person checks a file in a process of its own
         began = time.thread_time()
         document = parse(text, "bench.yaml")
         between = time.thread_time()

@@ -578,7 +578,7 @@ def test_honest_expressions_are_far_from_the_limit(text: str) -> None:
     }
     expression = compile_expression(text, SCOPE)
     expression.evaluate(Values(data))
-    assert estimate(expression._tree, data) < COST_MAX / 2
+    assert estimate(expression.tree, data) < COST_MAX / 2
 
 
 def test_evaluating_again_and_again_over_the_same_values_keeps_no_memory() -> None:
@@ -640,7 +640,7 @@ def test_the_estimate_is_never_below_what_was_made(words: list[str], text: str) 
     parts = made if isinstance(made, list) else [made]
     content = sum(len(part) for part in parts if isinstance(part, str))
     try:
-        assert estimate(expression._tree, data) >= content
+        assert estimate(expression.tree, data) >= content
     except TooExpensive:
         pytest.fail("small values are never too expensive")
 

@@ -70,6 +70,7 @@ class Reason(StrEnum):
     COMPENSATING = "Compensating"
     OUTCOME_UNKNOWN = "OutcomeUnknown"
     ATTEMPTS_LOST = "AttemptsLost"
+    TOO_MUCH_WORK = "TooMuchWork"
     INVALID_SPEC = "InvalidSpec"
     WORKFLOW_NOT_FOUND = "WorkflowNotFound"
     SOURCE_NOT_FOUND = "SourceNotFound"

@@ -110,7 +110,7 @@ def start(place: Place, manifest: dict[str, Any], secrets: str | None, *, detach
         at = StepKey.parse(source["step"])
         origin = place.find(store, source["run"])
         return start_fork(place, store, origin, manifest, at, source.get("seq"), secrets, detach=detach)
-    check_secrets(compile_program(WorkflowSpec.model_validate(manifest["workflow"])), secrets)
+    check_secrets(compile_program(WorkflowSpec.model_validate(manifest["workflow"]), pinned=True), secrets)
     store.probe()
     return _begin(place, store, create_run(store, manifest), manifest, secrets, detach=detach)
 
@@ -132,7 +132,7 @@ def start_fork(
         ForkRefused: there is no going on from that point.
     """
     fork = plan_fork(store, source, manifest, at, seq, now=time.time())
-    check_secrets(compile_program(WorkflowSpec.model_validate(manifest["workflow"])), secrets, fork.done)
+    check_secrets(compile_program(WorkflowSpec.model_validate(manifest["workflow"]), pinned=True), secrets, fork.done)
     store.probe()
     run = write_fork(store, fork, time.time)
     for line in fork.again:

@@ -18,6 +18,7 @@ from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import EventKind, Record
 from agentrun.plan.clocks import in_our_time
 from agentrun.plan.snapshot import Execution, Snapshot, Start
+from agentrun.plan.work import Work
 
 LEAVE_MARGIN = 10.0
 """Seconds past its grace period, by our own clock, after which a pod that was told to leave counts as gone: its node is
@@ -98,6 +99,8 @@ class LiveRun:
     """Whether somebody decided, and nothing vouches for it yet."""
     heard_at: float | None = None
     """When the watch told last of a pod's end; for the metric of how soon the next pod follows."""
+    work: Work = field(default_factory=Work)
+    """What its expressions have cost and given. Lost with the leader: evaluated anew."""
     shown: tuple[Mapping[str, Any], Mapping[str, Any] | None] | None = None
     """The status that was last written, and what the API server made of it."""
     shown_at: float = 0.0

@@ -112,7 +112,7 @@ class Opener:
     def _program(self, workflow: dict[str, Any], digest: str) -> Compiled:
         found = self._compiled.get(digest)
         if found is None:
-            found = Compiled.of(workflow, compile_program(WorkflowSpec.model_validate(workflow)))
+            found = Compiled.of(workflow, compile_program(WorkflowSpec.model_validate(workflow), pinned=True))
             self._keep(digest, found)
         else:
             self._compiled.move_to_end(digest)

@@ -13,6 +13,7 @@ from agentrun.api.facts import StepKey
 from agentrun.api.reader import too_large
 from agentrun.api.run import ConditionType, Outcome, Reason, StepState
 from agentrun.control.views import RunView
+from agentrun.plan.status import STALLED
 
 STATUS_MAX = 30 * 1024
 """Bytes of a status as JSON; etcd and every watcher pay for more."""
@@ -63,7 +64,7 @@ def troubled(run: RunView, reason: Reason, message: str, *, stalled: bool, now: 
 
 def unasked(planned: Mapping[str, Any], why: str) -> dict[str, Any]:
     """The planner's status, where the API server does not take an Approval. What a person has to answer comes first."""
-    if headline(planned)[0] in (Reason.OUTCOME_UNKNOWN, Reason.ATTEMPTS_LOST):
+    if headline(planned)[0] in STALLED:
         return dict(planned)
     message = f"{why}. People are asked once that is mended; agentrun cancel RUN ends the run"
     about = {"reason": str(Reason.APPROVAL_REFUSED), "message": message}

@@ -121,7 +121,7 @@ def plan_fork(
         Damaged, StoreError: the source cannot be read.
     """
     origin = Pinned.read(store, source)
-    program = compile_program(WorkflowSpec.model_validate(manifest["workflow"]))
+    program = compile_program(WorkflowSpec.model_validate(manifest["workflow"]), pinned=True)
     _check_point(program, at, seq)
     states = read_states(store, source)
     events = EventLog(store, source, lambda: now)

@@ -94,7 +94,7 @@ class Pinned:
 def program_of(workflow: Any, key: str) -> Program:
     """The program of a workflow that a ``run.json`` holds, which ``key`` names. Raises Damaged."""
     try:
-        return compile_program(WorkflowSpec.model_validate(workflow))
+        return compile_program(WorkflowSpec.model_validate(workflow), pinned=True)
     except (ValidationError, InvalidDocument) as error:
         what = str(error).splitlines()[0]
         raise Damaged(f"{key}: its workflow cannot be read ({what}); the object was damaged") from error

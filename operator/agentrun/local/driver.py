@@ -32,8 +32,9 @@ from agentrun.journal.store import Store, StoreUnavailable
 from agentrun.local.lease import Lease
 from agentrun.local.processes import Process, Processes, how_it_ended
 from agentrun.plan.clocks import in_our_time
-from agentrun.plan.planner import plan
-from agentrun.plan.snapshot import Append, Execution, Plan, Start, Stop
+from agentrun.plan.planner import plan_slice
+from agentrun.plan.snapshot import Append, Execution, Plan, Snapshot, Start, Stop
+from agentrun.plan.work import SLICE, Work
 from agentrun.runner.clocks import elapsed
 from agentrun.runner.coordinates import Coordinates
 from agentrun.runner.exits import Exit
@@ -116,6 +117,8 @@ class Driver:
     """How often in a row the machine gave no process."""
     _crowded_until: float = 0.0
     """When the next one is asked for, by ``elapsed``."""
+    _work: Work = field(default_factory=Work)
+    """What the run's expressions have cost and given."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _seen: tuple[float, float] = field(init=False)
     """Both clocks at the last plan."""
@@ -154,7 +157,7 @@ class Driver:
         await self._io(self._log.refresh)
         while True:
             self._wake.clear()
-            planned = self.last = self._plan()
+            planned = self.last = await self._plan()
             self.watcher.plan(planned)
             if planned.ended:
                 return self._ended(planned)
@@ -168,19 +171,25 @@ class Driver:
             await self._sleep(planned)
             await self._io(self._log.refresh)
 
-    def _plan(self) -> Plan:
+    async def _plan(self) -> Plan:
+        """The plan for this moment: its last slice is made of a snapshot that nothing comes after."""
+        planned = plan_slice(self._snapshot(), self._work, SLICE)
+        while planned is None:
+            await asyncio.sleep(0)  # for whatever else runs here, such as the lease
+            planned = plan_slice(self._snapshot(), self._work, SLICE)
+        return planned
+
+    def _snapshot(self) -> Snapshot:
         now = self._now()
-        return plan(
-            self.pinned.snapshot(
-                now,
-                dict(self._facts),
-                self._log.records,
-                dict(self._running),
-                dict(self._unopened),
-                dict(self._lost_at),
-                dict(self._why_lost),
-                adrift={key for key, number in self._given_up.items() if self._is_lost(key, number)},
-            )
+        return self.pinned.snapshot(
+            now,
+            dict(self._facts),
+            self._log.records,
+            dict(self._running),
+            dict(self._unopened),
+            dict(self._lost_at),
+            dict(self._why_lost),
+            adrift={key for key, number in self._given_up.items() if self._is_lost(key, number)},
         )
 
     def _now(self) -> float:

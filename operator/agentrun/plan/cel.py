@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from agentrun.api.errors import AgentrunError
 from agentrun.api.values import EXPRESSION_MAX, JSON
@@ -20,10 +22,22 @@ from agentrun.plan import explain
 from agentrun.plan.checked import Node, read
 from agentrun.plan.cost import PATTERN_MAX, TooExpensive, estimate, needs_estimate, pattern_size
 from agentrun.plan.explain import Keys
+from agentrun.plan.kept import Kept
 from agentrun.plan.runtime import RESULT_MAX, TOO_LARGE, Reader, Unfit, Values, environment
 
 _TREE_MAX = 64 * 1024
 """Bytes of a checked expression. Without macros 1,024 characters stay far below, but nested ones double it."""
+
+TREES_KEPT = 32 * 1024 * 1024
+"""Bytes that compiled expressions may take up in a process. One that was dropped is compiled anew when needed."""
+
+_TREE_FACTOR, _TREE_LEAST = 10, 3 * 1024
+"""What a compiled expression takes up: so many times its checked form, and so many bytes at least."""
+
+_BASE, _PER_BYTE = 3_000, 20
+"""Units of an evaluation, whatever it computes, and for each byte of its checked form."""
+
+TOO_MANY = "the workflow's expressions up to here are too large together: divide it, or let steps share their results"
 
 _FIELDS = {"run": frozenset({"name", "namespace", "outcome", "requestedBy"})}
 _STEP_FIELDS = frozenset({"output", "state"})
@@ -64,58 +78,63 @@ class Scope:
 
 
 class Expression:
-    """A compiled expression. Immutable, and safe to share between threads."""
+    """A compiled expression. Immutable, and safe to share between threads.
+
+    It keeps little: its compiled form is in a cache of a bounded size, and is made anew where it was dropped.
+    """
 
     __slots__ = (
         "_costly",
         "_path",
-        "_program",
-        "_tree",
+        "_variables",
+        "input_keys",
         "references",
         "returns_bool",
         "step_references",
         "text",
         "want",
+        "weight",
     )
 
-    def __init__(self, text: str, scope: Scope, want: Literal["bool"] | None) -> None:
-        if len(text) > EXPRESSION_MAX:
-            raise ExpressionError(
-                f"the expression has {len(text):,} characters, at most {EXPRESSION_MAX:,} are allowed"
-            )
-        if _NOT_TEXT.search(text):
-            raise ExpressionError("the expression holds characters that are not text", ascii(text))
+    def __init__(self, text: str, variables: tuple[str, ...], want: Literal["bool"] | None) -> None:
         self.text = text
         self.want = want
-        for name in _misnamed_steps(text, scope):
-            raise ExpressionError(f"write steps['{name}']: {name} cannot stand after a dot", text)
+        self._variables = variables
+        compiled = _compile(text, variables)
+        tree = compiled.tree
+        self.weight = compiled.weight
+        """Bytes of its checked form: what it costs to compile, and to keep."""
         try:
-            self._program = environment(scope.variables).compile(text)
-        except RuntimeError as error:
-            raise ExpressionError(explain.invalid(str(error), text, scope.variables), text) from None
-        serialized: bytes = self._program.serialize()
-        if len(serialized) > _TREE_MAX:
-            raise ExpressionError("the expression is too large: a chain of optMap doubles with each link", text)
-        self._tree = read(serialized)
-        try:
-            found = frozenset(_references(self._tree, scope, frozenset()))
+            found = frozenset(_references(tree, variables, frozenset()))
         except ExpressionError as error:
             raise ExpressionError(error.reason, text) from None
         self.references: frozenset[str] = frozenset(name for name, _ in found)
         """The variables that it names."""
         self.step_references: frozenset[str] = frozenset(step for _, step in found if step)
         """The steps that it names."""
-        returned = self._program.return_type().name()
+        self.input_keys = _keys_of("inputs", tree) if "inputs" in self.references else frozenset()
+        """The inputs that it looks at; None: it may look at any."""
+        returned = compiled.program.return_type().name()
         self.returns_bool: bool | None = None if returned == "DYN" else returned == "BOOL"
         """False: its result is surely no boolean. None: that shows only when it is evaluated."""
         if want == "bool" and self.returns_bool is False:
             raise ExpressionError(f"a condition is true or false, but this is of type {returned.lower()}", text)
         if returned.startswith("optional_type"):
             raise ExpressionError("the result is optional: say with .orValue(…) what it is when there is none", text)
-        self._path = explain.path_of(self._tree)
-        if self._path is not None and self._path[0] not in scope.variables:
+        self._path = explain.path_of(tree)
+        if self._path is not None and self._path[0] not in variables:
             self._path = None  # the name of a type
-        self._costly = needs_estimate(self._tree)
+        self._costly = needs_estimate(tree)
+
+    @property
+    def is_path(self) -> bool:
+        """Whether its value is a part of what it is given, and not made by it."""
+        return self._path is not None
+
+    @property
+    def tree(self) -> Node:
+        """What the type checker made of it."""
+        return _compile(self.text, self._variables).tree
 
     def evaluate(self, values: Values) -> JSON:
         """The value of the expression; what is part of ``values`` is given as it is, not copied.
@@ -149,18 +168,25 @@ class Expression:
         except (ValueError, TypeError, RecursionError) as error:
             raise ExpressionError(f"the value is not JSON, or nested too deeply: {error}", self.text) from None
         size = len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+        values.pay(_BASE + 8 * size)
         if size > RESULT_MAX:
             raise ExpressionError(TOO_LARGE, self.text)
         return result, size
 
     def _computed(self, values: Values) -> tuple[JSON, int]:
+        compiled = _compile(self.text, self._variables)
+        tree = compiled.tree
         try:
+            values.pay(_BASE + _PER_BYTE * self.weight)
             variables, unusable = values.screened()
             if unusable:
-                self._refuse(unusable)
-            cost = estimate(self._tree, variables) if self._costly else 0
+                self._refuse(tree, unusable)
+            cost = 0
+            if self._costly:
+                cost = estimate(tree, variables, values.sizes)
+                values.pay(cost)
             reader = Reader()
-            return reader.read(self._program.eval(values.activation(cost))), reader.size
+            return reader.read(compiled.program.eval(values.activation(cost))), reader.size
         except TooExpensive:
             raise ExpressionError(
                 "evaluating this would take too much: make its lists shorter (about 1,500 elements for map and "
@@ -170,29 +196,107 @@ class Expression:
         except Unfit as error:
             raise ExpressionError(str(error), self.text) from None
         except RuntimeError as error:
-            raise ExpressionError(explain.failed(str(error), self._tree, values.variables), self.text) from None
+            raise ExpressionError(explain.failed(str(error), tree, values.variables), self.text) from None
 
-    def _refuse(self, unusable: Mapping[Keys, str]) -> None:
-        for keys in explain.paths(self._tree, _ACCESS):
+    def _refuse(self, tree: Node, unusable: Mapping[Keys, str]) -> None:
+        for keys in explain.paths(tree, _ACCESS):
             for place, reason in unusable.items():
                 common = min(len(keys), len(place))
                 if keys[:common] == place[:common]:
                     raise ExpressionError(f"{explain.written(place)} cannot be computed with: {reason}", self.text)
 
 
-@lru_cache(maxsize=4096)
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """What the runtime made of a text, and its tree."""
+
+    program: Any
+    tree: Node
+    weight: int
+
+
+_compiled: Kept[tuple[str, tuple[str, ...]], _Compiled] = Kept(TREES_KEPT)
+
+
+def _compile(text: str, variables: tuple[str, ...]) -> _Compiled:
+    key = text, variables
+    if (found := _compiled.get(key)) is not None:
+        return found
+    try:
+        program = environment(variables).compile(text)
+    except RuntimeError as error:
+        raise ExpressionError(explain.invalid(str(error), text, variables), text) from None
+    serialized: bytes = program.serialize()
+    if len(serialized) > _TREE_MAX:
+        raise ExpressionError("the expression is too large: a chain of optMap doubles with each link", text)
+    made = _Compiled(program, read(serialized), len(serialized))
+    _compiled.keep(key, made, made.weight * _TREE_FACTOR + _TREE_LEAST)
+    return made
+
+
+@dataclass(slots=True)
+class _Tally:
+    limit: int
+    weight: int = 0
+
+
+_tally: ContextVar[_Tally | None] = ContextVar("tally", default=None)
+
+
+@contextmanager
+def together(limit: int) -> Iterator[None]:
+    """Within this, expressions are compiled that weigh at most about ``limit`` together; then they are refused."""
+    token = _tally.set(_Tally(limit))
+    try:
+        yield
+    finally:
+        _tally.reset(token)
+
+
 def compile_expression(text: str, scope: Scope, want: Literal["bool"] | None = None) -> Expression:
     """Compile and check ``text``; with ``want="bool"`` it must be, or may turn out to be, a boolean.
 
     Raises:
         ExpressionError: it is invalid in ``scope``.
     """
-    return Expression(text, scope, want)
+    if len(text) > EXPRESSION_MAX:
+        raise ExpressionError(f"the expression has {len(text):,} characters, at most {EXPRESSION_MAX:,} are allowed")
+    if _NOT_TEXT.search(text):
+        raise ExpressionError("the expression holds characters that are not text", ascii(text))
+    tally = _tally.get()
+    if tally is not None and tally.weight > tally.limit:
+        raise ExpressionError(TOO_MANY)
+    for name in _misnamed_steps(text, scope):
+        raise ExpressionError(f"write steps['{name}']: {name} cannot stand after a dot", text)
+    expression = _expression(text, scope.variables, want)
+    if tally is not None:
+        tally.weight += expression.weight
+    if scope.steps is not None:
+        for step in sorted(expression.step_references):
+            if step not in scope.steps:
+                near = explain.nearest(step, scope.steps)
+                why = (
+                    f"there is no step {step} to refer to here{near} (a step sees those that it depends on: dependsOn)"
+                )
+                raise ExpressionError(why, text)
+    return expression
+
+
+def forget() -> None:
+    """Drop everything that was compiled in this process: it is compiled anew when it is needed."""
+    _expression.cache_clear()
+    _compiled.clear()
+
+
+@lru_cache(maxsize=4096)
+def _expression(text: str, variables: tuple[str, ...], want: Literal["bool"] | None) -> Expression:
+    # Steps are no part of the key: a scope may name a thousand of them.
+    return Expression(text, variables, want)
 
 
 def _misnamed_steps(text: str, scope: Scope) -> Iterator[str]:
     """The names of steps that stand after a dot but cannot: ``steps.sign-off`` is a subtraction to CEL."""
-    if "steps" not in scope.variables:
+    if "steps" not in scope.variables or "steps" not in text:
         return
     for match in _STEP.finditer(_LITERALS.sub(lambda literal: " " * len(literal[0]), text)):
         name = match[1].rstrip("-")
@@ -207,53 +311,68 @@ def _misnamed_steps(text: str, scope: Scope) -> Iterator[str]:
             yield name
 
 
-def _references(node: Node, scope: Scope, local: frozenset[str]) -> Iterator[tuple[str, str]]:
+def _references(node: Node, variables: tuple[str, ...], local: frozenset[str]) -> Iterator[tuple[str, str]]:
     """Each variable that ``node`` names, and the step where it is ``steps``. Raises ExpressionError."""
     match node:
         case Node("ident"):
             name = _global(node, local)
             if name == "steps":
                 raise ExpressionError("steps can only be used as steps.NAME or steps['NAME']")
-            if name in scope.variables:
+            if name in variables:
                 yield name, ""
         case Node("select") | Node("call") if node.kind == "select" or node.name in _ACCESS:
-            yield from _accessed(node, scope, local)
+            yield from _accessed(node, variables, local)
         case Node("fold"):
             over, start, *inner = node.args
-            yield from _references(over, scope, local)
-            yield from _references(start, scope, local)
+            yield from _references(over, variables, local)
+            yield from _references(start, variables, local)
             for child in inner:
-                yield from _references(child, scope, local | set(node.names))
+                yield from _references(child, variables, local | set(node.names))
         case _:
             _check_supported(node)
             for child in node.args:
-                yield from _references(child, scope, local)
+                yield from _references(child, variables, local)
 
 
-def _accessed(node: Node, scope: Scope, local: frozenset[str]) -> Iterator[tuple[str, str]]:
+def _accessed(node: Node, variables: tuple[str, ...], local: frozenset[str]) -> Iterator[tuple[str, str]]:
     target, key = node.args[0], _key(node)
     if _global(target, local) == "steps":
         if not isinstance(key, str):
             raise ExpressionError("which step is meant must be plain to see: steps.NAME or steps['NAME']")
-        if scope.steps is not None and key not in scope.steps:
-            known = explain.nearest(key, scope.steps)
-            raise ExpressionError(
-                f"there is no step {key} to refer to here{known} (a step sees those that it depends on: dependsOn)"
-            )
         yield "steps", key
         return
     if target.args and _global(target.args[0], local) == "steps":
         _check_field(f"steps.{_key(target)}", key, _STEP_FIELDS)
     elif (name := _global(target, local)) in _FIELDS:
         _check_field(name, key, _FIELDS[name])
-    yield from _references(target, scope, local)
+    yield from _references(target, variables, local)
     for child in node.args[1:]:
-        yield from _references(child, scope, local)
+        yield from _references(child, variables, local)
 
 
 def _global(node: Node, local: frozenset[str]) -> str:
     """The variable that ``node`` names, unless a macro's own variable hides it."""
     return node.name.removeprefix(".") if node.kind == "ident" and node.name not in local else ""
+
+
+def _keys_of(variable: str, node: Node) -> frozenset[str] | None:
+    """The keys by which alone ``node`` gets at ``variable``; None: it may use all of it."""
+    found: set[str] = set()
+    stack = [node]
+    while stack:
+        at = stack.pop()
+        if at.kind == "ident" and at.name.removeprefix(".") == variable:
+            return None
+        target = at.args[0] if at.kind == "select" or (at.kind == "call" and at.name in _ACCESS) else None
+        if target is not None and target.kind == "ident" and target.name.removeprefix(".") == variable:
+            key = _key(at)
+            if not isinstance(key, str):
+                return None
+            found.add(key)
+            stack += at.args[1:]
+        else:
+            stack += at.args
+    return frozenset(found)
 
 
 def _key(node: Node) -> object:

@@ -30,6 +30,9 @@ ITERATIONS_MAX = 10_000
 PATTERN_MAX = 5_000
 """Instructions of a compiled regular expression; 5,000 take about 5 ms, on every evaluation."""
 
+_PART = 700
+"""Units for each list, object and element of a value that is given to the runtime."""
+
 _ELEMENT = 32
 """Bytes of an element of a list in the runtime."""
 
@@ -83,13 +86,24 @@ def needs_estimate(node: Node) -> bool:
     return any(needs_estimate(child) for child in node.args)
 
 
-def estimate(node: Node, values: Mapping[str, JSON]) -> int:
+def weigh(value: JSON) -> int:
+    """Units of giving ``value`` to the runtime: looking through it, measuring and converting it."""
+    try:
+        text = json.dumps(value, default=str)
+    except (ValueError, RecursionError):
+        return COST_MAX
+    return 2 * len(text) + _PART * (1 + text.count(",") + text.count("[") + text.count("{"))
+
+
+def estimate(node: Node, values: Mapping[str, JSON], measured: dict[int, tuple[JSON, Size]] | None = None) -> int:
     """An upper bound, in units, for evaluating ``node`` over ``values``.
+
+    ``measured``: what was measured of these very values before, and is then.
 
     Raises:
         TooExpensive: it is above COST_MAX.
     """
-    run = _Estimate(values)
+    run = _Estimate(values, {} if measured is None else measured)
     run.visit(node, {}, 1)
     return run.spent
 
@@ -118,11 +132,11 @@ def pattern_size(pattern: str) -> int:
 
 
 class _Estimate:
-    def __init__(self, values: Mapping[str, JSON]) -> None:
+    def __init__(self, values: Mapping[str, JSON], measured: dict[int, tuple[JSON, Size]]) -> None:
         self.spent = 0
         self._values = values
         # By id, which is safe because the value is kept beside its size.
-        self._measured: dict[int, tuple[JSON, Size]] = {}
+        self._measured = measured
 
     def visit(self, node: Node, local: Mapping[str, Value], times: int) -> Value:
         """The bound of what ``node`` gives, having spent what evaluating it ``times`` times costs."""

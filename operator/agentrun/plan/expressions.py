@@ -9,13 +9,14 @@ or an input stays text.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from agentrun.api.errors import Path, Problem
 from agentrun.api.texts import as_text
 from agentrun.api.values import EXPRESSION_MAX, JSON
 from agentrun.plan import explain
 from agentrun.plan.cel import LITERAL, Expression, ExpressionError, Scope, compile_expression
+from agentrun.plan.cost import COST_MAX
 from agentrun.plan.runtime import DEPTH_MAX, RESULT_MAX, Values
 
 __all__ = [
@@ -35,6 +36,9 @@ __all__ = [
 EXPRESSIONS_MAX = 100
 """Expressions in one text."""
 
+RENDER_MAX = 4 * COST_MAX
+"""Units that all expressions of one value may take together."""
+
 _OPEN = re.compile(r"\$?\$\{")
 _INSIDE = re.compile(LITERAL + r"""|[{}'"]""", re.DOTALL)
 _TOO_LARGE = f"the text with its values put in is larger than {RESULT_MAX // 1024} KiB"
@@ -45,7 +49,7 @@ Escape = Callable[[str], str]
 class Template:
     """A text with expressions in it. Immutable, and safe to share between threads."""
 
-    __slots__ = ("expressions", "literal", "parts", "references", "step_references")
+    __slots__ = ("expressions", "input_keys", "literal", "parts", "references", "step_references", "weight")
 
     def __init__(self, parts: tuple[str | Expression, ...]) -> None:
         self.parts = parts
@@ -54,6 +58,18 @@ class Template:
         """Whether it is the same text whatever the values."""
         self.references: frozenset[str] = frozenset[str]().union(*(e.references for e in self.expressions))
         self.step_references: frozenset[str] = frozenset[str]().union(*(e.step_references for e in self.expressions))
+        self.input_keys = _all_keys(e.input_keys for e in self.expressions)
+        """The inputs that it looks at; None: it may look at any."""
+        self.weight = sum(e.weight for e in self.expressions)
+        """What its expressions weigh: see ``Expression.weight``."""
+
+    @property
+    def is_path(self) -> bool:
+        """Whether its value is a part of what it is given, and not made by it."""
+        match self.parts:
+            case (Expression() as whole,):
+                return whole.is_path
+        return False
 
     def render(self, values: Values) -> JSON:
         """The value of the template, of the expression's type where it is one expression whole.
@@ -73,12 +89,14 @@ class Template:
             ExpressionError: as ``render``.
         """
         texts: list[str] = []
-        total = 0
+        total, before = 0, values.spent
         for part in self.parts:
             text = part if isinstance(part, str) else as_text(part.evaluate(values))
             if escape is not None and not isinstance(part, str):
                 text = escape(text)
             total += len(text)
+            if values.spent - before > RENDER_MAX:
+                raise ExpressionError("its expressions take too much together: make their lists shorter")
             if total > RESULT_MAX:
                 raise ExpressionError(_TOO_LARGE)
             texts.append(text)
@@ -88,7 +106,7 @@ class Template:
 class ValueTemplate:
     """A JSON value whose texts, at any depth, are templates; keys are literal. Immutable, safe between threads."""
 
-    __slots__ = ("_shape", "literal", "references", "step_references")
+    __slots__ = ("_shape", "input_keys", "literal", "references", "step_references", "weight")
 
     def __init__(self, shape: JSON, templates: list[Template]) -> None:
         self._shape = shape
@@ -96,6 +114,15 @@ class ValueTemplate:
         """Whether it is the same value whatever the values."""
         self.references: frozenset[str] = frozenset[str]().union(*(t.references for t in templates))
         self.step_references: frozenset[str] = frozenset[str]().union(*(t.step_references for t in templates))
+        self.input_keys = _all_keys(t.input_keys for t in templates)
+        """The inputs that it looks at; None: it may look at any."""
+        self.weight = sum(t.weight for t in templates)
+        """What its expressions weigh: see ``Expression.weight``."""
+
+    @property
+    def is_path(self) -> bool:
+        """Whether its value is a part of what it is given, and not made by it."""
+        return self.literal or (isinstance(self._shape, Template) and self._shape.is_path)
 
     def render(self, values: Values) -> JSON:
         """The value with its templates rendered. Parts that come from ``values`` whole are not copied.
@@ -124,6 +151,7 @@ class _Rendering:
     def __init__(self, values: Values) -> None:
         self._values = values
         self._size = 0
+        self._before = values.spent
 
     def render(self, shape: JSON) -> JSON:
         if isinstance(shape, dict):
@@ -139,9 +167,20 @@ class _Rendering:
                 value = shape.render_text(self._values)
                 size = len(value)
         self._size += size
+        if self._values.spent - self._before > RENDER_MAX:
+            raise ExpressionError("its expressions take too much together: make their lists shorter")
         if self._size > RESULT_MAX:
             raise ExpressionError(f"the values put in are larger than {RESULT_MAX // 1024} KiB altogether")
         return value
+
+
+def _all_keys(found: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
+    keys: frozenset[str] = frozenset()
+    for some in found:
+        if some is None:
+            return None
+        keys |= some
+    return keys
 
 
 def compile_template(text: str, scope: Scope) -> Template:

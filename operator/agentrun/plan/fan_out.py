@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from agentrun.api.facts import FailureInfo, StepKey
-from agentrun.api.run import StepState
+from agentrun.api.run import Reason, StepState
 from agentrun.api.workflow import MAX_ITEMS, FailureClass
 from agentrun.plan.attempts import Standing
 from agentrun.plan.explain import kind
@@ -14,13 +15,22 @@ from agentrun.plan.groups import Group
 from agentrun.plan.planning import NO_FACT, Planning
 from agentrun.plan.program import CompiledStep
 from agentrun.plan.snapshot import Append
+from agentrun.plan.work import TooMuchWork
+
+ITEMS_MAX = 50_000
+"""Items of all fan-outs of a run together: each plan looks at every one of them."""
+
+_ITEM = 1_000
+"""Units of looking at an item: about 5 µs."""
 
 
 def fan_out(p: Planning, step: CompiledStep, failing: bool, stop: bool) -> Group:
     """How a step with ``forEach`` stands: which items begin, and whether all of them are over."""
     assert step.items is not None and step.spec.for_each is not None
     try:
-        items = step.items.render(p.values(step.items))
+        items = p.render(step.items, shared=step.items.is_path, owed=step.name in p.begun)
+    except TooMuchWork as why:
+        return Group.of(step.name, StepKey(step.name), p.unaffordable(step, f"forEach.items {why}"))
     except ExpressionError as error:
         return _failed(p, step, FailureInfo(FailureClass.INVALID, f"forEach.items: {error}"))
     if not isinstance(items, list):
@@ -28,18 +38,24 @@ def fan_out(p: Planning, step: CompiledStep, failing: bool, stop: bool) -> Group
     if len(items) > MAX_ITEMS:
         message = f"forEach.items has {len(items)} elements; at most {MAX_ITEMS} are possible"
         return _failed(p, step, FailureInfo(FailureClass.INVALID, message))
+    p.items += len(items)
+    if p.items > ITEMS_MAX and step.name not in p.begun:
+        message = f"the run's forEach steps have more than {ITEMS_MAX} items together: divide it into several runs"
+        return _failed(p, step, FailureInfo(FailureClass.INVALID, message))
+    p.work.tick(_ITEM * len(items))
     members = {key: p.attempt(key, step) for key in (StepKey(step.name, i) for i in range(len(items)))}
     failed = any(m.state is StepState.FAILED for m in members.values()) and not step.spec.continue_on_error
     running = sum(1 for key in members if key in p.at_work)
+    basis = p.basis(step.items) + (p.basis(step.when) if step.when is not None else ())
     for (key, standing), item in zip(members.items(), items, strict=True):
         if standing.state.final:
             continue
         room = running < step.spec.for_each.max_parallel
         # Asked only where the item could begin: to ask a thousand items each time would take 30 ms.
         if room and step.when_per_item and key not in p.s.facts and key not in p.s.executions:
-            refused = _refused_item(p, step, key, item)
+            refused = _refused_item(p, step, key, item, basis, failing or failed or stop)
             if refused is not None:
-                standing.state, standing.failure = refused.state, refused.failure
+                members[key] = refused
                 failed = failed or (refused.state is StepState.FAILED and not step.spec.continue_on_error)
                 continue
         before = len(p.candidates)
@@ -53,14 +69,27 @@ def fan_out(p: Planning, step: CompiledStep, failing: bool, stop: bool) -> Group
     return group
 
 
-def _refused_item(p: Planning, step: CompiledStep, key: StepKey, item: Any) -> Standing | None:
-    """How an item stands whose ``when`` does not hold, or cannot be told; None where it may begin."""
-    assert step.when is not None
+def _refused_item(
+    p: Planning, step: CompiledStep, key: StepKey, item: Any, basis: Sequence[object], ending: bool
+) -> Standing | None:
+    """How an item stands whose ``when`` does not hold, or cannot be told; None where it may begin.
+
+    ``basis``: what the items and ``when`` were computed from, which together with the index says what the item is.
+    """
+    when = step.when
+    assert when is not None
+    more = {"item": item, "index": key.index}
     try:
-        wanted = step.when.evaluate(p.values(step.when, {"item": item, "index": key.index}))
+        wanted = p.work.once((when, key.index), basis, lambda: when.evaluate(p.values(when, more)))
     except ExpressionError as error:
         failure = FailureInfo(FailureClass.INVALID, f"when: {error}")
         return Standing(StepState.FAILED, NO_FACT, failure=failure)
+    except TooMuchWork as why:
+        if ending:
+            return Standing(StepState.CANCELLED, NO_FACT)
+        if step.name in p.program.finally_:
+            return Standing(StepState.FAILED, NO_FACT, failure=FailureInfo(FailureClass.INVALID, f"when {why}"))
+        return Standing(StepState.WAITING, NO_FACT, Reason.TOO_MUCH_WORK, {"work": f"when {why}"}, person=True)
     return None if wanted else Standing(StepState.SKIPPED, NO_FACT)
 
 

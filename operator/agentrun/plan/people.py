@@ -14,6 +14,7 @@ from agentrun.plan.expressions import ExpressionError
 from agentrun.plan.program import CompiledStep
 from agentrun.plan.retry import DELAY_MAX
 from agentrun.plan.snapshot import Append
+from agentrun.plan.work import TooMuchWork
 
 CLOCK_SET_BACK = 60.0
 """Seconds that an event must lie in the future for the clock to count as set back. Less is two machines' clocks."""
@@ -66,6 +67,8 @@ def _ask(step: CompiledStep, planner: Planning) -> Standing:
     try:
         subject = planner.render(step.texts["subject"])
         details = planner.render(step.texts["details"]) if "details" in step.texts else None
+    except TooMuchWork as why:
+        return planner.unaffordable(step, f"approval {why}")
     except ExpressionError as error:
         return planner.settle_failed(step.name, FailureInfo(FailureClass.INVALID, f"approval: {error}"))
     asked = {"run": planner.s.run["uid"], "step": step.name, "subject": subject, "details": details}
@@ -134,6 +137,8 @@ def _begin_wait(step: CompiledStep, planner: Planning) -> Standing:
             body["until"] = now + pause
         else:
             body["until"] = moment(planner.render(step.texts["until"]))
+    except TooMuchWork as why:
+        return planner.unaffordable(step, f"wait {why}")
     except (ExpressionError, ValueError) as error:
         return planner.settle_failed(step.name, FailureInfo(FailureClass.INVALID, f"wait: {error}"))
     planner.effects.append(Append("waitStarted", body))

@@ -21,14 +21,36 @@ from agentrun.plan.snapshot import Append, Ask, Event, Plan, Snapshot
 from agentrun.plan.starting import start_candidates
 from agentrun.plan.status import run_status
 from agentrun.plan.steps import look, settled
+from agentrun.plan.work import MoreWork, TooMuchWork, Work
 
 _STAYS_MAX, _WHY_MAX = 100, 500
 """Steps that the end names because they were not undone, and the characters of each reason."""
 
 
-def plan(snapshot: Snapshot) -> Plan:
-    """What to do now. Doing all of it and planning again reaches the run's end, or a wait that has an exit."""
-    p = Planning(snapshot)
+def plan(snapshot: Snapshot, work: Work | None = None) -> Plan:
+    """What to do now. Doing all of it and planning again reaches the run's end, or a wait that has an exit.
+
+    ``work`` is what this run's plans have evaluated so far, and it is added to; None: nothing is known, or kept.
+    """
+    work = work if work is not None else Work()
+    work.begin(float("inf"), strict=False)
+    return _plan(snapshot, work)
+
+
+def plan_slice(snapshot: Snapshot, work: Work, units: int, *, strict: bool = False) -> Plan | None:
+    """As ``plan``, unless that takes more than about ``units`` of work: None. The next slice goes on from there.
+
+    An evaluation is never divided, and one is made in any case, unless ``strict``.
+    """
+    work.begin(units, strict=strict)
+    try:
+        return _plan(snapshot, work)
+    except MoreWork:
+        return None
+
+
+def _plan(snapshot: Snapshot, work: Work) -> Plan:
+    p = Planning(snapshot, work)
     if p.events.ended is not None:
         return _ended(p)
     timed_out = p.events.timed_out or _times_out(p)
@@ -48,6 +70,7 @@ def plan(snapshot: Snapshot) -> Plan:
     elif ending:
         p.phase = Reason.CANCELLING if cancelled else Reason.RUNNING
     start_candidates(p)
+    work.end()
     return _answer(p)
 
 
@@ -62,8 +85,8 @@ def _last(p: Planning) -> None:
     output = None
     if p.outcome is Outcome.SUCCEEDED and p.program.output is not None:
         try:
-            output = p.program.output.render(p.values(p.program.output))
-        except ExpressionError as error:
+            output = p.render(p.program.output)
+        except (ExpressionError, TooMuchWork) as error:
             p.outcome = Outcome.FAILED
             p.failure = ("", FailureInfo(FailureClass.INVALID, f"output: {error}"))
     _end(p, output)

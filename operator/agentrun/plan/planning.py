@@ -11,21 +11,28 @@ from typing import Any
 
 from agentrun.api.facts import FailureInfo, StepFact, StepKey
 from agentrun.api.run import Outcome, Reason, StepState
+from agentrun.api.workflow import FailureClass
 from agentrun.plan.attempts import Standing, stand
+from agentrun.plan.cost import weigh
 from agentrun.plan.events import EventIndex
-from agentrun.plan.expressions import Values, ValueTemplate
+from agentrun.plan.expressions import Expression, Values, ValueTemplate
 from agentrun.plan.groups import Group
 from agentrun.plan.program import CompiledStep, Program
 from agentrun.plan.snapshot import Append, Effect, Execution, Snapshot, Stop
+from agentrun.plan.work import Work
 
 NO_FACT = StepFact()
+
+LARGE = 256 * 1024
+"""Units of converting the inputs, from which on an expression is given only those that it looks at."""
 
 
 class Planning:
     """What is known so far of the run at the snapshot's moment, and what is to be done."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, work: Work) -> None:
         self.s = snapshot
+        self.work = work
         self.program: Program = snapshot.program
         self.events = EventIndex(snapshot.events, verified=snapshot.verified)
         self.groups: dict[str, Group] = {}
@@ -48,7 +55,9 @@ class Planning:
         keys = [*snapshot.executions, *snapshot.unopened]
         self.begun = self.recorded | {key.name for key in keys if not key.compensate}
         """Those, and the ones that only a process says to have begun."""
-        self._shared: dict[tuple[frozenset[str], frozenset[str], Outcome | None], Values] = {}
+        self.items = 0
+        """The items of all fan-outs that were looked at."""
+        self._shared: dict[object, Values] = {}
 
     @cached_property
     def at_work(self) -> dict[StepKey, Execution]:
@@ -144,13 +153,36 @@ class Planning:
 
         Steps that use the same ones share them: what an expression may name is final before it is looked at.
         """
+        keys = of.input_keys if self._large_inputs else None
         if more is not None:
-            return Values(self.variables(of.references, of.step_references) | dict(more))
-        key = (of.references, of.step_references, self.outcome)
+            variables = self.variables(of.references, of.step_references) | dict(more)
+            weight = self._weight(of, keys) + sum(weigh(value) for value in more.values())
+            return Values(variables, pay=self.work.pay, weight=weight, input_keys=keys)
+        key = (of.references, of.step_references, self.outcome, keys)
         found = self._shared.get(key)
         if found is None:
-            found = self._shared[key] = Values(self.variables(of.references, of.step_references))
+            found = self._shared[key] = Values(
+                self.variables(of.references, of.step_references),
+                pay=self.work.pay,
+                weight=self._weight(of, keys),
+                input_keys=keys,
+            )
         return found
+
+    @cached_property
+    def _large_inputs(self) -> bool:
+        return self.work.weight("", self.s.inputs) > LARGE
+
+    def _weight(self, of: Any, keys: frozenset[str] | None) -> int:
+        """Units of giving the runtime what ``of`` names. A step has no empty name, which is that of all the inputs."""
+        units = sum(self.work.weight(step, self.groups[step].output) for step in of.step_references)
+        if "inputs" not in of.references:
+            return units
+        if keys is None:
+            return units + self.work.weight("", self.s.inputs)
+        # A step has no dot in its name.
+        inputs = self.s.inputs
+        return units + sum(self.work.weight(f".{key}", inputs[key]) for key in keys if key in inputs)
 
     def variables(self, references: Iterable[str], steps: Iterable[str]) -> dict[str, Any]:
         """The planner's variables among ``references``."""
@@ -167,6 +199,34 @@ class Planning:
                 }
         return found
 
-    def render(self, template: ValueTemplate) -> Any:
-        """The value of ``template`` among the planner's variables. Raises ExpressionError."""
-        return template.render(self.values(template))
+    def basis(self, of: Any) -> tuple[object, ...]:
+        """What the value of ``of`` depends on, besides what never changes in a run. The very objects."""
+        groups = self.groups
+        found: list[object] = [self.outcome]
+        for step in of.step_references:
+            group = groups[step]
+            found += (group.state, group.output)
+        return tuple(found)
+
+    def holds(self, condition: Expression) -> bool:
+        """Whether ``condition`` holds among the planner's variables. Raises ExpressionError, TooMuchWork, MoreWork."""
+        return bool(
+            self.work.once(condition, self.basis(condition), lambda: condition.evaluate(self.values(condition)))
+        )
+
+    def render(self, template: ValueTemplate, *, shared: bool = False, owed: bool = False) -> Any:
+        """The value of ``template`` among the planner's variables. Raises ExpressionError, TooMuchWork, MoreWork.
+
+        ``shared``, ``owed``: see ``Work.once``.
+        """
+        return self.work.once(
+            template, self.basis(template), lambda: template.render(self.values(template)), shared=shared, owed=owed
+        )
+
+    def unaffordable(self, step: CompiledStep, why: str) -> Standing:
+        """How ``step`` stands, whose expressions the run cannot afford: it waits for a person, who can only end the
+        run. A step of ``finally`` fails, for that is how a run ends.
+        """
+        if step.name in self.program.finally_:
+            return self.settle_failed(step.name, FailureInfo(FailureClass.INVALID, why))
+        return Standing(StepState.WAITING, NO_FACT, Reason.TOO_MUCH_WORK, {"work": why}, person=True)

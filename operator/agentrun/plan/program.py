@@ -15,6 +15,7 @@ from agentrun.api.errors import InvalidDocument, Path, Problem
 from agentrun.api.texts import quoted
 from agentrun.api.values import seconds
 from agentrun.api.workflow import Model, Retry, Step, Tool, WorkflowSpec
+from agentrun.plan.cel import TOO_MANY, together
 from agentrun.plan.expressions import (
     Expression,
     ExpressionError,
@@ -25,7 +26,13 @@ from agentrun.plan.expressions import (
     compile_value,
 )
 from agentrun.plan.http import check_http
-from agentrun.plan.schema import check_schema
+from agentrun.plan.schema import check_schema, weight
+
+EXPRESSIONS_MAX = 2 * 1024 * 1024
+"""Bytes of all checked expressions of a workflow together, some 4,000 conditions: a second of work to compile them."""
+
+SCHEMAS_MAX = 1024 * 1024
+"""What all schemas of a workflow weigh together: see ``schema.weight``. Two seconds of work to compile them."""
 
 DEFAULT_TIMEOUT = "1h"
 STEP_VARIABLES = ("inputs", "steps", "run")
@@ -87,12 +94,31 @@ def model_of(spec: WorkflowSpec, step: Step) -> Model | None:
     return next((model for model in spec.models if model.name == name), None)
 
 
-def compile_program(spec: WorkflowSpec, path: Path = ("spec",)) -> Program:
+def compile_program(spec: WorkflowSpec, path: Path = ("spec",), *, pinned: bool = False) -> Program:
     """Check and compile ``spec``, which stands at ``path`` of its document.
+
+    ``pinned``: it was checked before, perhaps by a version that had no bounds for the work that this is.
 
     Raises:
         InvalidDocument: with every problem that was found.
     """
+    if pinned:
+        return _compile(spec, path)
+    schemas: list[Any] = [spec.inputs, *(t.parameters for t in spec.tools)]
+    schemas += [s.agent.output for s in (*spec.steps, *spec.finally_) if s.agent is not None]
+    if sum(weight(schema) for schema in schemas) > SCHEMAS_MAX:
+        message = "its schemas, with their patterns, are too large together: divide the workflow, or shorten them"
+        raise InvalidDocument([Problem(path, message)])
+    with together(EXPRESSIONS_MAX):
+        try:
+            return _compile(spec, path)
+        except InvalidDocument as error:
+            # One problem says that the expressions are too large together: the first of them that is.
+            many = [p for p in error.problems if p.message == TOO_MANY]
+            raise InvalidDocument([p for p in error.problems if p.message != TOO_MANY] + many[:1]) from None
+
+
+def _compile(spec: WorkflowSpec, path: Path) -> Program:
     problems: list[Problem] = []
     main = _graph(spec.steps, (*path, "steps"), problems)
     last = _graph(spec.finally_, (*path, "finally"), problems, elsewhere={s.name for s in spec.steps})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -59,19 +59,47 @@ class Values:
     They must not be changed afterwards. Safe to share between threads: two may convert at once, to the same end.
     """
 
-    __slots__ = ("_activation", "_made", "_screened", "variables")
+    __slots__ = ("_activation", "_input_keys", "_made", "_pay", "_screened", "_weight", "sizes", "spent", "variables")
 
-    def __init__(self, variables: Mapping[str, JSON]) -> None:
+    def __init__(
+        self,
+        variables: Mapping[str, JSON],
+        *,
+        pay: Callable[[int], None] | None = None,
+        weight: int = 0,
+        input_keys: frozenset[str] | None = None,
+    ) -> None:
+        """``pay`` is told before each piece of work how many units it takes, and may raise to refuse it.
+
+        ``weight``: units of converting the variables. ``input_keys``: of the inputs, what expressions look at; the
+        others are not converted.
+        """
         self.variables = dict(variables)
+        self.sizes: dict[int, Any] = {}
+        """For the estimate of costs: what was measured of these variables."""
+        self.spent = 0
+        """Units that evaluations over these variables have taken."""
+        self._pay, self._weight, self._input_keys = pay, weight, input_keys
         self._screened: _Screened | None = None
         self._activation: Any = None
         self._made = 0
 
+    def pay(self, units: int) -> None:
+        """Count ``units`` before they are spent. Raises what refuses them."""
+        if self._pay is not None:
+            self._pay(units)
+        self.spent += units
+
     def screened(self) -> _Screened:
         """The variables as the runtime may see them."""
         if self._screened is None:
+            self.pay(self._weight)
+            variables = self.variables
+            if self._input_keys is not None and isinstance(inputs := variables.get("inputs"), dict):
+                wanted = {key: value for key, value in inputs.items() if key in self._input_keys}
+                variables = {**variables, "inputs": wanted}
             unusable: dict[Keys, str] = {}
-            usable = {n: v if _is_sound(v) else _screen(v, (n,), unusable) for n, v in self.variables.items()}
+            usable = {n: v if _is_sound(v) else _screen(v, (n,), unusable) for n, v in variables.items()}
             self._screened = _Screened(usable, unusable)
         return self._screened
 
@@ -84,6 +112,8 @@ class Values:
         # kept for ever. Threads that add at once may lose a count, which only puts that off.
         activation = self._activation
         if activation is None:
+            if self._made:
+                self.pay(self._weight)  # they are converted anew
             activation = environment(()).Activation(self.screened().variables)
             self._made = 0
         self._made += cost + _LEAST

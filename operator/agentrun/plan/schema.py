@@ -18,14 +18,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from agentrun.api.errors import InvalidDocument, Path, Problem
 from agentrun.api.texts import quoted
 from agentrun.api.values import JSON
+from agentrun.plan.cost import pattern_size
+from agentrun.plan.kept import Kept
+from agentrun.plan.misfit import misfits
+from agentrun.plan.schema_cost import Costs, TooCostly, repeated
 
 if TYPE_CHECKING:
     from jsonschema_rs import Draft202012Validator
@@ -36,13 +38,18 @@ MAX_DEPTH = 64
 MAX_PARTS = 20_000
 """How many parts a schema may have once every reference is replaced by what it refers to."""
 
+MAX_PATTERNS = 50_000
+"""Instructions of all patterns of a schema together: each takes 260 bytes and 3 µs when they are compiled."""
+
 MAX_VALUE_DEPTH = 200
 """Levels of a value that is looked at; the validator's recursion ends the process at some tens of thousands."""
 
-MAX_ERRORS = 5
 _MAX_MESSAGE = 200
 _MAX_EXPLAINED = 10_000
 """Branches that an explanation may visit: about 60 ms in the worst case measured."""
+
+_MAX_EXPLANATION = 16 * 1024 * 1024
+"""Bytes that all errors of a value may take together: each of them may hold the value and a part of the schema."""
 
 _ONE = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames",
         "unevaluatedItems", "unevaluatedProperties", "contentSchema")  # fmt: skip
@@ -61,6 +68,26 @@ def depth(value: JSON) -> int:
         found += 1
         level = [inner for part in level for inner in (part.values() if isinstance(part, dict) else part)]
     return found
+
+
+def patterns(schema: JSON) -> int:
+    """About how many instructions all patterns in ``schema`` compile to."""
+    total, pending = 0, [schema]
+    while pending:
+        found = pending.pop()
+        if isinstance(found, dict):
+            names = found.get("patternProperties")
+            texts = [found.get("pattern"), *(names if isinstance(names, dict) else ())]
+            total += sum(pattern_size(text) for text in texts if isinstance(text, str))
+            pending += found.values()
+        elif isinstance(found, list):
+            pending += found
+    return total
+
+
+def weight(schema: JSON) -> int:
+    """What ``schema`` costs to compile: its bytes as JSON, and ten for each instruction of its patterns."""
+    return len(json.dumps(schema, default=str)) + 10 * patterns(schema)
 
 
 def check_schema(schema: JSON, path: Path) -> list[Problem]:
@@ -98,41 +125,86 @@ class Checker:
     """A compiled schema. Safe to share between threads and tasks."""
 
     _validator: Draft202012Validator
+    _root: JSON
+    _costs: Costs
+    _length: int
+    """Bytes of the schema as JSON."""
     _parts: int
     _returns: int
 
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes up."""
+        return self._length * _FACTOR + _LEAST + patterns(self._root) * _INSTRUCTION
+
     def fits(self, instance: JSON) -> bool:
-        """Whether ``instance`` is valid; linear in its size, whatever the schema. Deeper than 200 levels is not."""
-        return depth(instance) <= MAX_VALUE_DEPTH and self._validator.is_valid(instance)
+        """Whether ``instance`` is surely valid. Deeper than 200 levels it is not, nor where to tell takes too long."""
+        return not self._refused(instance) and bool(self._validator.is_valid(instance))
 
     def errors(self, instance: JSON) -> list[str]:
         """What is wrong with ``instance``: at most five lines ``place: what``; empty if it fits.
 
         The lines quote parts of the value.
         """
-        if self.fits(instance):
+        if why := self._refused(instance):
+            return [why]
+        if self._validator.is_valid(instance):
             return []
+        return misfits(self._root, instance, self._can_explain)
+
+    def _refused(self, instance: JSON) -> str:
+        """Why ``instance`` is not even looked at; empty if it can be."""
+        if depth(instance) > MAX_VALUE_DEPTH:
+            return f"is nested deeper than {MAX_VALUE_DEPTH} levels"
+        try:
+            self._costs.check(instance)
+        except TooCostly:
+            return (
+                "takes too much work to be checked against its schema: shorten its lists and texts, or let fewer "
+                "alternatives, patterns and enums of the schema look at each of them"
+            )
+        return ""
+
+    def _can_explain(self, instance: JSON) -> bool:
+        """Whether all errors of ``instance`` can be made. Each holds a part of it and a part of the schema, and that of
+        an alternative holds all errors below it.
+        """
         levels = depth(instance)
-        if levels > MAX_VALUE_DEPTH:
-            return [f"is nested deeper than {MAX_VALUE_DEPTH} levels"]
-        if self._parts * max(self._returns, 1) ** levels > _MAX_EXPLAINED:
-            return ["does not fit the schema (the value is nested too deeply in a recursive schema to say where)"]
-        return [
-            _line(_dotted(error.instance_path), error.message)
-            for error in islice(self._validator.iter_errors(instance), MAX_ERRORS)
-        ]
+        branches: int = self._parts * max(self._returns, 1) ** min(levels, 64)
+        if branches > _MAX_EXPLAINED:
+            return False
+        text = json.dumps(instance, default=str)
+        parts = 1 + text.count(",") + text.count("{") + text.count("[")
+        return branches * (parts * self._length + levels * len(text)) <= _MAX_EXPLANATION
 
 
-@lru_cache(maxsize=256)
+_compiled: Kept[str, Checker] = Kept(32 * 1024 * 1024)
+"""Losing it is harmless: it holds nothing but what the texts say."""
+
+_FACTOR, _LEAST, _INSTRUCTION = 60, 16 * 1024, 300
+"""What a compiled schema takes up: so many times its text, so many bytes at least, and for an instruction of a pattern.
+"""
+
+
 def _compile(text: str) -> Checker:
-    # Losing this cache is harmless: it holds nothing but what the text says.
+    found = _compiled.get(text)
+    if found is None:
+        found = _compile_anew(text)
+        _compiled.keep(text, found, found.size)
+    return found
+
+
+def _compile_anew(text: str) -> Checker:
     import jsonschema_rs  # noqa: PLC0415  (57 ms, and most commands compile no schema)
 
     root = json.loads(text)
     schemas = dict(_schemas(root))
     if problems := [problem for place, schema in schemas.items() for problem in _outside(schemas, place, schema)]:
         raise InvalidDocument(problems)
-    parts, returns = _expansion(schemas)
+    targets = {place: target for place, schema in schemas.items() if (target := _referred(schemas, schema)) is not None}
+    parts, returns, recursive = _expansion(schemas, targets)
+    if patterns(root) > MAX_PATTERNS:
+        raise InvalidDocument([Problem((), "its patterns are too large together: use smaller repetitions than {n}")])
     if parts > MAX_PARTS:
         message = f"multiplies out to more than {MAX_PARTS} parts; let fewer references lead to the same place"
         raise InvalidDocument([Problem((), message)])
@@ -140,7 +212,13 @@ def _compile(text: str) -> Checker:
         validator = jsonschema_rs.Draft202012Validator(root, pattern_options=jsonschema_rs.RegexOptions(), offline=True)
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
         raise InvalidDocument([_invalid(error)]) from error
-    return Checker(validator, parts, returns)
+    try:
+        costs = Costs(schemas, targets, recursive)
+    except TooCostly:
+        raise InvalidDocument(
+            [Problem((), "takes too much work to check anything: write fewer alternatives")]
+        ) from None
+    return Checker(validator, root, costs, len(text), parts, returns)
 
 
 def _schemas(root: JSON) -> Iterator[tuple[_Place, JSON]]:
@@ -192,34 +270,44 @@ def _target(schemas: dict[_Place, JSON], ref: JSON) -> _Place | None:
     return next((p for p, s in schemas.items() if isinstance(s, dict) and s.get("$anchor") == pointer), None)
 
 
-def _expansion(schemas: dict[_Place, JSON]) -> tuple[int, int]:
-    """How many parts the schema multiplies out to, and how often it returns into itself on the way.
+def _referred(schemas: dict[_Place, JSON], schema: JSON) -> _Place | None:
+    return _target(schemas, schema.get("$ref")) if isinstance(schema, dict) else None
+
+
+def _expansion(schemas: dict[_Place, JSON], targets: dict[_Place, _Place]) -> tuple[int, int, set[_Place]]:
+    """How many parts the schema multiplies out to, how often it returns into itself on the way, and where to.
 
     A walk from the root that follows every reference and turns round where it would enter a schema that it is
-    still inside of. It stops once past ``MAX_PARTS``, so it is bounded although what it measures is not.
+    still inside of. It stops once past ``MAX_PARTS``, so it is bounded although what it measures is not. What stands
+    below ``unevaluatedProperties`` or ``unevaluatedItems`` counts as often as the validator looks at it.
     """
     next_places: dict[_Place, list[_Place]] = {}
     for place, schema in schemas.items():
         next_places[place] = [place + key for key, _ in _below(schema, _MAPS)]
-        if isinstance(schema, dict) and (target := _target(schemas, schema.get("$ref"))) is not None:
-            next_places[place].append(target)
+        if place in targets:
+            next_places[place].append(targets[place])
     parts, returns = 1, 0
+    recursive: set[_Place] = set()
     trail: list[_Place] = [()]
+    times = [1]
     inside: set[_Place] = {()}
     ahead = [iter(next_places[()])]
     while ahead and parts <= MAX_PARTS:
         place_ahead = next(ahead[-1], None)
         if place_ahead is None:
             ahead.pop()
+            times.pop()
             inside.discard(trail.pop())
         elif place_ahead in inside:
             returns += 1
+            recursive.add(place_ahead)
         else:
-            parts += 1
+            times.append(times[-1] * repeated(schemas[trail[-1]]))
+            parts += times[-1]
             trail.append(place_ahead)
             inside.add(place_ahead)
             ahead.append(iter(next_places[place_ahead]))
-    return parts, returns
+    return parts, returns, recursive
 
 
 def _invalid(error: Any) -> Problem:
@@ -228,17 +316,6 @@ def _invalid(error: Any) -> Problem:
     if message.endswith('is not a "regex"'):
         message += ": patterns are matched in linear time, without look-around and back-references, and of bounded size"
     return Problem(path, _clip(f"is not a valid JSON Schema: {message}"))
-
-
-def _dotted(path: list[str | int]) -> str:
-    text = ""
-    for part in path[:MAX_DEPTH]:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
-def _line(place: str, message: str) -> str:
-    return _clip(f"{place}: {message}" if place else message)
 
 
 def _clip(message: str) -> str:

@@ -110,6 +110,7 @@ _VERBS = {
     "approval": "agentrun approve|reject RUN STEP",
     "signal": "agentrun signal RUN NAME",
     "resume": "agentrun resume RUN",
+    "work": "agentrun cancel RUN ends the run",
     "retry": "it is tried again by itself",
     "pod": f"it goes on by itself once that is mended{_CANCEL}",
 }
@@ -152,9 +153,13 @@ def _cut(value: Any) -> Any:
     return value if not isinstance(value, str) or len(value) <= TEXT_MAX else value[: TEXT_MAX - 1] + "…"
 
 
+STALLED = (Reason.OUTCOME_UNKNOWN, Reason.ATTEMPTS_LOST, Reason.TOO_MUCH_WORK)
+"""Why nothing moves before a person does something about what went wrong."""
+
 _URGENT = (
     Reason.OUTCOME_UNKNOWN,
     Reason.ATTEMPTS_LOST,
+    Reason.TOO_MUCH_WORK,
     *POD_TROUBLE,
     Reason.RUNNING,
     Reason.QUEUED,
@@ -213,7 +218,7 @@ def _phase(planner: Planning, reason: Reason) -> str:
         Reason.QUEUED,
         *POD_TROUBLE,
     )
-    if reason in (Reason.OUTCOME_UNKNOWN, Reason.ATTEMPTS_LOST):
+    if reason in STALLED:
         return "Stalled"
     if reason in waiting:
         return "Waiting"
@@ -223,7 +228,7 @@ def _phase(planner: Planning, reason: Reason) -> str:
 def _conditions(planner: Planning, reason: Reason, message: str) -> list[dict[str, Any]]:
     ended = planner.events.ended is not None
     succeeded = ended and planner.outcome is Outcome.SUCCEEDED
-    stalled = reason in (Reason.OUTCOME_UNKNOWN, Reason.ATTEMPTS_LOST) or (ended and not succeeded)
+    stalled = reason in STALLED or (ended and not succeeded)
 
     def condition(kind: ConditionType, status: bool | None) -> dict[str, Any]:
         text = "Unknown" if status is None else str(status)

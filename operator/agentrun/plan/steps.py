@@ -14,6 +14,7 @@ from agentrun.plan.groups import Group
 from agentrun.plan.people import approval_step, wait_step
 from agentrun.plan.planning import NO_FACT, Planning
 from agentrun.plan.program import CompiledStep
+from agentrun.plan.work import TooMuchWork
 
 
 def look(p: Planning, steps: Mapping[str, CompiledStep], *, ending: bool, stop: bool, apart: bool = False) -> None:
@@ -53,6 +54,7 @@ def settled(p: Planning, step: CompiledStep) -> Group | None:
     failure = FailureInfo.from_json(body["failure"]) if "failure" in body else None
     members: dict[StepKey, Standing] = {}
     if step.items is not None:
+        p.items += body.get("items", 0)
         told = {index: StepState(state) for state, found in body.get("states", {}).items() for index in found}
         for index in range(body.get("items", 0)):
             key = StepKey(step.name, index)
@@ -101,7 +103,10 @@ def _not_yet(p: Planning, step: CompiledStep, failing: bool) -> Standing | None:
         return Standing(StepState.PENDING, NO_FACT, Reason.PENDING)
     if step.when is not None and not step.when_per_item:
         try:
-            wanted = step.when.evaluate(p.values(step.when))
+            wanted = p.holds(step.when)
+        except TooMuchWork as why:
+            if not failing:
+                return p.unaffordable(step, f"when {why}")
         except ExpressionError as error:
             if not failing:
                 return p.settle_failed(step.name, FailureInfo(FailureClass.INVALID, f"when: {error}"))

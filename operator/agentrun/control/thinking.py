@@ -1,0 +1,75 @@
+"""Long computations of the operator: one at a time in a thread, beside the event loop, and the namespaces take turns.
+
+Python's threads share one interpreter, and an expression or a schema that is evaluated does not give it up meanwhile.
+So each computation is followed by a pause as long as it took: whatever tenants compute, the event loop has half of
+the time for itself, for everybody's timers and for the Lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PAUSE_MAX = 2.0
+"""Seconds of the longest pause."""
+
+
+class Thinking:
+    """For one event loop."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="thinking")
+        self._busy = False
+        """Whether somebody has the turn, or the pause after one is not over."""
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        """By namespace, the one whose turn is next first."""
+
+    async def run(self, namespace: str, compute: Callable[[], T]) -> tuple[T, float]:
+        """What ``compute`` gives, and the seconds that it took; once it is the turn of ``namespace``.
+
+        Cancellation does not end a computation that has begun: what it gives is lost.
+
+        Raises:
+            Whatever ``compute`` raises.
+        """
+        loop = asyncio.get_running_loop()
+        if self._busy:
+            turn: asyncio.Future[None] = loop.create_future()
+            self._waiting.setdefault(namespace, deque()).append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if not turn.cancelled():
+                    self._next()  # it was given the turn in the same moment
+                raise
+        self._busy = True
+        began = self._monotonic()
+        try:
+            found = await loop.run_in_executor(self._thread, compute)
+            return found, self._monotonic() - began
+        finally:
+            loop.call_later(min(self._monotonic() - began, PAUSE_MAX), self._next)
+
+    def _next(self) -> None:
+        """Give the turn to the namespace that has waited the longest since its last one."""
+        while self._waiting:
+            namespace, turns = next(iter(self._waiting.items()))
+            del self._waiting[namespace]
+            turn = turns.popleft()
+            if turns:
+                self._waiting[namespace] = turns
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._busy = False
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._thread.shutdown(wait=False, cancel_futures=True)

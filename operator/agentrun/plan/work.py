@@ -1,0 +1,208 @@
+"""What the expressions of a run cost, and what they gave: counted, bounded, and kept from one plan to the next.
+
+What an expression may name is final before it is looked at, so its value never changes: it is evaluated once, and not
+at each plan. The work is counted in the units of ``agentrun.plan.cost``, which depend on the expressions and the
+values alone, and not on the machine. A plan can be made in slices: one that has used up its slice says so, and the
+next one finds what was evaluated. And a run has a bound for all of its expressions together. What would go beyond it
+is not evaluated; whoever holds the run waits for a person instead.
+
+All of this can be lost. A process that drives the run anew begins to count at nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentrun.api.values import JSON
+from agentrun.plan.cel import ExpressionError
+from agentrun.plan.cost import COST_MAX, weigh
+
+RUN_MAX = 1024 * 1024 * 1024
+"""Units that the expressions of a run may take: about two seconds of work."""
+
+SLICE = COST_MAX
+"""Units after which a plan gives way. One evaluation is never divided."""
+
+GLANCE = 4 * 1024 * 1024
+"""Units of a plan that nobody has to wait for: at most 20 ms."""
+
+KEPT_MAX = 1024 * 1024
+"""Bytes of values that are kept for a run. A value that is a part of the run's data takes up nothing."""
+
+_ERROR_MAX = 1000
+"""Characters that are kept of an error's message."""
+
+
+class MoreWork(Exception):
+    """The slice is used up; the next one finds what was evaluated in this one."""
+
+
+class TooMuchWork(Exception):
+    """The run's expressions would take more than a run may. The message is for its status."""
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What an evaluation gave: a value as it is or as JSON, or why there is none."""
+
+    basis: Sequence[object]
+    """What it was computed from, compared by identity: the very objects."""
+    value: JSON = None
+    written: str | None = None
+    error: tuple[str, str] | None = None
+    refused: str | None = None
+    size: int = 0
+    turn: int = 0
+
+    def give(self) -> JSON:
+        if self.refused is not None:
+            raise TooMuchWork(self.refused)
+        if self.error is not None:
+            error = ExpressionError(self.error[0])
+            error.reason = self.error[1]
+            raise error
+        return self.value if self.written is None else json.loads(self.written)
+
+
+@dataclass(slots=True)
+class Work:
+    """The work of one run. For one plan at a time."""
+
+    limit: int = RUN_MAX
+    keep: int = KEPT_MAX
+    spent: int = 0
+    """Units that the run's expressions have taken."""
+    size: int = 0
+    """Bytes of the values that are kept."""
+    evaluated: int = 0
+    """How many evaluations there were."""
+    _outcomes: dict[object, _Outcome] = field(default_factory=dict)
+    _weights: dict[str, tuple[JSON, int]] = field(default_factory=dict)
+    _slice: float = float("inf")
+    _used: int = 0
+    _strict: bool = False
+    _owed: bool = False
+    _turn: int = 0
+
+    @property
+    def used(self) -> int:
+        """Units that the last slice took."""
+        return self._used
+
+    def begin(self, units: float, *, strict: bool) -> None:
+        """Begin a plan that gives way after ``units``; ``strict``: even before its first evaluation."""
+        self._slice, self._strict = units, strict
+        self._used = 0
+        self._turn += 1
+
+    def end(self) -> None:
+        """The plan is complete: what it did not ask for is not kept."""
+        stale = [key for key, outcome in self._outcomes.items() if outcome.turn != self._turn]
+        for key in stale:
+            self.size -= self._outcomes.pop(key).size
+
+    def exhaust(self) -> None:
+        """Let the run spend nothing more: its work takes far longer than its units say."""
+        self.limit = min(self.limit, self.spent)
+
+    def tick(self, units: int) -> None:
+        """Count work of the planner itself, which each plan does anew. Raises MoreWork."""
+        self._used += units
+        if self._strict and self._used > self._slice:
+            raise MoreWork
+
+    def pay(self, units: int) -> None:
+        """Count units of an evaluation before they are spent. Raises MoreWork, TooMuchWork."""
+        if self._strict and self._used + units > self._slice:
+            raise MoreWork
+        if self.spent + units > self.limit and not self._owed:
+            left = max(0, self.limit - self.spent)
+            raise TooMuchWork(
+                f"takes {units / 1e6:,.1f} million units of work, and the run has {left / 1e6:,.1f} of "
+                f"{RUN_MAX / 1e6:,.0f} million left: shorten its lists, or use them in fewer steps"
+            )
+        self.spent += units
+        self._used += units
+
+    def weight(self, name: str, value: JSON) -> int:
+        """Units of giving ``value`` to the runtime; measured once for as long as ``name`` is that very value."""
+        known = self._weights.get(name)
+        if known is None or known[0] is not value:
+            known = self._weights[name] = value, weigh(value)
+            self.tick(known[1] // 8)
+        return known[1]
+
+    def once(
+        self,
+        key: object,
+        basis: Sequence[object],
+        evaluate: Callable[[], JSON],
+        *,
+        shared: bool = False,
+        owed: bool = False,
+    ) -> Any:
+        """The value of ``evaluate``, which is called once for as long as ``key`` and ``basis`` stay the same.
+
+        ``shared``: the value is a part of the basis, or of what never changes. ``owed``: it is evaluated whatever the
+        run has spent, since something that has begun depends on it.
+
+        Raises:
+            ExpressionError: there is no value.
+            TooMuchWork: the run has spent what it may.
+            MoreWork: not in this slice.
+        """
+        found = self._outcomes.get(key)
+        if found is not None and (not owed or found.refused is None) and _same(found.basis, basis):
+            found.turn = self._turn
+            return found.give()
+        if self._used > self._slice:
+            raise MoreWork
+        before, self._owed = self.spent, owed
+        outcome = _Outcome(basis, turn=self._turn)
+        self.evaluated += 1
+        try:
+            outcome.value = evaluate()
+        except MoreWork:
+            self.spent = before
+            raise
+        except ExpressionError as error:
+            outcome.error = str(error)[:_ERROR_MAX], error.reason[:_ERROR_MAX]
+            outcome.size = len(outcome.error[0]) + len(outcome.error[1])
+        except TooMuchWork as error:
+            self.spent = before
+            outcome.refused = str(error)
+        finally:
+            self._owed = False
+        self._keep(key, outcome, shared)
+        return outcome.give()
+
+    def _keep(self, key: object, outcome: _Outcome, shared: bool) -> None:
+        value = outcome.value
+        if not shared and value is not None and not isinstance(value, (bool, int, float)):
+            outcome.written = json.dumps(value)
+            outcome.value, outcome.size = None, len(outcome.written)
+        before = self._outcomes.pop(key, None)
+        self.size -= before.size if before is not None else 0
+        self.size += outcome.size
+        self._outcomes[key] = outcome
+        if self.size > self.keep and not self._may_drop():
+            self.size -= outcome.size
+            self._outcomes[key] = refusal = _Outcome(outcome.basis, turn=self._turn)
+            refusal.refused = (
+                f"makes more than {self.keep // 1024} KiB with the other expressions that the run needs now: let them "
+                "make less, or name values where they stand"
+            )
+            refusal.give()
+
+    def _may_drop(self) -> bool:
+        """Make room by what this plan has not asked for; whether that was enough."""
+        for key in [key for key, outcome in self._outcomes.items() if outcome.turn != self._turn]:
+            self.size -= self._outcomes.pop(key).size
+        return self.size <= self.keep
+
+
+def _same(one: Sequence[object], other: Sequence[object]) -> bool:
+    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
