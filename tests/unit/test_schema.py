@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrun.api.errors import InvalidDocument, dotted
+from agentrun.plan.misfit import misfits
 from agentrun.plan.schema import MAX_DEPTH, MAX_PARTS, check_schema, compile_schema, depth
 
 ORDER = {
@@ -187,3 +188,118 @@ def test_whatever_is_given_as_a_schema_is_accepted_or_explained(schema: Any) -> 
     for problem in check_schema(schema, ("spec",)):
         assert problem.path[0] == "spec"
         assert 0 < len(problem.message) <= 200
+
+
+FAST = {"type": "object", "properties": {"l": {"type": "array", "items": {"enum": list(range(2000))}}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "expected"),
+    [
+        (FAST, {"l": [2001] * 6000}, [f"l[{n}]: 2001 is not one of 0, 1 or 1998 other candidates" for n in range(5)]),
+        (
+            {"anyOf": [FAST, {"type": "null"}]},
+            {"l": [2001] * 6000},
+            ["does not fit what anyOf says in its schema"],
+        ),
+        (
+            {"$defs": {"e": {"enum": list(range(2000))}}, "items": {"allOf": [{"$ref": "#/$defs/e"}]}},
+            [1] * 5000 + [2001] * 5000,
+            [f"[{n}]: 2001 is not one of 0, 1 or 1998 other candidates" for n in range(5000, 5005)],
+        ),
+        (
+            {"prefixItems": [{"enum": list(range(2000))}], "items": {"additionalProperties": FAST}},
+            [1] + [{"a": {"l": [1] * 900}, "b": {"l": [1] * 900 + [-1]}}] * 2,
+            [f"[{n}].b.l[900]: -1 is not one of 0, 1 or 1998 other candidates" for n in (1, 2)],
+        ),
+        ({"items": FAST, "minItems": 9000}, [{"l": [1]}] * 3000, ["has less than 9000 items"]),
+        (
+            {"items": FAST, "uniqueItems": True},
+            [{"l": [1]}] * 3000,
+            ["does not fit what uniqueItems says in its schema"],
+        ),
+        ({"items": {"enum": ["x" * 9000]}}, ["y" * 9000] * 100, None),
+    ],
+)
+def test_a_large_misfit_is_explained_without_making_every_error(schema: Any, value: Any, expected: Any) -> None:
+    # 2,000 values that missed an enum of 10,000 took 1 GB, since each error held the whole enum.
+    found = compile_schema(schema).errors(value)
+    assert all(len(line) <= 200 for line in found)
+    if expected is None:
+        assert len(found) == 5
+    else:
+        assert [line if len(line) < 200 else "…" for line in found] == expected or expected[0] in found[0]
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"items": {"enum": [[n] for n in range(3000)]}}, [[2999]] * 600),
+        ({"items": {"enum": [n + 0.5 for n in range(3000)]}}, [2999.5] * 100),
+        ({"items": {"anyOf": [{"const": n} for n in range(2000)]}}, [1999] * 600),
+        ({"items": {"anyOf": [{"required": ["b"]}] * 2000}}, [{"a": 1}] * 6000),
+        ({"items": {"anyOf": [{"multipleOf": 0.37}] * 200}}, [1e300] * 600),
+        ({"items": {"multipleOf": 1e-300}}, [1e300] * 6000),
+        ({"items": {"anyOf": [{"maximum": 1.5}] * 200}}, [1.7] * 6000),
+        ({"pattern": "a.{5000}b$"}, "a" * 100_000),
+        ({"items": {"pattern": "a.{5000}b$"}}, ["a" * 1000] * 100),
+        ({"additionalProperties": {"pattern": "a.{5000}b$"}}, {str(n): "a" * 1000 for n in range(100)}),
+        ({"propertyNames": {"pattern": "a.{5000}b$"}}, {f"{n:01000}": 1 for n in range(100)}),
+        ({"patternProperties": {f"^(a|b)*{n}$": {} for n in range(1000)}}, {"a" * 99 + str(n): 1 for n in range(2000)}),
+        ({"$defs": {"a": {"anyOf": [{"const": n} for n in range(2000)]}}, "items": {"$ref": "#/$defs/a"}}, [1.0] * 600),
+        ({"contains": {"anyOf": [{"const": n} for n in range(2000)]}}, [-1] * 600),
+        ({"not": {"items": {"enum": [{"a": n} for n in range(2000)]}}}, [{"a": 1999}] * 600),
+        (
+            {"dependentSchemas": {"a": {"patternProperties": {"a.{5000}": True}}}},
+            {"a" * 9000 + str(n): 1 for n in range(9)},
+        ),
+    ],
+)
+def test_a_check_that_would_take_long_is_not_begun(schema: Any, value: Any) -> None:
+    checker = compile_schema(schema)
+    [line] = checker.errors(value)
+    assert "takes too much work to be checked" in line
+    assert not checker.fits(value)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"items": {"type": "integer"}}, list(range(100_000))),
+        ({"items": {"enum": list(range(5000))}}, [4999] * 20_000),
+        ({"items": {"enum": [f"name-{n}" for n in range(2000)]}}, ["name-1999"] * 20_000),
+        ({"items": {"pattern": "^[a-z0-9-]{1,50}$"}}, ["abc-def"] * 10_000),
+        ({"items": {"properties": {f"k{n}": {"type": "integer"} for n in range(1000)}}}, [{"k1": 1}] * 10_000),
+        (ORDER, {"id": "1", "items": [{"price": 1.5}] * 10_000}),
+    ],
+)
+def test_what_people_check_is_far_from_the_limit(schema: Any, value: Any) -> None:
+    assert compile_schema(schema).errors(value) == []
+
+
+@pytest.mark.parametrize("keyword", ["anyOf", "oneOf", "allOf"])
+def test_nested_unevaluated_properties_multiply_and_count_so(keyword: str) -> None:
+    # Sixteen levels took 3 s, and each further one three times as long.
+    schema: dict[str, Any] = {"unevaluatedProperties": {"type": "integer"}}
+    for _ in range(12):
+        schema = {keyword: [schema], "unevaluatedProperties": {"type": "integer"}}
+    [(_, message)] = problems(schema)
+    assert message.startswith(f"multiplies out to more than {MAX_PARTS} parts")
+
+
+def test_the_patterns_of_a_schema_are_bounded_together() -> None:
+    # 1,800 of these took 12 s and 930 MB to compile.
+    [(place, message)] = problems({"anyOf": [{"pattern": f"a{n}.{{500}}"} for n in range(100)]})
+    assert place.endswith(".pattern")
+    assert "patterns are of bounded size, together too" in message
+
+
+@given(schemas, json_values)
+def test_whatever_a_schema_says_it_is_judged_and_explained(schema: Any, value: Any) -> None:
+    if check_schema(schema, ()):
+        return
+    checker = compile_schema(schema)
+    found = checker.errors(value)
+    assert bool(found) != checker.fits(value)
+    # The lines of a value that is too large for all errors are found by narrowing down: that finds one, too.
+    assert bool(misfits(schema, value, lambda _: False)) or not found

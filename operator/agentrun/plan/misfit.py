@@ -88,7 +88,9 @@ class _Search:
         """What is wrong with a value whose parts fit, or cannot be told apart."""
         for place, schema in self._here(pointer):
             own = {k: v for k, v in schema.items() if k not in _STRUCTURE}
-            validator = self._rs.Draft202012Validator(own, pattern_options=self._rs.RegexOptions(), offline=True)
+            validator = self._rs.Draft202012Validator(
+                own, mask="the value", pattern_options=self._rs.RegexOptions(), offline=True
+            )
             try:
                 validator.validate(instance)
             except self._rs.ValidationError as error:

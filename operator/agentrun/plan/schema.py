@@ -75,14 +75,19 @@ def patterns(schema: JSON) -> int:
     total, pending = 0, [schema]
     while pending:
         found = pending.pop()
-        if isinstance(found, dict):
-            names = found.get("patternProperties")
-            texts = [found.get("pattern"), *(names if isinstance(names, dict) else ())]
-            total += sum(pattern_size(text) for text in texts if isinstance(text, str))
-            pending += found.values()
-        elif isinstance(found, list):
-            pending += found
+        total += sum(size for _, size in _own_patterns(found))
+        pending += found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
     return total
+
+
+def _own_patterns(schema: JSON) -> Iterator[tuple[str, int]]:
+    """By keyword, the instructions of the patterns of one schema without its parts."""
+    if not isinstance(schema, dict):
+        return
+    if isinstance(pattern := schema.get("pattern"), str):
+        yield "pattern", pattern_size(pattern)
+    if isinstance(by_pattern := schema.get("patternProperties"), dict):
+        yield "patternProperties", sum(pattern_size(pattern) for pattern in by_pattern)
 
 
 def weight(schema: JSON) -> int:
@@ -203,8 +208,11 @@ def _compile_anew(text: str) -> Checker:
         raise InvalidDocument(problems)
     targets = {place: target for place, schema in schemas.items() if (target := _referred(schemas, schema)) is not None}
     parts, returns, recursive = _expansion(schemas, targets)
-    if patterns(root) > MAX_PATTERNS:
-        raise InvalidDocument([Problem((), "its patterns are too large together: use smaller repetitions than {n}")])
+    sizes = {(*place, key): size for place, schema in schemas.items() for key, size in _own_patterns(schema)}
+    if sum(sizes.values()) > MAX_PATTERNS:
+        where = max(sizes, key=lambda place: sizes[place])
+        message = "patterns are of bounded size, together too: use smaller repetitions than {n}, or fewer patterns"
+        raise InvalidDocument([Problem(where, message)])
     if parts > MAX_PARTS:
         message = f"multiplies out to more than {MAX_PARTS} parts; let fewer references lead to the same place"
         raise InvalidDocument([Problem((), message)])
