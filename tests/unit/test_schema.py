@@ -212,7 +212,7 @@ FAST = {"type": "object", "properties": {"l": {"type": "array", "items": {"enum"
             [1] + [{"a": {"l": [1] * 900}, "b": {"l": [1] * 900 + [-1]}}] * 2,
             [f"[{n}].b.l[900]: -1 is not one of 0, 1 or 1998 other candidates" for n in (1, 2)],
         ),
-        ({"items": FAST, "minItems": 9000}, [{"l": [1]}] * 3000, ["has less than 9000 items"]),
+        ({"items": FAST, "minItems": 9000}, [{"l": [1]}] * 3000, ["the value has less than 9000 items"]),
         (
             {"items": FAST, "uniqueItems": True},
             [{"l": [1]}] * 3000,
@@ -228,7 +228,7 @@ def test_a_large_misfit_is_explained_without_making_every_error(schema: Any, val
     if expected is None:
         assert len(found) == 5
     else:
-        assert [line if len(line) < 200 else "…" for line in found] == expected or expected[0] in found[0]
+        assert found == expected
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
-"""Long computations of the operator: one at a time, namespaces take turns, and the event loop keeps half of the time."""
+"""Long computations of the operator: one at a time, namespaces take turns, the loop keeps half of the time."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 
@@ -20,8 +21,8 @@ async def test_namespaces_take_turns() -> None:
     gate = threading.Event()
     first = asyncio.ensure_future(thinking.run("eve", gate.wait))
     await settled()
-    others = [asyncio.ensure_future(thinking.run("eve", lambda n=n: order.append(f"eve {n}"))) for n in range(3)]
-    others += [asyncio.ensure_future(thinking.run("ana", lambda n=n: order.append(f"ana {n}"))) for n in range(2)]
+    wanted = [("eve", 0), ("eve", 1), ("eve", 2), ("ana", 0), ("ana", 1)]
+    others = [asyncio.ensure_future(thinking.run(who, partial(order.append, f"{who} {n}"))) for who, n in wanted]
     await settled()
     gate.set()
     await asyncio.gather(first, *others)
