@@ -104,6 +104,18 @@ OVERFLOWS: dict[str, tuple[int, Any]] = {
                                  code="tokens_limit_reached")),
     "nginx": (413, "<html><head><title>413 Request Entity Too Large</title></head></html>"),
     "no-words": (413, ""),
+    "vertex": (400, [error("Unable to submit request because the input token count is 36250 but model only supports up "
+                           "to 32768. Reduce the input token count and try again.", code=400)]),
+    "cloudflare": (400, {"errors": [{"code": 5021, "message": "AiError: The estimated number of input and maximum "
+                                                              "output "
+                                     "tokens (10000) exceeded this model context window limit (7968)."}]}),
+    "tgi-without-marks": (422, {"error": "Input validation error: inputs must have less than 4096 tokens. Given: "
+                                         "5000"}),
+    "replicate": (400, {"detail": "prompt length exceeds max input length"}),
+    "token-limit": (400, error("This request would exceed the model's maximum token limit.")),
+    "prompt-large": (400, error("Your prompt is too large for this model")),
+    "glm-chinese": (400, error("Prompt 超长", code="1261")),
+    "chinese": (400, error("输入内容超过模型最大长度")),
     "bedrock-tokens": (400, error("tokens in request more than max tokens allowed")),
     "litellm": (400, error("litellm.ContextWindowExceededError: litellm.BadRequestError: This model's maximum context "
                            "length is 8192 tokens.", type=None, param=None, code="400")),
@@ -122,6 +134,8 @@ OTHERS: dict[str, tuple[int, Any]] = {
                                 "tokens.")),
     "another-string": (400, error("Invalid value: 'tool'. Supported values are: 'system', 'user'.")),
     "name": (400, error("Invalid 'tools[0].name': string does not match pattern.")),
+    "image-input": (400, error("The image input is too large")),
+    "quota-413": (413, error("You exceeded your current quota, please check your plan", code="insufficient_quota")),
     "image": (400, error("The image is too large: at most 20 MB")),
     "no-model": (404, error("The model `context` does not exist")),
 }  # fmt: skip
@@ -182,6 +196,15 @@ LOWERED: dict[str, tuple[str, int, bool]] = {
     "openai-responses": ("Invalid 'max_output_tokens': integer above maximum value. Expected a value <= 32,768, but "
                          "got "
                          "100000 instead.", 32768, True),
+    "between": ("max_completion_tokens must be between 1 and 4096", 4096, True),
+    "in-range": ("Invalid parameter: max_tokens should be in [1, 2048]", 2048, True),
+    "dashscope": ("Range of max_tokens should be [1, 8192]", 8192, True),
+    "cannot-exceed": ("`max_tokens` cannot exceed `4096`.", 4096, True),
+    "greater": ("max_tokens is greater than the maximum of 4096", 4096, True),
+    "bedrock": ("The maximum tokens you requested exceeds the model limit of 4096. Try again with a maximum tokens "
+                "value "
+                "that is lower than 4096.", 4096, True),
+    "pydantic": ("max_tokens: Input should be less than or equal to 16384", 16384, True),
     "vllm": ("'max_tokens' or 'max_completion_tokens' is too large: 100000. This model's maximum context length is "
              "40960 "
              "tokens and your request has 500 input tokens (100000 > 40960 - 500).", 40460, False),

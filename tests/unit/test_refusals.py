@@ -86,6 +86,9 @@ CHAT: dict[str, tuple[str, int, Any]] = {
                   "param": "body.max_completion_tokens", "code": "wrong_api_format"}),
     "instead": ("max_completion_tokens", 400, error("Unknown parameter 'max_completion_tokens'. Use 'max_tokens' "
                                                     "instead.")),
+    "not-recognized": ("max_completion_tokens", 400, error("'max_completion_tokens' is not a recognized parameter")),
+    "no-such": ("max_completion_tokens", 400, error("No such argument: max_completion_tokens")),
+    "not-implemented-bound": ("max_completion_tokens", 400, error("max_completion_tokens isn't implemented")),
     "list": ("max_completion_tokens", 400, error("Unsupported parameters: max_completion_tokens, store")),
     "chinese": ("max_completion_tokens", 400, error("不支持参数 max_completion_tokens")),
     # formats

@@ -7,7 +7,7 @@ import re
 CODES = frozenset({
     "context_length_exceeded", "context_window_exceeded", "model_context_window_exceeded", "context_too_large",
     "exceed_context_size_error", "string_above_max_length", "prompt_too_long", "request_too_large",
-    "tokens_limit_reached",
+    "tokens_limit_reached", "1261",
 })  # fmt: skip
 
 _WORDS = (
@@ -18,16 +18,20 @@ _WORDS = (
     r"context[_ ](?:length|window|size|limit)s?\b.{0,60}(?:exceed|overflow|too small|is full)",  # MiniMax and others
     r"(?:longer|greater|larger) than (?:the |its )?(?:maximum |model'?s? )*(?:context|model len)",  # SGLang, LM Studio
     r"when context the overflows|context overflow|context shift is disabled",  # LM Studio, llama.cpp
-    r"(?:prompt|input|request|conversation|messages?)(?: is| are)? too long",  # Anthropic, Bedrock, Ollama
+    r"(?:prompt|input|request|conversation|history|context|messages?)(?: is| are)? too long",  # Anthropic, Bedrock
+    r"(?<!image )(?<!file )(?:prompt|input|request|context)(?: is)? too (?:large|big)",  # proxies
     r"too many (?:input )?tokens",  # Cohere
     r"(?:input|prompt)[ _](?:tokens?|token count|length)\b.{0,60}exceed",  # Gemini, Copilot
     r"input tokens?\b.{0,40}cannot exceed",  # watsonx
+    r"reduce the input token count",  # Vertex
+    r"exceed\w* (?:the )?(?:model'?s? )?(?:max(?:imum)? )?(?:tokens?|input|prompt) (?:limit|length|count|size)",
+    r"超长|超过.{0,12}(?:长度|上下文|token)",
     r"exceeded model token limit",  # Moonshot
     r"tokens in request more than max tokens allowed",  # Bedrock
     r"reduce the length of the (?:messages|prompt|input)",  # Groq, OpenAI
     r"range of input length should be",  # DashScope
     r"prompt exceeds max",  # GLM
-    r"`inputs` (?:must have less than|tokens \+)",  # TGI, Together
+    r"`?inputs`? (?:must have less than|tokens \+)",  # TGI, Together
     r"max size: \d+ tokens",  # GitHub Models
     r"string too long\. expected a string with maximum length",  # OpenAI
 )

@@ -57,8 +57,8 @@ ROOM_MIN = 1_024
 
 _NOT_TAKEN = (
     r"unsupported|unknown|unrecogni[sz]ed|unexpected|extra|not[_ ]support|forbidden|additional propert|no longer"
-    r"|not (?:yet |currently )?(?:supported|permitted|allowed|available|a valid)"
-    r"|(?:does|do)(?: not|n't) (?:support|accept|allow)|不支持|無效|无效"
+    r"|(?:not|n't) (?:yet |currently |a )?(?:supported|permitted|allowed|available|valid|recogni[sz]ed|known)"
+    r"|(?:not|n't) implemented|(?:does|do)(?: not|n't) (?:support|accept|allow|exist)|no (?:such|support)|disabled|disallowed|不支持|無效|无效"
 )
 """In which words a parameter is refused itself."""
 _REFUSING = (
@@ -189,9 +189,13 @@ _ROOM = (
     r"`inputs` tokens \+ `max_new_tokens` must be <= (?P<window>\d+)\. Given: (?P<input>\d+)",
     r"exceed context limit: (?P<input>\d+) \+ \d+ > (?P<window>\d+)",
 )
-_NAME = r"(?:max_?(?:completion_|output_|new_)?_?tokens|(?:completion|output) tokens)[`'\"]?"
+_NAME = r"(?:max_?(?:completion_|output_|new_)?_?tokens|(?:completion|output|maximum) tokens)[`'\"]?"
 _MOST = (
     rf"{_NAME}\W+(?:value )?(?:must|should|has to) be (?:less than or equal to|at most|<=)\W{{0,3}}(\d+)",
+    rf"{_NAME}.{{0,40}}? between \d+ and (\d+)",
+    rf"{_NAME}.{{0,40}}? in (?:the )?(?:range )?\W{{0,3}}\d+\D{{1,5}}(\d+)",
+    rf"{_NAME}.{{0,80}}?(?:greater|larger|higher|more) than (?:the )?(?:maximum |limit |of ){{0,2}}\D{{0,3}}(\d+)",
+    rf"{_NAME}.{{0,40}}?(?:cannot|can't|must not|may not) exceed\W{{0,3}}(\d+)",
     rf"range of {_NAME} (?:is|should be)\W{{1,3}}\d+ ?(?:\D{{1,4}}) ?(\d+)",
     rf"{_NAME}.{{0,80}}?(?:supports?|allows?) (?:at most|up to|a maximum of) (\d+)",
     rf"{_NAME}.{{0,80}}?exceeds? .{{0,60}}?(?:max(?:imum)?|limit)[^\d]{{0,40}}(\d+)",
