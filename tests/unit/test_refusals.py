@@ -410,6 +410,13 @@ def test_words_travel_by_model_and_are_checked() -> None:
     }
 
 
+def test_a_tool_without_a_description_has_one() -> None:
+    """Some endpoints refuse an empty one, others a tool without one."""
+    request = Request("", [], tools=[ToolSpec("look_up", "", {"type": "object"})])
+    assert chat.body_of(request, "m")["tools"][0]["function"]["description"] == "look_up"
+    assert responses.body_of(request, "m")["tools"][0]["description"] == "look_up"
+
+
 every_word = st.sampled_from(
     ["parallel_tool_calls", "include", "store", "strict-schemas", "strict", "json_schema", "json_object", "system",
      "format-with-tools", "instructions", "max_completion_tokens", "max_tokens", "max_output_tokens", ">100"]

@@ -69,7 +69,7 @@ def body_of(request: Request, model: str, refused: Refused = frozenset()) -> dic
 
 
 def _function(tool: ToolSpec, refused: Refused) -> dict[str, Any]:
-    told = {"name": tool.name, "description": tool.description, "parameters": parameters(tool.parameters)}
+    told = {"name": tool.name, "description": tool.description or tool.name, "parameters": parameters(tool.parameters)}
     enforced = tool.strict and not refused & {refusals.STRICT, refusals.STRICT_SCHEMAS}
     return told | ({"strict": True} if enforced else {})
 

@@ -194,8 +194,11 @@ class Endpoint:
             answer = read_answer(response.content)
         except ValueError as error:
             raise self._no_json(response, error) from error
+        if isinstance(answer, list) and len(answer) == 1 and isinstance(answer[0], dict) and "error" in answer[0]:
+            [answer] = answer  # as Google words an error
         if not isinstance(answer, dict):
-            raise self._transient("a malformed answer: it is not a JSON object")
+            said = read_error_value(answer, self._hidden)
+            raise self._transient(f"a malformed answer: it is not a JSON object; it says: {said.words or 'nothing'}")
         if _is_error(answer.get("error")) or "error" in (answer.get("object"), answer.get("type")):
             raise self._failed(answer, body)
         try:
@@ -265,8 +268,10 @@ class Endpoint:
     ) -> Failure | Rejected:
         """What an error comes to: a Failure, or something that can be done without."""
         words = f"{about}: {said.words}" if said.words else about
-        if status == 429:
+        if status == 429 or "insufficient_quota" in said.codes:
             return self._limited(words, said.codes, pause)
+        if status == 402:
+            return self._final(f"{words}; {self._key_from} has no credit left: check plan and billing")
         if status == 401:
             # Without the API's own words: they quote the key, some of them whole.
             return self._final(f"{about}: the credentials were refused; check {self._key_from}")

@@ -58,7 +58,8 @@ ROOM_MIN = 1_024
 _NOT_TAKEN = (
     r"unsupported|unknown|unrecogni[sz]ed|unexpected|extra|not[_ ]support|forbidden|additional propert|no longer"
     r"|(?:not|n't) (?:yet |currently |a )?(?:supported|permitted|allowed|available|valid|recogni[sz]ed|known)"
-    r"|(?:not|n't) implemented|(?:does|do)(?: not|n't) (?:support|accept|allow|exist)|no (?:such|support)|disabled|disallowed|不支持|無效|无效"
+    r"|(?:not|n't) implemented|(?:does|do)(?: not|n't) (?:support|accept|allow|exist)|no (?:such|support)"
+    r"|disabled|disallowed|不支持|無效|无效"
 )
 """In which words a parameter is refused itself."""
 _REFUSING = (

@@ -86,7 +86,7 @@ def _tool(tool: ToolSpec, refused: Refused) -> dict[str, Any]:
     told = {
         "type": "function",
         "name": tool.name,
-        "description": tool.description,
+        "description": tool.description or tool.name,
         "parameters": parameters(tool.parameters),
     }
     # The API's default is true, and then it refuses what strict mode does not take.
