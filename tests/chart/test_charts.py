@@ -150,6 +150,17 @@ def test_who_made_a_run_is_stamped_where_the_api_server_can() -> None:
     assert not [d for d in rendered(STORE | {"admission": {"enabled": False}}) if "AdmissionPolicy" in d["kind"]]
 
 
+@pytest.mark.parametrize("another_person", [True, False])
+def test_the_operator_asks_for_every_policy_that_vouches(another_person: bool) -> None:
+    documents = rendered(STORE | {"admission": {"anotherPerson": another_person}})
+    asked = operator(documents)["env"]["AGENTRUN_ADMISSION_POLICIES"].split(",")
+    for kind in ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"):
+        assert sorted(asked) == sorted(d["metadata"]["name"] for d in documents if d["kind"] == kind)
+    (rule,) = one(documents, "ClusterRole", "agentrun-checks")["rules"]
+    assert rule["resourceNames"] == asked
+    assert ("agentrun-another-person" in asked) is another_person
+
+
 def every_object(values: Values, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """Where values.yaml has mappings of its own keys, and not the reader's."""
     free = {"annotations", "labels", "nodeSelector", "affinity", "requests", "limits"}

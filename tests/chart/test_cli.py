@@ -28,7 +28,7 @@ from agentrun.cli.on_cluster.decide import _record
 from agentrun.cli.on_cluster.refusals import Denied
 from agentrun.cli.on_cluster.runs import Run, approvals_of, journal_of
 from tests.chart.api import Api
-from tests.chart.conftest import SYSTEM
+from tests.chart.conftest import SYSTEM, until
 from tests.cluster.control_plane import ControlPlane
 from tests.servers import versitygw
 from tests.servers.versitygw import S3Server
@@ -280,9 +280,15 @@ def test_suspend_resume_cancel(type_: Type, name: str, tmp_path: Path) -> None:
         f"{name} is suspended; go on with: kubectl agentrun resume {name} -n {NAMESPACE}\n"
     )
     assert "(it was before)" in type_("ana", "suspend", name).out
-    resumed = type_("ana", "resume", name)
+    assert "suspended by ana:" in type_("carl", "show", name).out
+    resumed = type_("ben", "resume", name)
     assert resumed.code == 3 and f"{name} is no longer suspended" in resumed.out
     assert type_("ana", "cancel", name, "-o", "json").object["spec"]["cancel"] is True
+    until("it is over", lambda: "Cancelled" in type_("carl", "show", name).out)
+    told = type_("carl", "show", name).out
+    for line in ("suspended by ana", "unsuspended by ben", "cancelled by ana", "cancelled  by ana"):
+        assert line in told, told
+    assert "unverified" not in told
     assert type_("ana", "suspend", name).code in (0, 2)
 
 

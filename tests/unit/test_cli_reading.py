@@ -13,6 +13,7 @@ import yaml
 from agentrun.api.canonical import canonical, digest_of
 from agentrun.api.facts import StepKey
 from agentrun.api.run import AgentRun
+from agentrun.cli.timeline import timeline
 from agentrun.journal.layout import RunPath
 from agentrun.journal.records import Record
 from agentrun.journal.run import create_run, read_manifest
@@ -35,6 +36,33 @@ from tests.unit.cli_store import (
 __all__ = ["agentrun", "scene"]
 
 ESC = "\x1b]52;c;aGFjaw==\x07\u202e"
+
+
+WHO = [
+    ("suspended", {"by": "ana", "verified": True}, "suspended by ana"),
+    ("unsuspended", {"by": "ana", "verified": False}, "unsuspended by ana (unverified)"),
+    ("cancelled", {"by": None, "verified": False, "late": False}, "cancelled by somebody unknown"),
+    # as the first journals of clusters have it, whoever it was
+    ("cancelled", {"by": None, "verified": True, "late": False}, "cancelled"),
+    ("suspended", {"by": f"ana{ESC}\nroot", "verified": True}, "suspended by ana"),
+    (
+        "ttlChanged",
+        {"by": "ana", "verified": True, "ttlSecondsAfterFinished": 60},
+        "time to live after the end set to 60 s by ana",
+    ),
+    (
+        "ttlChanged",
+        {"by": "ana", "verified": False, "ttlSecondsAfterFinished": None},
+        "time to live after the end set to none by ana (unverified)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "body", "line"), WHO)
+def test_who_changed_a_run_is_shown(kind: str, body: dict[str, Any], line: str) -> None:
+    (found,) = timeline({}, [Record("n/r-1", "", 0, 1, 0.0, kind, body, "")])
+    assert found.text.startswith(line) if ESC in str(body["by"]) else found.text == line
+    assert found.text.isprintable()
 
 
 def refunded(scene: Scene, name: str = "r1", output: Any = "yes") -> RunPath:

@@ -278,6 +278,21 @@ def test_of_very_many_commands_without_a_run_the_oldest_go_at_once(world: World)
     assert not world.api.objects["commands"]
 
 
+def test_what_cannot_be_looked_for_keeps_nothing_else(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """A run that cannot be read, and a name that is none: what is left of others goes."""
+    operator = begin(world, approval("a"))
+    quietly(world, operator, 1)
+    orphaned(world, operator)
+    world.api.objects["runs"]["odd"] = {"metadata": {"name": "odd"}}
+    for name in ("odd", "", "../../x", "A b", "gone"):
+        world.api.command(name, resume={})
+    quietly(world, operator, 2 * GRACE)
+    assert not world.api.objects["approvals"]
+    assert [view.run.name for view in world.api.all("commands")] == ["odd"]
+    assert "what is left of that run is not removed now" in caplog.text
+    del world.api.objects["runs"]["odd"]
+
+
 def test_a_live_run_is_left_alone(world: World) -> None:
     operator = begin(world, approval("a"))
     quietly(world, operator, 4 * GRACE)

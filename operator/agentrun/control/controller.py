@@ -223,11 +223,7 @@ class Controller:
     async def _tidy(self) -> None:
         while True:
             await asyncio.sleep(TIDY)
-            try:
-                await self.leftovers.remove()
-            except Exception:
-                # A defect of ours must not stop the runs: it is said, and tried again.
-                log.exception("what is left of runs that are gone is not removed now")
+            await self.leftovers.remove()
 
     def _taken(self, pod: PodView) -> bool:
         live = self.reconciler.live.get(pod.run)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 
+from agentrun.api.values import NAME_PATTERN
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Cluster, ClusterError
 from agentrun.control.views import ApprovalView, CommandView, RunRef
@@ -65,6 +67,9 @@ class Leftovers:
                     await self._remove(ref, views)
                 except ClusterError as error:
                     log.info("%s/%s: what is left of that run is not removed now: %s", *ref, error)
+                except Exception:
+                    # A defect of ours, or an object that nobody thought of, must not keep the others.
+                    log.exception("%s/%s: what is left of that run is not removed now", *ref)
 
         async with asyncio.TaskGroup() as tasks:
             for ref, views in by_run.items():
@@ -88,7 +93,8 @@ class Leftovers:
 
     async def _remove(self, ref: RunRef, views: list[Leftover]) -> None:
         """Remove them, but for what belongs to the run that the API server has: then the watch is late."""
-        run = await self.cluster.get_run(ref)
+        # no run has a name that is none: only a schema of another version lets that through
+        run = await self.cluster.get_run(ref) if re.fullmatch(NAME_PATTERN, ref.name) else None
         there = None if run is None else run.uid
         for view in views:
             if there is not None and view.run_uid in (None, there):

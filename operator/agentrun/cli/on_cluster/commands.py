@@ -47,8 +47,9 @@ def command(client: Client, run: Run, verb: Mapping[str, Any]) -> None:
             break
         if time.monotonic() > until:
             raise OutOfReach(
-                f"no operator has taken AgentCommand {name} in {PATIENCE:.0f} s; it stands, and counts once one does. "
-                f"See whether the operator runs, or take it back: kubectl delete agentcommand {name} -n {run.namespace}"
+                f"no operator has taken AgentCommand {name} in {PATIENCE:.0f} s; it stands, and counts once one does, "
+                f"for this run only. See whether the operator runs. To take it back takes the right to delete it: "
+                f"kubectl delete agentcommand {name} -n {run.namespace}"
             )
         time.sleep(POLL)
     if (why := _refusal(client, run, name)) is not None:
