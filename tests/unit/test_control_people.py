@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agentrun.control import hearing
 from agentrun.control.leftovers import AT_A_TIME, COMMANDS_KEPT, GRACE
 from agentrun.journal.records import EventKind, Record
 from tests.unit.control_world import Operator, World, lost, world
@@ -108,6 +109,23 @@ def test_who_changes_the_time_to_live_is_in_the_journal(world: World) -> None:
     assert found == [{"by": by, "verified": True, "ttlSecondsAfterFinished": ttl} for by, ttl in expected]
 
 
+def test_a_run_that_is_suspended_for_ever_anew_does_not_fill_its_journal(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "WORDS_MAX", 3)
+    operator = begin(world, LONG_PAUSE)
+    for n in range(8):
+        world.api.edit_run("r", suspend=True, ttlSecondsAfterFinished=n)
+        quietly(world, operator, 1)
+        world.api.edit_run("r", suspend=False)
+        quietly(world, operator, 1)
+    found = [event.kind for event in events(world)]
+    assert [found.count(kind) for kind in ("suspended", "unsuspended", "ttlChanged")] == [3, 3, 3]
+    world.api.edit_run("r", cancel=True)
+    quietly(world, operator, 1)
+    assert world.status()["phase"] == "Cancelled"
+
+
 @pytest.mark.parametrize("change", [{"suspend": True}, {"cancel": True}])
 def test_where_nobody_says_who_it_was_nothing_is_verified(world: World, change: dict[str, bool]) -> None:
     """It was written as verified, of nobody."""
@@ -124,6 +142,11 @@ def test_where_no_policy_vouches_a_name_is_not_verified(world: World) -> None:
     world.api.edit_run("r", "ana", suspend=True)
     quietly(world, operator, 1)
     assert bodies(world, EventKind.SUSPENDED) == [{"by": "ana", "verified": False}]
+    for vouched in (lambda: False, lambda: True):
+        operator.reconciler.people.vouched = vouched
+        world.api.command("r", "ana", resume={})
+        quietly(world, operator, 1)
+    assert [body["verified"] for body in bodies(world, EventKind.RESUMED)] == [False, True]
 
 
 # -- commands ----------------------------------------------------------------------------------------------------------

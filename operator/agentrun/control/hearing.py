@@ -23,7 +23,7 @@ SIGNALS_BYTES = 4 * 1024 * 1024
 """Bytes that these may take in memory."""
 
 WORDS_MAX = 1000
-"""Times that a run may be resumed, and that its calls may be resolved."""
+"""Times that a run may be resumed or suspended, that its calls may be resolved, and its time to live be noted."""
 
 
 def switches(live: LiveRun, run: RunView, vouched: bool) -> Iterator[tuple[EventKind, dict[str, Any]]]:
@@ -33,23 +33,26 @@ def switches(live: LiveRun, run: RunView, vouched: bool) -> Iterator[tuple[Event
     """
     suspended = cancelled = False
     ttl: tuple[str | None, Any] = (None, None)
+    suspensions = changes = 0
     for record in live.log.records:
         if record.kind == EventKind.TTL_CHANGED:
             ttl = record.body["by"], record.body["ttlSecondsAfterFinished"]
+            changes += 1
         if record.kind in (EventKind.SUSPENDED, EventKind.UNSUSPENDED):
             suspended = record.kind == EventKind.SUSPENDED
+            suspensions += suspended
         cancelled = cancelled or record.kind == EventKind.CANCELLED
 
     def by(field: str) -> dict[str, Any]:
         name = run.changed_by.get(field)
         return {"by": name, "verified": name is not None and vouched}
 
-    if run.suspend is not suspended:
+    if run.suspend is not suspended and (suspended or suspensions < WORDS_MAX):
         yield (EventKind.UNSUSPENDED if suspended else EventKind.SUSPENDED), by("suspend")
     if run.cancel and not cancelled:
         yield EventKind.CANCELLED, by("cancel") | {"late": live.finally_begun}
     changer = run.changed_by.get("ttlSecondsAfterFinished")
-    if changer is not None and ttl != (changer, run.ttl):
+    if changer is not None and ttl != (changer, run.ttl) and changes < WORDS_MAX:
         yield EventKind.TTL_CHANGED, by("ttlSecondsAfterFinished") | {"ttlSecondsAfterFinished": run.ttl}
 
 
@@ -91,8 +94,8 @@ def outcome_of(approval: ApprovalView, records: Sequence[Record], now: float) ->
     return "Expired" if now >= approval.expires_at else "Cancelled"
 
 
-def commanded(live: LiveRun, run: RunView, view: CommandView) -> tuple[EventKind, dict[str, Any]] | str:
-    """The event that a command means, or why it means nothing."""
+def commanded(live: LiveRun, run: RunView, view: CommandView, vouched: bool) -> tuple[EventKind, dict[str, Any]] | str:
+    """The event that a command means, or why it means nothing; ``vouched`` as for ``switches``."""
     command = view.command
     if command is None:
         return view.problem
@@ -101,7 +104,7 @@ def commanded(live: LiveRun, run: RunView, view: CommandView) -> tuple[EventKind
         return f"it is not known to be younger than the run: make it anew, with spec.run.uid: {run.uid}"
     if problem := _no_room(live, view):
         return problem
-    body: dict[str, Any] = {"by": view.by, "verified": view.by is not None, "command": view.uid}
+    body: dict[str, Any] = {"by": view.by, "verified": view.by is not None and vouched, "command": view.uid}
     match command.verb:
         case Signal(name=name, payload=payload):
             return EventKind.SIGNALLED, body | {"name": name, "payload": payload}

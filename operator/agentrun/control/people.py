@@ -61,7 +61,7 @@ class People:
             if whole is None:
                 self.cache.commands.drop(command.run, command.name, command.uid)
                 continue
-            said = commanded(live, run, whole)
+            said = commanded(live, run, whole, self.vouched())
             if isinstance(said, str):
                 await self.refuse(run, command, said)
             else:
