@@ -79,16 +79,22 @@ def scripted(stage: Shop) -> Shop:
     return stage
 
 
-@pytest.mark.parametrize("name", PAIRS)
-def test_an_agent_finishes_on_every_endpoint(name: str, scripted: Shop) -> None:
-    scripted.tools.on(f"/known/{name}", reply({"known": True}))
-    run = LocalRun.create(scripted.store, document(scripted, [name]), scripted.secrets)
+def finished(stage: Shop, name: str) -> LocalRun:
+    """A run of one agent, whose one attempt was made in this process."""
+    stage.tools.on(f"/known/{name}", reply({"known": True}))
+    run = LocalRun.create(stage.store, document(stage, [name]), stage.secrets)
     planned = plan(Pinned.read(run.store, run.path).snapshot(time.time(), {}, []))
     start = next(effect for effect in planned.effects if isinstance(effect, Start))
     told = Coordinates.of(run.store.url, run.path, start, leash=False)
     code, fact = asyncio.run(run_attempt(told, Ports(), run_agent_step, asyncio.Event()))
     assert (code, fact.output) == (Exit.CLOSED, ANSWER), fact
     assert fact.usage.model_calls == 4
+    return run
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_an_agent_finishes_on_every_endpoint(name: str, scripted: Shop) -> None:
+    finished(scripted, name)
 
 
 class Killed:
@@ -126,17 +132,17 @@ def test_an_agent_that_is_killed_between_its_turns_finishes_on_every_endpoint(na
     assert len([record for record in records if record.kind == "turn"]) == 4
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("one", "other"),
     [("litellm-chat", "openai-chat"), ("mistral-chat", "openai-responses"), ("openai-responses", "mistral-chat")],
 )
-def test_a_fork_goes_on_with_a_model_of_another_endpoint(one: str, other: str, killed: Killed, stage: Shop) -> None:
+def test_a_fork_goes_on_with_a_model_of_another_endpoint(one: str, other: str, scripted: Shop) -> None:
     """Its history holds ids, thoughts and reasoning that only the first endpoint can read."""
-    results = [record.seq for record in killed.run.records(one) if record.kind == "result"]
-    name = f"{one}-on"
-    words = ("--from", f"{one}@{results[1]}", "--model", other, "--name", name, "-o", "json")
-    said = stage.agentrun("fork", killed.run.path.name, *words)
+    run = finished(scripted, one)
+    first, _ = (record.seq for record in run.records(one) if record.kind == "result" and "results" in record.body)
+    words = ("--from", f"{one}@{first}", "--model", other, "--name", f"{one}-on", "-o", "json")
+    said = scripted.agentrun("fork", run.path.name, *words)
     assert said.code == 0, said
-    step = next(step for step in said.json["status"]["steps"] if step["name"] == one)
+    [step] = said.json["status"]["steps"]
     assert (step["state"], step.get("output")) == ("Succeeded", ANSWER), said
+    assert scripted.model.ledger[-1]["api"] == PAIRS[other][1]

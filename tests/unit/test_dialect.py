@@ -11,17 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrun.runner import chat_turn, responses_turn
+from agentrun.runner.call_names import Names, name_to_send, tool_name
 from agentrun.runner.dialect import (
     AnswerFailed,
     Malformed,
-    Names,
     arguments,
     arguments_to_send,
     ending,
     heard_content,
-    name_to_send,
     tokens,
-    tool_name,
     without_thoughts,
 )
 from agentrun.runner.lenient import mended, read_answer
@@ -384,7 +382,10 @@ def test_where_a_message_stands(choices: Any) -> None:
         {"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": {"a": 1}}}]},
         {"tool_calls": {"id": "c", "function": {"name": "f", "arguments": '{"a": 1}'}}},
         {"tool_calls": [{"id": "c", "name": "f", "arguments": '{"a": 1}'}]},
-        {"tool_calls": [None, {"id": "c", "function": {"name": "f", "arguments": '{"a": 1}'}}], "function_call": None},
+        {
+            "tool_calls": [None, {}, {"id": "c", "function": {"name": "f", "arguments": '{"a": 1}'}}],
+            "function_call": None,
+        },
         {"function_call": {"name": "f", "arguments": '{"a": 1}'}},
     ],
 )
@@ -442,7 +443,11 @@ def test_where_a_call_of_a_response_stands(item: Any) -> None:
         (chat_turn.read_turn, {"choices": [None]}, "it holds no choice"),
         (chat_turn.read_turn, {"output": []}, "write api: responses"),
         (chat_turn.read_turn, {"choices": [{"message": {"role": "user", "content": "hi"}}]}, "not the assistant's"),
-        (chat_turn.read_turn, {"choices": [{"message": {"tool_calls": [{}] * 1001}}]}, "more than 1000 tool calls"),
+        (
+            chat_turn.read_turn,
+            {"choices": [{"message": {"tool_calls": [{"id": "a"}] * 1001}}]},
+            "more than 1000 tool calls",
+        ),
         (responses_turn.read_turn, {}, "it has no output"),
         (responses_turn.read_turn, {"choices": []}, "write api: chat"),
         (responses_turn.read_turn, {"output": [7]}, "not a list of objects"),

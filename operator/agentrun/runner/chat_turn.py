@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentrun.api.values import JSON
+from agentrun.runner.call_names import Names, name_to_send, tool_name
 from agentrun.runner.dialect import (
     CALLS_MAX,
     NOTHING,
@@ -13,7 +14,6 @@ from agentrun.runner.dialect import (
     Call,
     Heard,
     Malformed,
-    Names,
     are_parts,
     arguments,
     arguments_to_send,
@@ -21,13 +21,11 @@ from agentrun.runner.dialect import (
     heard_content,
     joined,
     label,
-    name_to_send,
+    read_usage,
     refused,
-    tokens,
-    tool_name,
     without_thoughts,
 )
-from agentrun.runner.models import Item, ModelCall, Turn, Usage
+from agentrun.runner.models import Item, ModelCall, Turn
 
 _ARGUMENTS = ("arguments", "input", "parameters", "args")
 """Where the arguments of a call stand."""
@@ -77,21 +75,6 @@ def read_turn(answer: dict[str, Any]) -> Turn:
     )
 
 
-def read_usage(usage: JSON) -> Usage:
-    """What the turn took, by the names of either API: gateways translate the one and not the other."""
-    whole = tokens(usage, "total_tokens")
-    output = tokens(usage, "completion_tokens", "output_tokens", "completionTokens", "outputTokens")
-    asked = tokens(usage, "prompt_tokens", "input_tokens", "promptTokens", "inputTokens")
-    cached = tokens(
-        usage,
-        "prompt_tokens_details.cached_tokens",
-        "input_tokens_details.cached_tokens",
-        "prompt_cache_hit_tokens",
-        "cached_tokens",
-    )
-    return Usage(asked or max(whole - output, 0), cached, output or (max(whole - asked, 0) if asked else 0))
-
-
 def _messages(choices: list[dict[str, Any]]) -> list[Item]:
     """The messages that make up the turn: the first that says anything, and the calls where a gateway put them into
     another choice.
@@ -121,7 +104,7 @@ def _calls_in(message: Item) -> tuple[Call, ...]:
     calls = calls if isinstance(calls, list) else [calls]
     found = []
     for call in calls:
-        if isinstance(call, dict):
+        if isinstance(call, dict) and call:
             function = call.get("function")
             function = function if isinstance(function, dict) else call
             given = next((function[key] for key in _ARGUMENTS if key in function), None)
@@ -151,9 +134,9 @@ def back(items: Sequence[Item], heard: Heard, ids: Sequence[str]) -> list[Item]:
     message: Item = {}
     for item in reversed(items):
         message |= {key: value for key, value in item.items() if value is not None and value != []}
-    for key in ("tool_calls", "function_call", "content"):
+    for key in ("tool_calls", "function_call", "content", *(() if refused(message.get("refusal")) else ("refusal",))):
         message.pop(key, None)
-    own = [call for item in items for call in _list(item.get("tool_calls")) if isinstance(call, dict)]
+    own = [call for item in items for call in _list(item.get("tool_calls")) if isinstance(call, dict) and call]
     own += [{}] * (len(ids) - len(own))
     calls = [
         {k: v for k, v in given.items() if v is not None and k not in ("name", *_ARGUMENTS)}

@@ -15,10 +15,8 @@ from typing import Any, Literal, NamedTuple
 from agentrun.api.values import JSON
 from agentrun.runner.failures import plain
 from agentrun.runner.lenient import Unsayable, mended
+from agentrun.runner.models import Usage
 from agentrun.runner.untrusted import parse_json
-
-ID_MAX = 65_536
-"""Characters of a call's id: some gateways seal a thought into it, which has to come back."""
 
 CALLS_MAX = 1_000
 """Tool calls of one turn."""
@@ -59,56 +57,6 @@ class Heard(NamedTuple):
     text: str | None
     refusal: str | None
     calls: tuple[Call, ...] = ()
-
-
-# Ids.
-
-
-class Names:
-    """Ids by which calls are answered: what the endpoint gave, where that is one; else made up.
-
-    Made-up ids go by the order of the calls alone, so that a resumed attempt makes up the same. They have nine letters
-    and digits, the only form that every endpoint takes. ``given`` says which of the endpoint's own ids will do.
-    """
-
-    def __init__(self, given: str = rf"[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]{{0,{ID_MAX - 1}}}") -> None:
-        self._given = given
-        self._taken: set[str] = set()
-        self._made = 0
-
-    def of(self, ids: Iterable[JSON]) -> list[str]:
-        """The ids of one turn's calls, in order; each is distinct from those of every turn before."""
-        found: list[str | None] = []
-        for one in ids:
-            usable = isinstance(one, str) and one not in self._taken and re.fullmatch(self._given, one)
-            found.append(str(one) if usable else None)
-            if usable:
-                self._taken.add(str(one))
-        return [one or self._make_up() for one in found]
-
-    def _make_up(self) -> str:
-        while True:
-            name = f"call{self._made:05}"
-            self._made += 1
-            if name not in self._taken:
-                self._taken.add(name)
-                return name
-
-
-NINE = r"[a-zA-Z0-9]{9}"
-"""Ids that every endpoint takes."""
-
-
-def tool_name(name: JSON) -> str:
-    """The tool that is meant: without what templates leave around it."""
-    if not isinstance(name, str):
-        return ""
-    return name.split("<|", 1)[0].strip().removeprefix("functions.")
-
-
-def name_to_send(name: JSON) -> str:
-    """``name`` as the history may hold it: also one that the model made up."""
-    return re.sub(r"[^a-zA-Z0-9_-]", "_", tool_name(name))[:64] or "unnamed"
 
 
 # Arguments.
@@ -226,6 +174,7 @@ def refused(value: JSON) -> str | None:
 _THOUGHT = r"(?i)[\s\ufeff]*<(think|thinking|thought|reasoning)>"
 _THOUGHT_OVER = r"(?im)^[ \t]*</(?:think|thinking|thought|reasoning)>[ \t]*$"
 _FINAL_CHANNEL = r"(?i)<\|channel\|>\s*final\s*(?:<\|[a-z_]+\|>[^<]*)?<\|message\|>"
+_THOUGHTS_MAX = 20
 _MARK = r"<\|(?:end|return|start|call)\|>"
 
 
@@ -239,7 +188,9 @@ def without_thoughts(text: str) -> str:
     if "<|" in text and (final := re.search(_FINAL_CHANNEL, text)) is not None:
         text = re.split(_MARK, text[final.end() :], maxsplit=1)[0]
     first = text
-    while (block := re.match(_THOUGHT, text)) is not None:
+    for _ in range(_THOUGHTS_MAX):
+        if (block := re.match(_THOUGHT, text)) is None:
+            break
         end = re.search(rf"(?i)</{block[1]}>", text)
         if end is None:
             return ""
@@ -311,6 +262,21 @@ def tokens(usage: JSON, *names: str) -> int:
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= TOKENS_MAX:
             return math.ceil(value)
     return 0
+
+
+def read_usage(usage: JSON) -> Usage:
+    """What the turn took, by the names of either API: gateways translate the one and not the other."""
+    whole = tokens(usage, "total_tokens")
+    output = tokens(usage, "completion_tokens", "output_tokens", "completionTokens", "outputTokens")
+    asked = tokens(usage, "prompt_tokens", "input_tokens", "promptTokens", "inputTokens")
+    cached = tokens(
+        usage,
+        "prompt_tokens_details.cached_tokens",
+        "input_tokens_details.cached_tokens",
+        "prompt_cache_hit_tokens",
+        "cached_tokens",
+    )
+    return Usage(asked or max(whole - output, 0), cached, output or (max(whole - asked, 0) if asked else 0))
 
 
 def label(value: JSON) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from agentrun.runner import chat_turn, responses_turn
-from agentrun.runner.dialect import NINE, Heard, Names
+from agentrun.runner.call_names import NINE, Names
+from agentrun.runner.dialect import Heard
 from agentrun.runner.models import Item, ModelClient
 
 LOST = "(no result is known)"

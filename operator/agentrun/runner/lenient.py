@@ -20,6 +20,8 @@ MENDED_MAX = 1024 * 1024
 
 _FENCE = "```"
 _BRACKETS_MAX = 200
+_PYTHON_MAX = 65_536
+"""Characters that are read as Python: its parser takes hundreds of bytes for each."""
 # Patterns are compiled when they are first needed (``re`` keeps them), so that a start does not wait for them.
 _PLACES_MAX = 50
 _STRING_OR_COMMA = r'(?s)"(?:[^"\\]|\\.|\\\Z)*(?:"|\Z)|,(?=\s*[}\]])'
@@ -181,7 +183,7 @@ def _python(text: str) -> JSON:
     """A dict or list as Python prints it: quotes of its own, ``True``, ``None``."""
     import ast  # noqa: PLC0415  (seldom needed)
 
-    if "'" not in text or sum(map(text.count, "[{(")) > _BRACKETS_MAX:
+    if "'" not in text or len(text) > _PYTHON_MAX or sum(map(text.count, "[{(")) > _BRACKETS_MAX:
         raise ValueError("not Python's either")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # an escape that Python does not know has no one reading

@@ -14,8 +14,7 @@ from agentrun.runner.history import plainest
 from agentrun.runner.models import Item, Request, ToolSpec, Turn
 from agentrun.runner.refusals import Refused
 from agentrun.runner.responses_turn import read_turn
-from agentrun.runner.shapes import parameters
-from agentrun.runner.structured import format_of, instructions_of, said_first, strictness
+from agentrun.runner.structured import format_of, instructions_of, parameters, said_first, strictness
 
 _REASONING = "reasoning.encrypted_content"
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentrun.api.values import JSON
-from agentrun.runner.chat_turn import read_usage
+from agentrun.runner.call_names import Names, name_to_send, tool_name
 from agentrun.runner.dialect import (
     CALLS_MAX,
     NOTHING,
@@ -14,7 +14,6 @@ from agentrun.runner.dialect import (
     Call,
     Heard,
     Malformed,
-    Names,
     are_parts,
     arguments,
     arguments_to_send,
@@ -22,8 +21,7 @@ from agentrun.runner.dialect import (
     heard_content,
     joined,
     label,
-    name_to_send,
-    tool_name,
+    read_usage,
     without_thoughts,
 )
 from agentrun.runner.models import Item, ModelCall, Turn

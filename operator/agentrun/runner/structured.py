@@ -35,6 +35,11 @@ def strictness(schema: JsonSchema, refused: Refused) -> dict[str, bool]:
     return {"strict": refusals.STRICT_SCHEMAS not in refused and fits_strict_mode(schema)}
 
 
+def parameters(schema: JsonSchema) -> JsonSchema:
+    """A tool's parameters as the APIs take them: an object schema without ``properties`` is refused by some."""
+    return schema if "properties" in schema else {**schema, "type": "object", "properties": {}}
+
+
 def instructions_of(request: Request, kind: str | None) -> str:
     """The instructions, with the schema in words where no format ``kind`` carries it."""
     if request.output_schema is None or kind == refusals.JSON_SCHEMA:
