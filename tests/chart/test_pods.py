@@ -17,7 +17,15 @@ OWNER = {"apiVersion": "agentrun.dev/v1alpha1", "kind": "AgentRun", "name": "r",
 
 def pod(name: str, **metadata: Any) -> Document:
     meta = {"labels": {"agentrun.dev/run": "r"}, "annotations": NOTES, "ownerReferences": [OWNER], **metadata}
-    return {"metadata": {"name": name, **meta}, "spec": {"containers": [{"name": "step", "image": "x"}]}}
+    security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    return {
+        "metadata": {"name": name, **meta},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "step", "image": "x", "securityContext": security}],
+        },
+    }
 
 
 @pytest.fixture(scope="module")

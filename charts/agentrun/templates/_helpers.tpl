@@ -29,6 +29,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ .Values.serviceAccount.name | default (include "agentrun.fullname" .) }}
 {{- end -}}
 
+{{- /* The name of the container's port with the metrics: that of the probes, unless they have a port of their own. */ -}}
+{{- define "agentrun.metricsPort" -}}
+{{ if eq (int .Values.metrics.port) 8080 }}probes{{ else }}metrics{{ end }}
+{{- end -}}
+
 {{- /* The operator, as the API server knows it. */ -}}
 {{- define "agentrun.username" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "agentrun.serviceAccount" . }}

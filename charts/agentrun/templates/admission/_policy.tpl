@@ -29,6 +29,18 @@ spec:
   {{- end }}
 {{- end -}}
 
+{{- /* A binding for every namespace: what binds the operator itself must hold where it has no business, too. */ -}}
+{{- define "agentrun.policy.binding.everywhere" -}}
+apiVersion: admissionregistration.k8s.io/v1
+kind: {{ .kind }}AdmissionPolicyBinding
+metadata:
+  name: {{ include "agentrun.fullname" .root }}-{{ .name }}
+  labels: {{- include "agentrun.labels" .root | nindent 4 }}
+spec:
+  policyName: {{ include "agentrun.fullname" .root }}-{{ .name }}
+  validationActions: [Deny]
+{{- end -}}
+
 {{- /* The variables that every policy here has. */ -}}
 {{- define "agentrun.policy.who" -}}
 - {name: user, expression: request.userInfo.username}
