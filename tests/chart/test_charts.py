@@ -92,6 +92,8 @@ OBEYED: list[tuple[Values, str, Any]] = [
     ),
     ({"steps": {"nodeSelector": {"pool": "a"}}}, "env.AGENTRUN_STEP_NODE_SELECTOR", '{"pool":"a"}'),
     ({"steps": {"tolerations": [{"operator": "Exists"}]}}, "env.AGENTRUN_STEP_TOLERATIONS", '[{"operator":"Exists"}]'),
+    ({"metrics": {"enabled": False}}, "env.AGENTRUN_METRICS_LISTEN", "off"),
+    ({"metrics": {"port": 9090}}, "env.AGENTRUN_METRICS_LISTEN", ":9090"),
     ({"steps": {"priorityClassName": "low"}}, "env.AGENTRUN_STEP_PRIORITY_CLASS", "low"),
     ({}, "env.AGENTRUN_STEP_PODS_MAX", "500"),
     ({"steps": {"maxPods": 0}}, "env.AGENTRUN_STEP_PODS_MAX", "0"),
@@ -136,9 +138,10 @@ def test_where_the_operator_runs() -> None:
 
 
 def test_rights_stay_in_the_namespaces_that_are_watched() -> None:
-    kinds = {d["kind"] for d in rendered(STORE) if "operator" in d["metadata"]["name"]}
+    kinds = {d["kind"] for d in rendered(STORE) if d["metadata"]["name"] == "agentrun-operator"}
     assert {"ClusterRole", "ClusterRoleBinding"} <= kinds
-    few = [d for d in rendered(STORE | {"watch": {"namespaces": ["a", "b"]}}) if "operator" in d["metadata"]["name"]]
+    narrow = rendered(STORE | {"watch": {"namespaces": ["a", "b"]}})
+    few = [d for d in narrow if d["metadata"]["name"] == "agentrun-operator" and d["kind"] != "NetworkPolicy"]
     assert {d["kind"] for d in few} <= {"Role", "RoleBinding"}
     assert {d["metadata"]["namespace"] for d in few} == {"a", "b"}
 
@@ -155,10 +158,121 @@ def test_the_operator_asks_for_every_policy_that_vouches(another_person: bool) -
     documents = rendered(STORE | {"admission": {"anotherPerson": another_person}})
     asked = operator(documents)["env"]["AGENTRUN_ADMISSION_POLICIES"].split(",")
     for kind in ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"):
-        assert sorted(asked) == sorted(d["metadata"]["name"] for d in documents if d["kind"] == kind)
+        found = {d["metadata"]["name"] for d in documents if d["kind"] == kind}
+        assert sorted(asked) == sorted(found - {"agentrun-operator-pods", "agentrun-operator-runs"})
     (rule,) = one(documents, "ClusterRole", "agentrun-checks")["rules"]
     assert rule["resourceNames"] == asked
     assert ("agentrun-another-person" in asked) is another_person
+
+
+@pytest.mark.parametrize(
+    ("values", "used", "made"),
+    [
+        ({}, "agentrun", 1_000_000),
+        ({"priorityClass": {"value": 7}}, "agentrun", 7),
+        ({"priorityClass": {"create": False}}, None, None),
+        ({"priorityClassName": "system-cluster-critical"}, "system-cluster-critical", None),
+    ],
+    ids=str,
+)
+def test_step_pods_do_not_keep_the_operator_from_a_node(values: Values, used: str | None, made: int | None) -> None:
+    """A replica was Pending for minutes on a node that was full of step pods: nothing put it above them."""
+    documents = rendered(STORE | values)
+    assert one(documents, "Deployment")["spec"]["template"]["spec"].get("priorityClassName") == used
+    assert [d["value"] for d in documents if d["kind"] == "PriorityClass"] == ([made] if made is not None else [])
+
+
+def ports(values: Values) -> tuple[dict[str, int], dict[str, tuple[int, str]]]:
+    """The container's ports, and the Service's with what they lead to."""
+    documents = rendered(STORE | values)
+    service = one(documents, "Service", "agentrun-metrics")["spec"]["ports"]
+    container = operator(documents)
+    assert {container[f"{probe}Probe"]["httpGet"]["port"] for probe in ("liveness", "readiness", "startup")} == {
+        "probes"
+    }
+    return (
+        {port["name"]: port["containerPort"] for port in container["ports"]},
+        {port["name"]: (port["port"], port["targetPort"]) for port in service},
+    )
+
+
+def test_where_the_metrics_are() -> None:
+    assert ports({}) == ({"probes": 8080}, {"metrics": (8080, "probes")})
+    apart = {"probes": (8080, "probes"), "metrics": (9090, "metrics")}
+    assert ports({"metrics": {"port": 9090}}) == ({"probes": 8080, "metrics": 9090}, apart)
+    assert ports({"metrics": {"enabled": False}}) == ({"probes": 8080}, {"probes": (8080, "probes")})
+    done = helm(
+        "template", "a", CHART, values=STORE | {"metrics": {"enabled": False, "serviceMonitor": {"enabled": True}}}
+    )
+    assert done.returncode != 0 and "nothing to scrape" in done.stderr
+
+
+def network(values: Values, name: str = "agentrun-operator") -> list[Values]:
+    found = [d for d in rendered(STORE | values) if d["kind"] == "NetworkPolicy" and d["metadata"]["name"] == name]
+    return [{**d["spec"], "namespace": d["metadata"]["namespace"]} for d in found]
+
+
+MONITORING = [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}]
+OUT = [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": 443}]}]
+
+
+def test_who_reaches_the_operator() -> None:
+    [policy] = network({})
+    assert policy["policyTypes"] == ["Ingress"] and "egress" not in policy and policy["namespace"] == "agents"
+    labels = one(rendered(STORE), "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    test, scrapers = policy["ingress"]
+    helm_test = one(rendered(STORE), "Pod", "agentrun-test")["metadata"]["labels"]
+    assert test["from"][0]["podSelector"]["matchLabels"].items() <= helm_test.items()
+    assert scrapers == {"from": [{"podSelector": {}}], "ports": [{"port": "probes", "protocol": "TCP"}]}
+    [policy] = network({"networkPolicy": {"metricsFrom": MONITORING}, "metrics": {"port": 9090}})
+    assert policy["ingress"][1] == {"from": MONITORING, "ports": [{"port": "metrics", "protocol": "TCP"}]}
+    none: list[Values] = [{"networkPolicy": {"metricsFrom": []}}, {"metrics": {"enabled": False}}]
+    for values in none:
+        [policy] = network(values)
+        assert len(policy["ingress"]) == 1, "an empty list of peers would be everybody"
+    assert network({"networkPolicy": {"enabled": False}}) == []
+
+
+def test_where_the_operator_may_go() -> None:
+    [policy] = network({"networkPolicy": {"egress": OUT}})
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    dns, rest = policy["egress"]
+    assert {(p["port"], p["protocol"]) for p in dns["ports"]} == {(53, "UDP"), (53, "TCP")} and rest == OUT[0]
+
+
+def test_what_reaches_steps_and_where_they_may_go() -> None:
+    name = "agentrun-steps"
+    assert network({"watch": {"namespaces": ["a"]}}, name) == []
+    on = {"steps": {"networkPolicy": {"enabled": True}}}
+    policies = network(on | {"watch": {"namespaces": ["a", "b"]}}, name)
+    assert [p["namespace"] for p in policies] == ["a", "b"]
+    for policy in policies:
+        assert policy["podSelector"] == {"matchExpressions": [{"key": "agentrun.dev/run", "operator": "Exists"}]}
+        assert policy["policyTypes"] == ["Ingress"] and policy["ingress"] == [] and "egress" not in policy
+    chosen = {"steps": {"networkPolicy": {"enabled": True, "namespaces": ["shop"], "egress": OUT}}}
+    [policy] = network(chosen, name)
+    assert policy["namespace"] == "shop" and policy["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["egress"][1] == OUT[0]
+    done = helm("template", "a", CHART, values=STORE | on)
+    assert done.returncode != 0 and "steps.networkPolicy.namespaces" in done.stderr
+
+
+def test_what_binds_the_operator_holds_in_every_namespace() -> None:
+    documents: list[Values] = []
+    for watch in ([], ["a", "b"]):
+        documents = rendered(STORE | {"watch": {"namespaces": watch}})
+        for name in ("agentrun-operator-pods", "agentrun-operator-runs"):
+            assert "matchResources" not in one(documents, "ValidatingAdmissionPolicyBinding", name)["spec"]
+    pods = json.dumps(one(documents, "ValidatingAdmissionPolicy", "agentrun-operator-pods"))
+    assert "request.namespace in ['a','b']" in pods and "allowedImages" not in pods
+    chosen = STORE | {"steps": {"allowedImages": ["here/agents/"], "image": "own:1"}}
+    pods = json.dumps(one(rendered(chosen), "ValidatingAdmissionPolicy", "agentrun-operator-pods"))
+    assert "['here/agents/']" in pods and "c.image == 'own:1'" in pods
+    images, audiences = ["x'] || true"], ["a', 'b"]
+    forged: list[Values] = [{"steps": {"allowedImages": images}}, {"admission": {"tokenAudiences": audiences}}]
+    for bad in forged:
+        assert helm("template", "a", CHART, values=STORE | bad).returncode != 0, "it would be part of an expression"
 
 
 def every_object(values: Values, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
