@@ -23,6 +23,8 @@ RUN = RunView(RunRef("support", "r"), UID, version=7, generation=1, created=0.0,
 STEP = {"name": "pay", "agent": {"prompt": "?"}, "timeout": "5m"}
 MODEL = {"name": "main", "model": "m", "credentials": {"secretRef": {"name": "openai", "key": "key"}}}
 
+OTHERS = ("kube-system", "kube-public", "kube-node-lease")
+
 Path = tuple[str | int, ...]
 
 
@@ -54,6 +56,29 @@ def changed(value: Any, path: Path, to: Any) -> Any:
     return {k: v for k, v in found.items() if v is not None}
 
 
+@pytest.mark.parametrize(
+    ("verb", "resource", "group"),
+    [
+        ("create", "pods/exec", ""),
+        ("create", "pods/eviction", ""),
+        ("patch", "pods", ""),
+        ("update", "pods", ""),
+        ("patch", "pods/ephemeralcontainers", ""),
+        ("get", "secrets", ""),
+        ("create", "serviceaccounts/token", ""),
+        ("create", "events", ""),
+        ("create", "agentruns", "agentrun.dev"),
+        ("patch", "agentruns", "agentrun.dev"),
+        ("deletecollection", "agentruns", "agentrun.dev"),
+        ("create", "rolebindings", "rbac.authorization.k8s.io"),
+        ("patch", "validatingadmissionpolicies", "admissionregistration.k8s.io"),
+        ("delete", "validatingadmissionpolicybindings", "admissionregistration.k8s.io"),
+    ],
+)
+def test_its_roles_give_it_no_more_than_it_needs(verb: str, resource: str, group: str, operator: Api) -> None:
+    assert not operator.may(verb, resource, group=group, namespace="support")
+
+
 @pytest.fixture(scope="module")
 def taken(admin: Api, release: None) -> Iterator[Api]:
     """The operator's ServiceAccount with every right that roles can give: what is refused, a policy refuses."""
@@ -64,9 +89,9 @@ def taken(admin: Api, release: None) -> Iterator[Api]:
     admin.call(
         "POST", path, {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", **binding}
     ).ok()
-    for namespace, name in (("support", "default"), (SYSTEM, "default"), ("kube-system", "default")):
+    for namespace in ("support", SYSTEM, *OTHERS):
         where = f"/api/v1/namespaces/{namespace}/serviceaccounts"
-        admin.call("POST", where, {"metadata": {"name": name}})  # nobody else makes them here
+        admin.call("POST", where, {"metadata": {"name": "default"}})  # nobody else makes them here
     acting = admin.acting_as(ACCOUNT)
     until("the policy holds", lambda: acting.call("POST", f"{pods('kube-system')}?dryRun=All", plain()).status == 403)
     until("its own pod is made", lambda: acting.call("POST", f"{pods()}?dryRun=All", steps_pod()).status == 201)
@@ -145,7 +170,6 @@ ATTACKS: list[tuple[str, Path, Any]] = [
     ("containers of steps are restricted", (*SECURITY, "capabilities"), None),
     ("containers of steps are restricted", (*SECURITY, "capabilities", "add"), ["NET_BIND_SERVICE"]),
     ("containers of steps are restricted", (*SECURITY, "capabilities"), {"drop": ["NET_RAW"]}),
-    ("containers of steps are restricted", (*SECURITY, "procMount"), "Unmasked"),
     ("containers of steps are restricted", (*SECURITY, "runAsUser"), 0),
     ("containers of steps are restricted", (*SECURITY, "runAsNonRoot"), False),
     ("containers of steps are restricted", (*SECURITY, "seccompProfile"), {"type": "Unconfined"}),
@@ -163,8 +187,6 @@ def test_it_makes_no_pod_but_that_of_a_step(why: str, path: Path, to: Any, taken
     """A right to make pods that nothing binds is a right to every node: a privileged pod with a hostPath was made."""
     body = changed(steps_pod(), path, to)
     answer = taken.call("POST", f"{pods()}?dryRun=All", body)
-    if answer.status == 422:  # the API server itself does not take it
-        pytest.skip(str(answer.body["message"])[:200])
     assert why in answer.refused()
 
 
@@ -185,7 +207,7 @@ def test_what_webhooks_and_workflows_put_in_is_taken(path: Path, to: Any, taken:
     taken.call("POST", f"{pods()}?dryRun=All", changed(steps_pod(), path, to)).ok()
 
 
-@pytest.mark.parametrize("namespace", ["kube-system", "kube-public", "kube-node-lease"])
+@pytest.mark.parametrize("namespace", OTHERS)
 def test_it_makes_no_pod_where_it_has_no_business(namespace: str, taken: Api) -> None:
     answer = taken.call("POST", f"{pods(namespace)}?dryRun=All", steps_pod(namespace=namespace))
     assert "only in the namespaces that it serves" in answer.refused()
@@ -217,7 +239,7 @@ def test_it_does_nothing_else_to_pods(taken: Api, there: tuple[str, str]) -> Non
             "metadata": {"name": name},
             "target": {"kind": "Node", "name": "n"},
         }
-        debug = {"spec": {"ephemeralContainers": [{"name": "d", "image": "x", "targetContainerName": "step"}]}}
+        debug = {"spec": {"ephemeralContainers": [{"name": "d", "image": "x"}]}}
         tries: list[tuple[str, str, Mapping[str, Any], str]] = [
             ("PATCH", path, {"metadata": {"labels": {"a": "b"}}}, MERGE),
             ("PATCH", f"{path}/status", {"status": {"phase": "Succeeded"}}, MERGE),
@@ -260,26 +282,3 @@ def test_it_removes_only_runs_that_have_ended_and_are_to_be_removed(
     operator.call("DELETE", f"{where}/{over}").ok()
     assert "makes and changes no runs" in taken.create("agentruns", run(next(fresh))).refused()
     assert "makes and changes no runs" in taken.patch("agentruns", live, {"spec": {"suspend": True}}).refused()
-
-
-@pytest.mark.parametrize(
-    ("verb", "resource", "group"),
-    [
-        ("create", "pods/exec", ""),
-        ("create", "pods/eviction", ""),
-        ("patch", "pods", ""),
-        ("update", "pods", ""),
-        ("patch", "pods/ephemeralcontainers", ""),
-        ("get", "secrets", ""),
-        ("create", "serviceaccounts/token", ""),
-        ("create", "events", ""),
-        ("create", "agentruns", "agentrun.dev"),
-        ("patch", "agentruns", "agentrun.dev"),
-        ("deletecollection", "agentruns", "agentrun.dev"),
-        ("create", "rolebindings", "rbac.authorization.k8s.io"),
-        ("patch", "validatingadmissionpolicies", "admissionregistration.k8s.io"),
-        ("delete", "validatingadmissionpolicybindings", "admissionregistration.k8s.io"),
-    ],
-)
-def test_its_roles_give_it_no_more_than_it_needs(verb: str, resource: str, group: str, operator: Api) -> None:
-    assert not operator.may(verb, resource, group=group, namespace="support")
