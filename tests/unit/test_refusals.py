@@ -15,6 +15,7 @@ from agentrun.runner import chat, refusals, responses
 from agentrun.runner.error_words import read_error
 from agentrun.runner.models import Request, ToolSpec
 from agentrun.runner.overflow import is_overflow
+from agentrun.runner.plain_schema import plain_schema
 from tests.unit.loopback import reply
 from tests.unit.test_models import OK, SCHEMA, TOOL, Bench, bench, completion
 
@@ -75,6 +76,7 @@ CHAT: dict[str, tuple[str, int, Any]] = {
     "server-error": ("parallel_tool_calls", 500, {"error": {"code": 500, "message": "Unsupported param: "
                      "parallel_tool_calls", "type": "server_error"}}),
     "not-implemented": ("parallel_tool_calls", 501, {"detail": "parallel_tool_calls is not supported"}),
+    "in-words": ("parallel_tool_calls", 400, error("Parallel tool calls are not supported by this model")),
     # max_completion_tokens
     "mistral": ("max_completion_tokens", 422, {"object": "error", "message": forbidden("max_completion_tokens"),
                 "type": "invalid_request_error", "param": None, "code": None}),
@@ -142,6 +144,7 @@ CHAT: dict[str, tuple[str, int, Any]] = {
                        param="tools[1].function.strict", code="unknown_parameter")),
     "google-strict": ("strict", 400, error("Invalid JSON payload received. Unknown name \"strict\" at "
                       "'tools[0].function': Cannot find field.")),
+    # schemas of tools that are not sent as strict any more: see below
     # the system message
     "o1-mini": ("system", 400, error("Unsupported value: 'messages[0].role' does not support 'system' with this model.",
                 param="messages[0].role", code="unsupported_value")),
@@ -170,6 +173,8 @@ RESPONSES: dict[str, tuple[str, int, Any]] = {
     "parallel": ("parallel_tool_calls", 400, unsupported("parallel_tool_calls")),
     "format": ("json_schema", 400, error("Invalid parameter: 'text.format' of type 'json_schema' is not supported with "
                "this model.", param="text.format")),
+    "format-quoted": ("json_schema", 400, error("Unknown parameter: 'text'.")),
+    "format-plain": ("json_schema", 400, error("text: Extra inputs are not permitted")),
     "format-unknown": ("json_schema", 422, forbidden("text")),
     "format-tools": ("format-with-tools", 400, error("text.format cannot be used together with tools")),
     "schema": ("strict-schemas", 400, error("Invalid schema for response_format 'output'", param="text.format.schema",
@@ -305,6 +310,18 @@ async def test_one_thing_after_the_other(chatty: Bench) -> None:
     assert not any("strict" in tool["function"] for tool in last["tools"])
 
 
+async def test_a_model_of_the_other_api_is_named(chatty: Bench, model: Bench) -> None:
+    failure = await chatty.fails(
+        reply(error("This model is only supported in v1/responses and not in v1/chat/completions."), status=404),
+        **EVERYTHING,
+    )
+    assert "write api: responses for the model" in failure.message
+    failure = await model.fails(
+        reply(error("The Responses API is not supported here; use chat completions."), status=400), **EVERYTHING
+    )
+    assert "write api: chat for the model" in failure.message
+
+
 async def test_json_has_to_be_asked_for_in_a_message(model: Bench) -> None:
     """OpenAI looks for the word in the input, and not in the instructions."""
     words = "Response input messages must contain the word 'json' to use 'text.format' of type 'json_object'."
@@ -333,6 +350,7 @@ async def test_what_is_known_is_not_sent(model: Bench, chatty: Bench) -> None:
         (error("Invalid value for 'messages[0].content'", param="messages[0].content"), "messages[0].content"),
         (error("registry.ollama.ai/library/gemma does not support tools"), "it takes no tools: name another model"),
         (error("No endpoints found that support tool use."), "it takes no tools: name another model"),
+        (error("Unsupported tool type: function"), "Unsupported tool type"),
         (unsupported("tools"), "it takes no tools: name another model"),
         (forbidden("tools"), "it takes no tools: name another model"),
         (error("This model only support stream mode, please enable the stream parameter"), "a stream alone"),
@@ -410,6 +428,78 @@ def test_words_travel_by_model_and_are_checked() -> None:
     }
 
 
+TOOL_SCHEMAS = {
+    "gemini": [{"error": {"code": 400, "message": "Invalid JSON payload received. Unknown name "
+                                                  "\"additionalProperties\" at "
+               "'tools[0].function_declarations[0].parameters': Cannot find field."}}],
+    "gemini-empty": error("* GenerateContentRequest.tools[0].function_declarations[0].parameters.properties: should be "
+                          "non-empty for OBJECT type"),
+    "anthropic": error("tools.0.custom.input_schema: JSON schema is invalid. It must match JSON Schema draft 2020-12"),
+    "keyword": error("Invalid schema for function 'pay': keyword 'oneOf' is not permitted"),
+    "other": {"detail": "Provided tool schema is not supported"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOOL_SCHEMAS)
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_schemas_of_tools_become_less_strict_and_then_plain(name: str, api: str) -> None:
+    request = Request(**EVERYTHING)
+    make = {"chat": chat.body_of, "responses": responses.body_of}[api]
+    said = read_error(json.dumps(TOOL_SCHEMAS[name]).encode(), "application/json", str)
+    refused: set[str] = set()
+    for word in (refusals.STRICT_SCHEMAS, refusals.PLAIN_SCHEMAS):
+        body = make(request, "m", refused)
+        assert refusals.refusal(body, said) == word
+        refused.add(word)
+        assert make(request, "m", refused) != body
+    tools = [tool.get("function", tool) for tool in make(request, "m", {refusals.PLAIN_SCHEMAS})["tools"]]
+    assert "parameters" not in tools[0]
+    assert tools[1]["parameters"] == {
+        "type": "object", "properties": {"refund": {"type": "boolean"}}, "required": ["refund"],
+    }  # fmt: skip
+    assert not any(tool.get("strict") for tool in tools)
+
+
+WHOLE: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["a", "b", "gone"],
+    "properties": {
+        "a": {"type": ["string", "null"], "minLength": 1, "format": "uri", "description": "An address."},
+        "b": {"$ref": "#/$defs/B", "description": "Which."},
+        "c": {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": 1},
+        "d": {"oneOf": [{"type": "integer"}, {"type": "string"}]},
+        "e": {"type": "array", "items": {"$ref": "#/$defs/Node"}, "uniqueItems": True},
+        "f": {"enum": [1, "x"]},
+        "g": {"const": "x"},
+        "h": {"$ref": "#/$defs/none"},
+        "i": True,
+    },
+    "$defs": {
+        "B": {"enum": ["x", "y"]},
+        "Node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}, "minProperties": 1},
+    },
+}
+
+
+def test_a_plain_schema() -> None:
+    assert plain_schema(WHOLE) == {
+        "type": "object",
+        "required": ["a", "b"],
+        "properties": {
+            "a": {"type": "string", "description": "An address."},
+            "b": {"type": "string", "enum": ["x", "y"], "description": "Which."},
+            "c": {"type": "integer"},
+            "d": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
+            "e": {"type": "array", "items": {"type": "object", "properties": {"next": {"type": "object"}}}},
+            "f": {},
+            "g": {"type": "string", "enum": ["x"]},
+            "h": {},
+            "i": {},
+        },
+    }
+
+
 def test_a_tool_without_a_description_has_one() -> None:
     """Some endpoints refuse an empty one, others a tool without one."""
     request = Request("", [], tools=[ToolSpec("look_up", "", {"type": "object"})])
@@ -418,7 +508,8 @@ def test_a_tool_without_a_description_has_one() -> None:
 
 
 every_word = st.sampled_from(
-    ["parallel_tool_calls", "include", "store", "strict-schemas", "strict", "json_schema", "json_object", "system",
+    ["plain-schemas", "history", "parallel_tool_calls", "include", "store", "strict-schemas", "strict", "json_schema",
+            "json_object", "system",
      "format-with-tools", "instructions", "max_completion_tokens", "max_tokens", "max_output_tokens", ">100"]
 )  # fmt: skip
 

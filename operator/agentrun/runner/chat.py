@@ -11,7 +11,7 @@ from agentrun.runner.endpoint import Endpoint
 from agentrun.runner.history import plainest
 from agentrun.runner.models import Item, Request, ToolSpec, Turn
 from agentrun.runner.refusals import Refused
-from agentrun.runner.structured import format_of, instructions_of, parameters, said_first, strictness
+from agentrun.runner.structured import format_of, instructions_of, is_strict, parameters, said_first, strictness
 
 
 class ChatCompletions:
@@ -68,9 +68,9 @@ def body_of(request: Request, model: str, refused: Refused = frozenset()) -> dic
 
 
 def _function(tool: ToolSpec, refused: Refused) -> dict[str, Any]:
-    told = {"name": tool.name, "description": tool.description or tool.name, "parameters": parameters(tool.parameters)}
-    enforced = tool.strict and not refused & {refusals.STRICT, refusals.STRICT_SCHEMAS}
-    return told | ({"strict": True} if enforced else {})
+    told: dict[str, Any] = {"name": tool.name, "description": tool.description or tool.name}
+    told |= parameters(tool, refused)
+    return told | ({"strict": True} if is_strict(tool, refused) else {})
 
 
 def _bound(request: Request, refused: Refused) -> dict[str, Any]:

@@ -24,6 +24,8 @@ STRICT_SCHEMAS = "strict-schemas"
 """No schema is sent with ``strict: true``."""
 STRICT = "strict"
 """The field itself is left out."""
+PLAIN_SCHEMAS = "plain-schemas"
+"""Parameters of tools are told in the few words that every endpoint knows."""
 JSON_SCHEMA = "json_schema"
 """The output's schema is asked for in words, and ``json_object`` in its place as a format."""
 JSON_OBJECT = "json_object"
@@ -47,7 +49,7 @@ Refused = Set[str]
 """Words of this module that an endpoint is known to refuse."""
 
 _WORD = (
-    rf"{HISTORY}|{PARALLEL}|{INCLUDE}|{STORE}|{STRICT_SCHEMAS}|{STRICT}|{JSON_SCHEMA}|{JSON_OBJECT}"
+    rf"{HISTORY}|{PLAIN_SCHEMAS}|{PARALLEL}|{INCLUDE}|{STORE}|{STRICT_SCHEMAS}|{STRICT}|{JSON_SCHEMA}|{JSON_OBJECT}"
     rf"|{FORMAT_WITH_TOOLS}|{SYSTEM}"
     rf"|{INSTRUCTIONS}|{'|'.join(BOUNDS)}|{LONGER_THAN}[1-9][0-9]{{0,8}}"
 )
@@ -73,7 +75,7 @@ _LISTED = (
 )
 """What follows names what would be taken, or what to write in its place."""
 _DISTINCT = {
-    PARALLEL: r"parallel_?tool_?calls",
+    PARALLEL: r"parallel[_ ]?tool[_ -]?calls?",
     JSON_SCHEMA: r"response[_ ]?format|text\.format|json[_ ]?schema|json[_ ]?object|json mode|response[_ ]?schema"
     r"|response[_ ]?mime|structured[_ ]outputs?|word 'json'",
     INCLUDE: r"reasoning\.encrypted_content|encrypted[_ ]content",
@@ -89,6 +91,8 @@ _HISTORY = (
 )
 """In which words an error speaks of the history."""
 _HISTORY_PATH = r"(?:body\W)?(?:messages|input)\W"
+_TEXT = r"['\"`]text['\"`]|text: extra"
+"""What holds the format, in Responses."""
 _COMMON = (INCLUDE, STORE, STRICT, INSTRUCTIONS)
 """Names that are words as well: they count only where the error marks them as a name."""
 
@@ -113,13 +117,16 @@ def refusal(body: dict[str, Any], said: Said, *, sure: bool = False) -> str | No
     if _tools(body) and _format(body) and _find(_TOGETHER, words) and _find(_FORMAT, words) and _find(_TOOL, words):
         return FORMAT_WITH_TOOLS
     enforced = any(schema.get("strict") is True for schema in _schemas(body))
-    if enforced and _find(_SCHEMA, words):
+    about_tool = _find(_TOOL_SCHEMA, words) and not _find(_FORMAT_NAME, words)
+    if enforced and (_find(_SCHEMA, words) or about_tool):
         return STRICT_SCHEMAS
+    if about_tool and _tools(body) and _find(_REFUSING, words):
+        return PLAIN_SCHEMAS
     sent = _sent(body)
     found = next((word for name in said.names if (word := _of_path(name, sent, words))), None)
     if found is None and (_find(_REFUSING, words) or any(_find(_REFUSING, code) for code in said.codes)):
         listed = _find(_LISTED, words)
-        found = _earliest(words[: listed.start()] if listed else words, sent)
+        found = _earliest(words[: listed.start()] if listed else words, sent, in_text="text" in body)
     if (sure or found in BOUNDS) and not _find(_NOT_TAKEN, " ".join((words, *said.codes))):
         return None  # of a bound its value, which the user chose
     if found == STRICT and enforced and not _find(_NOT_TAKEN, words.replace("not supported", "")):
@@ -152,6 +159,9 @@ def bound(body: dict[str, Any], said: Said) -> tuple[str, bool] | None:
 
 def advice(body: dict[str, Any], said: Said) -> str:
     """What to change where ``said`` names something that the user set; "" where there is nothing to say."""
+    other = _OTHER_API["chat" if "messages" in body else "responses"]
+    if _find(other[0], said.text) and _find(_REFUSING, said.text):
+        return f"write api: {other[1]} for the model"
     if _find(_ONLY_STREAMS, said.text):
         return "it answers as a stream alone, which agentrun does not ask for: name another model or endpoint"
     named = {"tools", "functions"} & set(said.names) and _find(_NOT_TAKEN, said.text)
@@ -170,6 +180,10 @@ _FORMAT = (
     r"response[_ ]?(?:format|mime|schema)|json[_ ]?(?:mode|schema|object)|structured|grammar|text\.format|controlled"
 )
 _TOOL = r"\btools?\b|function[_ -]?call|tool[_ -]?(?:call|use|choice)"
+_OTHER_API = {
+    "chat": (r"v1/responses|responses api", "responses"),
+    "responses": (r"v1/chat/completions|chat[ _]?completions", "chat"),
+}
 _ONLY_STREAMS = r"\bonly supports? (?:the )?stream|stream\W+(?:must|should|has to) be (?:set to )?true"
 _NO_TOOLS = (
     r"'tools' is not supported|(?:does|do)(?: not|n't) support (?:the use of )?(?:tools?\b|function)|support tool use"
@@ -181,6 +195,12 @@ _TOGETHER = (
     r"|constraints? with tools|with (?:a |an |the |any |`|')?(?:response|structured|json|grammar|tools?\b|function)"
     r"|when (?:using |`|')?(?:tools?\b|func)"
 )
+_TOOL_SCHEMA = (
+    r"(?:\btools?\b|\bfunctions?\b).{0,80}(?:schema|\.parameters|input_schema|keyword)"
+    r"|function_?declarations?\W.{0,9}parameters|schema.{0,60}(?:\btools?\b|\bfunctions?\b)"
+)
+"""It speaks of the parameters of a tool."""
+_FORMAT_NAME = r"response[_ ]?format|text\.format|response[_ ]?schema|response[_ ]?mime"
 _SCHEMA = r"invalid (?:json )?schema|(?<!json_)(?<!json )(?<!response_)(?<!response )\bschema"
 """It speaks of a schema, and not of the format's name."""
 
@@ -256,12 +276,13 @@ def _of_path(path: str, sent: list[str], words: str) -> str | None:
     return first if first in sent and all(part.isdigit() for part in rest) else None
 
 
-def _earliest(words: str, sent: list[str]) -> str | None:
+def _earliest(words: str, sent: list[str], *, in_text: bool) -> str | None:
     """The parameter of ``sent`` that is named first: what stands later is often a list of what would be taken."""
     places = {}
     for word in sent:
         patterns = [_DISTINCT[word]] if word in _DISTINCT else []
         patterns += [_marked(word)] if word in _COMMON else []
+        patterns += [_TEXT] if in_text and word == JSON_SCHEMA else []
         found = [match.start() for p in patterns if (match := _find(rf"(?<![a-z]){p}", words))]
         if found:
             places[word] = min(found)

@@ -14,7 +14,7 @@ from agentrun.runner.history import plainest
 from agentrun.runner.models import Item, Request, ToolSpec, Turn
 from agentrun.runner.refusals import Refused
 from agentrun.runner.responses_turn import read_turn
-from agentrun.runner.structured import format_of, instructions_of, parameters, said_first, strictness
+from agentrun.runner.structured import format_of, instructions_of, is_strict, parameters, said_first, strictness
 
 _REASONING = "reasoning.encrypted_content"
 
@@ -82,12 +82,7 @@ def body_of(request: Request, model: str, refused: Refused = frozenset()) -> dic
 
 
 def _tool(tool: ToolSpec, refused: Refused) -> dict[str, Any]:
-    told = {
-        "type": "function",
-        "name": tool.name,
-        "description": tool.description or tool.name,
-        "parameters": parameters(tool.parameters),
-    }
+    told: dict[str, Any] = {"type": "function", "name": tool.name, "description": tool.description or tool.name}
+    told |= parameters(tool, refused)
     # The API's default is true, and then it refuses what strict mode does not take.
-    strict = tool.strict and refusals.STRICT_SCHEMAS not in refused
-    return told | ({} if refusals.STRICT in refused else {"strict": strict})
+    return told | ({} if refusals.STRICT in refused else {"strict": is_strict(tool, refused)})

@@ -10,7 +10,8 @@ from agentrun.api.workflow import JsonSchema
 from agentrun.plan.schema import compile_schema
 from agentrun.runner import refusals
 from agentrun.runner.lenient import fenced, json_values, mended
-from agentrun.runner.models import Item, Request
+from agentrun.runner.models import Item, Request, ToolSpec
+from agentrun.runner.plain_schema import plain_schema
 from agentrun.runner.refusals import Refused
 from agentrun.runner.strict import fits_strict_mode
 
@@ -35,9 +36,20 @@ def strictness(schema: JsonSchema, refused: Refused) -> dict[str, bool]:
     return {"strict": refusals.STRICT_SCHEMAS not in refused and fits_strict_mode(schema)}
 
 
-def parameters(schema: JsonSchema) -> JsonSchema:
-    """A tool's parameters as the APIs take them: an object schema without ``properties`` is refused by some."""
-    return schema if "properties" in schema else {**schema, "type": "object", "properties": {}}
+def parameters(tool: ToolSpec, refused: Refused) -> dict[str, JSON]:
+    """The field ``parameters`` of a tool, as the APIs take it: an object schema without ``properties`` is refused by
+    some, and by others one without any.
+    """
+    if refusals.PLAIN_SCHEMAS in refused:
+        plain = plain_schema(tool.parameters)
+        return {"parameters": plain} if "properties" in plain else {}
+    known = tool.parameters
+    return {"parameters": known if "properties" in known else {**known, "type": "object", "properties": {}}}
+
+
+def is_strict(tool: ToolSpec, refused: Refused) -> bool:
+    """Whether a tool is sent with ``strict: true``."""
+    return tool.strict and not refused & {refusals.STRICT, refusals.STRICT_SCHEMAS, refusals.PLAIN_SCHEMAS}
 
 
 def instructions_of(request: Request, kind: str | None) -> str:
