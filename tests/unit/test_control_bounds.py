@@ -13,6 +13,7 @@ from agentrun.adapters.objects import run_view
 from agentrun.api.canonical import timestamp
 from agentrun.api.decoding import UNREADABLE
 from agentrun.api.run import Reason
+from agentrun.api.workflow import API_VERSION
 from agentrun.control import hearing, held, opening, showing
 from agentrun.control.cluster import Unfit
 from agentrun.control.footprint import footprint, program_footprint
@@ -20,7 +21,7 @@ from agentrun.control.views import RunRef, RunView
 from tests import poison
 from tests.unit.control_world import Operator, World, world
 from tests.unit.plan_world import CALL, TOOL, approval, step
-from tests.unit.test_control_faults import begin, ends
+from tests.unit.test_control_faults import Calls, begin, ends
 
 __all__ = ["world"]
 
@@ -196,6 +197,22 @@ def test_compiled_workflows_are_kept_by_their_bytes(world: World, monkeypatch: p
     opener = operator.reconciler.opener
     assert 0 < len(opener._compiled) < 8
     assert sum(found.bytes for found in opener._compiled.values()) == opener._kept <= 300_000
+
+
+def test_a_workflow_wakes_those_that_wait_for_it_alone(world: World) -> None:
+    for name in ("a", "b"):
+        world.api.apply_run(name, {"workflowRef": {"name": name}})
+    world.api.apply_run("waits", {"workflow": {"steps": [NEVER]}})
+    operator = world.operator()
+    world.wait(3)
+    calls = Calls(world)
+    world.api.workflows["a"] = {"apiVersion": API_VERSION, "kind": "AgentWorkflow", "metadata": {"name": "a"}}
+    world.api.workflows["a"]["spec"] = {"steps": [NEVER]}
+    operator.controller.workflow_seen("n", "a")
+    operator.controller.workflow_seen("elsewhere", "b")
+    world.wait(3)
+    assert calls.count("get_workflow") == 1
+    assert (ready(world, "a")[0], ready(world, "b")[0]) == (Reason.AWAITING_SIGNAL, Reason.WORKFLOW_NOT_FOUND)
 
 
 # -- what people say without end ---------------------------------------------------------------------------------------

@@ -22,6 +22,9 @@ from agentrun.api.run import CHANGED_BY, ConditionType, Reason
 from agentrun.control.footprint import footprint
 from agentrun.control.views import ApprovalView, CommandView, RunRef, RunView
 
+NAME_MAX = 253
+"""Characters of a name that is kept."""
+
 WRITTEN_MAX = 64 * 1024
 """Bytes of memory that a spec may take as Python's values, some 10 KB as JSON, to be kept until the run is pinned; a
 larger one is read once more."""
@@ -36,7 +39,9 @@ def run_view(obj: Mapping[str, Any]) -> RunView:
     alive = finished is None
     observed = status.get("observedGeneration")
     problem = _text(obj.get(UNREADABLE))
-    settled = "journal" in status or condition(status, ConditionType.READY, "reason") == Reason.INVALID_SPEC
+    begun = "journal" in status
+    refers = _text(_mapping(spec.get("workflowRef")).get("name"))
+    settled = begun or condition(status, ConditionType.READY, "reason") == Reason.INVALID_SPEC
     return RunView(
         ref=RunRef(metadata["namespace"], metadata["name"]),
         uid=metadata["uid"],
@@ -49,6 +54,7 @@ def run_view(obj: Mapping[str, Any]) -> RunView:
         suspend=spec.get("suspend") is True,
         cancel=spec.get("cancel") is True,
         written=_written(metadata, spec) if alive and not settled and not problem else None,
+        waits_for=refers[:NAME_MAX] if alive and not begun else "",
         status=status if alive else None,
         requested_by=requester(metadata) if alive else None,
         changed_by=_changed_by(metadata),
@@ -59,7 +65,8 @@ def run_view(obj: Mapping[str, Any]) -> RunView:
 
 def shown_as(run: RunView, metadata: Mapping[str, Any], status: Mapping[str, Any]) -> RunView:
     """``run`` after a write of its status, which has no other effect; ``metadata``: of the answer."""
-    spec = {"suspend": run.suspend, "cancel": run.cancel, "ttlSecondsAfterFinished": run.ttl}
+    spec: dict[str, Any] = {"suspend": run.suspend, "cancel": run.cancel, "ttlSecondsAfterFinished": run.ttl}
+    spec["workflowRef"] = {"name": run.waits_for}
     after = run_view({"metadata": metadata, "spec": spec, "status": status})
     return replace(after, written=run.written if after.written is not None else None, problem=run.problem)
 

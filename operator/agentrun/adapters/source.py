@@ -103,10 +103,10 @@ def registry_for(controller: Controller, login: Login, metrics: Metrics, listed:
     def on(plural: str, handler: Any) -> None:
         kopf.on.event(GROUP, VERSION, plural, registry=registry, id=plural)(handler)
 
-    async def workflow(event: Mapping[str, Any], namespace: str | None, **_: Any) -> None:
+    async def workflow(event: Mapping[str, Any], namespace: str | None, name: str | None, **_: Any) -> None:
         metrics.watch_heard("agentworkflows")
-        if event["type"] != "DELETED" and namespace:
-            controller.workflow_seen(namespace)
+        if event["type"] != "DELETED" and namespace and name:
+            controller.workflow_seen(namespace, name)
 
     on("agentruns", feed(controller.run_seen, controller.run_gone))
     on("approvals", feed(controller.approval_seen, controller.approval_gone))

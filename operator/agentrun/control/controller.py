@@ -124,10 +124,10 @@ class Controller:
         """It was taken in."""
         self.cache.commands.drop(view.run, view.name, view.uid)
 
-    def workflow_seen(self, namespace: str) -> None:
+    def workflow_seen(self, namespace: str, name: str) -> None:
         """An AgentWorkflow was made or changed: runs may wait for it."""
         for view in self.cache.runs:
-            if view.ref.namespace == namespace and view.finished is None and view.ref not in self.reconciler.live:
+            if view.waits_for == name and view.ref.namespace == namespace:
                 self._enqueue(view.ref, first_look=True)
 
     def _enqueue(self, ref: RunRef, *, first_look: bool = False) -> None:

@@ -1,7 +1,7 @@
 """The live runs in memory, within a bound of bytes: those that rest longest are read anew from their journals.
 
 To let go of a run is what a change of leader does to all of them, so nothing is lost by it. It is done to runs that
-nobody visits and that have no pod at work; how many of those there are the pods bound.
+nobody visits, and that have no pod and wait for none; how many of those there are the places for pods bound.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Held:
             live = self._runs.get(ref)
             if live is not None:
                 self._weigh(ref, live)
-                if not live.attempts and not live.unsure:
+                if not live.attempts and not live.unsure and not live.queued:
                     self._resting[ref] = None
             while self.bytes > self._most and self._resting:
                 self.pop(next(iter(self._resting)))

@@ -34,8 +34,10 @@ PROGRAMS = 64 * 1024 * 1024
 OBJECT_MAX = 1_400_000
 """Bytes of a run's object as JSON. etcd takes 1.5 MiB by default, and the status of a run has to fit in beside it."""
 
-LOOK_AGAIN = 30.0
-"""Seconds until something that is missing is looked for again, should its arrival go unnoticed."""
+LOOK_AGAIN, LOOK_AGAIN_LARGE = 30.0, 600.0
+"""Seconds until something that is missing is looked for again, should its arrival go unnoticed. A large run has to be
+read again for that.
+"""
 
 
 class NotYet(Exception):
@@ -142,7 +144,7 @@ class Opener:
             documents = [document]
             assert isinstance(document.model, AgentRun)
             if (reference := document.model.spec.workflow_ref) is not None:
-                documents.append(await self._workflow(run.ref.namespace, reference.name))
+                documents.append(await self._workflow(run, reference.name))
             manifest = pin(
                 documents,
                 {},
@@ -178,11 +180,12 @@ class Opener:
             )
         raise NotYet(Reason.INVALID_SPEC, f"{problem}. {_ANOTHER}")
 
-    async def _workflow(self, namespace: str, name: str) -> Document:
+    async def _workflow(self, run: RunView, name: str) -> Document:
+        namespace = run.ref.namespace
         found = await self.cluster.get_workflow(namespace, name)
         if found is None:
             message = f"there is no AgentWorkflow {quoted(name)} in namespace {namespace}: apply it, and the run begins"
-            raise NotYet(Reason.WORKFLOW_NOT_FOUND, message, LOOK_AGAIN)
+            raise NotYet(Reason.WORKFLOW_NOT_FOUND, message, _look_again(run))
         if problem := found.get(UNREADABLE):
             raise InvalidDocument([Problem((), problem)], f"AgentWorkflow {name}")
         return from_object(found)
@@ -192,11 +195,15 @@ class Opener:
         if source is None or await self.journal.read_manifest(path_of(source)) is None:
             where = f"in namespace {run.ref.namespace}"
             message = f"there is no run {quoted(name)} {where} to go on from: its AgentRun must exist"
-            raise NotYet(Reason.SOURCE_NOT_FOUND, message, LOOK_AGAIN)
+            raise NotYet(Reason.SOURCE_NOT_FOUND, message, _look_again(run))
         try:
             await self.journal.fork(path_of(source), manifest, at, seq)
         except ForkRefused as error:
             raise NotYet(Reason.INVALID_SPEC, f"spec.source: {error}") from error
+
+
+def _look_again(run: RunView) -> float:
+    return LOOK_AGAIN if run.written is not None else LOOK_AGAIN_LARGE
 
 
 def said(error: InvalidDocument) -> str:

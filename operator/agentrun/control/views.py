@@ -44,6 +44,8 @@ class RunView:
     """Labels and spec, as an object in JSON: what a run is pinned from. Kept of a run that is still to be pinned, if it
     is small; else None, and ``Cluster.get_written`` has it.
     """
+    waits_for: str = ""
+    """The AgentWorkflow that it refers to, until it is pinned."""
     status: Mapping[str, Any] | None = None
     """None of a finished run."""
     requested_by: str | None = None
