@@ -226,21 +226,21 @@ def test_each_is_named_and_everybody_else_goes_on(operator: Component, eve: Tena
 @pytest.mark.timeout(600)
 def test_large_runs_are_refused_and_leave_the_memory(operator: Component, eve: Tenant, ana: Tenant) -> None:
     inputs = poison.RUNS["inputs"]
-    for n in range(6):
+    for n in range(3):
         fat = poison.written("AgentRun", f"fat-{n}", inputs, poison.VALUES["objects"]())
         eve.write("AgentRun", f"fat-{n}", fat)
         text = poison.written("AgentRun", f"text-{n}", inputs, poison.text(1_200_000))
         eve.write("AgentRun", f"text-{n}", text)
     operator.start()
     ana.run("first", TIMER)
-    operator.ready("the end of another's", lambda: ana.phases()["first"] == "Succeeded", 60)
-    words = {f"{kind}-{n}": phase for n in range(6) for kind, phase in (("fat", "Stalled"), ("text", "Waiting"))}
+    operator.ready("the end of another's", lambda: ana.phases()["first"] == "Succeeded", 120)
+    words = {f"{kind}-{n}": phase for n in range(3) for kind, phase in (("fat", "Stalled"), ("text", "Waiting"))}
     operator.ready("a word on each", lambda: eve.phases() == words, 120)
     assert memory(operator) < MEMORY
     operator.restart()
     operator.ready("its lead", lambda: "leading" in operator.said(), 60)
     ana.run("second", TIMER)
-    operator.ready("the end of another's", lambda: ana.phases()["second"] == "Succeeded", 60)
+    operator.ready("the end of another's", lambda: ana.phases()["second"] == "Succeeded", 120)
     assert memory(operator) < MEMORY
 
 

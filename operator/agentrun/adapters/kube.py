@@ -132,17 +132,18 @@ class Kube:
         while True:
             most = PAGE_BYTES if asked > 1 else MAX_BYTES
             try:
-                found = await self._request("GET", "list", path, {**query, "limit": str(asked)}, at_most=most)
+                data = await self._ask("GET", "list", path, {**query, "limit": str(asked)}, at_most=most)
             except TooLong:
                 if asked == 1:
                     raise
-                asked = max(1, asked // 4)
+                asked = max(1, asked // 8)
                 continue
+            found = await _decoded("list", path, data)
             yield found
             if not (token := found["metadata"].get("continue")):
                 return
             query["continue"] = token
-            asked = min(limit, 2 * asked)
+            asked = max(1, min(limit, 4 * asked, asked * PAGE_BYTES // (2 * len(data))))  # half of what a page may have
 
     async def create(self, path: str, body: Mapping[str, Any], *, accept: str = JSON) -> dict[str, Any]:
         """Create in the collection at ``path``; the object as the API server completed it. Raises AlreadyExists."""
@@ -199,8 +200,24 @@ class Kube:
         content_type: str = JSON,
         within: float | None = None,
         accept: str | None = None,
-        at_most: int = MAX_BYTES,
     ) -> dict[str, Any]:
+        data = await self._ask(method, verb, path, query, body, content_type=content_type, within=within, accept=accept)
+        return await _decoded(verb, path, data)
+
+    async def _ask(
+        self,
+        method: str,
+        verb: Verb,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        *,
+        content_type: str = JSON,
+        within: float | None = None,
+        accept: str | None = None,
+        at_most: int = MAX_BYTES,
+    ) -> bytes:
+        """What is answered, as it stands. Raises TooLong, and else as the class says."""
         resource = resource_of(path)
         write = method != "GET"
         limit = within or (WRITE_TIMEOUT if write else READ_TIMEOUT)
@@ -238,7 +255,7 @@ class Kube:
             finally:
                 self._on_call(verb, resource, code, time.monotonic() - began)
             if 200 <= code < 300:
-                return await _decoded(verb, path, data)
+                return data
             if failure:
                 refusal: ClusterError = Unavailable(failure)
                 wait = next(pauses, None)
