@@ -257,6 +257,6 @@ def test_a_run_too_big_for_a_status_begins_nothing_that_cannot_be_shown(
         phase = eve.phases()["big"]
         return phase in ("Waiting", "Stalled") or any(reason == "StatusRefused" for reason, _ in eve.events())
 
-    operator.ready("a word of it", told, 60)
+    operator.ready("a word of it", told, 150)
     phase = eve.phases()["big"]
     assert phase == ("Waiting" if size < 1_400_000 else "Stalled") or size > 1_569_000
