@@ -12,7 +12,7 @@ reason does not get the place of one that is ahead of it.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence, Set
 from typing import NamedTuple
 
@@ -20,11 +20,19 @@ from agentrun.api.facts import StepKey
 from agentrun.control.live import LEAVE_MARGIN
 from agentrun.control.views import PodView, RunRef, RunView
 from agentrun.observe.metrics import Metrics
-from agentrun.plan.slots import UNBOUNDED, Bounds, Wanted, grants
+from agentrun.plan.slots import UNBOUNDED, Bounds, Pods, grants
 from agentrun.plan.snapshot import Start
 
-_NOBODY = ""
-"""Of which namespace a pod is that counts no longer, though it is there."""
+
+class _Counted(NamedTuple):
+    """As what a pod is counted: its namespace, and whether it is of a run that ends."""
+
+    space: str
+    ending: bool
+
+
+_NOT = _Counted("", False)
+"""As what a pod is that counts no longer, though it is there."""
 
 
 class _Place(NamedTuple):
@@ -42,18 +50,18 @@ class Slots:
         self, bounds: Bounds, wake: Callable[[RunRef], None], metrics: Metrics, clock: Callable[[], float]
     ) -> None:
         self._bounds, self._wake, self._metrics, self._clock = bounds, wake, metrics, clock
-        self._pods: dict[str, str] = {}
-        """The pods that count, by uid: their namespace."""
+        self._pods: dict[str, _Counted] = {}
+        """The pods that count, by uid."""
         self._leaving: dict[str, float] = {}
         """When each of those that were told to leave is gone, whatever its node says."""
-        self._reserved: dict[RunRef, set[StepKey]] = {}
-        """Pods that are being made, or were asked for without an answer."""
-        self._used: Counter[str] = Counter()
+        self._reserved: dict[RunRef, dict[StepKey, bool]] = {}
+        """Pods that are being made, or were asked for without an answer; and whether each ends its run."""
+        self._used: dict[str, Pods] = {}
         """Both of them, by namespace."""
         self._line: OrderedDict[str, list[_Place]] = OrderedDict()
         """By namespace, in the order of turns."""
         self._wants: dict[RunRef, tuple[_Place, int]] = {}
-        self._wanted: dict[str, Wanted] = {}
+        self._wanted: dict[str, Pods] = {}
 
     # -- what there is ----------------------------------------------------------------------------------------------
 
@@ -64,8 +72,8 @@ class Slots:
                 self._offer()
             return
         if pod.uid not in self._pods:
-            self._pods[pod.uid] = pod.namespace
-            self._take(pod.namespace, 1)
+            counted = self._pods[pod.uid] = _Counted(pod.namespace, pod.drain or pod.key.compensate)
+            self._take(counted, 1)
             self._metrics.step_pods(len(self._pods))
             self._release(pod.run, {pod.key})
         if pod.grace is not None:
@@ -76,17 +84,17 @@ class Slots:
         now = self._clock()
         for uid in [uid for uid, at in self._leaving.items() if at <= now]:
             self._write_off(uid)
-            self._pods[uid] = _NOBODY  # until it is gone
+            self._pods[uid] = _NOT  # until it is gone
         self._offer()
 
     def _write_off(self, uid: str) -> bool:
         """Count a pod no longer; whether it was counted."""
         self._leaving.pop(uid, None)
-        space = self._pods.pop(uid, _NOBODY)
+        counted = self._pods.pop(uid, _NOT)
         self._metrics.step_pods(len(self._pods))
-        if space != _NOBODY:
-            self._take(space, -1)
-        return space != _NOBODY
+        if counted != _NOT:
+            self._take(counted, -1)
+        return counted != _NOT
 
     # -- what a visit asks ------------------------------------------------------------------------------------------
 
@@ -94,15 +102,16 @@ class Slots:
         """Which of the pods a run may have now, their places being taken; and why the others wait, if any does."""
         if self._bounds == UNBOUNDED:
             return starts, ""
-        reserved = self._reserved.setdefault(run.ref, set())
+        reserved = self._reserved.setdefault(run.ref, {})
         has = frozenset(reserved)
         asked = [start for start in starts if start.key not in has]
         ending = any(start.drain or start.key.compensate for start in asked)
         place = _Place(0 if ending else 1, run.created, run.ref.name)
         self._line_up(run.ref, place, len(asked))
         count = self._share(run.ref)
-        reserved.update(start.key for start in asked[:count])
-        self._take(run.ref.namespace, count)
+        for start in asked[:count]:
+            reserved[start.key] = start.drain or start.key.compensate
+            self._take(_Counted(run.ref.namespace, reserved[start.key]), 1)
         self._line_up(run.ref, place, len(asked) - count)
         if count and run.ref.namespace in self._line:
             self._line.move_to_end(run.ref.namespace)
@@ -114,7 +123,7 @@ class Slots:
         reserved = self._reserved.get(ref)
         waited = ref in self._wants
         if reserved is not None:
-            waited |= self._release(ref, reserved.difference(unsure))
+            waited |= self._release(ref, reserved.keys() - unsure)
             if not reserved:
                 del self._reserved[ref]
         if not waits and ref in self._wants:
@@ -151,8 +160,7 @@ class Slots:
             self._wanted.pop(ref.namespace, None)
 
     def _want(self, space: str, place: _Place, count: int) -> None:
-        endings, others = self._wanted.get(space, Wanted(0, 0))
-        self._wanted[space] = Wanted(endings, others + count) if place.rank else Wanted(endings + count, others)
+        self._wanted[space] = self._wanted.get(space, Pods()).plus(count, ending=place.rank == 0)
         self._metrics.steps_queued(count)
 
     def _share(self, ref: RunRef) -> int:
@@ -185,9 +193,9 @@ class Slots:
     def _why(self, space: str, place: _Place) -> str:
         ahead = bisect_left(self._line[space], place)
         most, whole = self._bounds.namespace, self._bounds.whole
-        if most is not None and self._used[space] >= most:
+        if most is not None and sum(self._used.get(space, Pods())) >= most:
             why = f"the namespace has {most} pods of steps, as many as it may have at once (steps.maxPodsPerNamespace)"
-        elif whole is not None and self._used.total() >= whole:
+        elif whole is not None and sum(map(sum, self._used.values())) >= whole:
             why = f"the cluster has {whole} pods of steps, as many as there may be at once (steps.maxPods)"
         else:
             why = "the places that are free are for runs that have waited for longer"
@@ -198,14 +206,14 @@ class Slots:
 
     def _release(self, ref: RunRef, keys: Set[StepKey]) -> bool:
         """Give back the places of pods that are not being made any more; whether there were any."""
-        reserved = self._reserved.get(ref, set())
-        released = reserved & keys
-        reserved -= released
-        if released:
-            self._take(ref.namespace, -len(released))
+        reserved = self._reserved.get(ref, {})
+        released = reserved.keys() & keys
+        for key in released:
+            self._take(_Counted(ref.namespace, reserved.pop(key)), -1)
         return bool(released)
 
-    def _take(self, space: str, count: int) -> None:
-        self._used[space] += count
-        if not self._used[space]:
-            del self._used[space]
+    def _take(self, counted: _Counted, count: int) -> None:
+        used = self._used.get(counted.space, Pods()).plus(count, ending=counted.ending)
+        self._used[counted.space] = used
+        if not sum(used):
+            del self._used[counted.space]

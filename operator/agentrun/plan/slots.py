@@ -24,39 +24,45 @@ class Bounds:
 UNBOUNDED = Bounds()
 
 
-class Wanted(NamedTuple):
-    """How many pods a namespace wants."""
+class Pods(NamedTuple):
+    """How many pods there are, or are wanted."""
 
-    endings: int
+    endings: int = 0
     """Of runs that end."""
-    others: int
+    others: int = 0
+
+    def plus(self, count: int, *, ending: bool) -> Pods:
+        """So many more of one kind."""
+        return Pods(self.endings + count, self.others) if ending else Pods(self.endings, self.others + count)
 
 
-def grants(bounds: Bounds, used: Mapping[str, int], wanted: Mapping[str, Wanted]) -> dict[str, int]:
+def grants(bounds: Bounds, used: Mapping[str, Pods], wanted: Mapping[str, Pods]) -> dict[str, int]:
     """How many of the pods that each namespace wants may be made now, endings first.
 
     ``used``: the pods that are there. ``wanted``: the namespaces in the order of their turns.
     """
     given: Counter[str] = Counter()
-    total = sum(used.values())
+    there = {space: used.get(space, Pods()) for space in wanted}
+    total = Pods(sum(pods.endings for pods in used.values()), sum(pods.others for pods in used.values()))
     turns = deque(wanted)
     while turns:
         space = turns.popleft()
         want = wanted[space]
-        if given[space] >= want.endings + want.others:
+        if given[space] >= sum(want):
             continue
         ending = given[space] < want.endings
-        if _fits(bounds.whole, total, ending) and _fits(bounds.namespace, used.get(space, 0) + given[space], ending):
+        if _fits(bounds.whole, total, ending) and _fits(bounds.namespace, there[space], ending):
             given[space] += 1
-            total += 1
+            there[space] = there[space].plus(1, ending=ending)
+            total = total.plus(1, ending=ending)
             turns.append(space)
-    return {space: count for space, count in given.items() if count}
+    return dict(given)
 
 
 def reserve(bound: int) -> int:
-    """The places beyond a bound that are for the ends of runs: a tenth of it, at least one."""
+    """How many pods of runs that end may be there whatever else is: a tenth of the bound, at least one."""
     return max(1, bound // 10)
 
 
-def _fits(bound: int | None, count: int, ending: bool) -> bool:
-    return bound is None or count < bound + (reserve(bound) if ending else 0)
+def _fits(bound: int | None, there: Pods, ending: bool) -> bool:
+    return bound is None or sum(there) < bound or (ending and there.endings < reserve(bound))
