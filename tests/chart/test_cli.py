@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ from agentrun.cli.main import main
 from agentrun.cli.on_cluster import commands, following
 from agentrun.cli.on_cluster.client import Client
 from agentrun.cli.on_cluster.commands import command
+from agentrun.cli.on_cluster.control import change
 from agentrun.cli.on_cluster.decide import _record
-from agentrun.cli.on_cluster.refusals import Denied
+from agentrun.cli.on_cluster.refusals import Denied, Unfit
 from agentrun.cli.on_cluster.runs import Run, approvals_of, journal_of
 from tests.chart.api import Api
 from tests.chart.conftest import SYSTEM, until
@@ -290,6 +292,21 @@ def test_suspend_resume_cancel(type_: Type, name: str, tmp_path: Path) -> None:
         assert line in told, told
     assert "unverified" not in told
     assert type_("ana", "suspend", name).code in (0, 2)
+
+
+def test_of_two_who_suspend_at_once_the_first_has_done_it(
+    type_: Type, name: str, tmp_path: Path, plane: ControlPlane
+) -> None:
+    alone = file(tmp_path, ("AgentWorkflow", "wait", WAIT))
+    assert type_("ana", "run", alone, "--name", name).code == 3
+    seen = Run(plane.get("agentrun", name, "-n", NAMESPACE))
+    assert type_("ana", "suspend", name).code == 0
+    with closing(Client(str(plane.kubeconfig("ben")), None)) as client:
+        after = change(client, seen, "suspend", value=True)
+        assert after.spec["suspend"] is True and after.changer("suspend") == "ana"
+        other = Run(seen.obj | {"metadata": seen.obj["metadata"] | {"uid": "another"}})
+        with pytest.raises(Unfit):
+            change(client, other, "suspend", value=False)
 
 
 def test_a_fork_shares_the_past(type_: Type, name: str, tmp_path: Path, plane: ControlPlane) -> None:

@@ -136,10 +136,16 @@ def requester(metadata: Mapping[str, Any]) -> str | None:
     return _text(_mapping(metadata.get("annotations")).get(REQUESTED_BY)) or None
 
 
+_CHANGED_BY = tuple(CHANGED_BY.items())
+
+
 def _changed_by(metadata: Mapping[str, Any]) -> dict[str, str]:
     annotations = _mapping(metadata.get("annotations"))
-    names = {field: _text(annotations.get(note))[:USER_MAX] for field, note in CHANGED_BY.items()}
-    return {field: name for field, name in names.items() if name}
+    return {
+        field: name
+        for field, note in _CHANGED_BY
+        if note in annotations and (name := _text(annotations[note])[:USER_MAX])
+    }
 
 
 def owned_by(obj: Mapping[str, Any], uid: str) -> bool:
