@@ -1,6 +1,9 @@
 # Everything that a person or CI runs. Each target sets up what it needs, into .venv/ and nowhere else.
 # `make demo` shows the main job, `make test` passes the tests; README.md builds on these two.
 
+# For `time`, which says how long each part of the tests took.
+SHELL := /bin/bash
+export TIMEFORMAT := took %lR
 PYTHON ?= python3
 VENV := .venv
 # Without it every start of every step would compile our own modules anew.
@@ -10,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest
 # What waits longest comes first; what shares a server stays together (tests/conftest.py).
 SIDE_BY_SIDE := -n 3 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: cluster cluster-down e2e demo test test-fast test-crash bench check format lock crds clean help
+.PHONY: cluster cluster-down e2e demo soak test test-fast test-crash bench check format lock crds clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -19,9 +22,9 @@ demo: $(VENV)/.runtime ## run the refund example, kill it twice, finish it
 	@$(BIN)/python -m examples.refund.demo
 
 test: $(VENV)/.dev check ## all tests; on a real Kubernetes, built on first use: tests/cluster/README.md
-	$(PYTEST) -n 2 tests/unit tests/replay
-	@$(BIN)/python -m tests.cluster build
-	$(PYTEST) $(SIDE_BY_SIDE) tests/cluster tests/control_plane tests/chart tests/e2e tests/crash
+	time $(PYTEST) -n 2 tests/unit tests/replay
+	@time $(BIN)/python -m tests.cluster build
+	time $(PYTEST) $(SIDE_BY_SIDE) tests/cluster tests/control_plane tests/chart tests/e2e tests/crash
 
 test-fast: $(VENV)/.dev ## the fast tests, under a minute
 	$(PYTEST) -n 2 tests/unit tests/replay
@@ -42,11 +45,14 @@ cluster-down: $(VENV)/.dev ## end the one of `make cluster`
 bench: $(VENV)/.dev ## measure, beside a reference in the same run
 	$(BIN)/python -m tests.bench
 
+soak: $(VENV)/.dev ## chaos and bad tenants on a real Kubernetes, ten minutes (MINUTES=60 for an hour)
+	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),10)
+
 check: $(VENV)/.dev ## types, style, layers, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict -p agentrun
-	$(BIN)/mypy --strict examples tests
+	time $(BIN)/mypy --strict -p agentrun
+	time $(BIN)/mypy --strict examples tests
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m agentrun.api.crd --check crds
 	$(BIN)/python -m agentrun.api.crd --check charts/agentrun-crds/files

@@ -39,10 +39,14 @@ class Line:
 
 
 class Ledger:
-    """The server, as a context manager; ``recorded`` is called after each line is written and before its answer."""
+    """The server at ``address``, as a context manager.
 
-    def __init__(self, recorded: Callable[[], None] = lambda: None) -> None:
+    ``recorded`` is called after each line is written and before its answer.
+    """
+
+    def __init__(self, recorded: Callable[[], None] = lambda: None, address: str = "127.0.0.1") -> None:
         self._recorded = recorded
+        self._address = address
         self._lock = threading.Lock()
         self._lines: list[Line] = []
         self._server: _Server | None = None
@@ -60,7 +64,7 @@ class Ledger:
             return list(self._lines)
 
     def __enter__(self) -> Self:
-        self._server = _Server(("127.0.0.1", 0), self).start()
+        self._server = _Server((self._address, 0), self).start()
         return self
 
     def __exit__(
