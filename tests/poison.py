@@ -154,3 +154,111 @@ def signals(run: str, count: int, size: int = 60_000) -> Iterator[tuple[str, str
     for n in range(count):
         spec = {"run": {"name": run}, "signal": {"name": "nobody", "payload": _HERE}}
         yield "AgentCommand", f"signal-{n}", written("AgentCommand", f"signal-{n}", spec, text(size))
+
+
+# -- work ------------------------------------------------------------------------------------------------------------
+
+
+def _run(name: str, inputs: Any, workflow: dict[str, Any]) -> str:
+    return written("AgentRun", name, {"inputs": inputs, "workflow": workflow}, "null")
+
+
+def _costly(name: str) -> str:
+    """Six hundred conditions over a long list, each of which takes long and is false."""
+    steps = [
+        {"name": f"s{n}", "when": f"inputs.l.map(x, x).size() == {n}", "wait": {"duration": "1h"}} for n in range(600)
+    ]
+    return _run(name, {"l": list(range(1500))}, {"steps": [_WAIT, *steps]})
+
+
+def _distinct(name: str) -> str:
+    """A thousand conditions that nothing is known of: each is compiled anew."""
+    long = "inputs.a == '{}' && ".format("x" * 800)
+    steps = [{"name": f"s{n}", "when": f"{long}inputs.n == {n}", "wait": {"duration": "1h"}} for n in range(900)]
+    return _run(name, {"a": "", "n": 0}, {"steps": [_WAIT, *steps]})
+
+
+def _nested(name: str) -> str:
+    """Comprehensions in comprehensions, as many as fit."""
+    when = "inputs.l.all(a, inputs.l.all(b, inputs.l.all(c, a + b + c >= 0)))"
+    steps = [{"name": f"s{n}", "when": when, "wait": {"duration": "1h"}} for n in range(300)]
+    return _run(name, {"l": list(range(20))}, {"steps": [_WAIT, *steps]})
+
+
+def _texts(name: str) -> str:
+    """An output of thousands of templates, each of which puts in a long text."""
+    output = {f"k{n}": "${inputs.t}-${inputs.t}" for n in range(3000)}
+    return _run(name, {"t": "y" * 100_000}, {"steps": [{"name": "w", "wait": {"duration": "1s"}}], "output": output})
+
+
+def _fan(name: str) -> str:
+    """Ten thousand items, each with arguments of its own; no pod is ever made of it, for it is suspended."""
+    step = {
+        "name": "f",
+        "forEach": {"items": "${inputs.l}", "maxParallel": 1},
+        "tool": {"name": "t", "args": {"x": "${item}"}},
+    }
+    spec = {"inputs": {"l": list(range(10_000))}, "suspend": True, "workflow": {"tools": [_tool()], "steps": [step]}}
+    return written("AgentRun", name, spec, "null")
+
+
+def _graph(name: str) -> str:
+    """Each step depends on all before it."""
+    steps = [
+        {"name": f"s{n}", "dependsOn": [f"s{m}" for m in range(n)], "wait": {"signal": "never"}} for n in range(450)
+    ]
+    return _run(name, {}, {"steps": steps})
+
+
+def _values(name: str) -> str:
+    """Thousands of inputs, none of which is among thousands of values."""
+    schema = {"type": "object", "properties": {"l": {"type": "array", "items": {"enum": list(range(9000))}}}}
+    return _run(name, {"l": [10_001] * 6000}, {"inputs": schema, "steps": [_WAIT]})
+
+
+def _unique(name: str) -> str:
+    """A long list whose items are compared with each other."""
+    items = [{"a": n, "b": [n]} for n in range(40_000)]
+    schema = {"type": "object", "properties": {"l": {"type": "array", "uniqueItems": True}}}
+    return _run(name, {"l": items}, {"inputs": schema, "steps": [_WAIT]})
+
+
+def _branches(name: str) -> str:
+    """Alternatives in alternatives, by reference, over a value that fits none of them."""
+    defs: dict[str, Any] = {
+        f"d{n}": {"anyOf": [{"type": "array", "items": {"$ref": f"#/$defs/d{n + 1}"}} for _ in range(3)]}
+        for n in range(8)
+    }
+    defs["d8"] = {"type": "string"}
+    value: Any = 1
+    for _ in range(8):
+        value = [value, value]
+    schema = {"type": "object", "$defs": defs, "properties": {"l": {"$ref": "#/$defs/d0"}}}
+    return _run(name, {"l": value}, {"inputs": schema, "steps": [_WAIT]})
+
+
+def _patterns(name: str) -> str:
+    """Patterns with large counts, over a long text."""
+    rules = {f"^(a|b){{1,{n}}}c$": {"type": "string"} for n in range(50, 150)}
+    schema = {"type": "object", "patternProperties": rules, "properties": {"l": {"pattern": "(x+x+)+y"}}}
+    return _run(
+        name, {"l": "x" * 500_000, **{"ab" * 70 + str(n): 1 for n in range(500)}}, {"inputs": schema, "steps": [_WAIT]}
+    )
+
+
+WORK: Final[dict[str, Callable[[str], str]]] = {
+    "costly": _costly,
+    "distinct": _distinct,
+    "nested": _nested,
+    "texts": _texts,
+    "fan": _fan,
+    "graph": _graph,
+    "values": _values,
+    "unique": _unique,
+    "branches": _branches,
+    "patterns": _patterns,
+    "deep": lambda name: written("AgentRun", name, RUNS["inputs"], lists(1500)),
+    "flat": lambda name: written("AgentRun", name, RUNS["inputs"], many('{"a":1}', 1_200_000)),
+    "big": lambda name: big(1_540_000).replace('"name":"big"', f'"name":"{name}"', 1),
+}
+"""By name: a run that makes its reader work, as an object of that name."""

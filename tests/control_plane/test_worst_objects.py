@@ -1,0 +1,88 @@
+"""A hundred of each of the worst runs that one tenant can write: another's timers fire as if they were not there."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests import poison
+from tests.cluster.component import Component
+from tests.control_plane.test_poison import MEMORY, TIMER, Tenant, ana, eve, memory, operator, plane
+
+__all__ = ["ana", "eve", "operator", "plane"]
+
+EACH = 100
+LATE = 2.0
+"""Seconds that another tenant's run may take longer than alone."""
+
+
+class Timers:
+    """Runs that wait for a second, one after another; ``took`` has how long each took, in seconds."""
+
+    def __init__(self, tenant: Tenant) -> None:
+        self.took: list[float] = []
+        self._tenant = tenant
+        self._raised: list[BaseException] = []
+
+    def one(self) -> None:
+        """One run, from when it is made to when its end is seen. Raises TimeoutError."""
+        begun = time.monotonic()
+        name = self._tenant.run(f"timer-{len(self.took)}-{time.monotonic_ns()}", TIMER)
+        path = self._tenant.path("AgentRun", name)
+        while b'"phase":"Succeeded"' not in self._tenant.call("GET", path):
+            if time.monotonic() - begun > 90:
+                raise TimeoutError(f"{name} did not end within 90 s")
+            time.sleep(0.05)
+        self.took.append(time.monotonic() - begun)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Meanwhile."""
+        stop = threading.Event()
+
+        def work() -> None:
+            try:
+                while not stop.is_set():
+                    self.one()
+            except BaseException as error:  # noqa: BLE001 (it is raised below)
+                self._raised.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+        for error in self._raised:
+            raise error
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("worst", poison.WORK)
+def test_a_hundred_of_the_worst_hold_up_nobody(operator: Component, eve: Tenant, ana: Tenant, worst: str) -> None:
+    operator.start()
+    operator.ready("its lead", lambda: "leading" in operator.said(), 60)
+    alone, beside = Timers(ana), Timers(ana)
+    for _ in range(3):
+        alone.one()
+    names = [f"{worst}-{n}" for n in range(EACH)]
+    with beside.running():
+        for name in names:
+            eve.write("AgentRun", name, poison.WORK[worst](name))
+
+        def told() -> bool:
+            phases = eve.phases()
+            return all(phases.get(name) not in (None, "", "<none>", "None") for name in names)
+
+        operator.ready("a word on each", told, 240)
+        before = len(beside.took)
+        operator.ready("three more timers", lambda: len(beside.took) >= before + 3, 120)
+    usual = statistics.median(alone.took)
+    assert max(beside.took) <= usual + LATE, f"alone {usual:.2f} s, beside {sorted(beside.took)[-3:]}"
+    assert memory(operator) < MEMORY
