@@ -4,6 +4,7 @@ are lost, events come twice, people change their mind. What must hold, holds; an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from agentrun.api.facts import Allowance, FailureInfo, StepFact, StepKey, Usage
 from agentrun.api.run import StepState
 from agentrun.api.workflow import FailureClass
-from agentrun.plan.snapshot import Append, Plan, Snapshot, Start, Stop
+from agentrun.plan.snapshot import Append, Effect, Plan, Snapshot, Start, Stop
 from tests.unit.plan_world import CALL, World, approval, compiled, planned, request, step
 
 BUDGET = 40
@@ -101,20 +102,27 @@ class Unruly(World):
                 if event.seq in effect.events and event.kind == "resolved":
                     self.answers[effect.key] = event.body["answer"]
 
-    def apply_stale(self, effect: Start | Stop | Append) -> None:
+    def apply_stale(self, snapshot: Snapshot, effects: Sequence[Effect]) -> None:
         """As the journal and the names of pods make it: what somebody else did already is done."""
-        if isinstance(effect, Append):
-            self.apply(effect)
-            return
-        running = self.executions.get(effect.key)
-        if isinstance(effect, Stop):
-            if running is not None and running.attempt == effect.attempt:
+        known = len(snapshot.events)
+        for effect in effects:
+            if isinstance(effect, Append):
+                if len(self.events) != known:
+                    return  # an event is recorded only by who has seen all that are there
                 self.apply(effect)
-            return
-        fact = self.facts.get(effect.key, StepFact())
-        if running is None and fact.outcome is None and effect.attempt > fact.attempt:
-            self.apply(effect)
-            self.shares_hold = False
+                known = len(self.events)
+                continue
+            running = self.executions.get(effect.key)
+            if isinstance(effect, Stop):
+                if running is not None and running.attempt == effect.attempt:
+                    self.apply(effect)
+                continue
+            fact = self.facts.get(effect.key, StepFact())
+            if any(event.kind == "ended" for event in self.events):
+                return  # a leader's right to write is over before its successor's begins (control/leader.py)
+            if running is None and fact.outcome is None and effect.attempt > fact.attempt:
+                self.apply(effect)
+                self.shares_hold = False
 
     def conclude(self, key: StepKey, how: str, used: int = 0) -> None:
         """End the attempt of ``key``, as near to ``how`` as what it was started for allows."""
@@ -212,8 +220,7 @@ class PlannerMachine(RuleBasedStateMachine):
         snapshot = self.seen[-min(age, len(self.seen))]
         found = planned(snapshot)
         self.world.check(snapshot, found)
-        for effect in found.effects:
-            self.world.apply_stale(effect)
+        self.world.apply_stale(snapshot, found.effects)
 
     @precondition(lambda self: self.world.executions)
     @rule(which=st.integers(0, 9), how=st.sampled_from(ENDS), used=st.integers(0, 5))
