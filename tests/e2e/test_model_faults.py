@@ -160,7 +160,7 @@ def test_a_pause_that_was_asked_for_is_kept(run: LocalRun, stage: Shop) -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("unknown-tool", "there is no tool 'launch'; there are: look_up"),
+        ("unknown-tool", 'there is no tool "launch"; there are: look_up'),
         ("wrong-arguments", "the arguments do not fit the tool's parameters"),
         ("no-json-arguments", "the arguments are not JSON"),
     ],

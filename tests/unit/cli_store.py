@@ -177,6 +177,8 @@ def agentrun(scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     monkeypatch.setenv("AGENTRUN_STORE", str(scene.folder))
     monkeypatch.setenv("LOGNAME", "ben")
     monkeypatch.delenv("AGENTRUN_SECRETS", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
 
     def type_(*words: str) -> Said:
         monkeypatch.setattr(sys, "argv", ["agentrun", *words])

@@ -19,8 +19,10 @@ from agentrun.api.canonical import timestamp
 from agentrun.cli.failures import OutOfReach
 from agentrun.cli.main import main
 from agentrun.cli.on_cluster.impersonation import acting_as
+from agentrun.cli.on_cluster.listing import list_verb
 from agentrun.cli.on_cluster.refusals import Cause, Conflict, Denied, Missing, NotInstalled, Taken, Unfit, error_of
 from agentrun.cli.on_cluster.runs import Run
+from agentrun.cli.options import ClusterPlace
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import manifest_bytes
 from agentrun.journal.run import NoSuchRun, find_run, list_runs
@@ -355,3 +357,38 @@ def test_the_command_that_goes_on_has_a_place_for_the_secrets(
     assert agentrun("suspend", "r1").out.endswith("go on with: agentrun resume r1 --secrets DIR\n")
     monkeypatch.setenv("AGENTRUN_SECRETS", "/")
     assert agentrun("suspend", "r1").out.endswith("go on with: agentrun resume r1 (it was before)\n")
+
+
+GOOD: dict[str, Any] = {
+    "metadata": {"name": "good", "namespace": "n", "creationTimestamp": "2027-01-31T09:00:00Z"},
+    "spec": {},
+    "status": {"phase": "Running", "steps": [{"name": "a", "state": "Running"}], "usage": {"costUSD": "1"}},
+}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"spec": None, "unreadable": "spec.inputs is nested deeper than 200 levels"},
+        {"status": {"steps": 7}},
+        {"status": {"steps": [{"name": "a"}]}},
+        {"status": {"steps": [{"name": "a", "state": "Nowhere"}]}},
+        {"status": {"steps": [{"name": "a", "state": "Waiting", "waitingFor": {}}]}},
+        {"status": {"usage": []}},
+        {"status": {"phase": ["x"], "steps": None}},
+    ],
+)
+def test_an_object_that_anybody_wrote_hides_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bad: dict[str, Any]
+) -> None:
+    class Objects:
+        def list_all(self, path: str) -> list[dict[str, Any]]:
+            return [GOOD, GOOD | {"metadata": GOOD["metadata"] | {"name": "bad"}} | bad]
+
+    place = ClusterPlace("agentrun", given_namespace="n")
+    monkeypatch.setattr(ClusterPlace, "open", lambda _: Objects())
+    assert list_verb(place, all_namespaces=False) == 0
+    said = capsys.readouterr()
+    rows = {line.split()[0]: line.split()[1] for line in said.out.splitlines()}
+    assert rows == {"NAME": "PHASE", "good": "Running", "bad": "Unreadable"}
+    assert "run bad in n: " in said.err

@@ -144,7 +144,7 @@ def test_nothing_is_written_before_everything_is_checked(
 ) -> None:
     secret = {"bearer": {"secretRef": {"name": "payments", "key": "token"}}}
     tools = [REFUND["tools"][0], REFUND["tools"][1] | {"http": {"url": "http://127.0.0.1:1/pay", "auth": secret}}]
-    said = agentrun("run", workflow(tmp_path, REFUND | {"tools": tools}), *words)
+    said = agentrun("run", workflow(tmp_path, REFUND | {"tools": tools}), "-i", "order=4711", *words)
     assert said.code == 2 and message in said.err and "Traceback" not in said.err
     assert not scene.folder.exists()
 

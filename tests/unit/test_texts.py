@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import agentrun as agentrun_package
 from agentrun.api.facts import StepKey
 from agentrun.api.texts import as_text, quoted
 from agentrun.cli.board import described
@@ -127,6 +130,25 @@ def test_a_run_is_shown_with_its_values_as_json(scene: Scene, agentrun: Type) ->
 def test_how_a_step_stands_is_said_in_json(found: Any) -> None:
     text = described({"name": "a", "state": "Waiting", "waitingFor": {"budget": found}})
     assert text == printable(f"Waiting: {value(f'budget: {as_text(found)}', 160)}")
+
+
+def test_no_message_shows_a_value_as_python_writes_it() -> None:
+    """``!r``, ``repr()`` and ``%r`` are for whoever debugs: a message takes ``quoted`` or ``as_text``."""
+    found = []
+    for path in sorted(Path(agentrun_package.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.FormattedValue(conversion=conversion):
+                    python = conversion in (ord("r"), ord("a"))
+                case ast.Call(func=ast.Name(id=name)):
+                    python = name in ("repr", "ascii")
+                case ast.Constant(value=str(text)):
+                    python = "%r" in text or "!r}" in text
+                case _:
+                    python = False
+            if python:
+                found.append(f"{path}:{getattr(node, 'lineno', 0)}")
+    assert not found, f"use agentrun.api.texts: {', '.join(found)}"
 
 
 # -- the last word -----------------------------------------------------------------------------------------------------

@@ -18,6 +18,11 @@ class OutOfReach(AgentrunError):
     """The cluster's API server or the operator there does not answer, or this machine gives no process."""
 
 
+def warn(text: str) -> None:
+    """Say on standard error what is perhaps not meant, or may go wrong."""
+    click.echo(f"agentrun: {printable(text)}", err=True)
+
+
 def explain(error: Exception) -> int | None:
     """Print ``error`` to standard error; its exit code, or None where it is a defect that needs its traceback."""
     match error:

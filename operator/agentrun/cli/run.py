@@ -15,12 +15,13 @@ from agentrun.api.facts import StepKey
 from agentrun.api.run import AgentRun, AgentWorkflow, StepState, cluster_only
 from agentrun.api.workflow import WorkflowSpec
 from agentrun.cli.driving import drive, drive_detached, report
-from agentrun.cli.failures import Refused
+from agentrun.cli.failures import Refused, warn
 from agentrun.cli.inputs import read_inputs
 from agentrun.cli.options import Place, verb
 from agentrun.cli.output import emit, tell
 from agentrun.cli.printable import printable
-from agentrun.cli.secrets import check_secrets
+from agentrun.cli.reach import unreachable
+from agentrun.cli.secrets import check_secrets, models
 from agentrun.cli.view import View
 from agentrun.journal.fork import plan_fork, write_fork
 from agentrun.journal.layout import RunPath
@@ -32,7 +33,7 @@ from agentrun.journal.store import Store
 from agentrun.local.lease import HolderWatch
 from agentrun.local.user import user
 from agentrun.plan.events import EventIndex
-from agentrun.plan.program import compile_program
+from agentrun.plan.program import Program, compile_program
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -84,6 +85,7 @@ def run_command(
         now=time.time(),
         new_id=lambda: uuid.uuid4().hex,
         requested_by=user(),
+        warn=warn,
     )
     return start(place, manifest, secrets, detach=detach)
 
@@ -110,7 +112,7 @@ def start(place: Place, manifest: dict[str, Any], secrets: str | None, *, detach
         at = StepKey.parse(source["step"])
         origin = place.find(store, source["run"])
         return start_fork(place, store, origin, manifest, at, source.get("seq"), secrets, detach=detach)
-    check_secrets(compile_program(WorkflowSpec.model_validate(manifest["workflow"]), pinned=True), secrets)
+    _check_outside(compile_program(WorkflowSpec.model_validate(manifest["workflow"]), pinned=True), secrets)
     store.probe()
     return _begin(place, store, create_run(store, manifest), manifest, secrets, detach=detach)
 
@@ -132,12 +134,19 @@ def start_fork(
         ForkRefused: there is no going on from that point.
     """
     fork = plan_fork(store, source, manifest, at, seq, now=time.time())
-    check_secrets(compile_program(WorkflowSpec.model_validate(manifest["workflow"]), pinned=True), secrets, fork.done)
+    _check_outside(compile_program(WorkflowSpec.model_validate(manifest["workflow"]), pinned=True), secrets, fork.done)
     store.probe()
     run = write_fork(store, fork, time.time)
     for line in fork.again:
         click.echo(printable(f"agentrun: {line}"), err=True)
     return _begin(place, store, run, manifest, secrets, detach=detach)
+
+
+def _check_outside(program: Program, secrets: str | None, done: frozenset[str] = frozenset()) -> None:
+    """Look whether what the steps that are not ``done`` need of the outside is there. Raises Refused."""
+    check_secrets(program, secrets, done)
+    for line in unreachable(models(program, done)):
+        warn(f"warning: {line}; the run begins all the same")
 
 
 def _begin(
@@ -179,7 +188,7 @@ def resume_command(place: Place, run: str, detach: bool, secrets: str | None) ->
         view = View.read(store, view.run)
     done = frozenset(name for name, entry in view.entries.items() if StepState(entry["state"]).final)
     if not alive:
-        check_secrets(view.program, secrets, done)
+        _check_outside(view.program, secrets, done)
     said = [*_unsuspend(view), *_unpark(view)]
     for line in said:
         tell(place, line)

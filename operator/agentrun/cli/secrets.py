@@ -1,32 +1,76 @@
-"""Are the Secrets there that a run will read? Asked before it starts, not when the payment is due."""
+"""Are the keys there that a run will use, and can they be used? Asked before it starts, not when the payment is due."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from agentrun.api.workflow import SecretKey, Step
+from agentrun.api.workflow import Model, SecretKey, Step
 from agentrun.cli.failures import Refused
 from agentrun.plan.program import Program, model_of
+from agentrun.runner.endpoint import KEY_VARIABLE
+from agentrun.runner.ports import read_secret_file
+from agentrun.runner.secrets import MissingSecret, header_value, read_secret
 
 
 def check_secrets(program: Program, folder: str | None, done: frozenset[str] = frozenset()) -> None:
-    """Raise Refused where a step that is not in ``done`` reads a Secret that is not in ``folder``."""
+    """Raise Refused where a step that is not in ``done`` uses a key that is missing, or that no request can carry."""
     steps = [s.spec for s in (*program.steps.values(), *program.finally_.values()) if s.name not in done]
-    wanted = {f"{key.name}/{key.key}": None for step in steps for key in _keys(program, step)}
-    missing = [name for name in wanted if folder is None or not (Path(folder) / name).is_file()]
-    if not missing:
-        return
-    names = ", ".join(missing)
-    if folder is None:
-        raise Refused(f"the workflow reads Secrets ({names}): give the folder that holds them with --secrets DIR")
-    raise Refused(f"{folder} does not hold {names}: put each value into a file of that name, then try again")
+    wanted = {f"{key.name}/{key.key}": key for step in steps for key in _keys(program, step)}
+    if wanted and folder is None:
+        raise Refused(
+            f"the workflow reads Secrets ({', '.join(wanted)}): give the folder that holds them with --secrets DIR"
+        )
+    missing = [name for name in wanted if not (Path(folder or "") / name).exists()]
+    if missing:
+        raise Refused(
+            f"{folder} does not hold {', '.join(missing)}: put each value into a file of that name, then try again"
+        )
+    unusable = [why for name, key in wanted.items() if (why := _unusable(folder or "", name, key))]
+    if unusable:
+        raise Refused("; ".join(unusable))
+    for model in models(program, done):
+        _check_key(model)
+
+
+def models(program: Program, done: frozenset[str] = frozenset()) -> list[Model]:
+    """The models that the steps which are not in ``done`` ask."""
+    steps = [s.spec for s in (*program.steps.values(), *program.finally_.values()) if s.name not in done]
+    used = [model_of(program.spec, step) for step in steps if step.agent is not None]
+    return list({model.name: model for model in used if model is not None}.values())
 
 
 def reads_secrets(program: Program) -> bool:
     """Whether some step reads a Secret."""
     steps = (*program.steps.values(), *program.finally_.values())
     return any(True for step in steps for _ in _keys(program, step.spec))
+
+
+def _unusable(folder: str, name: str, key: SecretKey) -> str:
+    """Why the key cannot be used, as the step that reads it would find; nothing where it can."""
+    try:
+        read_secret(lambda wanted: read_secret_file(folder, wanted), key)
+    except MissingSecret as error:
+        cause = error.__cause__
+        if isinstance(cause, UnicodeDecodeError):
+            return f"{folder}/{name} is not text (UTF-8): put the bare value into it"
+        return str(cause) if cause is not None else f"{folder}/{name}: {error}: put the bare value into it"
+    return ""
+
+
+def _check_key(model: Model) -> None:
+    """Raise Refused where the model is asked with the key of the environment, and there is none to use."""
+    if model.credentials is not None:
+        return
+    value = os.environ.get(KEY_VARIABLE, "")
+    remedy = f"set {KEY_VARIABLE}, or give the model credentials: {{secretRef: {{name: …, key: …}}}}"
+    if not value:
+        raise Refused(f"model {model.name}: there is no API key; {remedy}")
+    try:
+        header_value(value, KEY_VARIABLE)
+    except MissingSecret as error:
+        raise Refused(f"model {model.name}: {error}; {remedy}") from None
 
 
 def _keys(program: Program, step: Step) -> Iterator[SecretKey]:

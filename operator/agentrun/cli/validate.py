@@ -9,7 +9,7 @@ import click
 from agentrun.api.document import Document, load
 from agentrun.api.errors import InvalidDocument
 from agentrun.api.run import AgentWorkflow
-from agentrun.cli.failures import explain
+from agentrun.cli.failures import explain, warn
 from agentrun.cli.options import Place, verb
 from agentrun.cli.output import emit_list, tell
 from agentrun.cli.printable import printable
@@ -29,7 +29,7 @@ def validate_command(place: Place, files: tuple[str, ...]) -> int:
     for name in files:
         try:
             documents = load("-" if name == "-" else Path(name))
-            notes = check(documents)
+            notes = check(documents, warn)
         except InvalidDocument as error:
             code = explain(error) or code
             continue

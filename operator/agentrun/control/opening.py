@@ -26,6 +26,7 @@ from agentrun.journal.layout import RunPath
 from agentrun.journal.pin import pin
 from agentrun.journal.pinned import Pinned
 from agentrun.plan.clocks import in_our_time
+from agentrun.plan.lint import checked_program
 from agentrun.plan.program import Program, compile_program
 
 PROGRAMS = 64 * 1024 * 1024
@@ -55,16 +56,19 @@ def path_of(run: RunView) -> RunPath:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A workflow as it is pinned, and what it compiles to. ``bytes``: what both take in memory."""
+    """A workflow as it is pinned, and what it compiles to. ``bytes``: what both take in memory. ``new``: whether it was
+    held to what new workflows are held to, and not only taken from a journal.
+    """
 
     workflow: dict[str, Any]
     program: Program
     bytes: int
+    new: bool
 
     @classmethod
-    def of(cls, workflow: dict[str, Any], program: Program) -> Compiled:
+    def of(cls, workflow: dict[str, Any], program: Program, *, new: bool) -> Compiled:
         """With its size reckoned."""
-        return cls(workflow, program, program_footprint(workflow))
+        return cls(workflow, program, program_footprint(workflow), new)
 
 
 @dataclass(slots=True)
@@ -114,23 +118,26 @@ class Opener:
     def _program(self, workflow: dict[str, Any], digest: str) -> Compiled:
         found = self._compiled.get(digest)
         if found is None:
-            found = Compiled.of(workflow, compile_program(WorkflowSpec.model_validate(workflow), pinned=True))
+            program = compile_program(WorkflowSpec.model_validate(workflow), pinned=True)
+            found = Compiled.of(workflow, program, new=False)
             self._keep(digest, found)
         else:
             self._compiled.move_to_end(digest)
         return found
 
     def _compile(self, spec: WorkflowSpec, path: Path) -> Program:
-        """As ``compile_program``, but for a workflow that was compiled before. Raises InvalidDocument."""
+        """As ``checked_program``, but for a workflow that was checked before. Raises InvalidDocument."""
         workflow = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
         digest = digest_of(workflow)
         found = self._compiled.get(digest)
-        if found is None:
-            found = Compiled.of(workflow, compile_program(spec, path))
+        if found is None or not found.new:
+            found = Compiled.of(workflow, checked_program(spec, path), new=True)
             self._keep(digest, found)
         return found.program
 
     def _keep(self, digest: str, found: Compiled) -> None:
+        if (before := self._compiled.pop(digest, None)) is not None:
+            self._kept -= before.bytes
         self._compiled[digest] = found
         self._kept += found.bytes
         while self._kept > PROGRAMS:

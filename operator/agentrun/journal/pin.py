@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from agentrun.api.canonical import digest_of, timestamp
@@ -12,8 +13,8 @@ from agentrun.api.errors import InvalidDocument, Path, Problem
 from agentrun.api.run import AgentRun, AgentWorkflow, RunSpec
 from agentrun.api.texts import quoted
 from agentrun.api.workflow import WorkflowSpec
-from agentrun.plan.address import check_endpoints
-from agentrun.plan.program import Program, compile_program, model_of
+from agentrun.plan.lint import absent_inputs, checked_program, other_forms
+from agentrun.plan.program import Program, model_of
 from agentrun.plan.schema import compile_schema
 
 NAME_MAX = 50
@@ -25,14 +26,20 @@ Compiler = Callable[[WorkflowSpec, Path], Program]
 """Checks and compiles a workflow that stands at a path of its document. Raises InvalidDocument."""
 
 
-def check(documents: Sequence[Document]) -> list[str]:
+Tell = Callable[[str], None]
+"""Gets a warning: a line that names the file, the place, and what is perhaps not meant."""
+
+WARNINGS_MAX = 20
+
+
+def check(documents: Sequence[Document], warn: Tell | None = None) -> list[str]:
     """Everything that can be told of ``documents`` without running them; notes on what could not be.
 
     Raises:
         InvalidDocument: the first document with problems, with all of them.
     """
     notes = []
-    _compile_all(documents)
+    workflows = _compile_all(documents, checked_program, warn)
     for document in documents:
         if isinstance(document.model, AgentRun):
             workflow = _find_workflow(documents, document.model.spec)
@@ -42,15 +49,46 @@ def check(documents: Sequence[Document]) -> list[str]:
                 continue
             _check_run(document, document.model.spec, workflow)
             _check_inputs(document, workflow, document.model.spec.inputs)
+            _warn_of_absent(workflows, workflow, document.model.spec.inputs, HINT, warn)
     return notes
 
 
-def _compile_all(documents: Sequence[Document], compiled: Compiler = compile_program) -> None:
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """A workflow of a document, where it stands there, and what it compiles to."""
+
+    document: Document
+    spec: WorkflowSpec
+    path: Path
+    program: Program
+
+
+def _compile_all(documents: Sequence[Document], compiled: Compiler, warn: Tell | None) -> list[_Compiled]:
+    found = []
     for document in documents:
+        path: Path = ("spec",)
         if isinstance(document.model, AgentWorkflow):
-            _compile(document, document.model.spec, ("spec",), compiled)
+            spec = document.model.spec
         elif document.model.spec.workflow is not None:
-            _compile(document, document.model.spec.workflow, ("spec", "workflow"), compiled)
+            spec, path = document.model.spec.workflow, ("spec", "workflow")
+        else:
+            continue
+        try:
+            found.append(_Compiled(document, spec, path, compiled(spec, path)))
+        except InvalidDocument as error:
+            raise _invalid(document, error.problems) from error
+        if warn is not None:
+            _warn(document, list(other_forms(spec, path)), warn)
+    return found
+
+
+def _warn(document: Document, found: Sequence[Problem], warn: Tell) -> None:
+    if not found:
+        return
+    lines = _invalid(document, found[:WARNINGS_MAX]).describe()
+    more = [f"{document.source}: {len(found) - WARNINGS_MAX} more of these"] if len(found) > WARNINGS_MAX else []
+    for line in (*lines, *more):
+        warn(f"warning: {line}")
 
 
 def pin(
@@ -63,25 +101,27 @@ def pin(
     new_id: Callable[[], str],
     requested_by: str | None,
     cluster: bool = False,
-    compiled: Compiler = compile_program,
+    compiled: Compiler = checked_program,
+    warn: Tell | None = None,
 ) -> dict[str, Any]:
     """The manifest (``run.json``) of the one run that ``documents`` describe, with ``inputs`` over its own.
 
     ``cluster``: an operator will drive it, and only what comes through its API server counts. ``compiled``: what
-    checks and compiles a workflow; one that remembers saves the time.
+    checks and compiles a workflow; one that remembers saves the time. ``warn`` gets what is perhaps not meant.
 
     A file with one AgentRun runs it; a file with one AgentWorkflow alone runs that.
 
     Raises:
         InvalidDocument: they describe none or several, or something in them is wrong.
     """
-    _compile_all(documents, compiled)
+    workflows = _compile_all(documents, compiled, warn)
     document, run = _the_run(documents)
     workflow = workflow_of(documents, document)
     _check_run(document, run, workflow)
     pinned = workflow.model_dump(mode="json", by_alias=True, exclude_unset=True)
     merged = {**run.inputs, **inputs}
     _check_inputs(document, workflow, merged, "" if cluster else HINT)
+    _warn_of_absent(workflows, workflow, merged, "" if cluster else HINT, warn)
     meta = document.model.metadata
     uid = new_id()
     base = name or meta.name or meta.generate_name or "run"
@@ -150,16 +190,6 @@ def _the_run(documents: Sequence[Document]) -> tuple[Document, RunSpec]:
     raise InvalidDocument([Problem((), f"the file has {what}; keep one to run")], documents[0].source)
 
 
-def _compile(document: Document, spec: WorkflowSpec, path: Path, compiled: Compiler) -> None:
-    # Only of what is new: a run that was begun by an earlier version goes on.
-    if problems := check_endpoints(spec, path):
-        raise _invalid(document, problems)
-    try:
-        compiled(spec, path)
-    except InvalidDocument as error:
-        raise _invalid(document, error.problems) from error
-
-
 def _check_run(document: Document, run: RunSpec, workflow: WorkflowSpec) -> None:
     problems = []
     if run.budget.cost_usd is not None:
@@ -175,6 +205,16 @@ def _check_inputs(document: Document, workflow: WorkflowSpec, inputs: dict[str, 
     errors = compile_schema(workflow.inputs).errors(inputs)
     if errors:
         raise _invalid(document, [Problem(("spec", "inputs"), f"{error}{hint}") for error in errors])
+
+
+def _warn_of_absent(
+    workflows: Sequence[_Compiled], workflow: WorkflowSpec, inputs: dict[str, Any], hint: str, warn: Tell | None
+) -> None:
+    """Warn of inputs that the workflow names, and that the run does not have."""
+    if warn is not None:
+        of = next(found for found in workflows if found.spec is workflow)
+        absent = absent_inputs(of.program, inputs, of.path)
+        _warn(of.document, [Problem(problem.path, f"{problem.message}{hint}") for problem in absent], warn)
 
 
 def _invalid(document: Document, problems: Sequence[Problem]) -> InvalidDocument:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from agentrun.api.errors import Path, Problem
+from agentrun.api.texts import quoted
 from agentrun.api.workflow import Model, WorkflowSpec
 
 URL_VARIABLE = "OPENAI_BASE_URL"
@@ -71,7 +72,7 @@ def read_address(text: str, what: str, api: str) -> Address:
     Raises:
         BadAddress: with ``what`` it is that cannot be used.
     """
-    shown = repr(text.rpartition("@")[2][:100])  # without what may be a password
+    shown = quoted(text.rpartition("@")[2], 100)  # without what may be a password
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from agentrun.api.errors import AgentrunError
+from agentrun.api.texts import quoted
 from agentrun.api.values import EXPRESSION_MAX, JSON
 from agentrun.plan import explain
 from agentrun.plan.checked import Node, read
@@ -135,6 +136,21 @@ class Expression:
     def tree(self) -> Node:
         """What the type checker made of it."""
         return _compile(self.text, self._variables).tree
+
+    @property
+    def named(self) -> tuple[Keys, ...]:
+        """The paths that it may read, without those that it asks for first (``has``, ``.?``, ``in``)."""
+        return explain.named(self.tree)
+
+    @property
+    def path(self) -> Keys | None:
+        """The path that it is, where it is nothing else."""
+        return self._path
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether evaluating it comes to each of its parts."""
+        return explain.is_plain(self.tree)
 
     def evaluate(self, values: Values) -> JSON:
         """The value of the expression; what is part of ``values`` is given as it is, not copied.
@@ -262,7 +278,7 @@ def compile_expression(text: str, scope: Scope, want: Literal["bool"] | None = N
     if len(text) > EXPRESSION_MAX:
         raise ExpressionError(f"the expression has {len(text):,} characters, at most {EXPRESSION_MAX:,} are allowed")
     if _NOT_TEXT.search(text):
-        raise ExpressionError("the expression holds characters that are not text", ascii(text))
+        raise ExpressionError("the expression holds characters that are not text", quoted(text))
     tally = _tally.get()
     if tally is not None and tally.weight > tally.limit:
         raise ExpressionError(TOO_MANY)

@@ -79,6 +79,42 @@ def paths(node: Node, through: Collection[str] = ("_[_]",)) -> Iterator[Keys]:
             yield from paths(child, through)
 
 
+_OPTIONAL = frozenset({"has", "@in"})
+_CONDITIONAL = frozenset({"_?_:_", "_&&_", "_||_", "@not_strictly_false"})
+
+
+def named(node: Node) -> tuple[Keys, ...]:
+    """The paths that evaluating ``node`` may read, without those that it asks for first: ``has(inputs.x)``,
+    ``inputs.?x``, ``'x' in inputs``.
+    """
+    found: dict[Keys, None] = {}
+    asked: set[Keys] = set()
+    _read(node, frozenset(), found, asked)
+    return tuple(keys for keys in found if not any(keys[: len(first)] == first for first in asked))
+
+
+def _read(node: Node, local: frozenset[str], found: dict[Keys, None], asked: set[Keys]) -> None:
+    keys = path_of(node)
+    if keys is not None:
+        if keys[0] not in local:
+            found[keys] = None
+        return
+    if node.kind == "call" and node.name in _OPTIONAL:
+        owner, key = (node.args[0], node.args[1]) if node.name == "has" else (node.args[1], node.args[0])
+        if (owned := path_of(owner)) is not None and _is_key(key.value):
+            asked.add((*owned, key.value))
+    inner = local | frozenset(node.names) if node.kind == "fold" else local
+    for child in node.args:
+        _read(child, inner, found, asked)
+
+
+def is_plain(node: Node) -> bool:
+    """Whether evaluating ``node`` comes to every part of it: nothing in it is conditional, or once for each element."""
+    if node.kind == "fold" or (node.kind == "call" and node.name in _CONDITIONAL):
+        return False
+    return all(is_plain(child) for child in node.args)
+
+
 def _is_key(value: object) -> TypeGuard[str | int]:
     return isinstance(value, (str, int)) and not isinstance(value, bool)
 

@@ -71,16 +71,21 @@ class Template:
                 return whole.is_path
         return False
 
+    @property
+    def whole(self) -> Expression | None:
+        """Its expression, where it is nothing but one."""
+        match self.parts:
+            case (Expression() as whole,):
+                return whole
+        return None
+
     def render(self, values: Values) -> JSON:
         """The value of the template, of the expression's type where it is one expression whole.
 
         Raises:
             ExpressionError: as ``Expression.evaluate``; or the text is larger than RESULT_MAX.
         """
-        match self.parts:
-            case (Expression() as whole,):
-                return whole.evaluate(values)
-        return self.render_text(values)
+        return self.render_text(values) if self.whole is None else self.whole.evaluate(values)
 
     def render_text(self, values: Values, escape: Escape | None = None) -> str:
         """The template as a text; ``escape`` is applied to each value that is put in, and not to what stands around it.
@@ -132,6 +137,23 @@ class ValueTemplate:
         """
         return _Rendering(values).render(self._shape)
 
+    def texts(self, path: Path = ()) -> Iterator[tuple[Path, Template]]:
+        """Each template in it, with its place below ``path``."""
+        ahead: list[tuple[Path, JSON]] = [(path, self._shape)]
+        while ahead:
+            place, shape = ahead.pop()
+            if isinstance(shape, Template):
+                yield place, shape
+            elif isinstance(shape, dict):
+                ahead += [((*place, key), part) for key, part in reversed(shape.items())]
+            elif isinstance(shape, list):
+                ahead += [((*place, at), part) for at, part in reversed(list(enumerate(shape)))]
+
+    @property
+    def outline(self) -> JSON:
+        """What stands in it literally; an empty text for each template that gives a text, null for any other."""
+        return _outline(self._shape)
+
 
 class TextTemplate(ValueTemplate):
     """A field that is a text, such as a prompt: also where it is one ``${…}`` whole, its value becomes text."""
@@ -143,6 +165,16 @@ class TextTemplate(ValueTemplate):
             ExpressionError: as ``ValueTemplate.render``.
         """
         return as_text(super().render(values))
+
+
+def _outline(shape: JSON) -> JSON:
+    if isinstance(shape, dict):
+        return {key: _outline(part) for key, part in shape.items()}
+    if isinstance(shape, list):
+        return [_outline(part) for part in shape]
+    if isinstance(shape, Template):
+        return "" if shape.whole is None else None
+    return shape
 
 
 class _Rendering:
@@ -160,12 +192,11 @@ class _Rendering:
             return [self.render(part) for part in shape]
         if not isinstance(shape, Template):
             return shape
-        match shape.parts:
-            case (Expression() as whole,):
-                value, size = whole.measured(self._values)
-            case _:
-                value = shape.render_text(self._values)
-                size = len(value)
+        if shape.whole is not None:
+            value, size = shape.whole.measured(self._values)
+        else:
+            value = shape.render_text(self._values)
+            size = len(value)
         self._size += size
         if self._values.spent - self._before > RENDER_MAX:
             raise ExpressionError("its expressions take too much together: make their lists shorter")

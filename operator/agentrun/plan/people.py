@@ -131,10 +131,7 @@ def _begin_wait(step: CompiledStep, planner: Planning) -> Standing:
             if wait.timeout is not None:
                 body["until"] = now + min(seconds(wait.timeout), DELAY_MAX)
         elif wait.duration is not None:
-            pause = seconds(planner.render(step.texts["duration"]))
-            if pause > DELAY_MAX:
-                raise ValueError(f"a pause of {pause:g} s is too long: at most {DELAY_MAX / 86400:g}d")
-            body["until"] = now + pause
+            body["until"] = now + pause(planner.render(step.texts["duration"]))
         else:
             body["until"] = moment(planner.render(step.texts["until"]))
     except TooMuchWork as why:
@@ -143,6 +140,14 @@ def _begin_wait(step: CompiledStep, planner: Planning) -> Standing:
         return planner.settle_failed(step.name, FailureInfo(FailureClass.INVALID, f"wait: {error}"))
     planner.effects.append(Append("waitStarted", body))
     return _pending()
+
+
+def pause(duration: str) -> float:
+    """The length of ``duration`` in seconds. Raises ValueError where it is none, or too long."""
+    length = seconds(duration)
+    if length > DELAY_MAX:
+        raise ValueError(f"a pause of {duration} is too long: at most {DELAY_MAX / 86400:g}d")
+    return length
 
 
 def _cancelled(step: CompiledStep, planner: Planning, fact: StepFact) -> Standing:

@@ -146,6 +146,16 @@ class Checker:
         """Whether ``instance`` is surely valid. Deeper than 200 levels it is not, nor where to tell takes too long."""
         return not self._refused(instance) and bool(self._validator.is_valid(instance))
 
+    def broken_rules(self, instance: JSON) -> Iterator[tuple[Path, Path, str]]:
+        """What is wrong with ``instance``: where, by which rule of the schema, and in words.
+
+        Nothing where to tell would take too much.
+        """
+        if self._refused(instance) or not self._can_explain(instance):
+            return
+        for error in self._validator.iter_errors(instance):
+            yield tuple(error.instance_path), tuple(error.schema_path), _clip(error.message)
+
     def errors(self, instance: JSON) -> list[str]:
         """What is wrong with ``instance``: at most five lines ``place: what``; empty if it fits.
 

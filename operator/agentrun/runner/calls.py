@@ -15,6 +15,7 @@ from typing import Any
 
 from agentrun.api.canonical import digest_of
 from agentrun.api.facts import ApprovalRequest, FailureInfo
+from agentrun.api.texts import quoted
 from agentrun.api.values import seconds
 from agentrun.api.workflow import Effect, FailureClass
 from agentrun.journal.records import Kind
@@ -67,7 +68,7 @@ class Tools:
             return str(call["error"])
         if name not in self._tools or (allowed is not None and name not in allowed):
             known = ", ".join(allowed if allowed is not None else self._tools)
-            return f"there is no tool {plain(name)!r}; there are: {known or 'none'}"
+            return f"there is no tool {quoted(plain(name))}; there are: {known or 'none'}"
         errors = compile_schema(self._tools[name].parameters).errors(call["args"])
         return "the arguments do not fit the tool's parameters: " + "; ".join(errors) if errors else None
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from agentrun.api.texts import quoted
 from agentrun.api.workflow import FailureClass, Model
 from agentrun.plan.address import PATHS, BadAddress, address_of
 from agentrun.runner import refusals
@@ -237,7 +238,7 @@ class Endpoint:
         kind = kind_of(response.text, content_type)
         if not kind:
             return self._transient(
-                f"a malformed answer: it is not JSON: {error}; it begins {plain(response.text, 60)!r}"
+                f"a malformed answer: it is not JSON: {error}; it begins {quoted(plain(response.text, 60))}"
             )
         said = read_error(response.content, content_type, self._hidden)
         if kind == "an event stream":
@@ -276,7 +277,9 @@ class Endpoint:
             # Without the API's own words: they quote the key, some of them whole.
             return self._final(f"{about}: the credentials were refused; check {self._key_from}")
         if status == 403:
-            return self._final(f"{words}; check what {self._key_from} may use, and the model's name {self.model!r}")
+            return self._final(
+                f"{words}; check what {self._key_from} may use, and the model's name {quoted(self.model)}"
+            )
         if 300 <= status < 400:
             return self._final(f"{about}: redirects are not followed; write the final address as endpoint")
         failure = self._plain_verdict(status, words, said, body, pause)
@@ -298,7 +301,7 @@ class Endpoint:
         if status in (408, 409) or status >= 500:
             return self._transient(words, pause)
         if status in (404, 405):
-            hint = f"check endpoint, api (responses or chat) and the model's name {self.model!r}"
+            hint = f"check endpoint, api (responses or chat) and the model's name {quoted(self.model)}"
             if "/openai/deployments/" in self._address.base and not self._address.versioned:
                 hint = "an endpoint of an Azure deployment needs its version: …/deployments/NAME?api-version=2024-10-21"
             return self._final(f"{words}; {hint}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from agentrun.api.texts import quoted
 from agentrun.api.values import JSON
 from agentrun.runner.call_names import Names, name_to_send, tool_name
 from agentrun.runner.dialect import (
@@ -41,7 +42,7 @@ def read_turn(answer: dict[str, Any]) -> Turn:
     details = answer.get("incomplete_details")
     reason = details.get("reason") if isinstance(details, dict) else details
     if isinstance(status, str) and status.lower() in _UNFINISHED:
-        raise Malformed(f"its status is {status!r}")
+        raise Malformed(f"its status is {quoted(status)}")
     ended = ending(status, reason)
     if ended.kind == "failed":
         raise AnswerFailed({"code": "server_error", "message": f"the answer ended with status {ended.reason}"})

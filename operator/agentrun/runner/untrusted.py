@@ -7,6 +7,7 @@ import zlib
 from collections.abc import AsyncIterable
 from typing import Any, Never
 
+from agentrun.api.texts import quoted
 from agentrun.api.values import JSON
 from agentrun.plan.schema import depth
 
@@ -77,7 +78,7 @@ async def read_body(chunks: AsyncIterable[bytes], encoding: str, limit: int) -> 
     """
     encoding = encoding.strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip"):
-        raise Undecodable(f"is encoded as {encoding[:40]!r}, which was not asked for")
+        raise Undecodable(f"is encoded as {quoted(encoding, 40)}, which was not asked for")
     inflate: Any = None if encoding in ("", "identity") else _gunzip()
     body = bytearray()
     received = 0

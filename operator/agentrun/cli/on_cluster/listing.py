@@ -7,6 +7,7 @@ import time
 import click
 
 from agentrun.api.canonical import moment
+from agentrun.api.decoding import UNREADABLE
 from agentrun.api.run import StepState
 from agentrun.cli.listing import print_rows, waiting_for
 from agentrun.cli.on_cluster.client import collection
@@ -28,8 +29,22 @@ def list_verb(place: ClusterPlace, all_namespaces: bool) -> int:
         where = "any namespace" if namespace is None else f"namespace {namespace}"
         click.echo(f"there are no runs in {where} of the cluster", err=True)
     else:
-        print_rows(place, [(run.namespace, _row(run)) for run in runs], all_namespaces=all_namespaces)
+        print_rows(place, [(run.namespace, _row_of(run)) for run in runs], all_namespaces=all_namespaces)
     return 0
+
+
+def _row_of(run: Run) -> list[str]:
+    """The row of one run of many. What its object holds is anybody's who may edit it, and must not hide the others."""
+    said = run.obj.get(UNREADABLE)
+    if said is None:
+        try:
+            return _row(run)
+        except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
+            said = f"its status is not the operator's ({type(error).__name__}: {error})"
+    click.echo(
+        f"agentrun: run {printable(run.name, 63)} in {printable(run.namespace, 63)}: {printable(said)}", err=True
+    )
+    return [printable(run.name, 63), "Unreadable", "-", printable(said, 70), "-", "-"]
 
 
 def _row(run: Run) -> list[str]:

@@ -16,7 +16,7 @@ from agentrun.api.names import REQUESTED_BY
 from agentrun.api.run import AgentRun, AgentWorkflow
 from agentrun.api.texts import quoted
 from agentrun.api.workflow import API_VERSION
-from agentrun.cli.failures import Refused
+from agentrun.cli.failures import Refused, warn
 from agentrun.cli.inputs import read_inputs
 from agentrun.cli.on_cluster.client import Client, collection
 from agentrun.cli.on_cluster.commands import command
@@ -106,6 +106,7 @@ def _read(
         new_id=lambda: uuid.uuid4().hex,
         requested_by=None,
         cluster=True,
+        warn=warn,
     )
     return _File(documents, chosen[0], namespace, manifest["name"], manifest["inputs"])
 

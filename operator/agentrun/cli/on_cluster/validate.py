@@ -9,7 +9,7 @@ import click
 from agentrun.api.document import Document, load
 from agentrun.api.errors import InvalidDocument, Problem
 from agentrun.api.run import AgentRun
-from agentrun.cli.failures import explain
+from agentrun.cli.failures import explain, warn
 from agentrun.cli.on_cluster.client import Client, collection
 from agentrun.cli.on_cluster.refusals import Conflict, Denied, Taken, Unfit
 from agentrun.cli.on_cluster.runs import RUNS, WORKFLOWS, namespace_of
@@ -28,7 +28,7 @@ def validate_verb(place: ClusterPlace, files: tuple[str, ...]) -> int:
     for name in files:
         try:
             documents = load("-" if name == "-" else Path(name))
-            for note in check(documents):
+            for note in check(documents, warn):
                 tell(place, printable(note))
             for document in documents:
                 namespace = place.given_namespace or document.metadata.namespace or namespace_of(place, client)

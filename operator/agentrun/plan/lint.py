@@ -1,0 +1,258 @@
+"""What of a workflow will surely fail, or looks like a mistake, told before its first effect.
+
+``compile_program`` refuses what has no meaning. What is found here has one, and would fail a step after others have
+paid, booked or sent something: arguments that do not fit the schema of their tool, a field that a closed schema does
+not have, an instant that is none. It is asked of what is new only: a run that exists goes on as it was taken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from itertools import chain
+
+from agentrun.api.canonical import moment
+from agentrun.api.errors import InvalidDocument, Path, Problem
+from agentrun.api.texts import quoted
+from agentrun.api.values import JSON
+from agentrun.api.workflow import Step, ToolCall, WorkflowSpec
+from agentrun.plan import explain, shapes
+from agentrun.plan.address import check_endpoints
+from agentrun.plan.explain import Keys
+from agentrun.plan.expressions import Expression, Template, ValueTemplate
+from agentrun.plan.fitting import Fitting
+from agentrun.plan.http import CompiledHttp, compile_http
+from agentrun.plan.people import pause
+from agentrun.plan.program import CompiledStep, Program, compile_program
+from agentrun.plan.shapes import ANYTHING, Shape
+
+_APPROVED: Shape = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "approved": {"type": "boolean"},
+        "by": {"type": "array", "items": {"type": "string"}},
+        "comment": {"type": "string"},
+    },
+}
+"""The output of an approval step."""
+
+_OTHER_FORMS = (
+    (re.compile(r"\{\{.*?\}\}", re.DOTALL), "{{ … }}"),
+    (re.compile(r"\{%.*?%\}", re.DOTALL), "{% … %}"),
+    (re.compile(r"\$\([A-Za-z_]\w*\)"), "$(NAME)"),
+    (re.compile(r"%[A-Z_][A-Z0-9_]+%"), "%NAME%"),
+)
+"""How other tools write what is to be put in; here it is text like any other."""
+
+_Named = Iterator[tuple[Path, Expression]]
+"""Expressions, each with its place."""
+
+
+def checked_program(spec: WorkflowSpec, path: Path = ("spec",)) -> Program:
+    """As ``compile_program``, for a workflow that has not begun: what will surely fail is refused as well.
+
+    Raises:
+        InvalidDocument: with every problem that was found.
+    """
+    program = compile_program(spec, path)
+    problems = [*check_endpoints(spec, path), *_calls(program, path), *_steps_alone(program, path)]
+    if problems := [*problems, *_names(program, path)]:
+        raise InvalidDocument(problems)
+    return program
+
+
+def absent_inputs(program: Program, inputs: Mapping[str, JSON], path: Path = ("spec",)) -> Iterator[Problem]:
+    """Which inputs the workflow names and ``inputs`` do not have. A run may never come to it, so it is a warning."""
+    everywhere = (_of_step(step, place) for step, place in _steps(program, path))
+    for where, expression in chain(*everywhere, _of_output(program, path)):
+        for keys in expression.named:
+            if keys[0] == "inputs" and len(keys) > 1 and (missing := _absent(keys, inputs)):
+                yield Problem(where, f"{missing} in the run's inputs (in {_shown(expression)})")
+
+
+def other_forms(spec: WorkflowSpec, path: Path = ("spec",)) -> Iterator[Problem]:
+    """Texts that another tool would put a value into, and agentrun does not."""
+    for name, steps in (("steps", spec.steps), ("finally", spec.finally_)):
+        for number, step in enumerate(steps):
+            for kind in (step.kind, "compensate"):
+                if (given := getattr(step, kind)) is not None:
+                    raw = given.model_dump(mode="json", by_alias=True, exclude={"output", "approvers", "tools"})
+                    yield from _forms(raw, (*path, name, number, kind))
+
+
+def _forms(value: JSON, place: Path) -> Iterator[Problem]:
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _forms(part, (*place, key))
+    elif isinstance(value, list):
+        for at, part in enumerate(value):
+            yield from _forms(part, (*place, at))
+    elif isinstance(value, str):
+        for form, name in _OTHER_FORMS:
+            if hit := form.search(value):
+                said = f"{quoted(hit[0], 40)} stays as it is: {name} is the form of another tool"
+                yield Problem(place, f"{said}, agentrun's is ${{inputs.NAME}}")
+
+
+# -- where expressions stand -------------------------------------------------------------------------------------------
+
+
+def _steps(program: Program, path: Path) -> Iterator[tuple[CompiledStep, Path]]:
+    for number, step in enumerate(program.spec.steps):
+        yield program.steps[step.name], (*path, "steps", number)
+    for number, step in enumerate(program.spec.finally_):
+        yield program.finally_[step.name], (*path, "finally", number)
+
+
+def _of_step(step: CompiledStep, place: Path) -> _Named:
+    if step.when is not None:
+        yield (*place, "when"), step.when
+    if step.items is not None:
+        yield from _inside(step.items, (*place, "forEach", "items"))
+    for name, value in step.texts.items():
+        yield from _inside(value, (*place, step.spec.kind, name))
+    if step.compensation is not None:
+        yield from _inside(step.compensation, (*place, "compensate", "args"))
+
+
+def _of_output(program: Program, path: Path) -> _Named:
+    if program.output is not None:
+        yield from _inside(program.output, (*path, "output"))
+
+
+def _of_request(http: CompiledHttp, place: Path) -> _Named:
+    """Those of a tool's request, and of what is made of the answer."""
+    yield from _of_text(http.url, (*place, "url"))
+    for part, texts in (("query", http.query), ("headers", http.headers)):
+        for name, text in texts.items():
+            yield from _of_text(text, (*place, part, name))
+    if http.body is not None:
+        yield from _inside(http.body, (*place, "body"))
+    if http.output is not None:
+        yield (*place, "output"), http.output
+
+
+def _inside(value: ValueTemplate, place: Path) -> _Named:
+    for where, template in value.texts(place):
+        yield from _of_text(template, where)
+
+
+def _of_text(template: Template, place: Path) -> _Named:
+    return ((place, expression) for expression in template.expressions)
+
+
+# -- arguments, lists of tools, instants -------------------------------------------------------------------------------
+
+
+def _calls(program: Program, path: Path) -> Iterator[Problem]:
+    """Arguments that fit neither the schema nor the request of their tool, whatever their templates give."""
+    fitting = Fitting()
+    needed = {tool.name: _needed(compile_http(tool.http)) for tool in program.spec.tools}
+    for step, place in _steps(program, path):
+        for call, args, kind in (
+            (step.spec.tool, step.texts.get("args"), "tool"),
+            (step.spec.compensate, step.compensation, "compensate"),
+        ):
+            if call is None or args is None:
+                continue
+            where = (*place, kind, "args")
+            for inside, message in fitting.misfits(args, program.tool(call.name)):
+                said = f"{message}: the arguments do not fit the parameters of tool {call.name}"
+                yield Problem((*where, *inside), said)
+            for name in needed[call.name]:
+                if name not in call.args:
+                    yield Problem(where, _lacking(name, call))
+
+
+def _needed(http: CompiledHttp) -> list[str]:
+    """The arguments that the request of a tool surely names."""
+    named = (keys for _, e in _of_request(http, ()) if e.is_plain for keys in e.named)
+    return list(dict.fromkeys(str(keys[1]) for keys in named if keys[0] == "args" and len(keys) > 1))
+
+
+def _lacking(name: str, call: ToolCall) -> str:
+    given = ", ".join(call.args) or "nothing"
+    hint = explain.nearest(name, call.args)
+    return f"{name} is missing, which the request of tool {call.name} names; given is {given}{hint}"
+
+
+def _steps_alone(program: Program, path: Path) -> Iterator[Problem]:
+    for step, place in _steps(program, path):
+        agent, wait = step.spec.agent, step.spec.wait
+        for number, name in enumerate(agent.tools if agent is not None else ()):
+            if agent is not None and name in agent.tools[:number]:
+                yield Problem((*place, "agent", "tools", number), f"the tool {name} stands twice: keep one")
+        for name, read in (("until", moment), ("duration", pause)):
+            text = step.texts.get(name)
+            if wait is not None and text is not None and text.literal:
+                try:
+                    read(text.outline)
+                except ValueError as error:
+                    yield Problem((*place, "wait", name), str(error))
+
+
+# -- what expressions name ---------------------------------------------------------------------------------------------
+
+
+def _names(program: Program, path: Path) -> Iterator[Problem]:
+    """Fields that a closed schema does not have, and fields of what has none."""
+    spec = program.spec
+    known: dict[Keys, Shape] = {("inputs",): spec.inputs}
+    for number, tool in enumerate(spec.tools):
+        of_call = known | {("args",): tool.parameters}
+        yield from _missing(_of_request(compile_http(tool.http), (*path, "tools", number, "http")), of_call)
+    for declared in (*spec.steps, *spec.finally_):
+        known["steps", declared.name, "output"] = _output(declared)
+    for step, place in _steps(program, path):
+        yield from _missing(_of_step(step, place), known | {("item",): _item(step, known)})
+    yield from _missing(_of_output(program, path), known)
+
+
+def _missing(expressions: _Named, known: Mapping[Keys, Shape]) -> Iterator[Problem]:
+    for where, expression in expressions:
+        for keys in expression.named:
+            if missing := _place(keys, known)[1]:
+                yield Problem(where, f"{missing} (in {_shown(expression)})")
+
+
+def _place(keys: Keys, known: Mapping[Keys, Shape]) -> tuple[Shape, str]:
+    for start in (1, 3):
+        if keys[:start] in known:
+            return shapes.place(known[keys[:start]], keys, start)
+    return ANYTHING, ""
+
+
+def _output(step: Step) -> Shape:
+    """What is known of a step's output where it succeeds."""
+    if step.agent is not None:
+        shape: Shape = {"type": "string"} if step.agent.output is None else step.agent.output
+    elif step.approval is not None:
+        shape = _APPROVED
+    elif step.wait is not None and step.wait.signal is None:
+        shape = {"type": "null"}
+    else:
+        shape = ANYTHING
+    return {"type": "array", "items": shape} if step.for_each is not None else shape
+
+
+def _item(step: CompiledStep, known: Mapping[Keys, Shape]) -> Shape:
+    """What is known of an item of the step's fan-out."""
+    for where, template in step.items.texts() if step.items is not None else ():
+        if where == () and template.whole is not None and template.whole.path is not None:
+            shape, _ = _place(template.whole.path, known)
+            return shape.get("items", ANYTHING) if isinstance(shape, dict) and "prefixItems" not in shape else ANYTHING
+    return ANYTHING
+
+
+def _absent(keys: Keys, inputs: Mapping[str, JSON]) -> str:
+    """What is missing on the way to ``keys``."""
+    try:
+        explain.follow(keys, {"inputs": inputs})
+    except LookupError as error:
+        return str(error.args[0])
+    return ""
+
+
+def _shown(expression: Expression) -> str:
+    return expression.text if len(expression.text) <= 100 else expression.text[:100] + "…"
