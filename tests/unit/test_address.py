@@ -105,7 +105,7 @@ def test_the_workflow_comes_before_the_environment() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("OPENAI_BASE_URL", "nonsense", "the environment variable OPENAI_BASE_URL: 'nonsense' is not a URL; write one"),
+        ("OPENAI_BASE_URL", "nonsense", 'the environment variable OPENAI_BASE_URL: "nonsense" is not a URL; write one'),
         ("OPENAI_BASE_URL", "http://u:hunter2@h", "OPENAI_BASE_URL: a user and password stand in the URL"),
         ("OPENAI_BASE_URL", "http://h/v1/responses", "OPENAI_BASE_URL: the path ends with /responses"),
         ("OPENAI_API_KEY", "sk-hunter2\nX: 1", "OPENAI_API_KEY holds a line break"),

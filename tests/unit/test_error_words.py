@@ -136,7 +136,7 @@ async def test_what_cannot_become_json_is_named_and_not_asked_for_again(api: str
         (reply(status=204), "204 with an empty body"),
         (
             reply(b"upstream connect error"),
-            "it is not JSON: Expecting value: line 1 column 1 (char 0); it begins 'upstream",
+            'it is not JSON: Expecting value: line 1 column 1 (char 0); it begins "upstream',
         ),
         (reply({"message": "Try later"}), "it says: Try later"),
         (reply({"detail": [{"msg": "Try later"}]}), "it says: Try later"),

@@ -251,7 +251,7 @@ async def test_too_large_an_answer(shop: Bench, answer: Any) -> None:
     [
         (b"junk", "gzip", "is not the gzip"),
         (gzip.compress(b"x" * 999, mtime=0)[:20], "gzip", "cut off"),
-        (b"x", "br", "'br'"),
+        (b"x", "br", '"br"'),
     ],
 )
 async def test_an_answer_that_does_not_decompress(shop: Bench, data: bytes, encoding: str, words: str) -> None:

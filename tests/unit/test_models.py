@@ -283,10 +283,10 @@ async def test_a_used_up_quota_is_not_waited_for(model: Bench) -> None:
         (reply(b'{"output": [', content_type="application/json"), "malformed answer: it is not JSON"),
         (reply(b"\xff\xfe"), "malformed answer: it is not JSON"),
         (reply([]), "not a JSON object"),
-        (reply(response(status="in_progress")), "its status is 'in_progress'"),
+        (reply(response(status="in_progress")), 'its status is "in_progress"'),
         (reply(response(status="failed", error={"code": "server_error", "message": "Sorry."})), "Sorry."),
         (reply(b"junk", content_encoding="gzip"), "not the gzip"),
-        (reply(b"junk", content_encoding="br"), "encoded as 'br'"),
+        (reply(b"junk", content_encoding="br"), 'encoded as "br"'),
     ],
 )
 async def test_what_may_pass_is_tried_thrice(model: Bench, answer: Any, words: str) -> None:
@@ -305,7 +305,7 @@ async def test_what_may_pass_is_tried_thrice(model: Bench, answer: Any, words: s
             "check key api-key of Secret model-key",
         ),
         (reply(status=403), "check what key api-key of Secret model-key may use"),
-        (reply(status=404), "check endpoint, api (responses or chat) and the model's name 'gpt-5.5'"),
+        (reply(status=404), 'check endpoint, api (responses or chat) and the model\'s name "gpt-5.5"'),
         (reply({"error": {"message": f"Bad \x1b[31m {KEY}"}}, status=400), "Bad \\x1b[31m ***"),
         (reply({"detail": "x"}, status=422), "the request was refused: 422"),
         (reply(status=307, location="http://elsewhere.example/v1"), "redirects are not followed"),
