@@ -4,42 +4,18 @@ import json
 import os
 import subprocess
 import sys
-import unicodedata
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrun.cli.printable import UNSEEN, document, printable, value
+from agentrun.cli.printable import document, printable, value
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.characters()),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters()), inner, max_size=4),
     max_leaves=10,
 )
-HOSTILE = {
-    "clipboard": "\x1b]52;c;cm0gLXJmIC8=\x07",
-    "link": "\x1b]8;;https://evil.example\x1b\\safe.example\x1b]8;;\x1b\\",
-    "title": "\x1b]0;root@host\x07",
-    "cursor": "\x1b[2A\x1b[2Kapproved by finance",
-    "c1": "\x9b31mred\x9c",
-    "return": "fine\rrm -rf",
-    "bidi": "amount \u202e001\u202c \u2066x\u2069",
-    "unseen": "a\u200bb\ufeffc\u2028d\U000e0041",
-    "surrogate": "half \ud800",
-}
-
-
-def seen(text: str, allowed: str = "") -> bool:
-    return all(unicodedata.category(c) not in UNSEEN or c in allowed for c in text)
-
-
-@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
-def test_hostile_text_is_shown_and_obeyed_by_nobody(text: str) -> None:
-    assert seen(printable(text))
-    assert seen(printable(text, lines=True), "\n\t")
-    printable(text).encode()
 
 
 def test_escapes_are_those_of_json() -> None:
@@ -49,27 +25,14 @@ def test_escapes_are_those_of_json() -> None:
     assert printable("two\nlines", lines=True) == "two\nlines"
 
 
-def test_ordinary_text_stays_as_it_is() -> None:
-    for text in ("Größe 12 €", "日本語", "naïve — “quotes”", "100% [bold]markup[/bold]", ""):
-        assert printable(text) == text
-
-
-def test_what_is_long_is_shortened_before_it_is_escaped() -> None:
-    assert printable("x" * 1000, 10) == "x" * 9 + "…"
-    assert len(printable("\x1b" * 1_000_000, 10)) <= 6 * 10
+def test_what_is_long_is_shortened() -> None:
     assert value({"a": "b" * 500}, 20).endswith("…")
-
-
-@given(st.text(st.characters()))
-def test_nothing_unseen_is_ever_printed(text: str) -> None:
-    assert seen(printable(text))
-    assert seen(printable(text, lines=True), "\n\t")
 
 
 @given(JSON)
 def test_a_document_reads_as_the_json_that_it_was(found: Any) -> None:
     text = document(found)
-    assert seen(text, "\n")
+    assert printable(text, lines=True) == text
     assert json.loads(text) == json.loads(json.dumps(found))
 
 

@@ -17,6 +17,7 @@ from agentrun.api.approval import Approval
 from agentrun.api.command import AgentCommand
 from agentrun.api.document import MAX_BYTES, NOT_TEXT, from_object, load, parse
 from agentrun.api.errors import InvalidDocument
+from agentrun.api.printable import printable
 from agentrun.api.problems import FORMS, MAX_PROBLEMS
 from agentrun.api.run import AgentRun, AgentWorkflow, cluster_only
 
@@ -233,10 +234,10 @@ FIELDS = {
         'Infrastructure, found "Tol": did you mean Tool?',
     ),
     "effect": (STEPS + "  tools:\n    - {name: t, effect: once, http: {url: 'http://a'}}\n", "did you mean Once?"),
-    "terminal": (step(f'{{name: "\\e[31m\\u202e", agent: {AGENT}}}'), 'found "\\x1b[31m\\u202e"'),
+    "terminal": (step(f'{{name: "\\e[31m\\u202e", agent: {AGENT}}}'), 'found "\\u001b[31m\\u202e"'),
     "terminal key": (
         step(f'{{"\\e[2J": 1, name: a, agent: {AGENT}}}'),
-        'spec.steps[0].\\x1b[2J: unknown field "\\x1b[2J"',
+        'spec.steps[0].\\u001b[2J: unknown field "\\u001b[2J"',
     ),
     "two kinds": (
         step(f"{{name: a, agent: {AGENT}, tool: {{name: t}}}}"),
@@ -310,7 +311,7 @@ def test_a_bad_field_is_refused_with_its_path_line_and_form(data: str, message: 
     said = refused(data)
     assert message in said
     assert "\n" not in said
-    assert said.isprintable()
+    assert printable(said) == said
 
 
 def test_all_problems_of_a_document_come_together_with_their_lines() -> None:
@@ -567,7 +568,7 @@ def survive(data: bytes) -> None:
     except InvalidDocument as error:
         said = error.describe()
     assert said
-    assert all(line.isprintable() for line in said)
+    assert all(printable(line) == line for line in said)
 
 
 def from_server(spec: Any, kind: str = "AgentRun", **more: Any) -> dict[str, Any]:

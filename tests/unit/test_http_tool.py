@@ -121,7 +121,7 @@ async def test_a_text_under_a_type_of_its_own_stands_as_it_is(shop: Bench) -> No
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     await shop.call({"a": "x y"}, headers=form, body="a=${args.a}")
     await shop.call({"a": "x y"}, body="a=${args.a}")
-    assert [sent.body for sent in shop.server.received] == [b"a=x y", b'"a=x y"']
+    assert [sent.body for sent in shop.server.received] == [b"a=x%20y", b'"a=x y"']
 
 
 @pytest.mark.parametrize("value", [".", "..", "", "../admin", "a/../../b", "..\\admin", "x/."])
@@ -183,8 +183,16 @@ def test_values_never_change_what_the_url_means(path: str, query: str) -> None:
         (reply({"a": 1}, content_type="application/problem+json; charset=utf-8"), {"a": 1}, '{"a": 1}'),
         (reply(b"\xef\xbb\xbf[1]"), [1], "[1]"),
         (reply(b"plain \xe4", content_type="text/plain; charset=iso-8859-1"), "plain ä", "plain ä"),
-        (reply(b"plain \xe4", content_type="text/plain; charset=unicode_escape"), "plain �", "plain �"),
-        (reply(b"plain \xe4", content_type="text/plain; charset=nonsense"), "plain �", "plain �"),
+        (
+            reply(b"plain \xe4", content_type="text/plain; charset=unicode_escape"),
+            "plain �",
+            '(its charset "unicode_escape" is not known',
+        ),
+        (
+            reply(b"plain \xe4", content_type="text/plain; charset=nonsense"),
+            "plain �",
+            '(its charset "nonsense" is not',
+        ),
         (reply(b"{oops", content_type="application/json"), "{oops", "(announced as JSON, but it is not: Exp"),
         (reply(b"[" * 500 + b"]" * 500), "[" * 500 + "]" * 500, "(announced as JSON, but it is not: nested"),
         (reply(b"{}", content_type=""), "{}", "{}"),
@@ -224,9 +232,9 @@ async def test_a_4xx_is_the_answer(shop: Bench) -> None:
 
 
 async def test_a_redirect_is_not_followed(shop: Bench) -> None:
-    found = await shop.call({}, reply(status=302, location="http://169.254.169.254/latest/meta-data"), auth=AUTH)
-    assert (found.status, found.is_error, len(shop.server.received)) == (302, True, 1)
-    assert "302 Found to http://169.254.169.254/latest/meta-data: redirects are not followed" in found.text
+    found = await shop.call({}, reply(status=307, location="http://169.254.169.254/latest/meta-data"), auth=AUTH)
+    assert (found.status, found.is_error, len(shop.server.received)) == (307, True, 1)
+    assert "307 Temporary Redirect to http://169.254.169.254/latest/meta-data: redirects are not followed" in found.text
 
 
 @pytest.mark.parametrize(
@@ -241,7 +249,9 @@ async def test_a_redirect_is_not_followed(shop: Bench) -> None:
 async def test_too_large_an_answer(shop: Bench, answer: Any) -> None:
     found = await shop.call({}, answer, maxBytes=1000)
     assert (found.status, found.is_error) == (200, True)
-    assert found.text == "the call was answered with HTTP 200 OK, but its body is larger than the tool's maxBytes, 1000"
+    what = "the call was answered with HTTP 200 OK, but its body is larger than the tool's maxBytes, 1000"
+    assert found.text.startswith(f"{what}\nWhat came: xxx")
+    assert found.kept is not None and (found.kept["bytes"], found.kept["whole"]) == (1001, False)
     exactly = await shop.call({}, reply(b"x" * 1000, content_type="text/plain"), maxBytes=1000)
     assert not exactly.is_error
 
@@ -284,11 +294,10 @@ async def test_no_cookie_is_kept(shop: Bench) -> None:
     ("answer", "happened", "words"),
     [
         (reply(status=429, retry_after="7"), "no", "HTTP 429 Too Many Requests"),
-        (reply(b"oh\x1b dear", status=500), "unknown", "HTTP 500 Internal Server Error: oh\\x1b dear"),
+        (reply(b"oh\x1b dear", status=500), "unknown", "HTTP 500 Internal Server Error: oh\\u001b dear"),
         (reply(status=503, retry_after="7"), "unknown", "HTTP 503 Service Unavailable"),
         (reply(status=408), "unknown", "HTTP 408 Request Timeout"),
         (cut(), "unknown", "the connection was lost after the request was sent"),
-        (cut(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"), "unknown", "the connection was lost after"),
         (raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), "unknown", "the connection was lost after"),
     ],
 )
@@ -339,7 +348,7 @@ async def test_plain_http_spoken_to_as_https(shop: Bench) -> None:
     assert (failure.happened, failure.retryable) == ("no", True)
 
 
-@pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"])
+@pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 20", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"])
 async def test_a_server_that_hangs(shop: Bench, begin: bytes) -> None:
     failure = await shop.fails(hang(begin), timeout="50ms")
     assert (failure.happened, failure.retryable) == ("unknown", True)

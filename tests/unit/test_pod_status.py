@@ -253,7 +253,7 @@ IMAGE_GONE = 'Back-off pulling image "agentrun:1"'
                 1, '{"event":"opened"}\n{"event":"crashed","trace":"Traceback\\n  File\\nValueError: \\u001b[31m\\n"}\n'
             ),
             Reason.RETRYING,
-            "exit code 1: ValueError: [31m",
+            "exit code 1: ValueError: \\u001b[31m",
         ),
         (
             ended(4, '{"at":"x","event":"error","message":"s3://b: no answer; wait"}\n'),

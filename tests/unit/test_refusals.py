@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentrun.api.printable import printable
 from agentrun.api.workflow import FailureClass
 from agentrun.runner import chat, refusals, responses
 from agentrun.runner.error_words import read_error
@@ -541,7 +542,7 @@ json_like = st.recursive(
 @given(json_like)
 def test_no_error_raises(value: Any) -> None:
     said = read_error(json.dumps(value).encode(), "application/json", str)
-    assert said.words.isprintable()
+    assert printable(said.words) == said.words
     for body in (chat.body_of(Request(**EVERYTHING), "m"), responses.body_of(Request(**EVERYTHING), "m")):
         refusals.refusal(body, said)
         refusals.bound(body, said)

@@ -328,3 +328,32 @@ def test_a_large_budget_asks_for_no_longer_answer_than_the_window_has() -> None:
     scene = Scene(said("done"))
     scene.attempt(Allowance(tokens=5_000_000, last=True))
     assert scene.model.asked[0].max_output_tokens is None
+
+
+def test_an_agent_is_told_that_a_call_was_made_whose_answer_it_cannot_use() -> None:
+    """It read like a refusal, and so it was made again."""
+    kept = {"status": 200, "bytes": 9, "body": "x" * 100_000}
+    unusable = ToolOutput(200, {"error": "e"}, "answered with HTTP 200 OK, but no", is_error=True, kept=kept)
+    scene = Scene(said(None, "pay", "look"), said("done"), tool=lambda: unusable)
+    assert scene.attempt().outcome == "Succeeded"
+    records = read_step(scene.store, RUN, KEY, whole=True)
+    results = [result for record in records for result in record.body.get("results", ())]
+    told = {result["tool"]: result for result in results}
+    assert "has taken effect, so do not make it again" in told["pay"]["output"]
+    assert told["pay"]["answer"] == kept
+    assert "has taken effect" not in told["look"]["output"] and "answer" not in told["look"]  # it only reads
+    assert "xxx" not in str(scene.state.to_json())  # nor does every checkpoint hold it
+
+
+def test_no_record_holds_a_secret_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_TOKEN", "very-secret-0123456789")
+    echo = "Bearer very-secret-0123456789"
+    scene = Scene(
+        said(f"I read {echo}", "look"),
+        said(f"It was {echo[7:].encode().hex()}"),
+        tool=lambda: ToolOutput(200, echo, echo),
+    )
+    fact = scene.attempt()
+    assert fact.output == "It was ***"
+    written = b"".join(scene.store.objects.values())
+    assert b"0123456789" not in written

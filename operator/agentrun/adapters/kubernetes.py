@@ -22,6 +22,7 @@ from agentrun.api.approval import DECIDED
 from agentrun.api.canonical import timestamp
 from agentrun.api.decoding import UNREADABLE
 from agentrun.api.names import RUN_LABEL
+from agentrun.api.printable import printable
 from agentrun.api.workflow import API_VERSION
 from agentrun.control.cluster import AlreadyExists, ClusterError, Conflict, NotFound, Refused, Unavailable, Written
 from agentrun.control.leader import DURATION, Held
@@ -30,6 +31,9 @@ from agentrun.journal.pinned import Pinned
 from agentrun.plan.snapshot import Start
 
 ENDED = "status.phase!=Pending,status.phase!=Running,status.phase!=Unknown"
+
+NOTE_MAX: Final = 1024
+"""Bytes of what an Event says; the API server refuses one that says more."""
 
 EVENTS_PER_RUN: Final = 25
 """Events that one process tells of one run: whatever goes round in a circle stops being told."""
@@ -223,7 +227,7 @@ class KubernetesCluster:
             "type": kind,
             "reason": reason,
             "action": reason,
-            "note": message.encode(errors="replace")[:1024].decode(errors="ignore"),
+            "note": printable(message, size=NOTE_MAX),
             "reportingController": "agentrun.dev/operator",
             "reportingInstance": self._instance[:128],
             "regarding": {"apiVersion": API_VERSION, **about},

@@ -18,6 +18,7 @@ from agentrun.api.canonical import moment
 from agentrun.api.decoding import decode
 from agentrun.api.facts import Allowance, StepFact, StepKey
 from agentrun.api.names import ATTEMPT, KEY, RUN_UID
+from agentrun.api.printable import printable
 from agentrun.api.run import Reason
 from agentrun.api.workflow import GROUP
 from agentrun.control.views import PodPhase, PodView, RunRef
@@ -239,8 +240,7 @@ def _tail(log: str) -> str:
 
 def _line(text: object) -> str:
     """One line for a person's terminal, from whoever wrote it."""
-    clean = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-    return clean if len(clean) <= _TEXT_MAX else f"{clean[: _TEXT_MAX - 1]}…"
+    return printable(" ".join(str(text).split()), _TEXT_MAX)
 
 
 def _json(text: str) -> Any:
@@ -294,4 +294,5 @@ def _sound(fact: StepFact) -> bool:
         and (fact.end != "failed" or fact.failure is not None)
         and isinstance(fact.needs_budget, bool)
         and isinstance(fact.again, bool)
+        and isinstance(fact.happened, bool)
     )

@@ -17,6 +17,7 @@ from pydantic import Field
 from agentrun.api.canonical import canonical, moment, sha256, timestamp
 from agentrun.api.facts import ApprovalRequest, StepKey
 from agentrun.api.names import RUN_LABEL, STEP_LABEL
+from agentrun.api.printable import printable, printable_value
 from agentrun.api.reader import too_large
 from agentrun.api.values import DIGEST_PATTERN, Digest, Instant, Name, Spec, StepPlace, ToolName, Uid
 from agentrun.api.workflow import API_VERSION, Approvers
@@ -132,14 +133,14 @@ def approval_object(
 
     What is too large for an object is cut: details over ``DETAILS_MAX``, or deeper than a file may be, become
     ``{"digest": …, "size": …}`` (bytes of their canonical form), a subject over ``SUBJECT_MAX`` ends in an ellipsis.
-    The journal has both whole, and ``digest`` covers them whole. ``long`` is as in ``approval_name``.
+    What a terminal would obey is escaped. The journal has both as they are, and ``digest`` covers them as they are.
+    ``long`` is as in ``approval_name``.
     """
-    subject = request.subject
     spec: dict[str, Any] = {
         "run": {"name": run.name, "uid": run.uid},
         "step": key.label,
         "attempt": attempt,
-        "subject": subject if len(subject) <= SUBJECT_MAX else subject[: SUBJECT_MAX - 1] + "…",
+        "subject": printable(request.subject, SUBJECT_MAX),
         "digest": request.digest,
         "approvers": {"groups": list(request.approvers.groups), "users": list(request.approvers.users)},
         "required": request.required,
@@ -164,9 +165,12 @@ def approval_object(
 
 
 def _bounded(details: Any) -> Any:
+    if too_large(details) is None:
+        shown = printable_value(details)
+        if len(canonical(shown)) <= DETAILS_MAX:
+            return shown
     data = canonical(details)
-    fits = len(data) <= DETAILS_MAX and too_large(details) is None
-    return details if fits else {"digest": sha256(data), "size": len(data)}
+    return {"digest": sha256(data), "size": len(data)}
 
 
 def decisions_of(obj: Mapping[str, Any], now: float) -> tuple[Decision, ...]:

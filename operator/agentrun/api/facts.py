@@ -158,6 +158,8 @@ class FailureInfo:
     retry_after: float | None = None
     """Seconds that the other side asked us to wait."""
     retryable: bool = True
+    happened: bool = False
+    """The call was carried out all the same: its answer could not be used."""
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in records."""
@@ -166,13 +168,19 @@ class FailureInfo:
             found["retryAfter"] = self.retry_after
         if not self.retryable:
             found["retryable"] = False
+        if self.happened:
+            found["happened"] = True
         return found
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> FailureInfo:
         """The inverse of ``to_json``."""
         return cls(
-            FailureClass(value["class"]), value["message"], value.get("retryAfter"), value.get("retryable", True)
+            FailureClass(value["class"]),
+            value["message"],
+            value.get("retryAfter"),
+            value.get("retryable", True),
+            value.get("happened", False),
         )
 
 
@@ -277,6 +285,8 @@ class StepFact:
     needs_budget: bool = False
     again: bool = False
     """A person said that a call did not happen, and it was not begun again yet."""
+    happened: bool = False
+    """A call of the step was carried out, though its answer could not be used."""
     outcome: StepState | None = None
     output: Any = None
     refused: tuple[str, ...] = ()

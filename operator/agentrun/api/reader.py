@@ -20,6 +20,7 @@ from typing import Any, Never
 import yaml
 
 from agentrun.api.errors import InvalidDocument, Path, Problem
+from agentrun.api.printable import printable
 
 MAX_DEPTH = 64
 MAX_VALUES = 100_000
@@ -113,11 +114,8 @@ class _Open:
 
 
 def shown(text: str, limit: int = 60) -> str:
-    """``text`` from an untrusted file, short and without what would move a terminal's cursor or its reading order."""
-    cut = text if len(text) <= limit else text[: limit - 1] + "…"
-    if cut.isprintable():
-        return cut
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    """``text`` from an untrusted file, ``printable`` and short."""
+    return printable(text, limit)
 
 
 def too_large(value: Any) -> str | None:

@@ -75,6 +75,7 @@ _STEP = _object(
                 "message": _text(32768),
                 "retryAfter": {"type": "number"},
                 "retryable": {"type": "boolean"},
+                "happened": {"type": "boolean", "description": "The call was carried out all the same."},
             },
             "class",
         ),

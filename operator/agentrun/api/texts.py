@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from agentrun.api.printable import printable
+
 QUOTED_MAX = 80
 """Characters of a value that a message shows."""
 
@@ -21,8 +23,6 @@ def quoted(value: object, limit: int = QUOTED_MAX) -> str:
     What is no JSON stands as a text.
     """
     if isinstance(value, str):
-        text = json.dumps(value if len(value) <= limit else value[: limit - 1] + "…", ensure_ascii=False)
-    else:
-        text = json.dumps(value, ensure_ascii=False, default=str)
-        text = text if len(text) <= limit else text[: limit - 1] + "…"
-    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+        return printable(json.dumps(value if len(value) <= limit else value[: limit - 1] + "…", ensure_ascii=False))
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return printable(text if len(text) <= limit else text[: limit - 1] + "…")

@@ -35,7 +35,7 @@ def next_steps(place: Place, view: View, *, secrets: str | None = None) -> list[
         if "resolve" in waiting:
             base = place.command("resolve", view.name, name)
             offer(
-                f"{name}: nobody knows what became of {value(waiting['tool'])}: {value(waiting['resolve'])}",
+                f"{name}: nobody has said what became of {value(waiting['tool'])}: {value(waiting['resolve'])}",
                 f"{base} --happened RESULT",
                 f"{base} --retry",
                 f"{base} --give-up",

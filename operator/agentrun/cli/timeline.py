@@ -97,9 +97,9 @@ def _step(record: Record, turns: int) -> list[str]:
         case Kind.WAITING:
             return _waiting(body)
         case Kind.FAILED:
-            return [f"attempt {record.attempt} failed: {_failure(body)}"]
+            return [f"attempt {record.attempt} failed: {_failure(body)}", *_kept(body)]
         case Kind.CLOSED:
-            return [_closed(body)]
+            return [_closed(body), *_kept(body)]
         case Kind.COMPACTED:
             return _compacted(body)
         case _:
@@ -153,6 +153,7 @@ def _results(body: dict[str, Any]) -> list[str]:
         else:
             by = f" (as {printable(result['resolvedBy'], 60)} says, unverified)" if "resolvedBy" in result else ""
             lines.append(f"{name} answers {answer}{by}")
+        lines += _kept(result)
     return lines
 
 
@@ -161,11 +162,21 @@ def _waiting(body: dict[str, Any]) -> list[str]:
     if "unknown" in body:
         unknown = body["unknown"]
         lines.append(f"outcome unknown of {call(unknown['tool'], unknown['args'])}: {value(unknown['message'], LONG)}")
+    lines += _kept(body)
     if body.get("interrupted"):
         lines.append("was asked to leave, and left")
     if body.get("budget"):
         lines.append("waits for a larger part of the budget")
     return lines or ["waits"]
+
+
+def _kept(body: dict[str, Any]) -> list[str]:
+    """What came of an answer that could not be used; ``-o json`` has all that was kept."""
+    kept = body.get("answer")
+    if not isinstance(kept, dict):
+        return []
+    came = kept.get("body", kept.get("head", ""))
+    return [f"its answer is kept: HTTP {kept.get('status')}, {kept.get('bytes', 0):,} bytes: {value(came, LONG)}"]
 
 
 def asked(request: ApprovalRequest) -> str:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from agentrun.api.approval import Owner, approval_object
+from agentrun.api.printable import printable
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import AlreadyExists, Cluster, Refused
 from agentrun.control.hearing import commanded, decisions, is_there, outcome_of, switches
@@ -102,9 +103,9 @@ class People:
             except Refused as error:
                 refused = refused or f"{ask.key.label}: {error}"
                 continue
-            run_log(run).info("asks people: %s", ask.request.subject[:200], extra={"step": ask.key.label})
+            run_log(run).info("asks people: %s", printable(ask.request.subject, 200), extra={"step": ask.key.label})
             await self.cluster.record_event(
-                run, "Normal", "AwaitingApproval", f"{ask.key.label}: {ask.request.subject[:300]}"
+                run, "Normal", "AwaitingApproval", f"{ask.key.label}: {printable(ask.request.subject, 300)}"
             )
         open_ = {ask.request.digest for ask in asks}
         for approval in [a for a in there.values() if a.digest not in open_ and not a.settled]:

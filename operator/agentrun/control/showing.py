@@ -10,6 +10,7 @@ from typing import Any
 
 from agentrun.api.canonical import canonical, moment, timestamp
 from agentrun.api.facts import StepKey
+from agentrun.api.printable import printable
 from agentrun.api.reader import too_large
 from agentrun.api.run import ConditionType, Outcome, Reason, StepState
 from agentrun.control.views import RunView
@@ -49,7 +50,7 @@ def troubled(run: RunView, reason: Reason, message: str, *, stalled: bool, now: 
     status = dict(run.status or {})
     status["observedGeneration"] = run.generation
     status["phase"] = "Stalled" if stalled else "Waiting"
-    message = message if len(message) <= MESSAGE_MAX else f"{message[: MESSAGE_MAX - 1]}…"
+    message = printable(message, MESSAGE_MAX)
     status["message"] = message
     values = {
         ConditionType.SUCCEEDED: "Unknown",
@@ -66,6 +67,7 @@ def unasked(planned: Mapping[str, Any], why: str) -> dict[str, Any]:
     """The planner's status, where the API server does not take an Approval. What a person has to answer comes first."""
     if headline(planned)[0] in STALLED:
         return dict(planned)
+    why = printable(why, MESSAGE_MAX // 2)
     message = f"{why}. People are asked once that is mended; agentrun cancel RUN ends the run"
     about = {"reason": str(Reason.APPROVAL_REFUSED), "message": message}
     conditions = [{**condition, **about} for condition in planned["conditions"]]

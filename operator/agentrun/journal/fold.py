@@ -65,6 +65,8 @@ class Folded:
     """Decisions and resolutions that attempts took in, by their event's number; a resolution until it is used."""
     requests: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What people were asked about tool calls, by the call's id."""
+    happened: bool = False
+    """A call was carried out, though its answer could not be used."""
     context: int = 0
     """Tokens that the model's last request and its answer took."""
     outcome: str | None = None
@@ -109,6 +111,7 @@ class Folded:
             needs_budget=bool(self.waiting.get("budget")),
             refused=tuple(self.refused),
             again=self.again,
+            happened=self.happened,
             outcome=StepState(self.outcome) if self.outcome else None,
             output=self.output,
         )
@@ -147,17 +150,20 @@ def apply(state: Folded, record: Record) -> None:
         case Kind.RESULT:
             _result(state, body)
         case Kind.WAITING:
-            state.end, state.waiting = "waiting", body
+            state.end, state.waiting = "waiting", {k: v for k, v in body.items() if k != "answer"}
+            state.happened |= body.get("unknown", {}).get("happened", False)
             _count_calls(state, body.get("toolCalls", 0))
             state.requests |= {request["callId"]: request for request in body.get("approvals", ())}
         case Kind.FAILED:
             state.end, state.failure = "failed", body
             state.failures += 1
+            state.happened |= body.get("happened", False)
             _count_calls(state, body.get("toolCalls", 0))
         case Kind.CLOSED:
             state.end = "closed"
             state.outcome, state.output = body["outcome"], body.get("output")
             state.failure = body.get("failure")
+            state.happened |= (state.failure or {}).get("happened", False)
             _count_calls(state, body.get("toolCalls", 0))
         case Kind.COMPACTED:
             if "state" in body:
@@ -214,9 +220,11 @@ def _result(state: Folded, body: dict[str, Any]) -> None:
         return
     if "undone" in body:  # the call surely did not happen: it is as if it had not been begun
         state.intent, state.again = None, "by" in body
+        state.happened &= not state.again
         _count_calls(state, -1)
         return
-    results = body["results"]
+    # An answer that cannot be used is kept for people; the model was told of it.
+    results = [{k: v for k, v in result.items() if k != "answer"} for result in body["results"]]
     begun = state.intent["id"] if state.intent else None
     done = {result["id"] for result in results}
     state.pending = [call for call in state.pending if call["id"] not in done]

@@ -5,6 +5,7 @@ Codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 
 from __future__ import annotations
 
+from agentrun.api.printable import printable
 from agentrun.journal.store import KeyExists, KeyMissing, StoreError, StoreUnavailable, StoreUnfit
 
 _CONFLICT = frozenset({"ConditionalRequestConflict", "OperationAborted"})
@@ -91,4 +92,4 @@ def _failed(error: Exception, url: str) -> StoreError:
 
 def _clean(text: object) -> str:
     """One short line without control characters: a server's text ends on a person's terminal."""
-    return "".join(c if c.isprintable() else " " for c in str(text))[:300]
+    return printable(" ".join(str(text).split()), 300)

@@ -30,6 +30,9 @@ OUTPUT_SCOPE = Scope(("inputs", "run", "args", "response"), None)
 METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 """The methods that send the arguments as JSON where the tool says nothing about a body."""
 
+_JSON = re.compile(r"(?:application|text)/(?:x-)?(?:amz-)?json(?:-1\.\d|-?rpc|request)?|[\w.+-]+/[\w.+-]+\+json")
+_FORM = "application/x-www-form-urlencoded"
+
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS = {
     "host": "it follows from url",
@@ -42,6 +45,23 @@ _OURS = {
 }
 
 
+def media_type(content_type: str) -> str:
+    """The type that a Content-Type names, in small letters and without parameters."""
+    return re.split("[;,]", content_type, maxsplit=1)[0].strip().lower()
+
+
+def is_json(kind: str) -> bool:
+    """Whether a body of that media type is one JSON value: ``application/json``, ``application/x-amz-json-1.1``,
+    everything that ends in ``+json``.
+    """
+    return _JSON.fullmatch(kind) is not None
+
+
+def is_form(kind: str) -> bool:
+    """Whether a body of that media type is a form as HTML sends it."""
+    return kind == _FORM
+
+
 @dataclass(frozen=True, slots=True)
 class CompiledHttp:
     """The templates of a tool's request, and the expression over its response."""
@@ -50,6 +70,8 @@ class CompiledHttp:
     query: Mapping[str, Template]
     headers: Mapping[str, Template]
     body: ValueTemplate | None
+    text: Template | None
+    """The body where it is a text."""
     output: Expression | None
     references: frozenset[str]
     """Every variable that the request names."""
@@ -87,6 +109,7 @@ def _compile(http: Http, path: Path, problems: list[Problem]) -> CompiledHttp:
     query = {name: text(template, "query", name) for name, template in http.query.items()}
     headers = {name: text(template, "headers", name) for name, template in http.headers.items()}
     body = None if http.body is None else compile_value(http.body, REQUEST_SCOPE, (*path, "body"), problems)
+    plain = compile_template(http.body, REQUEST_SCOPE) if isinstance(http.body, str) and not problems else None
     output = None
     if http.output is not None:
         try:
@@ -95,7 +118,9 @@ def _compile(http: Http, path: Path, problems: list[Problem]) -> CompiledHttp:
             problems.append(Problem((*path, "output"), str(error)))
     parts: list[Template | ValueTemplate] = [url, *query.values(), *headers.values()]
     parts += [body] if body else []
-    return CompiledHttp(url, query, headers, body, output, frozenset().union(*(part.references for part in parts)))
+    return CompiledHttp(
+        url, query, headers, body, plain, output, frozenset().union(*(part.references for part in parts))
+    )
 
 
 def _url(http: Http, path: Path) -> Iterator[Problem]:

@@ -2,7 +2,7 @@
 
 Level-triggered: it looks at how everything stands, never at what just happened, so an event that is lost, doubled
 or late changes nothing. A run goes through three graphs, one after the other: the steps; where it fails or is
-cancelled, the compensations of what had succeeded, last first; and ``finally``.
+cancelled, the compensations of what had taken effect, last first; and ``finally``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from agentrun.api.facts import FailureInfo, StepFact, StepKey, Usage
 from agentrun.api.run import Outcome, Reason, StepState
 from agentrun.api.workflow import FailureClass
+from agentrun.plan.effects import took_effect
 from agentrun.plan.expressions import ExpressionError
 from agentrun.plan.groups import Group
 from agentrun.plan.planning import Planning
@@ -137,7 +138,7 @@ def _is_main(p: Planning, key: StepKey) -> bool:
 
 
 def _compensate(p: Planning) -> bool:
-    """Undo what had succeeded, one at a time, last first; whether all of that is over."""
+    """Undo what had taken effect, one at a time, last first; whether all of that is over."""
     ends, begun = _ends(p), {*p.s.facts, *p.s.executions, *p.s.unopened}
     done = [
         (
@@ -151,7 +152,7 @@ def _compensate(p: Planning) -> bool:
         for place, step in enumerate(p.program.steps.values())
         if step.spec.compensate is not None
         for key, standing in p.groups[step.name].members.items()
-        if standing.state is StepState.SUCCEEDED
+        if standing.state is StepState.SUCCEEDED or took_effect(step, standing)
     ]
     for *_, key, step in sorted(done, key=lambda entry: entry[:4], reverse=True):
         undo = StepKey(key.name, key.index, compensate=True)

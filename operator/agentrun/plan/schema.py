@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from agentrun.api.errors import InvalidDocument, Path, Problem
+from agentrun.api.printable import printable
 from agentrun.api.texts import quoted
 from agentrun.api.values import JSON
 from agentrun.plan.cost import pattern_size
@@ -337,4 +338,4 @@ def _invalid(error: Any) -> Problem:
 
 
 def _clip(message: str) -> str:
-    return message if len(message) <= _MAX_MESSAGE else f"{message[: _MAX_MESSAGE - 1]}…"
+    return printable(message, _MAX_MESSAGE)

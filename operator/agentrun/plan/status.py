@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentrun.api.canonical import canonical, timestamp
 from agentrun.api.facts import Usage
+from agentrun.api.printable import printable
 from agentrun.api.run import ConditionType, Outcome, Reason, StepState
 from agentrun.plan.attempts import Standing
 from agentrun.plan.groups import Group
@@ -150,7 +151,7 @@ def _cut(value: Any) -> Any:
     """A text that a person reads in a table, or a list of such: the journal has it whole."""
     if isinstance(value, list):
         return [_cut(item) for item in value[:TEXTS_MAX]]
-    return value if not isinstance(value, str) or len(value) <= TEXT_MAX else value[: TEXT_MAX - 1] + "…"
+    return printable(value, TEXT_MAX) if isinstance(value, str) else value
 
 
 STALLED = (Reason.OUTCOME_UNKNOWN, Reason.ATTEMPTS_LOST, Reason.TOO_MUCH_WORK)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,8 +30,10 @@ from agentrun.runner.coordinates import Coordinates
 from agentrun.runner.exits import Closed, Exit, Parked, failed
 from agentrun.runner.failures import Failure
 from agentrun.runner.identity import surely_dead, this_process
+from agentrun.runner.masking import Mask, environment_secrets
 from agentrun.runner.ports import Ports
 from agentrun.runner.refusals import recorded, to_record
+from agentrun.runner.secrets import secrets_of
 
 
 @dataclass(slots=True)
@@ -50,6 +53,8 @@ class Attempt:
     spent_before: dict[str, Any]
     """The step's usage when this attempt opened: the allowance counts from there."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    mask: Mask = field(default_factory=lambda: Mask(()))
+    """Hides every secret that the step's process has; no record holds one, whoever said it."""
     uncounted: int = 0
     """Calls of ReadOnly and Idempotent tools that were begun and that no result counts yet."""
     refused: set[str] = field(default_factory=set)
@@ -64,6 +69,8 @@ class Attempt:
             Fenced: a later attempt holds the step.
             StoreError: nothing is known to be written.
         """
+        if kind is not Kind.COMPACTED or "state" not in body:  # a checkpoint holds what was written before
+            body = self.mask.value(body)
         if self.uncounted and kind in (Kind.WAITING, Kind.FAILED, Kind.CLOSED):
             body = {**body, "toolCalls": self.uncounted}
             self.uncounted = 0
@@ -85,6 +92,10 @@ class Attempt:
         self.ports.progress(str(kind), seq=record.seq, **_shown(kind, body))
         if cancelled:
             raise asyncio.CancelledError
+
+    def is_retried(self, info: FailureInfo) -> bool:
+        """Whether another attempt follows one that fails so."""
+        return not self.coordinates.drain and retries(self.step.retry, info, self.state.failures + 1)
 
     def _with_refused(self, body: dict[str, Any]) -> dict[str, Any]:
         """``body`` with what is known to be refused, where no record says so yet."""
@@ -128,6 +139,7 @@ async def run_attempt(
     """
     attempt = await asyncio.to_thread(_open, coordinates, ports)
     attempt.stopping = stopping
+    ports.progress.hide = attempt.mask.text
     if attempt.state.end == "closed":
         return Exit.CLOSED, attempt.state.fact()
     ports.progress.attach(attempt.store, coordinates.run, coordinates.key, coordinates.attempt)
@@ -153,8 +165,7 @@ async def run_attempt(
     except ExpressionError as error:
         await _fail(attempt, FailureInfo(FailureClass.INVALID, str(error), retryable=False))
     except Failure as failure:
-        info = FailureInfo(failure.failure_class, failure.message, failure.retry_after, failure.retryable)
-        await _fail(attempt, info)
+        await _fail(attempt, failure.info, failure.kept)
     ends = {"closed": Exit.CLOSED, "waiting": Exit.WAITING, "failed": Exit.FAILED}
     return ends[attempt.state.end or "closed"], attempt.state.fact()
 
@@ -188,6 +199,7 @@ def _open(coordinates: Coordinates, ports: Ports) -> Attempt:
     attempt = Attempt(coordinates, ports, store, manifest, spec, step, values, log, state, dict(state.usage))
     if (model := attempt.model) is not None:
         attempt.refused |= recorded((*state.refused, *coordinates.refused), model.name)
+    attempt.mask = Mask([*secrets_of(spec, ports.secret), *environment_secrets(os.environ)])
     return attempt
 
 
@@ -205,6 +217,8 @@ def _values(
             [record] = read_records(store, run.step(own), [ref.seq])
             output = load(store, run, record).body.get("output")
         steps[name] = {"state": ref.state, "output": output}
+        if name == coordinates.key.name and ref.state != StepState.SUCCEEDED:
+            del steps[name]["output"]  # it took effect and has none: a compensation that reads it is not made with null
     about = {k: manifest[k] for k in ("name", "namespace", "requestedBy")}
     about["outcome"] = coordinates.outcome
     found: dict[str, Any] = {"inputs": manifest["inputs"], "run": about, "steps": steps}
@@ -247,8 +261,11 @@ async def _settle_unknown(attempt: Attempt) -> None:
         raise Parked(unknown_of(attempt) or {})
     answer = answers[-1]
     if answer["answer"] == "giveUp":
-        why = f"{answer['by']} gave up on {state.intent['tool']}, whose outcome is unknown"
-        raise failed(FailureInfo(FailureClass.UNKNOWN, why))
+        what = (
+            "which was carried out, but whose answer cannot be used" if state.happened else "whose outcome is unknown"
+        )
+        why = f"{answer['by']} gave up on {state.intent['tool']}, {what}"
+        raise failed(FailureInfo(FailureClass.UNKNOWN, why, happened=state.happened))
     if answer["answer"] == "retry":
         # It is as if it had not been begun; what comes before a new intent (a budget, a timeout) asks nobody again.
         because = f"{answer['by']} says that it did not happen"
@@ -294,16 +311,20 @@ async def _timed_out(attempt: Attempt) -> None:
     await attempt.commit(Kind.CLOSED, failed(why).body)
 
 
-async def _fail(attempt: Attempt, info: FailureInfo) -> None:
-    """The attempt failed: the step's end, or a reason for another attempt. The retry rules decide."""
+async def _fail(attempt: Attempt, info: FailureInfo, kept: dict[str, Any] | None = None) -> None:
+    """The attempt failed: the step's end, or a reason for another attempt. The retry rules decide.
+
+    ``kept``: what came of the answer to a call that was carried out.
+    """
     unknown = unknown_of(attempt)
+    answer = {} if kept is None else {"answer": kept}
     if unknown is not None:
         unknown["unknown"]["message"] = f"{info.message}; look whether it happened, then resolve"
         await attempt.commit(Kind.WAITING, unknown)
-    elif not attempt.coordinates.drain and retries(attempt.step.retry, info, attempt.state.failures + 1):
-        await attempt.commit(Kind.FAILED, info.to_json())
+    elif attempt.is_retried(info):
+        await attempt.commit(Kind.FAILED, info.to_json() | answer)
     else:
-        await attempt.commit(Kind.CLOSED, failed(info).body)
+        await attempt.commit(Kind.CLOSED, failed(info).body | answer)
 
 
 def _shown(kind: Kind, body: dict[str, Any]) -> dict[str, Any]:

@@ -14,28 +14,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentrun.api.canonical import digest_of
-from agentrun.api.facts import ApprovalRequest, FailureInfo
+from agentrun.api.facts import ApprovalRequest
 from agentrun.api.texts import quoted
 from agentrun.api.values import seconds
 from agentrun.api.workflow import Effect, FailureClass
 from agentrun.journal.records import Kind
 from agentrun.plan.events import Tally, tally
 from agentrun.plan.expressions import ExpressionError, Values, compile_expression
+from agentrun.plan.integers import with_integers
 from agentrun.plan.program import TOOL_SCOPE
 from agentrun.plan.retry import DELAY_MAX
 from agentrun.plan.schema import compile_schema
 from agentrun.plan.snapshot import Event
 from agentrun.runner.attempt import Attempt
-from agentrun.runner.exits import Parked, failed
+from agentrun.runner.exits import Parked
 from agentrun.runner.failures import Failure, plain
 from agentrun.runner.http_tool import HttpTool
 from agentrun.runner.reserve import reserve_tool
 
-REFUSAL_MAX = 200
-"""Characters of a refusal (a 4xx, often a page of HTML) that stand in the step's failure."""
-
 SHOWN_MAX = 64 * 1024
 """Characters of a tool's answer that a model is shown; a workflow's expressions see the whole."""
+
+
+HAPPENED = "The call was made and has taken effect, so do not make it again. Only its answer cannot be used."
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Answer:
     text: str
     is_error: bool = False
     called: bool = True
+    kept: dict[str, Any] | None = None
+    """The call was carried out, and its answer cannot be used: what came of it."""
 
 
 class Tools:
@@ -71,6 +74,10 @@ class Tools:
             return f"there is no tool {quoted(plain(name))}; there are: {known or 'none'}"
         errors = compile_schema(self._tools[name].parameters).errors(call["args"])
         return "the arguments do not fit the tool's parameters: " + "; ".join(errors) if errors else None
+
+    def fitted(self, call: dict[str, Any]) -> dict[str, Any]:
+        """A call that is not refused, with its arguments as the tool's parameters mean them."""
+        return call | {"args": with_integers(self._tools[call["name"]].parameters, call["args"])}
 
     def approval(self, call: dict[str, Any]) -> ApprovalRequest | None:
         """What people are asked before ``call``; None where the tool asks for nobody, or not for these arguments.
@@ -121,7 +128,7 @@ class Tools:
 
     def is_once(self, call: dict[str, Any]) -> bool:
         """Whether the call must not be made a second time."""
-        return self._tools[call["name"]].effect is Effect.ONCE
+        return self.effect(call) is Effect.ONCE
 
     async def make(self, call: dict[str, Any]) -> Answer:
         """Call a ReadOnly or Idempotent tool. Cancellation abandons the request; it may have happened.
@@ -143,7 +150,7 @@ class Tools:
         attempt = self._attempt
         reserve_tool(attempt)
         began = attempt.ports.monotonic()
-        body = {"id": call["id"], "tool": call["name"], "args": call["args"], "key": self._key(call)}
+        body = self.intent(call)
         sent = False
 
         def in_time() -> None:
@@ -168,6 +175,14 @@ class Tools:
                 await attempt.commit(Kind.RESULT, {"undone": call["id"], "because": failure.message})
             raise
 
+    def effect(self, call: dict[str, Any]) -> Effect:
+        """What the tool declares."""
+        return self._tools[call["name"]].effect
+
+    def intent(self, call: dict[str, Any]) -> dict[str, Any]:
+        """The body of the record that the call is begun."""
+        return {"id": call["id"], "tool": call["name"], "args": call["args"], "key": self._key(call)}
+
     async def _call(self, call: dict[str, Any], before_send: Callable[[], None] | None = None) -> Answer:
         tool = self._tools[call["name"]]
         client = self._clients.get(tool.name)
@@ -178,7 +193,8 @@ class Tools:
         output = await client.call(
             call["args"], about, idempotency_key=key, timeout=seconds(tool.http.timeout), before_send=before_send
         )
-        return Answer(output.output, output.text, output.is_error)
+        kept = None if tool.effect is Effect.READ_ONLY else output.kept
+        return Answer(output.output, output.text, output.is_error, kept=kept)
 
     def _key(self, call: dict[str, Any]) -> str:
         """The same for every try of this call, and for no other call of any run."""
@@ -201,6 +217,7 @@ async def answer_calls(attempt: Attempt, tools: Tools, allowed: list[str]) -> No
         refusal = tools.refusal(call, allowed)
         approved_by: list[str] = []
         if refusal is None:
+            call = tools.fitted(call)  # noqa: PLW2901
             try:
                 request = tools.approval(call)
             except ExpressionError as error:
@@ -211,7 +228,7 @@ async def answer_calls(attempt: Attempt, tools: Tools, allowed: list[str]) -> No
                     asked.append(request)
                     continue
                 approved_by = list(said.by)
-                refusal = _not_approved(said)
+                refusal = not_approved(said)
         if refusal is not None:
             results.append(_result(call, Answer(None, refusal, is_error=True, called=False)))
         elif tools.is_once(call):
@@ -244,7 +261,8 @@ async def _side_by_side(
         raise failures[0]
 
 
-def _not_approved(said: Tally) -> str | None:
+def not_approved(said: Tally) -> str | None:
+    """Why a call is not made that people were asked about; None where they approved it."""
     if said.state == "Rejected":
         return f"a person rejected this call ({', '.join(said.by)})" + (f": {said.comment}" if said.comment else "")
     return "nobody approved this call in time" if said.state == "Expired" else None
@@ -258,6 +276,9 @@ def _result(call: dict[str, Any], answer: Answer) -> dict[str, Any]:
         "output": _clipped(answer.text),
         "called": answer.called,
     }
+    if answer.kept is not None:
+        found["output"] = _clipped(f"{answer.text}\n{HAPPENED}")
+        found["answer"] = answer.kept
     return found | ({"isError": True} if answer.is_error else {})
 
 
@@ -265,38 +286,3 @@ def _clipped(text: str) -> str:
     if len(text) <= SHOWN_MAX:
         return text
     return f"{text[:SHOWN_MAX]}… ({len(text) - SHOWN_MAX} more characters are not shown)"
-
-
-async def run_tool_step(attempt: Attempt) -> dict[str, Any]:
-    """A tool step, or a compensation: one call whose value is the step's output.
-
-    Raises:
-        Parked: it waits for people.
-        Failure: the call failed, was refused, or was rejected.
-    """
-    tools = Tools(attempt)
-    try:
-        name, args = attempt.tool_call
-        call = {"id": "call", "callId": "call", "name": name, "args": args}
-        refusal = tools.refusal(call, None)
-        if refusal is not None:
-            raise Failure(FailureClass.INVALID, refusal, retryable=False)
-        request = tools.approval(call)
-        approved_by: list[str] = []
-        if request is not None:
-            said = tools.decided(request)
-            if said.state == "Pending":
-                raise Parked({"approvals": [request.to_json()]})
-            approved_by = list(said.by)
-            if said.state == "Rejected":
-                raise Failure(FailureClass.REJECTED, _not_approved(said) or "", retryable=False)
-            if said.state == "Expired":
-                raise Failure(FailureClass.TIMEOUT, _not_approved(said) or "", retryable=False)
-        attempt.check_stop()
-        answer = await (tools.make_once(call, approved_by) if tools.is_once(call) else tools.make(call))
-    finally:
-        await tools.close()
-    if answer.is_error:
-        # The other side said no, so the call is over: this is its result, known and final.
-        raise failed(FailureInfo(FailureClass.TOOL, plain(answer.text, REFUSAL_MAX), retryable=False))
-    return {"output": answer.value}

@@ -1,9 +1,33 @@
-"""What every HTTP client of a process shares."""
+"""What every HTTP client of a process shares: certificate authorities and proxies, as the environment names them.
+
+A variable that cannot be used is named with its value, and only where it matters: a proxy that no request would take
+harms none.
+"""
 
 from __future__ import annotations
 
+import errno
+import ipaddress
+import os
+import re
+import socket
 import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from agentrun.api.printable import printable
+
+PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
+
+_PORTS = {"http": 80, "https": 443}
+
+
+class BadEnvironment(ValueError):
+    """A variable of the environment cannot be used; the message names it, its value, and what to do."""
 
 
 @cache
@@ -11,7 +35,164 @@ def tls() -> ssl.SSLContext:
     """The TLS settings: the machine's certificate authorities, or those of SSL_CERT_FILE and SSL_CERT_DIR.
 
     Reading the authorities takes 0.1 s, so it is done once. Losing the cache costs that, and nothing else.
+
+    Raises:
+        BadEnvironment: one of the two names what is no certificate authority.
     """
     import httpx2  # noqa: PLC0415  (lazy: only for processes that send something)
 
-    return httpx2.create_ssl_context()
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    try:
+        if not file and folder and not any(_certificates(part) for part in folder.split(os.pathsep)):
+            raise BadEnvironment(_bad("SSL_CERT_DIR", folder, "is no folder with certificates named by their hash"))
+        return httpx2.create_ssl_context()
+    except ssl.SSLError as error:
+        raise BadEnvironment(_bad("SSL_CERT_FILE", file or "", "holds no certificate in PEM form")) from error
+    except OSError as error:
+        name, path = ("SSL_CERT_FILE", file) if file else ("SSL_CERT_DIR", folder)
+        raise BadEnvironment(_bad(name, path or "", f"cannot be read ({error.strerror or error})")) from error
+
+
+def _certificates(folder: str) -> bool:
+    path = Path(folder)
+    return path.is_dir() and any(re.fullmatch(r"[0-9a-f]{8}\.\d+", found.name) for found in path.iterdir())
+
+
+def _bad(variable: str, value: str, what: str) -> str:
+    return f"{variable} is {printable(value, 200)}, which {what}: correct it, or leave it out for the machine's own"
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy and the variable that names it."""
+
+    variable: str
+    url: str
+    """As the variable has it, with a scheme; it may hold a password."""
+
+    @property
+    def shown(self) -> str:
+        """For people: without user and password."""
+        found = re.sub(r"(?<=://)[^/?#]*@", "", self.url)
+        return f"the proxy {printable(found, 200)} of {self.variable}"
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with it; None where it can be used."""
+        hint = "write it as http://HOST:PORT, or name the host in NO_PROXY"
+        try:
+            parts = urlsplit(self.url)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            host = None
+        if not host or not self.url.isprintable() or " " in self.url:
+            return f"{self.variable} names no proxy: it has no valid host and port; {hint}"
+        if parts.scheme.lower() not in PROXY_SCHEMES:
+            return f"{self.shown} is of a kind that is not supported ({parts.scheme}); {hint}"
+        if parts.scheme.lower().startswith("socks") and not _has_socks():
+            return f"{self.shown} is a SOCKS proxy, which is not supported: use its HTTP port if it has one; {hint}"
+        return None
+
+
+def _has_socks() -> bool:
+    from importlib.util import find_spec  # noqa: PLC0415
+
+    return find_spec("socksio") is not None
+
+
+def proxy_for(url: str) -> Proxy | None:
+    """The proxy that the environment names for ``url``, which need not be usable; None: requests go there directly.
+
+    Variables are read as curl and urllib do: ``http_proxy``, ``https_proxy``, ``all_proxy``, ``no_proxy``, in either
+    case, small letters first.
+    """
+    found = getproxies()
+    parts = urlsplit(url)
+    scheme = next((name for name in (parts.scheme.lower(), "all") if found.get(name)), None)
+    if scheme is None or not parts.hostname:
+        return None
+    if is_excluded(parts.hostname, parts.port or _PORTS.get(parts.scheme.lower(), 0), found.get("no", "")):
+        return None
+    name = f"{scheme}_proxy"
+    variable = next((n for n in (name, name.upper()) if os.environ.get(n)), "the system's settings")
+    value = found[scheme].strip()
+    return Proxy(variable, value if "://" in value else f"http://{value}")
+
+
+def is_excluded(host: str, port: int, no_proxy: str) -> bool:
+    """Whether ``no_proxy`` says that ``host`` is asked directly.
+
+    An entry is a name (and all below it), ``.name`` or ``*.name`` (only what is below it), an address, a network such
+    as 10.0.0.0/8, or ``*``; each may end in a port. What cannot be read is passed over.
+    """
+    host = host.lower().rstrip(".").strip("[]")
+    address = _address(host)
+    for entry in re.split(r"[,\s]+", no_proxy.lower()):
+        pattern, at = _entry(entry.partition("://")[2] or entry)
+        if not pattern or (at is not None and at != port):
+            continue
+        if pattern == "*":
+            return True
+        if address is not None:
+            try:
+                if address in ipaddress.ip_network(pattern, strict=False):
+                    return True
+            except ValueError:
+                pass
+        elif pattern.startswith((".", "*.")):
+            if host.endswith("." + pattern.lstrip("*.")):
+                return True
+        elif host == pattern.rstrip(".") or host.endswith("." + pattern.rstrip(".")):
+            return True
+    return False
+
+
+def _entry(text: str) -> tuple[str, int | None]:
+    """The host or network of an entry, and its port."""
+    found = re.fullmatch(r"\[([0-9a-f:.%]+)\](/\d+)?(?::(\d+))?|([^:\[\]]*)(?::(\d+))?", text)
+    if found is None:
+        return text.strip("[]"), None  # an IPv6 address without brackets
+    host = found[1] + (found[2] or "") if found[1] else found[4] or ""
+    port = found[3] or found[5]
+    return host, int(port) if port else None
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def why(error: BaseException) -> str:
+    """Why a connection failed, in words that say what to do where that is known. It may hold what the other side said.
+
+    Libraries wrap the operating system's reason twice over, and some say no more than that it failed.
+    """
+    if getattr(error, "is_explained", False):
+        return str(error)
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            hint = "where the authority is your own, name its certificate in SSL_CERT_FILE"
+            said = getattr(cause, "verify_message", "") or cause
+            return f"the certificate is not trusted: {said}; {hint}"
+        if isinstance(cause, socket.gaierror):
+            return f"the host's name cannot be resolved ({cause.strerror or cause})"
+        if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
+            return "too many open files; raise the limit (ulimit -n), or lower maxParallel"
+        if isinstance(cause, ConnectionRefusedError):
+            return "nobody listens there (connection refused)"
+    # h11 quotes what it refuses as Python writes bytes.
+    return re.sub(r"(?:bytearray\()?\bb(['\"])(.*?)\1\)?", r"\2", str(error)) or type(error).__name__
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """``error`` and what led to it, breadth first; each once."""
+    found, seen = [error], set[int]()
+    for cause in found:
+        if id(cause) in seen or len(found) > 100:
+            continue
+        seen.add(id(cause))
+        yield cause
+        inner = list(cause.exceptions) if isinstance(cause, BaseExceptionGroup) else []
+        found += [e for e in (cause.__cause__, cause.__context__, *inner) if e is not None]

@@ -17,15 +17,16 @@ from agentrun.api.texts import quoted
 from agentrun.api.workflow import FailureClass, Model
 from agentrun.plan.address import PATHS, BadAddress, address_of
 from agentrun.runner import refusals
-from agentrun.runner.connections import tls
+from agentrun.runner.connections import BadEnvironment, why
 from agentrun.runner.dialect import AnswerFailed, Malformed
 from agentrun.runner.error_words import Said, kind_of, read_error, read_error_value
 from agentrun.runner.failures import ContextOverflow, Failure, plain
 from agentrun.runner.lenient import read_answer
+from agentrun.runner.masking import Mask
 from agentrun.runner.models import Request
 from agentrun.runner.overflow import is_overflow, is_rate_limit
 from agentrun.runner.retrying import Clock, Sleep, retry_after, with_retries
-from agentrun.runner.secrets import SHORTEST_SECRET, MissingSecret, Secrets, header_value, read_secret
+from agentrun.runner.secrets import MissingSecret, Secrets, header_value, read_secret
 from agentrun.runner.untrusted import TooLarge, Undecodable, read_body
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class Endpoint:
         import httpx2  # noqa: PLC0415
         import openai  # noqa: PLC0415  (a second of imports, paid only by who asks a model)
 
+        from agentrun.runner.transport import Transport  # noqa: PLC0415
+
         self.model = model.model
         self._path = PATHS[model.api]
         self._name = model.name
@@ -89,6 +92,7 @@ class Endpoint:
         try:
             key = self._key(secret, model)
             self._address = address_of(model, os.environ)
+            transport = Transport()
             self._client = openai.AsyncOpenAI(
                 api_key=key,
                 base_url=self._address.base,
@@ -97,10 +101,11 @@ class Endpoint:
                     event_hooks={"response": [self._bound]},
                     # A redirect would take the key and the history to a host that nobody allowed.
                     follow_redirects=False,
-                    verify=tls(),
+                    transport=transport,
                     headers={"Accept-Encoding": "gzip"},
                 ),
             )
+            transport.check(str(self._client.base_url))
             # An empty variable, as compose files write it, is not set: its header would be empty, and is refused.
             self._client.organization = self._header("OPENAI_ORG_ID")
             self._client.project = self._header("OPENAI_PROJECT_ID")
@@ -181,7 +186,7 @@ class Endpoint:
         except (TimeoutError, openai.APITimeoutError) as error:
             raise self._transient(f"no answer within {limit:g} s") from error
         except openai.APIConnectionError as error:
-            cause = str(error.__cause__ or error) or type(error.__cause__).__name__
+            cause = why(error.__cause__ or error)
             raise self._transient(f"the connection failed: {cause}; check endpoint, and that it is up") from error
         except openai.APIStatusError as error:
             raise self._refused(error.response, body) from error
@@ -330,11 +335,10 @@ class Endpoint:
 
     def _hidden(self, text: str) -> str:
         """``text`` without the key, unless that is a placeholder, as endpoints without keys are given."""
-        key = self._client.api_key
-        return text.replace(key, "***") if len(key) >= SHORTEST_SECRET else text
+        return Mask([self._client.api_key]).text(text)
 
     def _no_key(self, error: Exception) -> Failure:
-        if isinstance(error, MissingSecret | BadAddress):
+        if isinstance(error, MissingSecret | BadAddress | BadEnvironment):
             message = f"model {self._name}: {error}"
         elif "api_key" in str(error):
             message = (

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from typing import Literal
 
+from agentrun.api.facts import FailureInfo
+from agentrun.api.printable import printable
+from agentrun.api.values import JSON
 from agentrun.api.workflow import FailureClass
 
 MESSAGE_MAX = 500
 
-Happened = Literal["no", "unknown"]
+Happened = Literal["no", "unknown", "yes"]
 
 
 def plain(text: str, limit: int = MESSAGE_MAX) -> str:
     """``text`` from outside, fit for a terminal, a log and a status field.
 
-    At most ``limit`` characters and a mark of the cut; whatever does not print (control characters, bidirectional
-    overrides, lone surrogates) is escaped.
+    As ``printable`` has it, without the blanks around it: at most ``limit`` characters on one line.
     """
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[:limit].strip())
-    return shown[:limit] + "…" if len(shown) > limit or len(text) > limit else shown
+    return printable(text.strip(), limit)
 
 
 class Failure(Exception):
@@ -27,7 +28,8 @@ class Failure(Exception):
     ``failure_class`` decides how a step's ``retry.classes`` treats it, and ``retryable`` whether another try could end
     differently at all. ``retry_after`` is in seconds, where the other side asked for a pause. ``happened`` matters
     for calls that have an effect: "no" means that the call was surely not carried out (never connected, or refused
-    by 429), "unknown" that it may have been. ``message`` is for a person: bounded, printable, without secrets.
+    by 429), "unknown" that it may have been, "yes" that it surely was, and that its answer did not come whole: ``kept``
+    is what came, as a record holds it. ``message`` is for a person: bounded, printable, without secrets.
     """
 
     def __init__(
@@ -38,13 +40,21 @@ class Failure(Exception):
         retryable: bool,
         retry_after: float | None = None,
         happened: Happened = "unknown",
+        kept: dict[str, JSON] | None = None,
     ) -> None:
         self.failure_class = failure_class
         self.message = plain(message)
         self.retryable = retryable
         self.retry_after = retry_after
         self.happened: Happened = happened
+        self.kept = kept
         super().__init__(self.message)
+
+    @property
+    def info(self) -> FailureInfo:
+        """As records hold it."""
+        happened = self.happened == "yes"
+        return FailureInfo(self.failure_class, self.message, self.retry_after, self.retryable, happened)
 
 
 class ContextOverflow(Failure):

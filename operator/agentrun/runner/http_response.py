@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import codecs
+import base64
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
+from agentrun.api.canonical import sha256
 from agentrun.api.values import JSON
 from agentrun.plan.expressions import ExpressionError, Values
-from agentrun.plan.http import CompiledHttp
+from agentrun.plan.http import CompiledHttp, is_json, media_type
+from agentrun.runner.charsets import declared, decoded, is_text
 from agentrun.runner.failures import plain
+from agentrun.runner.masking import Mask
 from agentrun.runner.untrusted import parse_json
 
 MAX_ERROR_TEXT = 4 * 1024
 """Characters of an error's body that the model is shown."""
 
-_JSON = re.compile(r"application/(?:[\w.+-]+\+)?json|text/json")
-_TEXT = re.compile(r"text/.*|application/(?:[\w.+-]+\+)?(?:xml|yaml|x-www-form-urlencoded|javascript|x-ndjson|toml)")
-# Encodings of text. Python knows others that are none (idna, unicode_escape), or that let a sender choose how long
-# decoding takes.
-_CHARSET = re.compile(r"utf-8|utf-16(-[bl]e)?|ascii|iso8859-\d+|cp\d+|koi8-[rut]|shift_jis|euc_\w+|gb\w+|big5\w*")
+KEPT_WHOLE = 1024 * 1024
+"""Bytes of an answer up to which it is kept whole where it cannot be used."""
+
+KEPT_HEAD, KEPT_TAIL = 48 * 1024, 16 * 1024
+"""Bytes that are kept of a larger one, or of one that did not come whole."""
+
+_TEXT = re.compile(
+    r"(?:text|message)/.*|application/(?:[\w.+-]+\+)?(?:xml|yaml|x-www-form-urlencoded|javascript|x-ndjson|toml)"
+)
+_BINARY = re.compile(r"(?:image|audio|video|font)/(?!.*\+xml)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +40,27 @@ class ToolOutput:
 
     ``output`` is for the workflow, ``text`` for the model. ``status`` is the HTTP status, None where nothing was
     sent. ``is_error``: the tool said no, or its answer is of no use; the call is over either way.
+
+    ``kept``: the call was carried out, and its answer cannot be used; this is what came of it, as a record holds it.
     """
 
     status: int | None
     output: JSON
     text: str
     is_error: bool = False
+    kept: dict[str, JSON] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response that was read whole. Header names are lower-case."""
+    """A response. Header names are lower-case. It was read whole unless ``problem`` says why not."""
 
     status: int
     headers: Mapping[str, str]
     content: bytes
+    problem: str = ""
+    passing: bool = False
+    """Whether the problem is one of the connection, so that another try could bring a whole answer."""
 
 
 def refusal(message: str, status: int | None = None) -> ToolOutput:
@@ -61,63 +76,123 @@ def phrase(status: int) -> str:
         return str(status)
 
 
-def understand(response: Response, compiled: CompiledHttp, variables: Mapping[str, JSON]) -> ToolOutput:
+def carried_out(status: int) -> bool:
+    """Whether an answer of this status says that the call was carried out: 2xx, and 303, which says where to look."""
+    return 200 <= status < 300 or status == HTTPStatus.SEE_OTHER
+
+
+def understand(response: Response, compiled: CompiledHttp, variables: Mapping[str, JSON], mask: Mask) -> ToolOutput:
     """The output of a response other than 429, 408 and 5xx, which are no answers."""
     status = response.status
     if 300 <= status < 400:
-        # Following it would let the server choose where the request, and its token, goes next: also to addresses
-        # that only this machine can reach.
-        target = plain(response.headers.get("location", ""), 200)
-        return refusal(f"HTTP {phrase(status)} to {target or 'nowhere'}: redirects are not followed", status)
-    body, note = _body(response)
+        message = _redirect(response, mask)
+        return unusable(response, message, mask) if carried_out(status) else refusal(message, status)
+    if response.problem and not carried_out(status):
+        return refusal(f"HTTP {phrase(status)}; {response.problem}", status)
+    if response.problem:
+        return unusable(response, f"the call was answered with HTTP {phrase(status)}, but {response.problem}", mask)
+    body, note = _body(response, mask, whole=compiled.output is not None)
     if status >= 400:
         text = body if isinstance(body, str) else "" if body is None else json.dumps(body, ensure_ascii=False)
         shown = text if len(text) <= MAX_ERROR_TEXT else f"{text[:MAX_ERROR_TEXT]}… ({len(text)} characters in all)"
         return ToolOutput(status, {"status": status, "body": body}, f"HTTP {phrase(status)}\n{shown}".strip(), True)
     if compiled.output is None:
         return ToolOutput(status, body, note + _text(body))
-    seen = {"status": status, "headers": dict(response.headers), "body": body}
+    headers = {mask.text(name): mask.text(value) for name, value in response.headers.items()}
     try:
-        output = compiled.output.evaluate(Values({**variables, "response": seen}))
+        output = compiled.output.evaluate(
+            Values({**variables, "response": {"status": status, "headers": headers, "body": body}})
+        )
     except ExpressionError as error:
-        return refusal(f"the call was answered with HTTP {phrase(status)}, but output has no value: {error}", status)
+        words = f"the call was answered with HTTP {phrase(status)}, but output has no value: {error}"
+        return unusable(response, words, mask)
     return ToolOutput(status, output, _text(output))
 
 
-def _body(response: Response) -> tuple[JSON, str]:
-    """The body as a value, and a note for the model where it is not what it claims to be.
+def unusable(response: Response, message: str, mask: Mask) -> ToolOutput:
+    """The answer of a call that was carried out, and that says nothing that can be used."""
+    kept = keep(response, mask)
+    came = kept.get("body", kept.get("head"))
+    shown = came if isinstance(came, str) else "" if came is None else json.dumps(came, ensure_ascii=False)
+    text = message + (f"\nWhat came: {plain(shown, 1000)}" if shown else "")
+    return ToolOutput(response.status, {"status": response.status, "error": message}, text, is_error=True, kept=kept)
 
-    JSON where its type says so; broken JSON stays a text, because the call was made and its answer should be seen.
+
+def keep(response: Response, mask: Mask) -> dict[str, JSON]:
+    """What a record keeps of an answer that cannot be used, without secrets: all of it where it came whole and is not
+    too large, else its ends; how large it was, and its digest.
     """
     content = response.content
+    found: dict[str, Any] = {
+        "status": response.status,
+        "contentType": mask.text(plain(response.headers.get("content-type", ""), 100)),
+        "bytes": len(content),
+        "digest": sha256(content),
+        "whole": not response.problem,
+    }
+    if location := response.headers.get("location"):
+        found["location"] = mask.text(plain(location))
+    if not content:
+        return found
+    if len(content) <= (KEPT_WHOLE if not response.problem else KEPT_HEAD + KEPT_TAIL):
+        body, _ = _body(response, mask, whole=True)
+        return found | {"body": body}
+    head, tail = content[:KEPT_HEAD], content[-KEPT_TAIL:]
+    if is_text(head[:1000]) or declared(response.headers.get("content-type", "")):
+        charset = declared(response.headers.get("content-type", ""))
+        return found | {"head": mask.text(decoded(head, charset)[0]), "tail": mask.text(decoded(tail, charset)[0])}
+    return found | {"head": _base64(head, mask), "tail": _base64(tail, mask)}
+
+
+def _redirect(response: Response, mask: Mask) -> str:
+    """Why an answer of 3xx is none."""
+    said = f"HTTP {phrase(response.status)}"
+    if response.status == HTTPStatus.NOT_MODIFIED:
+        return (
+            f"{said}: nothing has changed since, so there is no body; leave out the header If-None-Match or "
+            "If-Modified-Since to get one"
+        )
+    # Following it would let the server choose where the request, and its token, goes next: also to addresses
+    # that only this machine can reach.
+    target = mask.text(plain(response.headers.get("location", ""), 200))
+    return (
+        f"{said} to {target}: redirects are not followed" if target else f"{said} without a Location: it is no answer"
+    )
+
+
+def _body(response: Response, mask: Mask, *, whole: bool) -> tuple[JSON, str]:
+    """The body as a value, and a note for the model where it is not what it claims to be.
+
+    JSON where its type says so; broken JSON stays a text, because the call was made and its answer should be seen. What
+    is no text is named; with ``whole`` it is there, too, in Base64.
+    """
+    content = mask.content(response.content)
     if not content:
         return None, ""
-    kind, _, parameters = response.headers.get("content-type", "").partition(";")
-    kind = kind.strip().lower()
-    if _JSON.fullmatch(kind):
+    announced = response.headers.get("content-type", "")
+    kind, charset = media_type(announced), declared(announced)
+    if is_json(kind):
+        text, problem = decoded(content, charset, kind)
         try:
-            return parse_json(content.decode("utf-8-sig")), ""
+            return mask.value(parse_json(text)), ""
         except ValueError as error:
-            return _decoded(content, "utf-8"), f"(announced as JSON, but it is not: {plain(str(error), 100)})\n"
-    if _TEXT.fullmatch(kind):
-        found = re.search(r"charset\s*=\s*\"?([\w.:-]{1,40})", parameters)
-        return _decoded(content, found[1] if found else "utf-8"), ""
-    if not kind:
-        try:
-            text = content.decode()
-        except UnicodeDecodeError:
-            kind = "application/octet-stream"
-        else:
-            return text, ""
-    return {"contentType": plain(kind, 100), "bytes": len(content)}, "(binary content, not shown) "
+            note = plain(str(error), 100) + (f"; {problem}" if problem else "")
+            return mask.text(text), f"(announced as JSON, but it is not: {note})\n"
+    if _TEXT.fullmatch(kind) or (charset and not _BINARY.match(kind)):
+        text, problem = decoded(content, charset, kind)
+        return mask.text(text), f"({problem})\n" if problem else ""
+    if not _BINARY.match(kind) and is_text(content):
+        return mask.text(content.decode()), ""
+    named: dict[str, JSON] = {"contentType": plain(kind, 100) or "application/octet-stream", "bytes": len(content)}
+    if whole:
+        named["base64"] = _base64(content, mask)
+    return named, "(binary content, not shown) "
 
 
-def _decoded(content: bytes, charset: str) -> str:
-    try:
-        name = codecs.lookup(charset).name
-    except LookupError:
-        name = "utf-8"
-    return content.decode(name if _CHARSET.fullmatch(name) else "utf-8", "replace")
+def _base64(content: bytes, mask: Mask) -> str:
+    """Bytes as a record can hold them; nothing of them where a secret is among them."""
+    text = content.decode("latin-1")
+    return "" if mask.text(text) != text else base64.b64encode(content).decode()
 
 
 def _text(value: JSON) -> str:

@@ -7,26 +7,31 @@ the network nothing can have happened, from then on anything can.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
 from agentrun import __version__
 from agentrun.api.values import JSON, seconds
 from agentrun.api.workflow import Effect, FailureClass, Tool
-from agentrun.plan.http import compile_http
-from agentrun.runner.connections import tls
+from agentrun.plan.http import compile_http, media_type
+from agentrun.runner.charsets import declared, decoded
+from agentrun.runner.connections import BadEnvironment, why
 from agentrun.runner.failures import Failure, Happened, plain
 from agentrun.runner.http_request import Prepared, Refused, prepare
-from agentrun.runner.http_response import Response, ToolOutput, phrase, refusal, understand
+from agentrun.runner.http_response import Response, ToolOutput, carried_out, phrase, refusal, understand
+from agentrun.runner.masking import Mask
 from agentrun.runner.retrying import Clock, Sleep, retry_after, with_retries
-from agentrun.runner.secrets import SHORTEST_SECRET, MissingSecret, Secrets, read_secret
+from agentrun.runner.secrets import MissingSecret, Secrets, read_secret
 from agentrun.runner.untrusted import TooLarge, Undecodable, read_body
 
 if TYPE_CHECKING:
     import httpx2
+
+    from agentrun.runner.transport import Transport
 
 __all__ = ["HttpTool", "ToolOutput"]
 
@@ -42,6 +47,7 @@ class HttpTool:
         self._sleep = sleep
         self._now = now
         self._opened: httpx2.AsyncClient | None = None
+        self._transport: Transport
 
     async def call(
         self,
@@ -60,8 +66,9 @@ class HttpTool:
         been sent; what it raises ends the call. Cancellation closes the connection; the call may have been carried out.
 
         Raises:
-            Failure: of class Tool: there was no answer (408, 429, 5xx, no connection), or a Secret is missing.
-                Its ``happened`` says whether the call may have been carried out.
+            Failure: of class Tool: there was no answer (408, 429, 5xx, no connection), the answer to a call that may
+                be repeated did not come whole, or a Secret is missing. Its ``happened`` says whether the call may have
+                been carried out.
         """
         variables: dict[str, JSON] = {**(about or {}), "args": args}
         try:
@@ -74,7 +81,30 @@ class HttpTool:
         async def once() -> ToolOutput:
             return await self._once(request, variables, key, limit, before_send)
 
-        return await once() if self._tool.effect is Effect.ONCE else await with_retries(once, self._sleep)
+        try:
+            return await (once() if self._tool.effect is Effect.ONCE else self._repeated(once))
+        except Refused as error:
+            return refusal(str(error))
+
+    async def _repeated(self, once: Callable[[], Awaitable[ToolOutput]]) -> ToolOutput:
+        """Up to three tries. That one of them was carried out is not undone by how the last one ends."""
+        kept: dict[str, JSON] | None = None
+
+        async def watched() -> ToolOutput:
+            nonlocal kept
+            try:
+                return await once()
+            except Failure as failure:
+                kept = failure.kept or kept
+                raise
+
+        try:
+            output = await with_retries(watched, self._sleep)
+        except Failure as failure:
+            if kept is not None:
+                failure.happened, failure.kept = "yes", kept
+            raise
+        return replace(output, kept=output.kept or kept) if output.is_error else output
 
     async def close(self) -> None:
         """Close the connections. A later call opens new ones."""
@@ -90,26 +120,59 @@ class HttpTool:
         limit: float,
         before_send: Callable[[], None] | None,
     ) -> ToolOutput:
+        token = self._token()
+        mask = Mask([token] if token else [])
+        response = await self._exchange(request, token, mask, key, limit, before_send)
+        if (failure := self._no_answer(response, mask)) is not None:
+            raise failure
+        if response.passing and carried_out(response.status) and self._tool.effect is not Effect.ONCE:
+            output = understand(response, self._compiled, variables, mask)
+            words = output.text.partition("\n")[0]
+            if self._tool.effect is Effect.READ_ONLY:
+                raise self._failure(words, "unknown")
+            raise self._failure(words, "yes", kept=output.kept)
+        return understand(response, self._compiled, variables, mask)
+
+    async def _exchange(
+        self,
+        request: Prepared,
+        token: str | None,
+        mask: Mask,
+        key: str | None,
+        limit: float,
+        before_send: Callable[[], None] | None,
+    ) -> Response:
+        """The response, as far as it came: from its status line on the call is answered, whatever follows.
+
+        Raises:
+            Failure: no status line came.
+        """
         import httpx2  # noqa: PLC0415  (lazy: only who calls a tool pays for it)
 
-        token = self._token()
+        from agentrun.runner.transport import listen  # noqa: PLC0415
+
         headers = {**request.headers, "Accept-Encoding": "gzip"}
         headers |= {"Authorization": f"Bearer {token}"} if token else {}
         headers |= {"Idempotency-Key": key} if key else {}
         sent: Happened = "no"
+        heard, body = listen(), bytearray()
+        answer: httpx2.Response | None = None
 
         async def trace(event: str, info: dict[str, Any]) -> None:
             # The request to a proxy to open a tunnel is not yet ours.
             nonlocal sent
             if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
+                heard.clear()
                 if before_send is not None:
                     before_send()
                 sent = "unknown"
 
         try:  # before the clock runs: reading certificates is nothing that the other side did
             client = self._client()
-        except (OSError, ValueError, ImportError, httpx2.InvalidURL) as error:
-            raise self._failure(f"certificates or proxy of the environment cannot be used: {error}", "no") from error
+            proxy = self._transport.check(request.url)
+        except BadEnvironment as error:
+            raise self._failure(str(error), "no", retryable=False) from error
+        through = "" if proxy is None else f" through {proxy.shown}"
         try:
             # httpx2's own timeouts are per read: a server that drips would never meet one of them.
             async with (
@@ -118,43 +181,82 @@ class HttpTool:
                     request.method, request.url, headers=headers, content=request.content, extensions={"trace": trace}
                 ) as answer,
             ):
-                encoding = answer.headers.get("content-encoding", "")
-                problem, content = None, b""
-                try:
-                    content = await read_body(answer.aiter_raw(), encoding, self._http.max_bytes)
-                except TooLarge:
-                    problem = f"its body is larger than the tool's maxBytes, {self._http.max_bytes}"
-                except Undecodable as error:
-                    problem = f"its body {error}"
+                await read_body(
+                    answer.aiter_raw(), answer.headers.get("content-encoding", ""), self._http.max_bytes, body
+                )
+            return self._response(answer, heard, body)
+        except TooLarge:
+            return self._response(
+                answer, heard, body, f"its body is larger than the tool's maxBytes, {self._http.max_bytes}"
+            )
+        except Undecodable as error:
+            return self._response(answer, heard, body, f"its body {error}")
         except TimeoutError as error:
-            raise self._failure(f"no answer within {limit:g} s", sent) from error
+            if sent != "no" and self._is_answered(answer, heard):
+                return self._response(answer, heard, body, f"its body did not come within {limit:g} s", passing=True)
+            raise self._failure(f"no answer within {limit:g} s{through}", sent) from error
         except httpx2.InvalidURL as error:
-            return refusal(f"the request has no valid URL: {plain(str(error), 200)}")
+            raise Refused(f"the request has no valid URL: {plain(str(error), 200)}") from error
         except httpx2.TransportError as error:
-            reason = _hidden(token, str(error)) or type(error).__name__
+            reason = plain(mask.text(why(error)), 300)
+            if sent != "no" and self._is_answered(answer, heard):
+                return self._response(answer, heard, body, f"it cannot be read to its end: {reason}", passing=True)
             words = "the connection failed" if sent == "no" else "the connection was lost after the request was sent"
             raise self._failure(f"{words}: {reason}", sent) from error
-        response = _without(token, answer, content)
-        if (failure := self._no_answer(response)) is not None:
-            raise failure
-        if problem is not None:
-            return refusal(f"the call was answered with HTTP {phrase(response.status)}, but {problem}", response.status)
-        return understand(response, self._compiled, variables)
 
-    def _no_answer(self, response: Response) -> Failure | None:
+    @staticmethod
+    def _is_answered(answer: httpx2.Response | None, heard: bytearray) -> bool:
+        from agentrun.runner.transport import answered  # noqa: PLC0415
+
+        return answer is not None or answered(heard) is not None
+
+    @staticmethod
+    def _response(
+        answer: httpx2.Response | None, heard: bytearray, body: bytearray, problem: str = "", *, passing: bool = False
+    ) -> Response:
+        """What is known of an answer; where HTTP's grammar hid it, by what came over the wire."""
+        from agentrun.runner.transport import answered  # noqa: PLC0415
+
+        if answer is not None:
+            headers = {name.lower(): value for name, value in answer.headers.items()}
+            return Response(answer.status_code, headers, bytes(body), problem, passing)
+        found = answered(heard)
+        assert found is not None
+        return Response(found[0], {}, found[1], problem, passing)
+
+    def _no_answer(self, response: Response, mask: Mask) -> Failure | None:
         """The Failure that a status stands for which says nothing about the call itself."""
         status = response.status
-        if status not in (408, 429) and status < 500:
+        said = ""
+        if status == HTTPStatus.FOUND and self._tool.effect is Effect.ONCE:
+            target = mask.text(plain(response.headers.get("location", ""), 200))
+            words = (
+                f"HTTP {phrase(status)} to {target or 'nowhere'}, which does not say whether the call was carried out"
+            )
+            return self._failure(words, "unknown", retryable=False)
+        if status not in (408, 429) and 200 <= status < 500:
             return None
-        said = plain(response.content[:1000].decode(errors="replace"), 300)
+        if response.content:
+            content_type = response.headers.get("content-type", "")
+            text, _ = decoded(response.content[:4000], declared(content_type), media_type(content_type))
+            said = plain(mask.text(text), 300)
         happened: Happened = "no" if status == 429 else "unknown"
         pause = retry_after(response.headers, self._now)
-        return self._failure(f"HTTP {phrase(status)}" + (f": {said}" if said else ""), happened, pause)
+        words = f"HTTP {phrase(status)}" + (f": {said}" if said else "")
+        return self._failure(words, happened, pause=pause)
 
-    def _failure(self, words: str, happened: Happened, pause: float | None = None) -> Failure:
+    def _failure(
+        self,
+        words: str,
+        happened: Happened,
+        *,
+        retryable: bool = True,
+        pause: float | None = None,
+        kept: dict[str, JSON] | None = None,
+    ) -> Failure:
         host = self._http.url.split("/")[2]
         message = f"tool {self._tool.name} ({self._http.method} {host}): {words}"
-        return Failure(FailureClass.TOOL, message, retryable=True, retry_after=pause, happened=happened)
+        return Failure(FailureClass.TOOL, message, retryable=retryable, retry_after=pause, happened=happened, kept=kept)
 
     def _token(self) -> str | None:
         """The bearer token, read for each call anew: Secrets are rotated while steps run."""
@@ -170,38 +272,19 @@ class HttpTool:
         if self._opened is None:
             import httpx2  # noqa: PLC0415
 
+            from agentrun.runner.transport import Transport  # noqa: PLC0415
+
             # A kept connection may be closed by the server just as we write to it, and then nobody knows whether the
             # request was seen. For Once that would wait for a person, so each of its calls has a fresh connection.
             kept = 0 if self._tool.effect is Effect.ONCE else None
+            # Proxies and certificate authorities of the environment, as companies set them.
+            self._transport = Transport(httpx2.Limits(max_keepalive_connections=kept))
             self._opened = httpx2.AsyncClient(
-                verify=tls(),
+                transport=self._transport,
                 timeout=None,  # asyncio.timeout bounds the whole
                 follow_redirects=False,
-                limits=httpx2.Limits(max_keepalive_connections=kept),
-                # Proxies and certificate authorities of the environment, as companies set them; httpx2 reads no netrc.
-                trust_env=True,
                 # A cookie of one call would be missing after a resume, so none is kept.
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
                 headers={"User-Agent": f"agentrun/{__version__}"},
             )
         return self._opened
-
-
-def _hidden(token: str | None, text: str) -> str:
-    return text if token is None or len(token) < SHORTEST_SECRET else _forms(token).sub("***", text)
-
-
-def _forms(token: str) -> re.Pattern[str]:
-    r"""``token`` as it stands, as JSON may escape it (``\/``, ``\u002B``), and as a URL does."""
-    escaped = {c: f"\\\\{re.escape(c)}|" if c in '/"\\' else "" for c in set(token)}
-    each = (f"(?:{re.escape(c)}|{escaped[c]}\\\\u00(?i:{ord(c):02x})|%(?i:{ord(c):02x}))" for c in token)
-    return re.compile("".join(each))
-
-
-def _without(token: str | None, answer: httpx2.Response, content: bytes) -> Response:
-    """The response, without the token where a server echoes what it was sent: models and journals read on."""
-    headers = {name.lower(): value for name, value in answer.headers.items()}
-    if token is not None and len(token) >= SHORTEST_SECRET:
-        content = _forms(token).sub("***", content.decode("latin-1")).encode("latin-1")
-        headers = {name: _hidden(token, value) for name, value in headers.items()}
-    return Response(answer.status_code, headers, content)

@@ -97,7 +97,7 @@ async def _work(attempt: Attempt) -> dict[str, Any]:
         from agentrun.runner.agent import run_agent_step  # noqa: PLC0415  (lazy: a tool step needs no model)
 
         return await run_agent_step(attempt)
-    from agentrun.runner.calls import run_tool_step  # noqa: PLC0415
+    from agentrun.runner.tool_step import run_tool_step  # noqa: PLC0415
 
     return await run_tool_step(attempt)
 

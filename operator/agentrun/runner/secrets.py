@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
-from agentrun.api.workflow import SecretKey
+from agentrun.api.workflow import SecretKey, WorkflowSpec
 
 SHORTEST_SECRET = 8
 """Characters from which on a token is looked for in answers; anything shorter would be found by chance."""
@@ -45,3 +46,12 @@ def header_value(value: str, what: str) -> str:
         message = "holds a line break or other characters that no HTTP header takes; store the bare token"
         raise MissingSecret(f"{what} {message}")
     return value
+
+
+def secrets_of(spec: WorkflowSpec, secret: Secrets) -> Iterator[str]:
+    """Every value of a Secret that ``spec`` names and that is at hand: a pod has those of its own step."""
+    refs = [tool.http.auth.bearer.secret_ref for tool in spec.tools if tool.http.auth is not None]
+    refs += [model.credentials.secret_ref for model in spec.models if model.credentials is not None]
+    for ref in refs:
+        with suppress(MissingSecret):
+            yield read_secret(secret, ref)

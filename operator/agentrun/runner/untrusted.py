@@ -66,41 +66,57 @@ class Undecodable(Exception):
     """A body does not decompress; the message says why."""
 
 
-async def read_body(chunks: AsyncIterable[bytes], encoding: str, limit: int) -> bytes:
+RAW_KEPT = 64 * 1024
+"""Bytes as they came that are kept of a body which does not decompress."""
+
+
+async def read_body(chunks: AsyncIterable[bytes], encoding: str, limit: int, into: bytearray | None = None) -> bytes:
     """The body in ``chunks``, decompressed, never holding more than ``limit`` bytes and one chunk.
 
     ``encoding`` is the Content-Encoding header: identity and gzip are understood, which is what our requests accept.
     httpx2's own decoding is not used: it inflates a whole chunk at once, a thousandfold if the sender wants that.
+    ``into`` has what was read, also where this raises: of a body that does not decompress, the beginning as it came.
 
     Raises:
         TooLarge: as soon as the limit is passed; the rest is not read.
         Undecodable: another encoding, damaged or cut off.
     """
     encoding = encoding.strip().lower()
-    if encoding not in ("", "identity", "gzip", "x-gzip"):
-        raise Undecodable(f"is encoded as {quoted(encoding, 40)}, which was not asked for")
-    inflate: Any = None if encoding in ("", "identity") else _gunzip()
-    body = bytearray()
+    known = encoding in ("", "identity", "gzip", "x-gzip")
+    inflate: Any = _gunzip() if encoding in ("gzip", "x-gzip") else None
+    body = bytearray() if into is None else into
+    raw = bytearray()
     received = 0
-    async for chunk in chunks:
-        received += len(chunk)
-        data = chunk
-        while data and inflate is not None:
-            try:
-                body += inflate.decompress(data, limit + 1 - len(body))
-            except zlib.error as error:
-                raise Undecodable("is not the gzip that its header announces") from error
-            if len(body) > limit:
+    try:
+        async for chunk in chunks:
+            received += len(chunk)
+            raw += chunk[: RAW_KEPT - len(raw)]
+            data = chunk
+            while data and inflate is not None:
+                try:
+                    body += inflate.decompress(data, limit + 1 - len(body))
+                except zlib.error as error:
+                    raise Undecodable("is not the gzip that its header announces") from error
+                if len(body) > limit:
+                    raise TooLarge
+                data = inflate.unconsumed_tail
+                if inflate.eof and (data := inflate.unused_data):
+                    inflate = _gunzip()  # gzip files may be concatenated (RFC 1952, 2.2)
+            body += data
+            # What was received counts as well: gzip can go on for ever without yielding a byte.
+            if len(body) > limit or received > limit + 65_536:
                 raise TooLarge
-            data = inflate.unconsumed_tail
-            if inflate.eof and (data := inflate.unused_data):
-                inflate = _gunzip()  # gzip files may be concatenated (RFC 1952, 2.2)
-        body += data
-        # What was received counts as well: gzip can go on for ever without yielding a byte.
-        if len(body) > limit or received > limit + 65_536:
-            raise TooLarge
-    if inflate is not None and received and not inflate.eof:
-        raise Undecodable("was cut off")
+            if not known and len(raw) == RAW_KEPT:
+                break
+        if not known:
+            raise Undecodable(f"is encoded as {quoted(encoding, 40)}, which was not asked for")
+        if inflate is not None and received and not inflate.eof:
+            raise Undecodable("was cut off")
+    except Undecodable:
+        body[:] = raw
+        raise
+    finally:
+        del body[limit + 1 :]
     return bytes(body)
 
 

@@ -30,7 +30,7 @@ def todo(place: ClusterPlace, client: Client, run: Run) -> list[str]:
     for name, what in waiting.items():
         if "resolve" in what:
             base = place.command("resolve", run.name, name)
-            why = f"{name}: nobody knows what became of {value(what['tool'])}: {value(what['resolve'])}"
+            why = f"{name}: nobody has said what became of {value(what['tool'])}: {value(what['resolve'])}"
             offer(why, f"{base} --happened RESULT", f"{base} --retry", f"{base} --give-up")
         elif "signal" in what:
             signal = place.command("signal", run.name, str(what["signal"]))

@@ -1,0 +1,83 @@
+"""A tool step, or a compensation: one call, and what becomes of the step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentrun.api.facts import FailureInfo
+from agentrun.api.workflow import FailureClass
+from agentrun.journal.records import Kind
+from agentrun.plan.effects import asks_people
+from agentrun.runner.attempt import Attempt, unknown_of
+from agentrun.runner.calls import Answer, Tools, not_approved
+from agentrun.runner.exits import Closed, Parked, failed
+from agentrun.runner.failures import MESSAGE_MAX, Failure, plain
+
+REFUSAL_MAX = 200
+"""Characters of a refusal (a 4xx, often a page of HTML) that stand in the step's failure."""
+
+
+async def run_tool_step(attempt: Attempt) -> dict[str, Any]:
+    """A tool step, or a compensation: one call whose value is the step's output.
+
+    Raises:
+        Parked: it waits for people.
+        Failure: the call failed, was refused, or was rejected.
+    """
+    tools = Tools(attempt)
+    try:
+        name, args = attempt.tool_call
+        call = {"id": "call", "callId": "call", "name": name, "args": args}
+        refusal = tools.refusal(call, None)
+        if refusal is not None:
+            raise Failure(FailureClass.INVALID, refusal, retryable=False)
+        call = tools.fitted(call)
+        request = tools.approval(call)
+        approved_by: list[str] = []
+        if request is not None:
+            said = tools.decided(request)
+            if said.state == "Pending":
+                raise Parked({"approvals": [request.to_json()]})
+            approved_by = list(said.by)
+            if said.state == "Rejected":
+                raise Failure(FailureClass.REJECTED, not_approved(said) or "", retryable=False)
+            if said.state == "Expired":
+                raise Failure(FailureClass.TIMEOUT, not_approved(said) or "", retryable=False)
+        attempt.check_stop()
+        try:
+            answer = await (tools.make_once(call, approved_by) if tools.is_once(call) else tools.make(call))
+        except Failure as failure:
+            happened = failure.kept is not None or attempt.state.happened
+            if not happened or attempt.is_retried(failure.info):
+                raise
+            answer = Answer(None, failure.message, is_error=True, kept=failure.kept)
+        if answer.kept is not None or (answer.is_error and attempt.state.happened):
+            return await _carried_out(attempt, tools, call, answer)
+    finally:
+        await tools.close()
+    if answer.is_error:
+        # The other side said no, so the call is over: this is its result, known and final.
+        raise failed(FailureInfo(FailureClass.TOOL, plain(answer.text, REFUSAL_MAX), retryable=False))
+    return {"output": answer.value}
+
+
+async def _carried_out(attempt: Attempt, tools: Tools, call: dict[str, Any], answer: Answer) -> dict[str, Any]:
+    """The call of a step was carried out, and its answer cannot be used; or an earlier try of it was.
+
+    A compensation has done what it is for. Of a step, ``asks_people`` decides between a person and a failure.
+    """
+    if attempt.coordinates.key.compensate:
+        return {"output": None, "answer": answer.kept}
+    what, _, came = answer.text.partition("\n")
+    if asks_people(attempt.step, tools.effect(call)):
+        if attempt.state.intent is None:  # from now on its outcome is a person's to tell, as that of a Once call
+            attempt.uncounted -= 1
+            await attempt.commit(Kind.INTENT, tools.intent(call))
+        unknown = unknown_of(attempt)
+        assert unknown is not None
+        told = f"it happened, so it is not called again; say what it came to, or give up. {came}"
+        unknown["unknown"] |= {"message": plain(f"{call['name']}: {what}; {told}"), "happened": True}
+        raise Parked(unknown | {"answer": answer.kept})
+    message = plain(f"{what}; it happened all the same", MESSAGE_MAX)
+    info = FailureInfo(FailureClass.TOOL, message, retryable=False, happened=True)
+    raise Closed(failed(info).body | {"answer": answer.kept})

@@ -1,0 +1,193 @@
+"""A secret that comes back: every way in which it may be written is found, and nothing else is touched."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import quopri
+import textwrap
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentrun.runner.masking import Mask, environment_secrets, is_placeholder
+from tests.unit.loopback import raw, reply
+from tests.unit.test_http_tool import AUTH, Bench, shop
+
+__all__ = ["shop"]
+
+SECRET = "tok/en+Ab=0123456789&x"
+TOKENS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=12, max_size=60)
+
+
+def mixed(text: str) -> str:
+    """Every second character as an entity, the others as percent escapes."""
+    return "".join(f"&#{ord(c)};" if at % 2 else f"%{ord(c):02X}" for at, c in enumerate(text))
+
+
+FORMS: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "in a header": lambda s: f"Bearer {s}",
+    "upper case": str.upper,
+    "json": lambda s: json.dumps(s)[1:-1].replace("/", "\\/"),
+    "json, every character": lambda s: "".join(f"\\u{ord(c):04X}" for c in s),
+    "json in json": lambda s: json.dumps(json.dumps(s)),
+    "javascript": lambda s: "".join(f"\\x{ord(c):02x}" for c in s),
+    "octal": lambda s: "".join(f"\\{ord(c):03o}" for c in s),
+    "shell": lambda s: "".join(c if c.isalnum() else f"\\{c}" for c in s),
+    "url": lambda s: quote(s, safe=""),
+    "url, small letters": lambda s: quote(s, safe="").lower() if s.islower() else quote(s, safe=""),
+    "url, every character": lambda s: "".join(f"%{ord(c):02x}" for c in s),
+    "url twice": lambda s: quote(quote(s, safe=""), safe=""),
+    "url three times": lambda s: quote(quote(quote(s, safe=""), safe=""), safe=""),
+    "html": html.escape,
+    "html, decimal": lambda s: "".join(f"&#{ord(c)};" for c in s),
+    "html, hexadecimal": lambda s: "".join(f"&#x{ord(c):X};" for c in s),
+    "html, without semicolons": lambda s: "".join(f"&#{ord(c):07};" for c in s),
+    "url of html": lambda s: quote(html.escape(s), safe=""),
+    "html of json": lambda s: html.escape(json.dumps(s)),
+    "mixed": mixed,
+    "quoted printable": lambda s: quopri.encodestring(b"=" * 10 + b"x" * 40 + s.encode()).decode(),
+    "quoted printable, every character": lambda s: "".join(f"={ord(c):02X}" for c in s),
+    "over lines": lambda s: f"{s[:9]}\n  {s[9:]}",
+    "over lines, in json": lambda s: json.dumps(f"{s[:9]}\r\n{s[9:]}"),
+    "utf-16 read as latin-1": lambda s: s.encode("utf-16-le").decode("latin-1"),
+    "hexadecimal": lambda s: s.encode().hex(),
+    "hexadecimal, large": lambda s: s.encode().hex().upper(),
+    "hexadecimal with colons": lambda s: s.encode().hex(":"),
+    "hexadecimal with blanks": lambda s: s.encode().hex(" "),
+    "hexadecimal with 0x": lambda s: ", ".join(f"0x{c:02X}" for c in s.encode()),
+    "a list of bytes": lambda s: str(list(s.encode())),
+    "base64 of utf-16": lambda s: base64.b64encode(s.encode("utf-16-le")).decode(),
+    "base64 over lines": lambda s: "\r\n".join(textwrap.wrap(base64.b64encode(b"x" * 50 + s.encode()).decode(), 76)),
+    "base64 over lines, in json": lambda s: json.dumps(base64.encodebytes(b"x" * 50 + s.encode()).decode()),
+    "base64 in a url": lambda s: quote(base64.b64encode(s.encode()).decode(), safe=""),
+    **{
+        f"base64 after {before} and before {after} bytes": (
+            lambda s, b=before, a=after: base64.b64encode(b"u" * b + s.encode() + b"z" * a).decode()  # type: ignore[misc]
+        )
+        for before in range(4)
+        for after in range(3)
+    },
+    "base64 for urls": lambda s: base64.urlsafe_b64encode(b"\xff\xfe" + s.encode()).decode().rstrip("="),
+}
+
+
+def leaks(text: str, secret: str) -> bool:
+    """Whether a good part of ``secret`` can be read, in one of the plainest ways."""
+    return any(secret[at : at + 8] in text for at in range(len(secret) - 7))
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+def test_a_secret_is_hidden_however_it_is_written(form: Callable[[str], str]) -> None:
+    written = form(SECRET)
+    hidden = Mask([SECRET]).text(f"before {written} after")
+    assert "***" in hidden
+    assert hidden.startswith("before ") and hidden.endswith(" after")
+    assert len(hidden) < 2 * len("before *** after") + len(written) - len(SECRET)
+    assert not leaks(hidden, SECRET)
+    assert Mask([SECRET]).value({"a": [{written: written}], "b": 1}) != {"a": [{written: written}], "b": 1}
+
+
+@settings(deadline=None)
+@given(TOKENS, st.sampled_from(sorted(FORMS)))
+def test_any_secret_is_hidden(secret: str, form: str) -> None:
+    hidden = Mask([secret]).text(FORMS[form](secret))
+    assert "***" in hidden
+    assert not leaks(hidden, secret) or secret in "".join(chr(c) for c in range(0x21, 0x7F))
+
+
+@settings(deadline=None)
+@given(st.text(), TOKENS)
+def test_what_holds_no_secret_stays_as_it_is(text: str, secret: str) -> None:
+    if not any(part in text for part in (secret[:4], secret[-4:])):
+        assert Mask([secret]).text(text) == text
+        assert Mask([secret]).value({"a": [text, 1, None]}) == {"a": [text, 1, None]}
+
+
+def test_what_is_short_is_no_secret() -> None:
+    assert not Mask(["", "x", "1234567"])
+    assert Mask(["1234567"]).text("1234567") == "1234567"
+    assert Mask(["12345678"]).text("a 12345678 b") == "a *** b"
+
+
+def test_a_value_without_secrets_is_not_copied() -> None:
+    value = {"a": ["b"]}
+    assert Mask([SECRET]).value(value) is value
+
+
+def test_lists_of_bytes_are_found_in_values() -> None:
+    data = {"type": "Buffer", "data": list(b"x" + SECRET.encode())}
+    assert Mask([SECRET]).value(data) == {"type": "Buffer", "data": ["***"]}
+
+
+@pytest.mark.parametrize("key", ["none", "not-needed", "lm-studio", "ollama", "no key required"])
+def test_placeholders_hide_nothing(key: str) -> None:
+    assert is_placeholder(key)
+
+
+def test_the_environments_secrets_are_known_by_their_names() -> None:
+    environment = {
+        "OPENAI_API_KEY": "sk-0123456789",
+        "AWS_SECRET_ACCESS_KEY": "abcdefgh/12345",
+        "AWS_SESSION_TOKEN": "session-12345",
+        "DB_PASSWORD": " hunter2-12345 \n",
+        "HTTPS_PROXY": "http://user:pass-12345@proxy.example:3128",
+        "http_proxy": "http://proxy.example:3128",
+        "SSL_KEY": "/etc/ssl/key.pem",
+        "LOCAL_KEY": "not-needed",
+        "PATH": "/usr/bin",
+    }
+    assert sorted(environment_secrets(environment)) == [
+        "abcdefgh/12345",
+        "hunter2-12345",
+        "pass-12345",
+        "session-12345",
+        "sk-0123456789",
+    ]
+
+
+# -- of tools --------------------------------------------------------------------------------------------------------
+
+ECHOES = {
+    "utf-16": reply(f"{SECRET}".encode("utf-16-le"), content_type="text/plain; charset=utf-16le"),
+    "utf-16, not said": reply(SECRET.encode("utf-16-le"), content_type="text/plain"),
+    "said to be utf-16": reply(f"x{SECRET}".encode(), content_type="text/plain; charset=utf-16le"),
+    "ebcdic": reply(SECRET.encode("cp037"), content_type="text/plain; charset=cp037"),
+    "json with a mark": reply(b"\xff\xfe" + json.dumps([SECRET]).encode("utf-16-le")),
+    "a key of an object": reply({SECRET: 1}),
+    "a header": reply({}, x_echo=base64.b64encode(SECRET.encode()).decode()),
+    "a header's name": raw(
+        b"HTTP/1.1 200 OK\r\nX-" + SECRET.encode().hex().encode() + b": 1\r\nContent-Length: 2\r\n\r\n{}"
+    ),
+    "a binary": reply(b"\x89\xff" + SECRET.encode(), content_type="application/octet-stream"),
+    "base64 in an error": reply({"sent": base64.b64encode(f"Bearer {SECRET}".encode()).decode()}, status=401),
+    "a redirect": reply(status=307, location=f"/login?token={quote(SECRET, safe='')}"),
+    "an answer that cannot be used": reply(SECRET.encode("utf-16-le"), content_type="text/plain; charset=utf-16le"),
+}
+
+
+@pytest.mark.parametrize("name", ECHOES)
+async def test_what_a_tool_echoes_is_hidden_once_it_is_decoded(shop: Bench, name: str) -> None:
+    output = "response.body.there.is.none" if name == "an answer that cannot be used" else "[response]"
+    found = await shop.call({}, ECHOES[name], auth=AUTH, secret=lambda _: SECRET, output=output)
+    whole = json.dumps([found.output, found.text, found.kept], ensure_ascii=False)
+    assert Mask([SECRET]).text(whole) == whole
+    assert SECRET.encode("utf-16-le").decode("utf-16-be") not in whole
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "cp037"])
+async def test_what_a_failing_tool_echoes_is_hidden(shop: Bench, encoding: str) -> None:
+    answer = reply(f"no: {SECRET}".encode(encoding), status=500, content_type=f"text/plain; charset={encoding}")
+    shop.server.then(answer)
+    failure: Any = await shop_fails(shop, answer)
+    assert "no: ***" in failure.message
+
+
+async def shop_fails(shop: Bench, answer: Any) -> Any:
+    return await shop.fails(answer, auth=AUTH, secret=lambda _: SECRET)
