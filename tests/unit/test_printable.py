@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentrun.api.approval import Owner, approval_object
+from agentrun.api.facts import ApprovalRequest, StepKey
 from agentrun.api.printable import JOINERS, SIGNS, UNSEEN, printable, printable_value
+from agentrun.api.workflow import Approvers, FailureClass
+from tests.unit.plan_world import World, approval, compiled, step
 
 CHARACTERS = st.text(
     st.characters() | st.sampled_from("\u200d\u200c\ufe0f\U0001f3f4\U000e007f\U000e0067\u0301👩🏽🇩🇪\n\x1b\u202e")
@@ -124,3 +130,49 @@ def test_a_value_is_shown_with_its_keys() -> None:
     assert printable_value({"a\x1b": ["b\u202e", 1, None, {"c": "two\nlines"}]}) == {
         "a\\u001b": ["b\\u202e", 1, None, {"c": "two\nlines"}]
     }
+
+
+# -- the ways to Kubernetes ------------------------------------------------------------------------------------------
+
+SAID = "ok\x07\nWarning  Failed  node is gone \u202e001\u2066 \u200b\x1b[2J"
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text in ``value``, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from (*texts(key), *texts(part))
+    elif isinstance(value, list):
+        for part in value:
+            yield from texts(part)
+
+
+def is_plain(value: Any, allowed: str = "") -> bool:
+    return all(not [c for c in unseen(text) if c not in allowed] for text in texts(value))
+
+
+def test_no_status_holds_what_a_terminal_obeys() -> None:
+    world = World(
+        compiled(step("a", retry={"limit": 1}), approval("b", "a", subject=SAID), step("c", "a", retry={"limit": 0}))
+    )
+    world.go()
+    world.fail("a", message=SAID)
+    assert is_plain(world.go().status)  # the pause before a retry
+    world.now += 3600
+    world.go()
+    world.succeed("a")
+    assert is_plain(world.go().status)  # the question
+    world.fail("c", message=SAID, failure=FailureClass.PROVIDER)
+    world.now += 1e6
+    found = world.go().status
+    assert is_plain(found) and "node is gone" in str(found)
+
+
+def test_no_approval_holds_what_a_terminal_obeys() -> None:
+    asked = ApprovalRequest(SAID, {SAID: [SAID, 1]}, "sha256:" + "0" * 64, Approvers(users=["ana"]), 1, 5000.0)
+    made = approval_object(Owner("r", "n", "u"), StepKey("a"), 1, asked, "me", now=1000.0)
+    assert is_plain(made, "\n")
+    assert "\n" not in made["spec"]["subject"]
+    assert made["spec"]["digest"] == asked.digest
