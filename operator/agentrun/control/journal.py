@@ -22,6 +22,8 @@ from agentrun.journal.records import Record
 from agentrun.journal.run import read_facts
 from agentrun.journal.store import KeyExists, KeyMissing, Store, StoreError, StoreUnfit
 from agentrun.observe.metrics import Metrics, StoreResult
+from agentrun.plan.planner import plan
+from agentrun.plan.snapshot import Plan, Snapshot
 
 T = TypeVar("T")
 
@@ -77,8 +79,17 @@ class Journal:
 
         return await self._do("pin", run.namespace, write)
 
-    async def fork(self, source: RunPath, manifest: dict[str, Any], at: StepKey, seq: int | None) -> None:
+    async def fork(
+        self,
+        source: RunPath,
+        manifest: dict[str, Any],
+        at: StepKey,
+        seq: int | None,
+        planned: Callable[[Snapshot], Plan] = plan,
+    ) -> None:
         """Write what the run of ``manifest`` takes over from ``source``; its own manifest comes after.
+
+        ``planned`` makes the plan of the source, in a thread.
 
         Raises:
             ForkRefused: nobody can go on from that point.
@@ -87,7 +98,7 @@ class Journal:
         self._check()
 
         def write() -> None:
-            fork = plan_fork(self.store, source, manifest, at, seq, now=self.clock())
+            fork = plan_fork(self.store, source, manifest, at, seq, now=self.clock(), planned=planned)
             write_fork_records(self.store, fork, self.clock)
 
         await self._do("fork", source.namespace, write)

@@ -2,38 +2,55 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping
+import asyncio
+import json
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from agentrun.api.canonical import digest_of
 from agentrun.api.decoding import UNREADABLE, decode
-from agentrun.api.document import Document, from_object
+from agentrun.api.document import from_object
 from agentrun.api.errors import InvalidDocument, Path, Problem, dotted
 from agentrun.api.facts import StepKey
-from agentrun.api.run import AgentRun, Reason
+from agentrun.api.run import AgentRun, Reason, Source
 from agentrun.api.texts import quoted
+from agentrun.api.values import NAME_PATTERN
 from agentrun.api.workflow import API_VERSION, WorkflowSpec
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Cluster
-from agentrun.control.footprint import program_footprint
+from agentrun.control.footprint import footprint, program_footprint
 from agentrun.control.journal import Journal
 from agentrun.control.live import LiveRun
+from agentrun.control.thinking import Thinking
 from agentrun.control.views import RunRef, RunView
 from agentrun.journal.fork import ForkRefused
 from agentrun.journal.layout import RunPath
-from agentrun.journal.pin import pin
+from agentrun.journal.pin import NAME_MAX, Compiler, pin
 from agentrun.journal.pinned import Pinned
 from agentrun.plan.clocks import in_our_time
+from agentrun.plan.kept import Kept
 from agentrun.plan.lint import checked_program
+from agentrun.plan.planner import plan_slice
 from agentrun.plan.program import Program, compile_program
+from agentrun.plan.snapshot import Plan, Snapshot
+from agentrun.plan.work import GLANCE, Work
+
+T = TypeVar("T")
 
 PROGRAMS = 64 * 1024 * 1024
 """Bytes that the compiled workflows may take that are kept."""
 
 OBJECT_MAX = 1_400_000
 """Bytes of a run's object as JSON. etcd takes 1.5 MiB by default, and the status of a run has to fit in beside it."""
+
+CHECKED_AT_ONCE = 64 * 1024
+"""Bytes in memory of what is checked on the event loop, in a few milliseconds; more is, beside it."""
+
+COMPILED_AT_ONCE = 2 * 1024
+"""Bytes of a workflow that is compiled on the event loop: in some 5 ms, 60 at most."""
 
 LOOK_AGAIN, LOOK_AGAIN_LARGE = 30.0, 600.0
 """Seconds until something that is missing is looked for again, should its arrival go unnoticed. A large run has to be
@@ -47,6 +64,10 @@ class NotYet(Exception):
     def __init__(self, reason: Reason, message: str, again: float | None = None) -> None:
         self.reason, self.message, self.again = reason, message, again
         super().__init__(message)
+
+
+class _Large(Exception):
+    """It takes too long for the event loop."""
 
 
 def path_of(run: RunView) -> RunPath:
@@ -78,10 +99,9 @@ class Opener:
     cluster: Cluster
     journal: Journal
     cache: Cache
-    _compiled: OrderedDict[str, Compiled] = field(default_factory=OrderedDict)
+    thinking: Thinking
+    _compiled: Kept[str, Compiled] = field(default_factory=lambda: Kept(PROGRAMS))
     """Pinned workflows and what they compile to, by digest; the ones used last. Losing it costs time only."""
-    _kept: int = 0
-    """Bytes that these take."""
 
     async def open(self, run: RunView) -> LiveRun:
         """The live run of ``run``, pinned now or before.
@@ -105,7 +125,7 @@ class Opener:
             else:
                 manifest = await self.journal.pin(path, proposed)
                 fresh = manifest is proposed and not manifest.get("source")
-        found = self._program(manifest["workflow"], manifest["workflowDigest"])
+        found = await self._program(run.ref.namespace, manifest["workflow"], manifest["workflowDigest"])
         pinned = Pinned(path, manifest | {"workflow": found.workflow}, found.program)
         log = self.journal.events(path)
         if fresh:  # nobody can have written to a journal that this very call has begun
@@ -115,43 +135,58 @@ class Opener:
         facts = {key: in_our_time(fact, now) for key, fact in (await self.journal.facts(path)).items()}
         return LiveRun(run.uid, pinned, log, facts, found.bytes)
 
-    def _program(self, workflow: dict[str, Any], digest: str) -> Compiled:
+    async def _program(self, namespace: str, workflow: dict[str, Any], digest: str) -> Compiled:
         found = self._compiled.get(digest)
         if found is None:
-            program = compile_program(WorkflowSpec.model_validate(workflow), pinned=True)
-            found = Compiled.of(workflow, program, new=False)
-            self._keep(digest, found)
-        else:
-            self._compiled.move_to_end(digest)
+
+            def compute() -> Compiled:
+                program = compile_program(WorkflowSpec.model_validate(workflow), pinned=True)
+                return Compiled.of(workflow, program, new=False)
+
+            if len(json.dumps(workflow)) <= COMPILED_AT_ONCE:
+                found = compute()
+            else:
+                found, _ = await self.thinking.run(namespace, compute)
+            self._compiled.keep(digest, found, found.bytes)
         return found
 
-    def _compile(self, spec: WorkflowSpec, path: Path) -> Program:
-        """As ``checked_program``, but for a workflow that was checked before. Raises InvalidDocument."""
+    async def _thought(self, namespace: str, size: int, compute: Callable[[Compiler], T]) -> T:
+        """What ``compute`` gives, to which ``size`` bytes matter: on the event loop where it is a few milliseconds."""
+        if size <= CHECKED_AT_ONCE:
+            try:
+                return compute(partial(self._compile, at_once=True))
+            except _Large:
+                pass
+        found, _ = await self.thinking.run(namespace, partial(compute, self._compile))
+        return found
+
+    def _compile(self, spec: WorkflowSpec, path: Path, *, at_once: bool = False) -> Program:
+        """As ``checked_program``, but for a workflow that was checked before.
+
+        Raises:
+            InvalidDocument: it is not valid.
+            _Large: it has to be compiled, and ``at_once`` that would take too long.
+        """
         workflow = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
         digest = digest_of(workflow)
         found = self._compiled.get(digest)
         if found is None or not found.new:
+            if at_once and len(json.dumps(workflow)) > COMPILED_AT_ONCE:
+                raise _Large
             found = Compiled.of(workflow, checked_program(spec, path), new=True)
-            self._keep(digest, found)
+            self._compiled.keep(digest, found, found.bytes)
         return found.program
-
-    def _keep(self, digest: str, found: Compiled) -> None:
-        if (before := self._compiled.pop(digest, None)) is not None:
-            self._kept -= before.bytes
-        self._compiled[digest] = found
-        self._kept += found.bytes
-        while self._kept > PROGRAMS:
-            self._kept -= self._compiled.popitem(last=False)[1].bytes
 
     async def _manifest(self, run: RunView) -> dict[str, Any]:
         """What ``run.json`` will be. Raises NotYet."""
         labels, spec = await self._written(run)
-        try:
-            document = from_object(_object("AgentRun", run.ref, spec, labels))
-            documents = [document]
-            assert isinstance(document.model, AgentRun)
-            if (reference := document.model.spec.workflow_ref) is not None:
-                documents.append(await self._workflow(run, reference.name))
+        objects: list[Mapping[str, Any]] = [_object("AgentRun", run.ref, spec, labels)]
+        if name := _referred(spec):
+            objects.append(await self._workflow(run, name))
+
+        def compute(compiled: Compiler) -> tuple[dict[str, Any], Source | None]:
+            documents = [from_object(obj) for obj in objects]
+            assert isinstance(documents[0].model, AgentRun)
             manifest = pin(
                 documents,
                 {},
@@ -161,11 +196,16 @@ class Opener:
                 new_id=lambda: run.uid.replace("-", ""),
                 requested_by=run.requested_by,
                 cluster=True,
-                compiled=self._compile,
+                compiled=compiled,
             )
+            return manifest, documents[0].model.spec.source
+
+        try:
+            size = sum(footprint(obj, CHECKED_AT_ONCE + 1) for obj in objects)
+            manifest, source = await self._thought(run.ref.namespace, size, compute)
         except InvalidDocument as error:
             raise NotYet(Reason.INVALID_SPEC, said(error)) from error
-        if (source := document.model.spec.source) is not None:
+        if source is not None:
             await self._fork(run, manifest, source.run, StepKey.parse(source.step), source.seq)
         return manifest
 
@@ -187,15 +227,16 @@ class Opener:
             )
         raise NotYet(Reason.INVALID_SPEC, f"{problem}. {_ANOTHER}")
 
-    async def _workflow(self, run: RunView, name: str) -> Document:
+    async def _workflow(self, run: RunView, name: str) -> Mapping[str, Any]:
         namespace = run.ref.namespace
         found = await self.cluster.get_workflow(namespace, name)
         if found is None:
             message = f"there is no AgentWorkflow {quoted(name)} in namespace {namespace}: apply it, and the run begins"
             raise NotYet(Reason.WORKFLOW_NOT_FOUND, message, _look_again(run))
         if problem := found.get(UNREADABLE):
-            raise InvalidDocument([Problem((), problem)], f"AgentWorkflow {name}")
-        return from_object(found)
+            unreadable = InvalidDocument([Problem((), problem)], f"AgentWorkflow {name}")
+            raise NotYet(Reason.INVALID_SPEC, said(unreadable))
+        return found
 
     async def _fork(self, run: RunView, manifest: dict[str, Any], name: str, at: StepKey, seq: int | None) -> None:
         source = self.cache.run(RunRef(run.ref.namespace, name))
@@ -203,14 +244,31 @@ class Opener:
             where = f"in namespace {run.ref.namespace}"
             message = f"there is no run {quoted(name)} {where} to go on from: its AgentRun must exist"
             raise NotYet(Reason.SOURCE_NOT_FOUND, message, _look_again(run))
+        loop = asyncio.get_running_loop()
+
+        def planned(snapshot: Snapshot) -> Plan:
+            # In a thread of the journal: what is no matter of a glance takes its turn among the long computations.
+            work = Work()
+            if found := plan_slice(snapshot, work, GLANCE, strict=True):
+                return found
+            turn = self.thinking.plan(run.ref.namespace, snapshot, work)
+            return asyncio.run_coroutine_threadsafe(turn, loop).result()
+
         try:
-            await self.journal.fork(path_of(source), manifest, at, seq)
+            await self.journal.fork(path_of(source), manifest, at, seq, planned)
         except ForkRefused as error:
             raise NotYet(Reason.INVALID_SPEC, f"spec.source: {error}") from error
 
 
 def _look_again(run: RunView) -> float:
     return LOOK_AGAIN if run.written is not None else LOOK_AGAIN_LARGE
+
+
+def _referred(spec: Mapping[str, Any]) -> str:
+    """The name of the AgentWorkflow that ``spec`` refers to, if it is a name: nothing else is looked for."""
+    reference = spec.get("workflowRef")
+    name = reference.get("name") if isinstance(reference, dict) else None
+    return name if isinstance(name, str) and len(name) <= NAME_MAX and re.fullmatch(NAME_PATTERN, name) else ""
 
 
 def said(error: InvalidDocument) -> str:

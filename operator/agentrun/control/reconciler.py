@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import InitVar, dataclass, field, replace
-from functools import partial
 
 from agentrun.api.facts import StepKey
 from agentrun.api.run import Reason
@@ -31,19 +30,14 @@ from agentrun.control.visits import begin_visit, run_log
 from agentrun.journal.records import Damaged
 from agentrun.journal.store import StoreError
 from agentrun.observe.metrics import Lost, Metrics
-from agentrun.plan.planner import plan_slice
 from agentrun.plan.slots import UNBOUNDED, Bounds
-from agentrun.plan.snapshot import Append, Plan, Start, Stop
-from agentrun.plan.work import GLANCE, SLICE
+from agentrun.plan.snapshot import Append, Start, Stop
 
 CREATIONS = 16
 """Pods of one run that are created at the same time."""
 
 POD_GRACE = 60.0
 """Seconds in which a pod that was told to leave is gone, where nothing says better."""
-
-TOO_LONG = 3.0
-"""Seconds of one slice of a plan, which should take a tenth of one, from which on the run computes nothing more."""
 
 REPAIR = 30.0
 """Seconds until a run is looked at again that waits for something outside to be repaired."""
@@ -72,7 +66,7 @@ class Reconciler:
     slots: Slots = field(init=False)
 
     def __post_init__(self, vouched: Callable[[], bool], bounds: Bounds) -> None:
-        self.opener = Opener(self.cluster, self.journal, self.cache)
+        self.opener = Opener(self.cluster, self.journal, self.cache, self.thinking)
         self.people = People(self.cluster, self.journal, self.cache, self.clock, vouched)
         self.status = StatusWriter(self.cluster, self.journal, self.cache, self.queue, self.metrics, self.clock)
         self.slots = Slots(bounds, self.queue.add, self.metrics, self.clock)
@@ -139,7 +133,8 @@ class Reconciler:
             await self.people.close_expired(run, live)
             await self._take_ends(run, live)  # who ended meanwhile: nothing may come between this and the plan
             now = self.clock()
-            planned = await self._plan(run, live, now)
+            snapshot = live.snapshot(live.executions(self.cache.pods.of(run.ref), now), now)
+            planned = await self.thinking.plan(run.ref.namespace, snapshot, live.work)
             if planned.ended:
                 break
             appends = [e for e in planned.effects if isinstance(e, Append)]
@@ -158,20 +153,6 @@ class Reconciler:
         if planned.ended and known is not None and known.finished is not None:
             self._forget(run.ref)  # what we wrote comes as no event
             await self._after_the_end(known)
-
-    async def _plan(self, run: RunView, live: LiveRun, now: float) -> Plan:
-        """The plan for this moment. One that takes long is made in slices, beside the event loop."""
-        snapshot = live.snapshot(live.executions(self.cache.pods.of(run.ref), now), now)
-        planned = None
-        if live.work.used <= GLANCE:  # else the last plan of this run was no matter of a glance
-            planned = plan_slice(snapshot, live.work, GLANCE, strict=True)
-        while planned is None:
-            work = partial(plan_slice, snapshot, live.work, SLICE)
-            planned, took = await self.thinking.run(run.ref.namespace, work)
-            if took > TOO_LONG:
-                live.work.exhaust()
-                run_log(run).warning("a slice of its plan took %.1f s: its expressions are evaluated no more", took)
-        return planned
 
     # -- what happened ----------------------------------------------------------------------------------------------
 

@@ -8,16 +8,30 @@ the time for itself, for everybody's timers and for the Lease.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
+
+from agentrun.plan.planner import plan_slice
+from agentrun.plan.snapshot import Plan, Snapshot
+from agentrun.plan.work import GLANCE, SLICE, Work
 
 T = TypeVar("T")
 
 PAUSE_MAX = 2.0
 """Seconds of the longest pause."""
+
+SHORT = 0.02
+"""Seconds of a computation that is followed by no pause."""
+
+TOO_LONG = 3.0
+"""Seconds of one slice of a plan, which should take a tenth of one, from which on the run computes nothing more."""
+
+_log = logging.getLogger("agentrun.control")
 
 
 class Thinking:
@@ -55,7 +69,21 @@ class Thinking:
             found = await loop.run_in_executor(self._thread, compute)
             return found, self._monotonic() - began
         finally:
-            loop.call_later(min(self._monotonic() - began, PAUSE_MAX), self._next)
+            took = self._monotonic() - began
+            loop.call_later(min(took, PAUSE_MAX) if took > SHORT else 0.0, self._next)
+
+    async def plan(self, namespace: str, snapshot: Snapshot, work: Work) -> Plan:
+        """The plan of ``snapshot``: at once where a glance is enough, else in slices, each in its turn."""
+        planned = None
+        if work.used <= GLANCE:  # else the last plan of this run was no matter of a glance
+            planned = plan_slice(snapshot, work, GLANCE, strict=True)
+        while planned is None:
+            planned, took = await self.run(namespace, partial(plan_slice, snapshot, work, SLICE))
+            if took > TOO_LONG:
+                work.exhaust()
+                name = snapshot.run.get("name")
+                _log.warning("%s/%s: a slice of its plan took %.1f s: it computes nothing more", namespace, name, took)
+        return planned
 
     def _next(self) -> None:
         """Give the turn to the namespace that has waited the longest since its last one."""

@@ -34,6 +34,7 @@ from agentrun.journal.store import Store
 from agentrun.plan.planner import plan
 from agentrun.plan.program import Program, compile_program
 from agentrun.plan.schema import compile_schema
+from agentrun.plan.snapshot import Plan, Snapshot
 
 _SHOWN = 200
 
@@ -110,11 +111,19 @@ def forked_manifest(
 
 
 def plan_fork(
-    store: Store, source: RunPath, manifest: dict[str, Any], at: StepKey, seq: int | None, *, now: float
+    store: Store,
+    source: RunPath,
+    manifest: dict[str, Any],
+    at: StepKey,
+    seq: int | None,
+    *,
+    now: float,
+    planned: Callable[[Snapshot], Plan] = plan,
 ) -> Fork:
     """What the run of ``manifest`` takes over from ``source``: all that is done and does not depend on ``at``.
 
-    With ``seq`` also ``at`` itself, as it stood after that record. A source that still runs is fine.
+    With ``seq`` also ``at`` itself, as it stood after that record. A source that still runs is fine. ``planned`` tells
+    how its steps stand.
 
     Raises:
         ForkRefused: nobody can go on from that point; the message says from which one.
@@ -127,7 +136,7 @@ def plan_fork(
     events = EventLog(store, source, lambda: now)
     events.refresh()
     facts = {key: state.fact() for key, state in states.items()}
-    status = plan(origin.snapshot(now, facts, events.records)).status
+    status = planned(origin.snapshot(now, facts, events.records)).status
     found = {entry["name"]: StepState(entry["state"]) for entry in status["steps"]}
     done = _taken(program, at, found, states)
     keys = [key for key, state in states.items() if _is_taken(program, key, state, at, done)]
