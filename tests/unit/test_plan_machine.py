@@ -15,7 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from agentrun.api.facts import Allowance, FailureInfo, StepFact, StepKey, Usage
 from agentrun.api.run import StepState
 from agentrun.api.workflow import FailureClass
+from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Append, Effect, Plan, Snapshot, Start, Stop
+from agentrun.plan.work import Work
 from tests.unit.plan_world import CALL, World, approval, compiled, planned, request, step
 
 BUDGET = 40
@@ -42,9 +44,10 @@ def steps(draw: st.DrawFn, prefix: str, least: int, most: int) -> list[dict[str,
             items = list(range(draw(st.integers(0, 4))))
             made["forEach"] = {"items": items, "maxParallel": draw(st.integers(1, 3))}
         if kind == "fan" and draw(st.booleans()):
-            made["when"] = "index != 1"
-        elif draw(st.integers(0, 5)) == 0:
-            made["when"] = "false"
+            made["when"] = draw(st.sampled_from(["index != 1", "item < 2 && run.outcome == 'Running'"]))
+        elif draw(st.integers(0, 3)) == 0:
+            told = [f"steps.{n}.state == 'Succeeded' || steps.{n}.output == 1" for n in after]
+            made["when"] = draw(st.sampled_from(["false", "inputs.size() == 0", "1 / inputs.size() == 1", *told]))
         made["continueOnError"] = draw(st.booleans())
         if draw(st.booleans()):
             made["compensate"] = CALL
@@ -190,11 +193,13 @@ class PlannerMachine(RuleBasedStateMachine):
         program = compiled(*main, **{"finally": last})
         self.world = Unruly(program, budget=Allowance(tool_calls=BUDGET), timeout=timeout)
         self.seen: list[Snapshot] = []
+        self.work = Work()
 
     def plan(self) -> Plan:
         snapshot = self.world.snapshot()
         self.seen.append(snapshot)
         found = planned(snapshot)
+        assert found == plan(snapshot, self.work)  # what was evaluated before is as good as evaluated now
         self.world.check(snapshot, found)
         if found.ended:
             if self.world.ends is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -35,8 +35,8 @@ TREES_KEPT = 32 * 1024 * 1024
 _TREE_FACTOR, _TREE_LEAST = 10, 3 * 1024
 """What a compiled expression takes up: so many times its checked form, and so many bytes at least."""
 
-_BASE, _PER_BYTE = 3_000, 20
-"""Units of an evaluation, whatever it computes, and for each byte of its checked form."""
+_BASE, _PER_BYTE, _READ = 3_000, 20, 400
+"""Units of an evaluation, whatever it computes; for each byte of its checked form; for each part of its result."""
 
 TOO_MANY = "the workflow's expressions up to here are too large together: divide it, or let steps share their results"
 
@@ -75,7 +75,7 @@ class Scope:
     """
 
     variables: tuple[str, ...]
-    steps: frozenset[str] | None = None
+    steps: Set[str] | None = None
 
 
 class Expression:
@@ -202,7 +202,11 @@ class Expression:
                 cost = estimate(tree, variables, values.sizes)
                 values.pay(cost)
             reader = Reader()
-            return reader.read(compiled.program.eval(values.activation(cost))), reader.size
+            result = compiled.program.eval(values.activation(cost))
+            try:
+                return reader.read(result), reader.size
+            finally:
+                values.pay(_READ * reader.parts)  # known only now, and of one that is too large no more is read
         except TooExpensive:
             raise ExpressionError(
                 "evaluating this would take too much: make its lists shorter (about 1,500 elements for map and "

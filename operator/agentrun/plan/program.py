@@ -7,7 +7,7 @@ exists can be planned without looking at the text again.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from agentrun.plan.expressions import (
     compile_value,
 )
 from agentrun.plan.http import check_http
+from agentrun.plan.names import Names
 from agentrun.plan.schema import check_schema, weight
 
 EXPRESSIONS_MAX = 2 * 1024 * 1024
@@ -46,7 +47,7 @@ class CompiledStep:
 
     name: str
     spec: Step
-    ancestors: frozenset[str]
+    ancestors: Set[str]
     """Every step that is done before this one starts: those whose outputs it may use."""
     when: Expression | None
     items: ValueTemplate | None
@@ -114,8 +115,10 @@ def compile_program(spec: WorkflowSpec, path: Path = ("spec",), *, pinned: bool 
             return _compile(spec, path)
         except InvalidDocument as error:
             # One problem says that the expressions are too large together: the first of them that is.
-            many = [p for p in error.problems if p.message == TOO_MANY]
-            raise InvalidDocument([p for p in error.problems if p.message != TOO_MANY] + many[:1]) from None
+            many = [p for p in error.problems if p.message.startswith(TOO_MANY)]
+            raise InvalidDocument(
+                [p for p in error.problems if not p.message.startswith(TOO_MANY)] + many[:1]
+            ) from None
 
 
 def _compile(spec: WorkflowSpec, path: Path) -> Program:
@@ -156,7 +159,7 @@ def compile_step(spec: WorkflowSpec, name: str) -> CompiledStep:
 
 def _graph(
     steps: Sequence[Step], path: Path, problems: list[Problem], elsewhere: Iterable[str] = ()
-) -> list[tuple[Step, frozenset[str], Path]]:
+) -> list[tuple[Step, Names, Path]]:
     """The steps with all that comes before each, dependencies first; in the document's order where it is free."""
     by_name = {step.name: (number, step) for number, step in enumerate(steps)}
     for number, step in enumerate(steps):
@@ -170,7 +173,8 @@ def _graph(
                 )
             elif dependency not in by_name:
                 problems.append(Problem(where, f"there is no step {quoted(dependency)}{_nearest(dependency, by_name)}"))
-    ancestors: dict[str, frozenset[str]] = {}
+    none = Names({name: number for name, (number, _) in by_name.items()})
+    ancestors: dict[str, Names] = {}
     order: list[str] = []
     # Depth first with a stack of its own: a chain of 1,000 steps is deeper than Python's recursion allows.
     for root in by_name:
@@ -194,13 +198,13 @@ def _graph(
                     break
             else:
                 own = [d for d in by_name[name][1].depends_on if d in ancestors]
-                ancestors[name] = frozenset(own).union(*(ancestors[d] for d in own))
+                ancestors[name] = none.with_all((d, ancestors[d]) for d in own)
                 order.append(name)
     return [(by_name[n][1], ancestors[n], (*path, by_name[n][0])) for n in order]
 
 
 def _compile_step(
-    spec: WorkflowSpec, step: Step, ancestors: frozenset[str] | None, path: Path, problems: list[Problem]
+    spec: WorkflowSpec, step: Step, ancestors: Set[str] | None, path: Path, problems: list[Problem]
 ) -> CompiledStep:
     scope = Scope(STEP_VARIABLES, ancestors)
     inner = Scope((*STEP_VARIABLES, *ITEM_VARIABLES), ancestors) if step.for_each else scope

@@ -140,6 +140,8 @@ class Reader:
 
     def __init__(self) -> None:
         self.size = 0
+        self.parts = 0
+        """Lists, objects and their elements that were read."""
 
     def read(self, value: Any) -> JSON:
         """The JSON value of ``value``; times and durations become text.
@@ -165,9 +167,11 @@ class Reader:
             self._add(8)
         elif isinstance(found, list):
             self._add(2 + len(found))
+            self.parts += 1 + len(found)
             return [self.read(item) for item in found]
         elif isinstance(found, dict):
             self._add(2 + 2 * len(found))
+            self.parts += 1 + 2 * len(found)
             return {self._key(key): self.read(item) for key, item in found.items()}
         elif isinstance(found, datetime):
             self._add(30)
