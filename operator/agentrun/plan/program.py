@@ -115,10 +115,9 @@ def compile_program(spec: WorkflowSpec, path: Path = ("spec",), *, pinned: bool 
             return _compile(spec, path)
         except InvalidDocument as error:
             # One problem says that the expressions are too large together: the first of them that is.
-            many = [p for p in error.problems if p.message.startswith(TOO_MANY)]
-            raise InvalidDocument(
-                [p for p in error.problems if not p.message.startswith(TOO_MANY)] + many[:1]
-            ) from None
+            others = [p for p in error.problems if not p.message.startswith(TOO_MANY)]
+            first = [p for p in error.problems if p.message.startswith(TOO_MANY)][:1]
+            raise InvalidDocument(others + first) from None
 
 
 def _compile(spec: WorkflowSpec, path: Path) -> Program:
