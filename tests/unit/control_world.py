@@ -25,6 +25,7 @@ from agentrun.control.journal import Journal
 from agentrun.control.leader import NotLeader
 from agentrun.control.queue import WorkQueue
 from agentrun.control.reconciler import Reconciler
+from agentrun.control.thinking import Thinking
 from agentrun.control.views import ApprovalView, CommandView, PodView, RunRef, RunView
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
@@ -91,6 +92,18 @@ class InlineJournal(Journal):
     async def _do(self, operation: str, namespace: str, call: Callable[[], T]) -> T:
         await self._operator.turn()
         return call()
+
+
+class InlineThinking(Thinking):
+    """Long computations without a thread: each is one step of the event loop."""
+
+    def __init__(self, operator: Operator) -> None:
+        super().__init__()
+        self._operator = operator
+
+    async def run(self, namespace: str, compute: Callable[[], T]) -> tuple[T, float]:
+        await self._operator.turn()
+        return compute(), 0.0
 
 
 class Counted(Metrics):
@@ -233,7 +246,14 @@ class Operator:
         self.journal = InlineJournal(self, GatedStore(world.store, self), METRICS, clock)
         self.cluster = ModelCluster(self)
         self.reconciler = Reconciler(
-            self.cluster, self.journal, self.cache, self.queue, METRICS, clock, bounds=world.bounds
+            self.cluster,
+            self.journal,
+            self.cache,
+            self.queue,
+            METRICS,
+            clock,
+            bounds=world.bounds,
+            thinking=InlineThinking(self),
         )
         self.controller = Controller(
             self.cluster, self.cluster, self.cache, self.queue, self.reconciler, METRICS, clock, clock
