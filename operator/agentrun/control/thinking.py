@@ -37,8 +37,9 @@ _log = logging.getLogger("agentrun.control")
 class Thinking:
     """For one event loop."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
+    def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
+        """``clock``: seconds that the calling thread has computed. On a busy machine more of them pass for others."""
+        self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="thinking")
         self._busy = False
         """Whether somebody has the turn, or the pause after one is not over."""
@@ -64,12 +65,19 @@ class Thinking:
                     self._next()  # it was given the turn in the same moment
                 raise
         self._busy = True
-        began = self._monotonic()
+        took = 0.0
+
+        def timed() -> T:
+            nonlocal took
+            began = self._clock()
+            try:
+                return compute()
+            finally:
+                took = self._clock() - began
+
         try:
-            found = await loop.run_in_executor(self._thread, compute)
-            return found, self._monotonic() - began
+            return await loop.run_in_executor(self._thread, timed), took
         finally:
-            took = self._monotonic() - began
             loop.call_later(min(took, PAUSE_MAX) if took > SHORT else 0.0, self._next)
 
     async def plan(self, namespace: str, snapshot: Snapshot, work: Work) -> Plan:
