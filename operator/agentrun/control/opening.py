@@ -136,18 +136,18 @@ class Opener:
         return LiveRun(run.uid, pinned, log, facts, found.bytes)
 
     async def _program(self, namespace: str, workflow: dict[str, Any], digest: str) -> Compiled:
-        found = self._compiled.get(digest)
-        if found is None:
+        if (known := self._compiled.get(digest)) is not None:
+            return known
 
-            def compute() -> Compiled:
-                program = compile_program(WorkflowSpec.model_validate(workflow), pinned=True)
-                return Compiled.of(workflow, program, new=False)
+        def compute() -> Compiled:
+            program = compile_program(WorkflowSpec.model_validate(workflow), pinned=True)
+            return Compiled.of(workflow, program, new=False)
 
-            if len(json.dumps(workflow)) <= COMPILED_AT_ONCE:
-                found = compute()
-            else:
-                found, _ = await self.thinking.run(namespace, compute)
-            self._compiled.keep(digest, found, found.bytes)
+        if len(json.dumps(workflow)) <= COMPILED_AT_ONCE:
+            found = compute()
+        else:
+            found, _ = await self.thinking.run(namespace, compute)
+        self._compiled.keep(digest, found, found.bytes)
         return found
 
     async def _thought(self, namespace: str, size: int, compute: Callable[[Compiler], T]) -> T:
