@@ -178,7 +178,7 @@ def test_the_run_ends_as_if_the_words_were_harmless(outputs: dict[str, Said]) ->
     assert outputs["verify"].code == 0, outputs["verify"]
     states = {step["name"]: step["state"] for step in outputs["json"].json["status"]["steps"]}
     assert states == {
-        "asks": "Succeeded", "refuses": "Failed", "fails": "Failed", "halves": "Failed", "misfits": "Failed",
+        "asks": "Succeeded", "refuses": "Failed", "fails": "Failed", "halves": "Succeeded", "misfits": "Failed",
         "says": "Succeeded", "each": "Succeeded", "no": "Failed", "walks": "Failed", "until": "Failed",
         "sign-off": "Succeeded", "after": "Succeeded",
     }  # fmt: skip
@@ -202,7 +202,7 @@ def test_a_path_and_a_header_hold_what_is_put_into_them(outputs: dict[str, Said]
     paths = [one.target for one in stage.tools.asked() if one.target.startswith("/files")]
     assert all(path.count("/") == 2 and "?" not in path and "#" not in path for path in paths), paths
     assert sorted(unquote(path.removeprefix("/files/")) for path in paths) == sorted(
-        ["a/b?c#d", "%2e%2e", "..%2f..%2fetc", "x" * 100, "ü\u202e"]
+        ["a/b?c#d", "%2e%2e", "..%2f..%2fetc", "x" * 100, "ü\u202e", "half \ufffd"]
     )
     headers = [one.headers for one in stage.tools.asked("/header")]
     assert sorted(found["x-name"] for found in headers) == ["${inputs.secret}", "plain"]
@@ -214,7 +214,7 @@ def test_the_model_is_told_why_a_call_was_not_made(outputs: dict[str, Said], sta
     results = [r for record in stage.records("r", "asks") for r in record["body"].get("results", ())]
     said = " ".join(r["output"] for r in results if r.get("isError"))
     for text in (
-        "would lead elsewhere", "is empty", "holds line breaks", "half of a surrogate pair", "1e999", "nested deeper",
+        "would lead elsewhere", "is empty", "holds line breaks", "1e999", "nested deeper",
         "there is no tool",
     ):  # fmt: skip
         assert text in said, text
