@@ -12,7 +12,7 @@ import pytest
 
 from tests import poison
 from tests.cluster.component import Component
-from tests.control_plane.test_poison import MEMORY, TIMER, Tenant, ana, eve, memory, operator, plane
+from tests.hostile.test_poison import MEMORY, TIMER, Tenant, ana, eve, memory, operator, plane
 
 __all__ = ["ana", "eve", "operator", "plane"]
 
