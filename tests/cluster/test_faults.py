@@ -141,6 +141,7 @@ def test_a_step_that_takes_too_much_memory_says_so(operator: Operator, namespace
     operator.wait_for(namespace, "r", "Cancelled", seconds=60)
 
 
+@pytest.mark.timeout(300)
 def test_leaders_come_and_go(operator: Operator, namespace: str, tools: ToolHost, release: threading.Event) -> None:
     """One is killed under load, the next one is paused and wakes up: nothing is lost, and no call is made twice."""
     names = [f"r{n}" for n in range(8)]

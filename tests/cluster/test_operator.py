@@ -211,6 +211,7 @@ def is_over(pod: Object) -> bool:
     return pod["status"].get("phase") in ("Succeeded", "Failed") or any("terminated" in state for state in states)
 
 
+@pytest.mark.timeout(300)
 def test_a_fan_out_keeps_to_its_width(operator: Operator, namespace: str, tools: ToolHost) -> None:
     now, most, lock, four = 0, 0, threading.Lock(), threading.Event()
 

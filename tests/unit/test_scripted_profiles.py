@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,3 +122,12 @@ def test_whatever_is_sent_to_a_profile_is_answered(data: st.DataObject, path: st
     raw = json.dumps(put(VALID[path], place, value)).encode()
     reply = ScriptedModel(CALL).answer("POST", f"/{profile}{path}", {}, raw)
     assert reply.status in (200, 400, 404, 422)
+
+
+def test_every_module_of_the_model_is_there_on_a_cluster() -> None:
+    """One that was not listed left the model of the refund example without a module to import."""
+    folder = Path(__file__).parents[2] / "examples"
+    listed = (folder / "kustomization.yaml").read_text()
+    assert [
+        path.name for path in (folder / "scripted_model").glob("*.py") if f"scripted_model/{path.name}" not in listed
+    ] == []
