@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest
 # What waits longest comes first; what shares a server stays together (tests/conftest.py).
 SIDE_BY_SIDE := -n 3 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: cluster cluster-down e2e demo soak test test-fast test-crash bench check format lock crds clean help
+.PHONY: cluster cluster-down e2e demo soak hostile test test-fast test-crash bench check format lock crds clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -25,7 +25,7 @@ test: $(VENV)/.dev check ## all tests; on a real Kubernetes, built on first use:
 	time $(PYTEST) -n 2 tests/unit tests/replay
 	@time $(BIN)/python -m tests.cluster build
 	time $(PYTEST) $(SIDE_BY_SIDE) tests/cluster tests/control_plane tests/chart tests/e2e tests/crash
-	time $(PYTEST) tests/hostile
+	time $(PYTEST) tests/hostile/test_poison.py
 
 test-fast: $(VENV)/.dev ## the fast tests, under a minute
 	$(PYTEST) -n 2 tests/unit tests/replay
@@ -36,7 +36,10 @@ test-crash: $(VENV)/.dev ## every point of failure, one at a time
 e2e: $(VENV)/.dev ## the tests on a real Kubernetes (root, or AGENTRUN_TEST_KUBECONFIG: tests/cluster/README.md)
 	@$(BIN)/python -m tests.cluster build
 	$(PYTEST) $(SIDE_BY_SIDE) tests/cluster tests/control_plane tests/chart
-	$(PYTEST) tests/hostile
+	$(PYTEST) tests/hostile/test_poison.py
+
+hostile: $(VENV)/.dev ## a hundred of each of the worst objects, another tenant's timers beside them; ten minutes
+	$(PYTEST) tests/hostile/test_worst_objects.py
 
 cluster: $(VENV)/.dev ## start a Kubernetes on this machine and leave it running, with the image and a store
 	@$(BIN)/python -m tests.cluster up

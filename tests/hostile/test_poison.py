@@ -245,7 +245,7 @@ def test_large_runs_are_refused_and_leave_the_memory(operator: Component, eve: T
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("size", [1_380_000, 1_450_000, 1_540_000, 1_555_000, 1_565_000, 1_570_000])
+@pytest.mark.parametrize("size", [1_300_000, 1_450_000, 1_540_000, 1_555_000, 1_565_000, 1_570_000])
 def test_a_run_too_big_for_a_status_begins_nothing_that_cannot_be_shown(
     operator: Component, eve: Tenant, size: int
 ) -> None:
@@ -259,4 +259,5 @@ def test_a_run_too_big_for_a_status_begins_nothing_that_cannot_be_shown(
 
     operator.ready("a word of it", told, 150)
     phase = eve.phases()["big"]
-    assert phase == ("Waiting" if size < 1_400_000 else "Stalled") or size > 1_569_000
+    # The API server writes defaults into each step, so that what it keeps is larger than what was sent.
+    assert phase == ("Waiting" if size < 1_310_000 else "Stalled") or size > 1_569_000
