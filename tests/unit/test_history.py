@@ -12,7 +12,7 @@ from examples.scripted_model import chat as strict_chat
 from examples.scripted_model import responses as strict_responses
 from examples.scripted_model.profiles import PROFILES
 from examples.scripted_model.quirks import QUIRKS
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from agentrun.runner import chat_turn, responses_turn
@@ -211,6 +211,7 @@ def test_whatever_was_answered_its_plainest_form_is_taken(api: Api, data: st.Dat
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(OWN, max_size=2))
+@example([{"choices": [{"message": {"content": [{"text": "a"}]}}]}])
 def test_what_was_answered_with_the_apis_own_fields_is_taken(answers: list[dict[str, Any]]) -> None:
     told: list[dict[str, Any]] = []
     for number, answer in enumerate(answers, 1):

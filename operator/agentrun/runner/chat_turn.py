@@ -156,7 +156,10 @@ def _function(given: JSON, call: Call) -> dict[str, Any]:
 def _content(items: Sequence[Item], heard: Heard, calls: bool) -> JSON:
     content = next((item["content"] for item in items if item.get("content")), None)
     if content and are_parts(content) and (calls or (heard.text or "").strip()):
-        parts = [{key: value for key, value in part.items() if value is not None} for part in content]
+        # A part without a type is a text; the endpoint reads none without one.
+        parts = [
+            {"type": "text"} | {key: value for key, value in part.items() if value is not None} for part in content
+        ]
         return [part for part in parts if isinstance(part.get(_PAYLOADS.get(part.get("type", "text"), "type"), 0), str)]
     if heard.text is not None and (calls or heard.text.strip()):
         return heard.text
