@@ -27,7 +27,7 @@ test: $(VENV)/.dev check ## all tests; on a real Kubernetes, built on first use:
 	time $(PYTEST) $(SIDE_BY_SIDE) tests/cluster tests/control_plane tests/chart tests/e2e tests/crash
 	time $(PYTEST) tests/hostile/test_poison.py
 
-test-fast: $(VENV)/.dev ## the fast tests, under a minute
+test-fast: $(VENV)/.dev ## the fast tests
 	$(PYTEST) -n 2 tests/unit tests/replay
 
 test-crash: $(VENV)/.dev ## every point of failure, one at a time
