@@ -56,6 +56,7 @@ def decided(operator: Operator, namespace: str, name: str, user: str, *words: st
     return operator.kubectl(*place, *words, user=user, check=False)
 
 
+@pytest.mark.timeout(300)
 def test_what_is_decided_in_time_while_no_operator_runs_counts(away: Operator, namespace: str) -> None:
     """Another decision after the end made it late, and the run failed because nobody had decided."""
     away.apply(namespace, run("r", question(30, groups=["finance"])), run("none", question(30, groups=["finance"])))
@@ -145,6 +146,8 @@ def test_an_editor_does_not_approve_what_they_made_as_a_service_account(operator
     made = operator.wait_for(namespace, "r", "AwaitingApproval")
     assert made["metadata"]["annotations"]["agentrun.dev/requested-by"] == robot
     refused = operator.agentrun(namespace, "approve", "r", user="ana", check=False)
-    assert f"ana may impersonate {robot}, who made the run r" in refused.stderr
+    # ana may make pods there as well: which of the policies speaks first is the API server's choice
+    assert "ana may " in refused.stderr
+    assert f"{robot}, who made the run r, and whoever may act as" in refused.stderr
     operator.approve(namespace, "r")
     operator.wait_for(namespace, "r", "Succeeded")
