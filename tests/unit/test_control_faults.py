@@ -157,6 +157,49 @@ def test_decisions_wait_for_the_policies_that_vouch_for_them(world: World) -> No
     assert world.created == [("a", 1)]
 
 
+@pytest.mark.parametrize("decision", ["Approved", "Rejected", None])
+def test_a_decision_in_time_is_not_lost_to_an_operator_that_does_not_know_the_policies_yet(
+    world: World, decision: str | None
+) -> None:
+    """An operator that began after the end of the time, and had not seen the policies yet, took it for undecided."""
+    operator = begin(world, approval("ok", timeout="60s"), step("a", "ok"))
+    operator.hear_all()
+    vouched = False
+    operator.reconciler.people.vouched = lambda: vouched
+    if decision is not None:
+        world.answer(decision)
+    operator.hear_all()
+    world.wait(600)
+    [obj] = world.api.objects["approvals"].values()
+    if decision is None:  # nobody said anything: whoever vouches, the time is over
+        assert obj["status"]["conditions"][0]["reason"] == "Expired"
+        assert world.status()["phase"] == "Failed"
+        return
+    assert "conditions" not in obj["status"]
+    assert world.status()["phase"] == "Waiting"
+    vouched = True
+    world.wait(40)
+    [obj] = world.api.objects["approvals"].values()
+    assert obj["status"]["conditions"][0]["reason"] == decision
+    assert world.created == ([("a", 1)] if decision == "Approved" else [])
+
+
+def test_a_run_that_waits_for_the_policies_can_be_cancelled(world: World) -> None:
+    operator = begin(world, approval("ok", timeout="60s"))
+    operator.hear_all()
+    operator.reconciler.people.vouched = lambda: False
+    world.answer()
+    operator.hear_all()
+    world.wait(100)
+    assert world.status()["phase"] == "Waiting"
+    world.api.edit_run("r", "ana", cancel=True)
+    operator.hear_all()
+    world.settle()
+    assert world.status()["phase"] == "Cancelled"
+    [obj] = world.api.objects["approvals"].values()
+    assert obj["status"]["conditions"][0]["reason"] == "Expired"
+
+
 def test_a_pod_is_told_to_leave_once(world: World) -> None:
     operator = begin(world, step("a"))
     operator.hear_all()

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from agentrun.adapters.kube import Kube
-from agentrun.control.cluster import ClusterError, NotFound
+from agentrun.control.cluster import ClusterError, NotFound, Refused
 
 log = logging.getLogger("agentrun.admission")
 
@@ -22,10 +22,17 @@ class Admission:
     def __init__(self, kube: Kube, names: Sequence[str]) -> None:
         self._kube, self._names = kube, names
         self._there = not names
+        self._known = asyncio.Event()
 
     def vouches(self) -> bool:
         """Whether decisions may be taken."""
         return self._there
+
+    async def known(self) -> None:
+        """Return once the API server has said whether they are there. A leader that does not know it yet would take
+        nobody's word, and names that are verified for unverified.
+        """
+        await self._known.wait()
 
     async def look_again(self) -> None:
         """Keep looking until cancelled."""
@@ -41,7 +48,12 @@ class Admission:
         except NotFound as error:
             self._there = False
             log.error("decisions are not taken until the chart's admission policies are installed: %s", error)
+        except Refused as error:
+            self._there = False
+            log.error("decisions are not taken until the operator may read the admission policies: %s", error)
         except ClusterError as error:
             log.warning("the admission policies cannot be looked at: %s", error)
+            return
         else:
             self._there = True
+        self._known.set()

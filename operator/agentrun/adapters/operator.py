@@ -93,13 +93,18 @@ async def operate(settings: Settings, metrics: Metrics, health: Health) -> None:
             )
             lists = ApiLists(kube, settings.namespaces, time.time, health)
             controller = Controller(cluster, lists, cache, queue, reconciler, metrics, time.time, time.monotonic)
+
+            async def lead() -> None:
+                await admission.known()
+                await leader.run(controller.lead)
+
             background = [
                 asyncio.ensure_future(work)
                 for work in (
                     measure_lag(metrics, health),
                     admission.look_again(),
                     _probe(journal, health),
-                    leader.run(controller.lead),
+                    lead(),
                 )
             ]
             watching = asyncio.ensure_future(watch(controller, kube, login, metrics, health, time.time, lists, stop))

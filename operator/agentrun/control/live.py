@@ -95,8 +95,8 @@ class LiveRun:
     """Of what a pod was asked for; whether it is there, its answer or the watch tells."""
     unasked: str = ""
     """Why the API server does not take an Approval."""
-    unheard: bool = False
-    """Whether somebody decided, and nothing vouches for it yet."""
+    unheard: set[str] = field(default_factory=set)
+    """The digests of what somebody decided in time, while nothing vouches for it yet."""
     heard_at: float | None = None
     """When the watch told last of a pod's end; for the metric of how soon the next pod follows."""
     work: Work = field(default_factory=Work)
@@ -235,7 +235,15 @@ class LiveRun:
     def snapshot(self, executions: dict[StepKey, Execution], now: float) -> Snapshot:
         """What the planner is shown. The journal outlives all of this, so nothing of it is copied."""
         return self.pinned.snapshot(
-            now, self.facts, self.log.records, executions, self.unopened, self.lost_at, self.troubles, self.adrift()
+            now,
+            self.facts,
+            self.log.records,
+            executions,
+            self.unopened,
+            self.lost_at,
+            self.troubles,
+            self.adrift(),
+            frozenset(self.unheard),
         )
 
     def wakes(self, pods: Iterable[PodView], now: float) -> Iterator[float]:

@@ -40,7 +40,7 @@ class People:
         """Take what people said into the journal."""
         for kind, body in switches(live, run, self.vouched()):
             await self._say(run, live, kind, body)
-        live.unheard = False
+        live.unheard.clear()
         for approval in list(self.cache.approvals.of(run.ref).values()):
             if approval.run_uid == run.uid and not approval.settled:
                 for kind, body in decisions(live, approval):
@@ -50,7 +50,8 @@ class People:
                             " not installed: install the chart whole"
                         )
                         await self.cluster.record_event(run, "Warning", "PoliciesMissing", message)
-                        live.unheard = True
+                        if body["at"] < approval.expires_at:
+                            live.unheard.add(approval.digest)
                         break
                     await self._say(run, live, kind, body)
         for command in list(self.cache.commands.of(run.ref).values()):
@@ -122,11 +123,12 @@ class People:
 
     async def close_expired(self, run: RunView, live: LiveRun) -> None:
         """Close what nobody decided in time on the API server first: a decision that came in time, but whose event is
-        still on its way, makes that a Conflict, and is waited for.
+        still on its way, makes that a Conflict, and is waited for. So is one that nothing vouches for yet.
         """
         now = self.clock()
         for approval in list(self.cache.approvals.of(run.ref).values()):
-            if approval.run_uid == run.uid and not approval.settled and now >= approval.expires_at:
+            over = now >= approval.expires_at and approval.digest not in live.unheard
+            if approval.run_uid == run.uid and not approval.settled and over:
                 for kind, body in decisions(live, approval) if self.vouched() else ():
                     await self._say(run, live, kind, body)  # heard since ``hear``: else it would be closed over it
                 await self._settle(approval, live.log.records)

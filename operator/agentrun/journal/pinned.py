@@ -63,6 +63,7 @@ class Pinned:
         lost_at: dict[StepKey, float] | None = None,
         troubles: dict[StepKey, tuple[Reason, str]] | None = None,
         adrift: Set[StepKey] = frozenset(),
+        unheard: Set[str] = frozenset(),
     ) -> Snapshot:
         """What the planner is shown."""
         m = self.manifest
@@ -86,6 +87,7 @@ class Pinned:
             lost_at=lost_at or {},
             troubles=troubles or {},
             adrift=adrift,
+            unheard=unheard,
             events=as_events(events),
             verified=self.on_cluster,
         )

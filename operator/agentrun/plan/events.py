@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -68,8 +68,8 @@ def answers_to(body: Mapping[str, Any], at: float, fact: StepFact) -> bool:
 class EventIndex:
     """The events by what they are about. Built anew for each plan: a few microseconds an event."""
 
-    def __init__(self, events: Sequence[Event], *, verified: bool = False) -> None:
-        self._verified = verified
+    def __init__(self, events: Sequence[Event], *, verified: bool = False, unheard: Set[str] = frozenset()) -> None:
+        self._verified, self._unheard = verified, unheard
         self.decisions: dict[str, list[Event]] = {}
         self.settled: dict[str, Event] = {}
         self.requested: dict[str, Event] = {}
@@ -113,8 +113,11 @@ class EventIndex:
                 self.ended = self.ended or event
 
     def tally(self, request: ApprovalRequest, now: float) -> Tally:
-        """See ``tally``."""
-        return tally(request, self.decisions.get(request.digest, ()), now, verified=self._verified)
+        """See ``tally``. The time of a question is not over while an answer that came in time is not heard."""
+        counted = tally(request, self.decisions.get(request.digest, ()), now, verified=self._verified)
+        if counted.state == "Expired" and request.digest in self._unheard:
+            return Tally("Pending", now, ())
+        return counted
 
     def signal_for(self, step: str) -> Event | None:
         """The signal that the open wait of ``step`` takes: the n-th open wait for a name, the n-th signal left of it.

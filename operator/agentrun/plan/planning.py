@@ -34,7 +34,7 @@ class Planning:
         self.s = snapshot
         self.work = work
         self.program: Program = snapshot.program
-        self.events = EventIndex(snapshot.events, verified=snapshot.verified)
+        self.events = EventIndex(snapshot.events, verified=snapshot.verified, unheard=snapshot.unheard)
         self.groups: dict[str, Group] = {}
         """Every step that was looked at, by name, in order."""
         self.undone: dict[StepKey, Standing] = {}

@@ -66,6 +66,10 @@ class Snapshot:
     events: Sequence[Event] = ()
     verified: bool = False
     """Only decisions count for whose author an API server vouches."""
+    unheard: Set[str] = frozenset()
+    """The digests of questions that somebody answered in time, where nothing vouches for the answer yet: they stay
+    open past their time, until it is known whether the answer counts.
+    """
 
 
 @dataclass(frozen=True, slots=True)
