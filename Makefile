@@ -25,7 +25,7 @@ test: $(VENV)/.dev check ## all tests; on a real Kubernetes, built on first use:
 	time $(PYTEST) -n 2 tests/unit tests/replay
 	@time $(BIN)/python -m tests.cluster build
 	time $(PYTEST) $(SIDE_BY_SIDE) tests/cluster tests/control_plane tests/chart tests/e2e tests/crash
-	time $(PYTEST) tests/hostile/test_poison.py
+	time $(PYTEST) tests/hostile
 
 test-fast: $(VENV)/.dev ## the fast tests
 	$(PYTEST) -n 2 tests/unit tests/replay
@@ -36,10 +36,10 @@ test-crash: $(VENV)/.dev ## every point of failure, one at a time
 e2e: $(VENV)/.dev ## the tests on a real Kubernetes (root, or AGENTRUN_TEST_KUBECONFIG: tests/cluster/README.md)
 	@$(BIN)/python -m tests.cluster build
 	$(PYTEST) $(SIDE_BY_SIDE) tests/cluster tests/control_plane tests/chart
-	$(PYTEST) tests/hostile/test_poison.py
+	$(PYTEST) tests/hostile
 
 hostile: $(VENV)/.dev ## a hundred of each of the worst objects, another tenant's timers beside them; ten minutes
-	$(PYTEST) tests/hostile/test_worst_objects.py
+	$(PYTEST) -rP tests/hostile
 
 cluster: $(VENV)/.dev ## start a Kubernetes on this machine and leave it running, with the image and a store
 	@$(BIN)/python -m tests.cluster up
