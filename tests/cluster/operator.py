@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -164,12 +165,12 @@ class Operator:
 
     # -- what a test makes -----------------------------------------------------------------------------------------
 
-    def namespace(self, **labels: str) -> str:
+    def namespace(self, name: str = "", **labels: str) -> str:
         """A new namespace that enforces `restricted`, in which ana may edit and finance decide; its name.
 
         It has the Secrets of the store's credentials, of payments (``payments``) and of the model (``model``).
         """
-        name = f"test-{uuid.uuid4().hex[:8]}"
+        name = name or f"test-{uuid.uuid4().hex[:8]}"
         self.cluster.apply(
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": _RESTRICTED | labels}},
             self._secret(name, STORE_SECRET, self._store_keys()),
@@ -183,7 +184,8 @@ class Operator:
 
     def apply(self, namespace: str, *documents: Object | Path, user: str = "ana", check: bool = True) -> Done:
         """``kubectl apply`` of documents and files, in order."""
-        texts = [d.read_text() if isinstance(d, Path) else yaml.safe_dump(d) for d in documents]
+        # as JSON: PyYAML writes a key `n` bare, which kubectl reads as false
+        texts = [d.read_text() if isinstance(d, Path) else json.dumps(d) for d in documents]
         words = ("apply", "-n", namespace, "-f", "-")
         return self.kubectl(*words, user=user, input="\n---\n".join(texts), check=check)
 
@@ -196,7 +198,9 @@ class Operator:
         """
         environment = self.cluster.store.environment(self.cluster.access.folder / "nothing") if store else None
         plugin = Path(sys.executable).parent / "kubectl-agentrun"
-        return self.cluster.access.run(plugin, verb, "-n", namespace, *words, user=user, env=environment, check=check)
+        return self.cluster.access.run(
+            plugin, *verb.split(), "-n", namespace, *words, user=user, env=environment, check=check
+        )
 
     def approve(self, namespace: str, run: str, *words: str, user: str = "ben") -> Done:
         """``kubectl agentrun approve RUN WORDS``; words are a step and options. Raises FailedError."""

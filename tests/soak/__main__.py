@@ -16,6 +16,7 @@ from examples.scripted_model import ScriptedModel
 
 from tests.cluster import cluster as clusters
 from tests.cluster import scenes
+from tests.cluster.access import UNWATCHED
 from tests.cluster.operator import Operator, installed, says
 from tests.cluster.places import FailedError, MissingError, say
 from tests.servers.ledger import Ledger
@@ -62,7 +63,7 @@ def soak(operator: Operator, seconds: float, seed: int, *, faults: bool) -> list
         ledger = closing.enter_context(Ledger(lambda: time.sleep(random.uniform(0, 1.0)), host))
         key = clusters.MODEL_KEY
         model = closing.enter_context(ScriptedModel(SCRIPT, host=host, key=key))
-        spaces = [operator.namespace() for _ in range(3)]
+        spaces = [operator.namespace(), operator.namespace(), operator.namespace(UNWATCHED)]
         documents = workflows(ledger.url, model.url)
         operator.apply(spaces[0], *(scenes.workflow(name, **spec) for name, spec in documents.items()))
         operator.cluster.apply(_editor(spaces[2]))

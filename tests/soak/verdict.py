@@ -56,7 +56,7 @@ def judge(operator: Operator, tenant: Tenant, ledger: Ledger, model: list[dict[s
     turns: dict[str, float] = {}
     broken = []
     for name in runs:
-        verified = operator.agentrun(tenant.namespace, "audit", "verify", name, store=True, check=False)
+        verified = operator.agentrun(tenant.namespace, "audit verify", name, store=True, check=False)
         if verified.returncode:
             broken.append(f"{name}: {verified.stderr.strip()[-200:]}")
         if name.startswith("pay-"):
@@ -75,7 +75,7 @@ def wanted(name: str) -> list[str]:
 
 
 def _turns(operator: Operator, namespace: str, name: str) -> Iterator[tuple[str, float]]:
-    exported = operator.agentrun(namespace, "audit", "export", name, store=True, check=False).stdout
+    exported = operator.agentrun(namespace, "audit export", name, store=True, check=False).stdout
     for line in exported.splitlines():
         record = json.loads(line)
         record = record.get("record", record)
@@ -104,7 +104,11 @@ def quiet_logs(texts: list[str]) -> Finding:
 def memory(operator: Operator) -> int:
     """The largest resident memory of a replica now, in bytes; 0 where none can be told."""
     sizes = [0]
-    for pod in operator.replicas():
+    try:
+        replicas = operator.replicas()
+    except FailedError:
+        return 0  # the API server starts again
+    for pod in replicas:
         try:
             uid = operator.cluster.get("pod", pod, "-n", "agentrun")["metadata"]["uid"]
             for process in processes(uid, "agentrun.adapters.operator"):

@@ -6,8 +6,9 @@ alias is a reference to a value that was built once, whose expanded size is coun
 
 Scalars follow the JSON schema of YAML 1.2, with the booleans of its core schema: ``true`` and ``false`` (also ``True``
 and ``TRUE``), ``null`` and ``~``, and numbers as JSON writes them. Dates stay text, because JSON has none. What readers
-of YAML disagree about is refused rather than read as one of them: ``yes``, ``no``, ``on`` and ``off`` (booleans for
-kubectl, which reads YAML 1.1, also as keys) and numbers such as ``0123`` (83 for kubectl), ``1_000``, ``0x1F``, ``.5``.
+of YAML disagree about is refused rather than read as one of them: ``yes``, ``no``, ``on``, ``off``, ``y`` and ``n``
+(booleans for kubectl, which reads YAML 1.1, also as keys) and numbers such as ``0123`` (83 for kubectl), ``1_000``,
+``0x1F``, ``.5``.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
 _DISPUTED_WORDS = frozenset(
-    form for word in ("yes", "no", "on", "off") for form in (word, word.capitalize(), word.upper())
+    form for word in ("yes", "no", "on", "off", "y", "n") for form in (word, word.capitalize(), word.upper())
 )
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
