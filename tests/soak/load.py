@@ -200,6 +200,8 @@ class Harm:
     namespace: str
     seed: int
     most: int = 40
+    pause: float = 3.0
+    """Seconds between two. An API server takes up to 1.5 s of CPU for each, which no operator can do anything about."""
     written: int = 0
     refused: int = 0
 
@@ -208,7 +210,7 @@ class Harm:
         chosen = random.Random(self.seed)
         worst = list(poison.objects())
         there: list[tuple[str, str]] = []
-        while not stop.wait(0.2):
+        while not stop.wait(self.pause):
             kind, name, text = chosen.choice(worst)
             unique = f"{name}-{self.written + self.refused}"
             done = self.operator.kubectl(
