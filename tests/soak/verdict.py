@@ -64,7 +64,8 @@ def judge(operator: Operator, tenant: Tenant, ledger: Ledger, model: list[dict[s
     yield Finding("every journal verifies", not broken, f"broken: {broken or 'none'}")
     again = [line["id"] for line in model if line.get("id") in turns and moment(line["at"]) > turns[line["id"]] + 0.05]
     said = f"{len(model)} requests, {len(turns)} committed turns; repeated: {again or 'none'}"
-    yield Finding("no committed model request is repeated", not again, said)
+    asked = any(name.startswith("pay-") and "Succeeded" in says(run) for name, run in runs.items())
+    yield Finding("no committed model request is repeated", not again and bool(turns) is asked, said)
 
 
 def wanted(name: str) -> list[str]:
@@ -77,9 +78,8 @@ def wanted(name: str) -> list[str]:
 def _turns(operator: Operator, namespace: str, name: str) -> Iterator[tuple[str, float]]:
     exported = operator.agentrun(namespace, "audit export", name, store=True, check=False).stdout
     for line in exported.splitlines():
-        record = json.loads(line)
-        record = record.get("record", record)
-        if record.get("kind") == "turn" and isinstance(record.get("body"), dict) and "responseId" in record["body"]:
+        record = json.loads(line).get("content")
+        if isinstance(record, dict) and record.get("kind") == "turn" and "responseId" in record["body"]:
             at = record["at"]
             yield record["body"]["responseId"], at if isinstance(at, float) else moment(at)
 
