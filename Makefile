@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest
 # What waits longest comes first; what shares a server stays together (tests/conftest.py).
 SIDE_BY_SIDE := -n 3 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: cluster cluster-down e2e demo soak hostile test test-fast test-crash bench check format lock crds clean help
+.PHONY: cluster cluster-down e2e demo soak hostile fuzz test test-fast test-crash bench check format lock crds clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,7 @@ demo: $(VENV)/.runtime ## run the refund example, kill it twice, finish it
 
 test: $(VENV)/.dev check ## all tests; on a real Kubernetes, built on first use: tests/cluster/README.md
 	time $(PYTEST) -n 2 tests/unit tests/replay
+	time $(BIN)/python -m tests.fuzz --minutes 1
 	@time $(BIN)/python -m tests.cluster build
 	time $(PYTEST) $(SIDE_BY_SIDE) tests/cluster tests/control_plane tests/chart tests/e2e tests/crash
 	time $(PYTEST) tests/hostile
@@ -40,6 +41,9 @@ e2e: $(VENV)/.dev ## the tests on a real Kubernetes (root, or AGENTRUN_TEST_KUBE
 
 hostile: $(VENV)/.dev ## a hundred of each of the worst objects, another tenant's timers beside them; ten minutes
 	$(PYTEST) -rP tests/hostile
+
+fuzz: $(VENV)/.dev ## random input for the decoder, the validator and the planner, ten minutes (MINUTES=20)
+	@$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10)
 
 cluster: $(VENV)/.dev ## start a Kubernetes on this machine and leave it running, with the image and a store
 	@$(BIN)/python -m tests.cluster up

@@ -14,7 +14,8 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 from tests.servers import versitygw
 
 # No test fails because the machine is busy: pytest's own time limit is the only one.
-# In CI the same examples each time: what a search finds anew is not the fault of the change at hand.
+# In CI the same examples each time: what a search finds anew is not the fault of the change at hand. tests/fuzz is for
+# that.
 hypothesis.settings.register_profile("agentrun", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("agentrun")
 

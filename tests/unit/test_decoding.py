@@ -20,7 +20,6 @@ from agentrun.api.decoding import (
     decode_list,
     decode_object,
 )
-from agentrun.plan.schema import depth
 from tests import poison
 
 NOON = "2026-01-01T12:00:00Z"
@@ -126,6 +125,15 @@ def test_what_is_no_object_is_unreadable(text: bytes) -> None:
             read(text)
 
 
+@pytest.mark.parametrize("text", ["1e999", "-1e+400", "1" * 400 + ".5", "1E0999", '{"a":[{"b":1e309}]}'])
+def test_a_number_that_becomes_infinite_is_no_json(text: str) -> None:
+    with pytest.raises(Unreadable, match="has a number that is too large: write it as a text"):
+        decode(text.encode())
+    found = decode_object(obj(text).encode())
+    assert (found["metadata"], found[UNREADABLE][:12]) == (META, "spec.inputs ")
+    assert decode(b'["1e999", 1e308, 1e-999, 12e0]') == ["1e999", 1e308, 0.0, 12.0]
+
+
 def test_an_empty_list_may_be_null() -> None:
     assert decode_list(b'{"items":null}')["items"] == []
     with pytest.raises(Unreadable):
@@ -153,22 +161,3 @@ def test_every_value_is_read_as_it_was_written(value: Any, ascii_only: bool, ind
         "spec": {"a": value, "b": 2},
         UNREADABLE: f"spec.deep nests deeper than {MAX_DEPTH} levels: make it flatter",
     }
-
-
-PIECES = (
-    b"[", b"]", b"{", b"}", b",", b":", b'"', b'"a"', b"\\", b"1", b"-", b"e9", b"null", b" ", b"\x00", b"\xff",
-    b'"metadata":', b'"spec":', b'"object":', b'"items":', b"[" * 300, b"]" * 300, b'{"a":' * 250, b"}" * 250,
-    b'"\\u0000"', b'"\\ud800"', b"1" * 5000, b"1e999",
-)  # fmt: skip
-BROKEN = st.lists(st.sampled_from(PIECES) | st.binary(max_size=5), max_size=40).map(b"".join)
-
-
-@given(BROKEN)
-def test_bytes_give_a_value_within_the_bounds_or_one_error(text: bytes) -> None:
-    for read in (decode, decode_object, decode_list):
-        try:
-            found = read(text)
-        except Unreadable:
-            continue
-        assert depth(found) <= MAX_DEPTH
-        json.dumps(found)

@@ -684,3 +684,49 @@ def test_a_mistake_in_an_expression_is_not_taken_for_a_literal(text: str) -> Non
     with pytest.raises(ExpressionError) as caught:
         compile_template(text, SCOPE)
     assert "literal" not in caught.value.reason
+
+
+# -- the same each time ------------------------------------------------------------------------------------------------
+
+KEYS = {f"k{n}": n for n in (3, 1, 2, 0, 5, 4)}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("inputs.o.map(k, k)", ["k0", "k1", "k2", "k3", "k4", "k5"]),
+        ("inputs.o.map(k, inputs.o[k])", [0, 1, 2, 3, 4, 5]),
+        ("inputs.o.map(k, inputs.o[k] * 1.5)", [0.0, 1.5, 3.0, 4.5, 6.0, 7.5]),
+        ("inputs.o.map(k, inputs.o[k] > 3, k)", ["k4", "k5"]),
+        ("inputs.o.filter(k, inputs.o[k] < 2)", ["k0", "k1"]),
+        ("inputs.l.map(x, x.o.map(k, k))", [["k0", "k1", "k2", "k3", "k4", "k5"]]),
+        ("(inputs.l.size() > 0 ? inputs.l[0].o : {}).map(k, k)", ["k0", "k1", "k2", "k3", "k4", "k5"]),
+        ("inputs.l[?0].orValue(dyn({})).o.map(k, k)", ["k0", "k1", "k2", "k3", "k4", "k5"]),
+        ("{'b': 1, 'a': -1.5, 'c': 2u}.map(k, k)", ["a", "b", "c"]),
+        ("{'x': {'b': 1, 'a': -1.5}.map(k, k)}.x", ["a", "b"]),
+        ("{2: 'a', 1: 'b', 'x': 'c', true: 'd'}.map(k, string(k))", ["true", "1", "2", "x"]),
+        ("inputs.o.map(k, k).join(',')", "k0,k1,k2,k3,k4,k5"),
+        ("inputs.l.map(x, x.n)", [7]),
+        ("[3, 1, 2].map(x, x)", [3, 1, 2]),
+        ("inputs.o.all(k, inputs.o[k] < 9)", True),
+        ("inputs.o.exists_one(k, k == 'k3')", True),
+    ],
+)
+def test_an_object_s_keys_come_in_order(text: str, value: Any) -> None:
+    """The runtime's tables have another order at each evaluation: a step's process took another item than was meant."""
+    expression = compile_expression(text, Scope(("inputs",), None))
+    for _ in range(8):
+        assert expression.evaluate(Values({"inputs": {"o": dict(KEYS), "l": [{"o": dict(KEYS), "n": 7}]}})) == value
+
+
+@pytest.mark.parametrize("text", ["{'c': 1, 'b': 2, 'a': {'e': 1, 'd': 2}}", "[{'c': 1, 'b': 2}]", "[inputs.o]"])
+def test_an_object_becomes_the_same_text_each_time(text: str) -> None:
+    template = compile_template(f"x ${{{text}}}", Scope(("inputs",), None))
+    assert len({template.render(Values({"inputs": {"o": dict(KEYS)}})) for _ in range(16)}) == 1
+
+
+@pytest.mark.parametrize("text", ["{inputs: 1}", "{[1]: inputs.n}", "{{'a': 1}: 1}", "{inputs.o: 1}", "{1.5: 1}"])
+def test_a_key_that_is_no_text_is_refused_in_words(text: str) -> None:
+    """One of them ended the command with a traceback."""
+    with pytest.raises(ExpressionError, match="the key of an object is a text, but this one is of type"):
+        compile_expression(text, Scope(("inputs",), None)).evaluate(Values({"inputs": {"o": {}, "n": 1}}))

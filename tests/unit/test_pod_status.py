@@ -33,7 +33,7 @@ from agentrun.api.workflow import Approvers, FailureClass
 from agentrun.journal.folder import FolderStore
 from agentrun.journal.log import manifest_bytes
 from agentrun.runner import process
-from agentrun.runner.coordinates import Coordinates
+from agentrun.runner.coordinates import VARIABLE, Coordinates
 from tests.unit.test_pods import RUN, RUN_PATH, UID, build, start
 
 FACT = StepFact(attempt=1, seq=3, head="sha256:a", started=5.0, at=9.0, end="closed", intervals=((5.0, 9.0),))
@@ -78,6 +78,23 @@ def test_a_new_pod_is_what_was_asked_for() -> None:
     assert found.allowance == Allowance(model_calls=3, last=False)
     assert (found.phase, found.ended, found.grace) == ("Pending", None, None)
     assert (found.fact, found.trouble) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        *('{"tokens": "lots"}', '{"tokens": {}}', '{"toolCalls": true}', '{"modelCalls": 1.5}', '{"tokens": 1e999}'),
+        *('{"tokens": -5}', '{"costUSD": "-5"}', '{"costUSD": "NaN"}', '{"costUSD": "Infinity"}', '{"costUSD": []}'),
+        *('{"costUSD": "1e999999999"}', '{"tokens": 1' + "0" * 400 + "}", '{"tokens": 1, "last": "x"}', "[]", "7"),
+    ],
+)
+def test_an_allowance_that_no_operator_writes_holds_nothing_back(forged: str) -> None:
+    """Whoever may make pods could so end the planning of a run, or give it more than its budget."""
+    pod = seen()
+    [variable] = [v for v in pod["spec"]["containers"][0]["env"] if v["name"] == VARIABLE]
+    variable["value"] = json.dumps(json.loads(variable["value"]) | {"allowance": "HERE"}).replace('"HERE"', forged)
+    found = pod_view(pod)
+    assert found is None or found.allowance == Allowance()
 
 
 def test_the_life_of_a_pod() -> None:

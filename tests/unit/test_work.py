@@ -61,6 +61,15 @@ def test_a_glance_begins_nothing_that_takes_long_and_a_slice_gives_way() -> None
     assert found == plan(here) == plan_slice(here, work, 1_000_000, strict=True)
 
 
+def test_each_slice_gets_on_however_many_items_there_are_to_look_at() -> None:
+    """The planner's own work used up each slice before its first evaluation: the operator began anew for ever."""
+    fans = [step(f"f{n}", forEach={"items": "${inputs.l}", "maxParallel": 1}) for n in range(4)]
+    here = snapshot(*fans, *(step(f"s{n}", when=f"{SQUARE} {n}", **WAIT) for n in range(6)))
+    found, slices = sliced(here, Work(), 1_000_000)
+    assert slices == 6
+    assert found == plan(here)
+
+
 def test_a_run_over_its_bound_is_parked_and_computes_nothing_more() -> None:
     conditions = [step(f"s{n}", when=f"{SQUARE} {n}", **WAIT) for n in range(60)]
     here = snapshot(step("hold", wait={"signal": "go"}), *conditions, step("light", when="inputs.l[0] == 0", **WAIT))
@@ -170,6 +179,26 @@ def test_a_condition_of_each_item_is_evaluated_once() -> None:
     assert evaluated == 301
     assert plan(here, work) == first
     assert work.evaluated == evaluated
+
+
+def test_fan_outs_that_share_a_condition_ask_it_of_their_own_items() -> None:
+    """The second one was told what the condition is for the items of the first."""
+    when = "item > 1"
+    one, other = (step(f"f{n}", forEach={"items": items}, when=when) for n, items in enumerate(([1, 2], [5, 0])))
+    found = plan(snapshot(one, other))
+    assert [effect.key.label for effect in found.effects if isinstance(effect, Start)] == ["f0[1]", "f1[0]"]
+
+
+def test_a_condition_of_finally_that_the_workflow_has_too_is_evaluated_once() -> None:
+    """Each plan evaluated it twice anew, and took it out of what the run may spend."""
+    when = f"{SQUARE} 1 || run.outcome == 'Succeeded'"
+    last = {"name": "z", "when": when, **WAIT}
+    world, work = World(compiled(step("a", when=when, **WAIT), **{"finally": [last]}), inputs=LIST), Work()
+    here = world.snapshot()
+    first = plan(here, work)
+    evaluated = work.evaluated
+    assert plan(here, work) == first
+    assert (work.evaluated, evaluated) == (3, 3)
 
 
 def test_a_large_input_is_not_converted_for_each_item_that_looks_at_another() -> None:

@@ -171,11 +171,25 @@ def _told(obj: Json) -> Json:
 
 
 def _allowance(told: Json) -> Allowance:
-    """The part of the budget that the attempt was given: it is held back while the pod lives."""
+    """The part of the budget that the attempt was given: it is held back while the pod lives.
+
+    Whoever makes a pod may write anything here. What the operator would not write holds nothing back.
+    """
     try:
-        return Allowance.from_json(told["allowance"])
+        found = Allowance.from_json(told["allowance"])
     except (LookupError, ValueError, TypeError, AttributeError, InvalidOperation):
         return Allowance()
+    counts = (found.model_calls, found.tokens, found.tool_calls)
+    sound = all(count is None or _is_count(count) for count in counts) and isinstance(found.last, bool)
+    return found if sound and (found.cost_usd is None or _is_cost(found.cost_usd)) else Allowance()
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= COUNT_MAX
+
+
+def _is_cost(value: object) -> bool:
+    return isinstance(value, Decimal) and value.is_finite() and 0 <= value <= COUNT_MAX
 
 
 def _step(obj: Json) -> Json:
@@ -281,13 +295,11 @@ def _sound(fact: StepFact) -> bool:
     texts += [fact.failure.message] if fact.failure is not None else []
     texts += [fact.unknown.call_id, fact.unknown.tool, fact.unknown.message] if fact.unknown is not None else []
     return (
-        all(type(count) is int and 0 <= count <= COUNT_MAX for count in counts)
+        all(_is_count(count) for count in counts)
         and all(type(time) in {int, float} and 0 <= time <= TIME_MAX for time in times)
         and all(isinstance(text, str) for text in texts)
         and all(type(request.required) is int for request in fact.approvals)
-        and isinstance(usage.cost_usd, Decimal)
-        and usage.cost_usd.is_finite()
-        and 0 <= usage.cost_usd <= COUNT_MAX
+        and _is_cost(usage.cost_usd)
         and fact.end in ("waiting", "failed", "closed")  # a tuple: what comes may not be hashable
         and (fact.outcome.final if fact.outcome is not None else fact.end != "closed")
         and (fact.outcome is None or fact.end == "closed")

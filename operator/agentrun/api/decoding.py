@@ -9,6 +9,7 @@ A text within the bounds is read in one go. Only another one is looked at piece 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, Final
@@ -39,6 +40,7 @@ _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _SCALAR = re.compile(rb"[-+.0-9A-Za-z]+")
+_DIGITS = bytes.maketrans(b"E123456789", b"e000000000")
 _OPENS, _CLOSES = frozenset(b"[{"), frozenset(b"]}")
 
 
@@ -57,12 +59,15 @@ def decode(data: bytes) -> Any:
     if _may_be_many(data) and _may_be_many(_STRING.sub(b"", data)):
         raise Unreadable(f"has more than {MAX_VALUES:,} values: keep data out of it")
     try:
-        return from_json(data, allow_inf_nan=False)
+        found = from_json(data, allow_inf_nan=False)
     except ValueError as error:
         said = str(error)
         if said.startswith("recursion limit"):
             raise Unreadable(f"nests deeper than {MAX_DEPTH} levels: make it flatter") from None
         raise Unreadable(f"is not JSON: {said[:200]}") from None
+    if _may_be_infinite(data) and not _is_finite(found):
+        raise Unreadable("has a number that is too large: write it as a text")
+    return found
 
 
 def decode_object(data: bytes) -> dict[str, Any]:
@@ -105,6 +110,26 @@ def decode_list(data: bytes) -> dict[str, Any]:
 def _may_be_many(text: bytes) -> bool:
     """Whether the signs, if none stands in a text, are those of more than ``MAX_VALUES``."""
     return len(text) > MAX_VALUES and text.count(b",") + text.count(b"[") + text.count(b"{") > MAX_VALUES
+
+
+def _may_be_infinite(data: bytes) -> bool:
+    """Whether a number has an exponent of three digits, or some three hundred digits; so may some texts."""
+    digits = data.translate(_DIGITS)
+    return b"e000" in digits or b"e+000" in digits or b"0" * 300 in digits
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether no number is infinite: the parser refuses the word, and takes 1e999."""
+    ahead = [value]
+    while ahead:
+        at = ahead.pop()
+        if isinstance(at, dict):
+            ahead += at.values()
+        elif isinstance(at, list):
+            ahead += at
+        elif isinstance(at, float) and not math.isfinite(at):
+            return False
+    return True
 
 
 def _salvaged(data: bytes, why: Unreadable) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from agentrun.plan.checked import Node, read
 from agentrun.plan.cost import PATTERN_MAX, TooExpensive, estimate, needs_estimate, pattern_size
 from agentrun.plan.explain import Keys
 from agentrun.plan.kept import Kept
+from agentrun.plan.ordered import in_order
 from agentrun.plan.runtime import RESULT_MAX, TOO_LARGE, Reader, Unfit, Values, environment
 
 _TREE_MAX = 64 * 1024
@@ -115,7 +116,7 @@ class Expression:
         """The steps that it names."""
         self.input_keys = _keys_of("inputs", tree) if "inputs" in self.references else frozenset()
         """The inputs that it looks at; None: it may look at any."""
-        returned = compiled.program.return_type().name()
+        returned = compiled.returns
         self.returns_bool: bool | None = None if returned == "DYN" else returned == "BOOL"
         """False: its result is surely no boolean. None: that shows only when it is evaluated."""
         if want == "bool" and self.returns_bool is False:
@@ -232,6 +233,7 @@ class _Compiled:
 
     program: Any
     tree: Node
+    returns: str
     weight: int
 
 
@@ -244,12 +246,15 @@ def _compile(text: str, variables: tuple[str, ...]) -> _Compiled:
         return found
     try:
         program = environment(variables).compile(text)
+        returns = program.return_type().name()
     except RuntimeError as error:
         raise ExpressionError(explain.invalid(str(error), text, variables), text) from None
     serialized: bytes = program.serialize()
     if len(serialized) > _TREE_MAX:
         raise ExpressionError("the expression is too large: a chain of optMap doubles with each link", text)
-    made = _Compiled(program, read(serialized), len(serialized))
+    if (ordered := in_order(serialized)) is not None:
+        program = environment(variables).deserialize(ordered)
+    made = _Compiled(program, read(serialized), returns, len(serialized))
     _compiled.keep(key, made, made.weight * _TREE_FACTOR + _TREE_LEAST)
     return made
 

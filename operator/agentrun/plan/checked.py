@@ -38,73 +38,73 @@ class Node:
 
 def read(serialized: bytes) -> Node:
     """The tree in ``serialized``, the output of ``Expression.serialize()`` (a CheckedExpr within an Any)."""
-    checked = next(_message(value) for field, value in _fields(serialized) if field == 2)
+    checked = next(message(value) for field, value in fields(serialized) if field == 2)
     overloads: dict[int, tuple[str, ...]] = {}
     root = b""
-    for field, value in _fields(checked):
-        if field == 2 and b"_+_" in _message(value):
-            entry = dict(_fields(_message(value)))
-            ids = tuple(_text(v) for f, v in _fields(_message(entry[2])) if f == 3)
-            overloads[_number(entry.get(1, 0))] = ids
+    for field, value in fields(checked):
+        if field == 2 and b"_+_" in message(value):
+            entry = dict(fields(message(value)))
+            ids = tuple(_text(v) for f, v in fields(message(entry[2])) if f == 3)
+            overloads[number(entry.get(1, 0))] = ids
         elif field == 4:
-            root = _message(value)
+            root = message(value)
     return _node(root, overloads)
 
 
 def _node(data: bytes, overloads: dict[int, tuple[str, ...]]) -> Node:
-    number, kind, body = 0, 0, b""
-    for field, value in _fields(data):
+    own, kind, body = 0, 0, b""
+    for field, value in fields(data):
         if field == 2:
-            number = _number(value)
+            own = number(value)
         else:
-            kind, body = field, _message(value)
+            kind, body = field, message(value)
     match kind:
         case 3:
             return Node("const", value=_constant(body))
         case 4:
-            return Node("ident", next((_text(v) for _, v in _fields(body)), ""))
+            return Node("ident", next((_text(v) for _, v in fields(body)), ""))
         case 5:
-            parts = dict(_fields(body))
-            operand, field_name = _node(_message(parts[1]), overloads), _text(parts[2])
+            parts = dict(fields(body))
+            operand, field_name = _node(message(parts[1]), overloads), _text(parts[2])
             if parts.get(3):
                 return Node("call", "has", (operand, Node("const", value=field_name)))
             return Node("select", field_name, (operand,))
         case 6:
-            name = next(_text(v) for f, v in _fields(body) if f == 2)
-            args = tuple(_node(_message(v), overloads) for f, v in _fields(body) if f in (1, 3))
-            return Node("call", name, args, overloads=overloads.get(number, ()))
+            name = next(_text(v) for f, v in fields(body) if f == 2)
+            args = tuple(_node(message(v), overloads) for f, v in fields(body) if f in (1, 3))
+            return Node("call", name, args, overloads=overloads.get(own, ()))
         case 7:
-            return Node("list", args=tuple(_node(_message(v), overloads) for f, v in _fields(body) if f == 1))
+            return Node("list", args=tuple(_node(message(v), overloads) for f, v in fields(body) if f == 1))
         case 8:
-            message = next((_text(v) for f, v in _fields(body) if f == 1), "")
-            entries = [dict(_fields(_message(v))) for f, v in _fields(body) if f == 2]
-            items = (_node(_message(entry[f]), overloads) for entry in entries for f in (3, 4) if f in entry)
-            return Node("message" if message else "map", message, tuple(items))
+            name = next((_text(v) for f, v in fields(body) if f == 1), "")
+            entries = [dict(fields(message(v))) for f, v in fields(body) if f == 2]
+            items = (_node(message(entry[f]), overloads) for entry in entries for f in (3, 4) if f in entry)
+            return Node("message" if name else "map", name, tuple(items))
         case 9:
-            parts = dict(_fields(body))
-            args = tuple(_node(_message(parts[f]), overloads) for f in (2, 4, 5, 6, 7))
+            parts = dict(fields(body))
+            args = tuple(_node(message(parts[f]), overloads) for f in (2, 4, 5, 6, 7))
             return Node("fold", args=args, names=tuple(_text(parts[f]) for f in (1, 8, 3) if f in parts))
     raise ValueError(f"a checked expression holds an unknown kind of node: {kind}")
 
 
 def _constant(data: bytes) -> str | bytes | int | float | bool | None:
-    for field, value in _fields(data):
+    for field, value in fields(data):
         match field:
             case 2:
                 return bool(value)
             case 3 | 4:
-                number = _number(value)
-                return number - (1 << 64) if field == 3 and number >> 63 else number
+                found = number(value)
+                return found - (1 << 64) if field == 3 and found >> 63 else found
             case 5:
-                return float(struct.unpack("<d", _message(value))[0])
+                return float(struct.unpack("<d", message(value))[0])
             case 6:
                 return _text(value)
             case 7:
-                return _message(value)
+                return message(value)
     return None
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     """The fields of a message in wire format (https://protobuf.dev/programming-guides/encoding/)."""
     at, end = 0, len(data)
     while at < end:
@@ -140,17 +140,19 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
-def _number(value: int | bytes) -> int:
+def number(value: int | bytes) -> int:
+    """A field that is a number."""
     if isinstance(value, bytes):
         raise ValueError("a checked expression holds bytes where a number belongs")
     return value
 
 
-def _message(value: int | bytes) -> bytes:
+def message(value: int | bytes) -> bytes:
+    """A field that is a message, a text or bytes."""
     if isinstance(value, int):
         raise ValueError("a checked expression holds a number where a message belongs")
     return value
 
 
 def _text(value: int | bytes) -> str:
-    return _message(value).decode()
+    return message(value).decode()

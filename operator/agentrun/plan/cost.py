@@ -36,6 +36,12 @@ _PART = 700
 _ELEMENT = 32
 """Bytes of an element of a list in the runtime."""
 
+_KEY = 300
+"""Units for each key of an object that is put in order."""
+
+_ELEMENT_MIN, _ENTRY_MIN = 2, 5
+"""Bytes of the shortest element of a list and of the shortest entry of an object, written as JSON."""
+
 
 _ATOM = re.compile(r"\\[pP](?:\{[^}]*\}|.)|\[(?:\\.|[^\]\\])*\]|\\.|\{(\d+)(?:,(\d*))?\}|.", re.DOTALL)
 """A part of a regular expression; of a counted repetition the two numbers."""
@@ -187,8 +193,9 @@ class _Estimate:
         *variables, accumulator = node.names
         if over.kind == "list" and not over.args:  # how optMap names a value
             return self.visit(result, {**local, accumulator: self.visit(start, local, times)}, times)
-        over_size = self.size(self.visit(over, local, times))
-        count = min(over_size.length, ITERATIONS_MAX)
+        known = self.visit(over, local, times)
+        over_size = self.size(known)
+        count = min(over_size.length, over_size.size // _ELEMENT_MIN, ITERATIONS_MAX)
         total_times = min(times * count, ITERATIONS_MAX)
         item = _element(over_size)
         inside: dict[str, Value] = {**local, **dict.fromkeys(variables, item), accumulator: Size(0)}
@@ -199,6 +206,9 @@ class _Estimate:
         if start.kind == "list":
             # The list so far is copied for each element: n squared over two in all.
             self._spend(total_times, _ELEMENT * count // 2)
+            if over.kind not in ("list", "fold") and not (isinstance(known, Known) and isinstance(known.value, list)):
+                keys = min(count, over_size.size // _ENTRY_MIN)
+                self._spend(times, keys * (_ELEMENT * keys // 2 + _KEY))  # where it is an object, they come in order
         gathered = Size(first.size + count * added.size, count * added.length, max(first.each, added.each))
         return self.visit(result, {**local, accumulator: gathered}, times)
 

@@ -145,6 +145,8 @@ def invalid(message: str, text: str, variables: Collection[str]) -> str:
     """What is wrong with ``text`` when compiling it ended with ``message``."""
     if _TOO_DEEP.match(message):
         return "it is nested too deeply: at most 32 levels, and each operator of a chain such as a + b + c is one"
+    if found := re.search(r"Unsupported map key type: (?!DYN)(\w+)|Invalid map key type: '(\w+)'", message):
+        return _no_key((found[1] or found[2]).lower())
     found = _ERROR.search(message)
     if found is None:
         return _bare(message)
@@ -167,9 +169,15 @@ def failed(message: str, node: Node, values: Mapping[str, JSON]) -> str:
         return f"there is no [{found[1]}]: the list has {found[2]} elements"
     if text.startswith("Applying SELECT"):
         return _missing(None, node, values) or "a field is read of something that is not an object"
+    if found := re.match(r"Invalid map key type: '(\w+)'", text):
+        return _no_key(found[1])
     if text.startswith("Iteration budget exceeded"):
         return "it takes more than 10,000 iterations"
     return _bare(message)
+
+
+def _no_key(kind: str) -> str:
+    return f"the key of an object is a text, but this one is of type {_TYPES.get(kind, kind)}"
 
 
 def _compiler(what: str, text: str, line: int, column: int, variables: Collection[str]) -> tuple[str, str]:

@@ -74,13 +74,14 @@ def _refused_item(
 ) -> Standing | None:
     """How an item stands whose ``when`` does not hold, or cannot be told; None where it may begin.
 
-    ``basis``: what the items and ``when`` were computed from, which together with the index says what the item is.
+    ``basis``: what the items and ``when`` were computed from, which together with the key says what the item is. Steps
+    may share a condition, and not the items that it is asked of.
     """
     when = step.when
     assert when is not None
     more = {"item": item, "index": key.index}
     try:
-        wanted = p.work.once((when, key.index), basis, lambda: when.evaluate(p.values(when, more)))
+        wanted = p.work.once((when, key), basis, lambda: when.evaluate(p.values(when, more)))
     except ExpressionError as error:
         failure = FailureInfo(FailureClass.INVALID, f"when: {error}")
         return Standing(StepState.FAILED, NO_FACT, failure=failure)

@@ -210,9 +210,9 @@ class Planning:
 
     def holds(self, condition: Expression) -> bool:
         """Whether ``condition`` holds among the planner's variables. Raises ExpressionError, TooMuchWork, MoreWork."""
-        return bool(
-            self.work.once(condition, self.basis(condition), lambda: condition.evaluate(self.values(condition)))
-        )
+        # Steps of the workflow and of ``finally`` may share a condition: each has its own value, and both are kept.
+        key = condition, self.outcome
+        return bool(self.work.once(key, self.basis(condition), lambda: condition.evaluate(self.values(condition))))
 
     def render(self, template: ValueTemplate, *, shared: bool = False, owed: bool = False) -> Any:
         """The value of ``template`` among the planner's variables. Raises ExpressionError, TooMuchWork, MoreWork.

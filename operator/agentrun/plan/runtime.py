@@ -14,6 +14,7 @@ from agentrun.api.texts import quoted
 from agentrun.api.values import JSON
 from agentrun.plan.arithmetic import mixed_arithmetic
 from agentrun.plan.explain import Keys
+from agentrun.plan.ordered import ordering
 
 RESULT_MAX = 256 * 1024
 """Bytes of a result, written as JSON."""
@@ -49,7 +50,13 @@ def environment(variables: tuple[str, ...]) -> Any:
     }
     return cel.NewEnv(
         variables={name: types.get(name, any_type) for name in variables},
-        extensions=[ext_strings.ExtStrings(), ext_math.ExtMath(), ext_optional.ExtOptional(), mixed_arithmetic()],
+        extensions=[
+            ext_strings.ExtStrings(),
+            ext_math.ExtMath(),
+            ext_optional.ExtOptional(),
+            mixed_arithmetic(),
+            ordering(),
+        ],
     )
 
 
@@ -172,7 +179,8 @@ class Reader:
         elif isinstance(found, dict):
             self._add(2 + 2 * len(found))
             self.parts += 1 + 2 * len(found)
-            return {self._key(key): self.read(item) for key, item in found.items()}
+            # The runtime's own order is another one each time, and the value may become a text or be gone through.
+            return {key: self.read(found[key]) for key in sorted(map(self._key, found))}
         elif isinstance(found, datetime):
             self._add(30)
             return found.isoformat().replace("+00:00", "Z")

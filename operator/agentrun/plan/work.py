@@ -24,7 +24,7 @@ RUN_MAX = 1024 * 1024 * 1024
 """Units that the expressions of a run may take: about two seconds of work."""
 
 SLICE = 16 * 1024 * 1024
-"""Units after which a plan gives way: some 40 ms. One evaluation is never divided, and may take three times that."""
+"""Units of evaluations after which a plan gives way: some 40 ms. One is not divided, and may take three times that."""
 
 GLANCE = 4 * 1024 * 1024
 """Units of a plan that nobody has to wait for: at most 20 ms."""
@@ -83,6 +83,8 @@ class Work:
     _weights: dict[str, tuple[JSON, int]] = field(default_factory=dict)
     _slice: float = float("inf")
     _used: int = 0
+    _looked: int = 0
+    """Units of those that were the planner's own: each slice takes them anew, and would come to nothing else."""
     _strict: bool = False
     _owed: bool = False
     _turn: int = 0
@@ -95,7 +97,7 @@ class Work:
     def begin(self, units: float, *, strict: bool) -> None:
         """Begin a plan that gives way after ``units``; ``strict``: even before its first evaluation."""
         self._slice, self._strict = units, strict
-        self._used = 0
+        self._used = self._looked = 0
         self._turn += 1
 
     def end(self) -> None:
@@ -111,6 +113,7 @@ class Work:
     def tick(self, units: int) -> None:
         """Count work of the planner itself, which each plan does anew. Raises MoreWork."""
         self._used += units
+        self._looked += units
         if self._strict and self._used > self._slice:
             raise MoreWork
 
@@ -146,6 +149,8 @@ class Work:
     ) -> Any:
         """The value of ``evaluate``, which is called once for as long as ``key`` and ``basis`` stay the same.
 
+        ``key`` has to tell all values apart that have one basis.
+
         ``shared``: the value is a part of the basis, or of what never changes. ``owed``: it is evaluated whatever the
         run has spent, since something that has begun depends on it.
 
@@ -158,7 +163,7 @@ class Work:
         if found is not None and (not owed or found.refused is None) and _same(found.basis, basis):
             found.turn = self._turn
             return found.give()
-        if self._used > self._slice:
+        if self._used - self._looked > self._slice:
             raise MoreWork
         before, self._owed = self.spent, owed
         outcome = _Outcome(basis, turn=self._turn)
