@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from agentrun.api.approval import DecidedReason
 from agentrun.api.command import Command, Resolve, Resume, Signal
 from agentrun.api.facts import StepKey
 from agentrun.control.live import LiveRun
@@ -75,23 +74,6 @@ def decisions(live: LiveRun, approval: ApprovalView) -> Iterator[tuple[EventKind
                     "at": decision.at,
                 },
             )
-
-
-def outcome_of(approval: ApprovalView, records: Sequence[Record], now: float) -> DecidedReason:
-    """How a question ended that the run does not ask any more."""
-    approved: set[str] = set()
-    for record in records:  # in their order, as the planner counts them: what came after the end is too late
-        body = record.body
-        if record.kind != EventKind.DECIDED or body["digest"] != approval.digest or body["by"] in approved:
-            continue
-        if body["at"] >= approval.expires_at:
-            continue
-        if body["decision"] == "Rejected":
-            return "Rejected"
-        approved.add(body["by"])
-        if len(approved) >= approval.required:
-            return "Approved"
-    return "Expired" if now >= approval.expires_at else "Cancelled"
 
 
 def commanded(live: LiveRun, run: RunView, view: CommandView, vouched: bool) -> tuple[EventKind, dict[str, Any]] | str:

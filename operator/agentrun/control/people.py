@@ -11,17 +11,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from agentrun.api.approval import Owner, approval_object
+from agentrun.api.approval import DecidedReason, Owner, approval_object
 from agentrun.api.printable import printable
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import AlreadyExists, Cluster, Refused
-from agentrun.control.hearing import commanded, decisions, is_there, outcome_of, switches
+from agentrun.control.hearing import commanded, decisions, is_there, switches
 from agentrun.control.journal import Journal
 from agentrun.control.live import LiveRun
 from agentrun.control.views import ApprovalView, CommandView, RunView
 from agentrun.control.visits import run_log
 from agentrun.journal.records import EventKind, Record
-from agentrun.plan.snapshot import Ask
+from agentrun.journal.run import as_events
+from agentrun.plan.events import EventIndex
+from agentrun.plan.snapshot import Plan
 
 
 @dataclass(slots=True)
@@ -86,14 +88,14 @@ class People:
         if await self.journal.append(live.log, kind, body, there):
             run_log(run).info("%s%s", kind, f" by {body['by']}" if body.get("by") else "")
 
-    async def ask(self, run: RunView, live: LiveRun, asks: Sequence[Ask]) -> str:
+    async def ask(self, run: RunView, live: LiveRun, planned: Plan) -> str:
         """See that every open question has its Approval, and that every Approval that is none any more says so; why the
         API server does not take one, else "".
         """
         refused = ""
         there = {a.digest: a for a in self.cache.approvals.of(run.ref).values() if a.run_uid == run.uid}
         owner = Owner(run.ref.name, run.ref.namespace, run.uid)
-        for ask in asks:
+        for ask in planned.asks:
             if ask.request.digest in there:
                 continue
             make = partial(
@@ -108,9 +110,10 @@ class People:
             await self.cluster.record_event(
                 run, "Normal", "AwaitingApproval", f"{ask.key.label}: {printable(ask.request.subject, 300)}"
             )
-        open_ = {ask.request.digest for ask in asks}
+        open_ = {ask.request.digest for ask in planned.asks}
         for approval in [a for a in there.values() if a.digest not in open_ and not a.settled]:
-            await self._settle(approval, live.log.records)
+            dropped = approval.digest in planned.dropped
+            await self._settle(approval, "Cancelled" if dropped else self._outcome(approval, live))
         return refused
 
     async def _make(self, make: Callable[..., dict[str, Any]]) -> None:
@@ -123,7 +126,8 @@ class People:
 
     async def close_expired(self, run: RunView, live: LiveRun) -> None:
         """Close what nobody decided in time on the API server first: a decision that came in time, but whose event is
-        still on its way, makes that a Conflict, and is waited for. So is one that nothing vouches for yet.
+        still on its way, makes that a Conflict, and is waited for. So is one that nothing vouches for yet. What is
+        decided, ``ask`` closes once it is planned.
         """
         now = self.clock()
         for approval in list(self.cache.approvals.of(run.ref).values()):
@@ -131,16 +135,19 @@ class People:
             if approval.run_uid == run.uid and not approval.settled and over:
                 for kind, body in decisions(live, approval) if self.vouched() else ():
                     await self._say(run, live, kind, body)  # heard since ``hear``: else it would be closed over it
-                await self._settle(approval, live.log.records)
+                if self._outcome(approval, live) == "Expired":
+                    await self._settle(approval, "Expired")
 
-    async def _settle(self, approval: ApprovalView, records: Sequence[Record]) -> None:
+    def _outcome(self, approval: ApprovalView, live: LiveRun) -> DecidedReason:
+        return EventIndex(as_events(live.log.records), verified=True).closed(approval, self.clock())
+
+    async def _settle(self, approval: ApprovalView, outcome: DecidedReason) -> None:
         now = self.clock()
-        outcome = outcome_of(approval, records, now)
         await self.cluster.settle_approval(approval, outcome, _SETTLED[outcome], now)
         self.cache.approvals.amend(replace(approval, settled=True))
 
 
-_SETTLED = {
+_SETTLED: dict[DecidedReason, str] = {
     "Approved": "Enough people have approved.",
     "Rejected": "It was rejected.",
     "Expired": "Its time was over before enough people had decided.",

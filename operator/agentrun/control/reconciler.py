@@ -146,7 +146,7 @@ class Reconciler:
             started = await self._start(run, live, admitted) and len(admitted) == len(wanted)
             if started and not appends:
                 break  # else the plan is not what is: look again before it is shown
-        live.unasked = await self.people.ask(run, live, planned.asks)
+        live.unasked = await self.people.ask(run, live, planned)
         await self.status.show(run, live, planned)
         self.queue.succeeded(run.ref)
         known = self.cache.run(run.ref)

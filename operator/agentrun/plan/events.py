@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from agentrun.api.facts import ApprovalRequest, StepFact, StepKey
+from agentrun.api.run import StepState
+from agentrun.api.workflow import FailureClass
 
 if TYPE_CHECKING:
+    from agentrun.api.approval import DecidedReason
     from agentrun.plan.snapshot import Event
 
 
@@ -24,31 +27,59 @@ class Tally:
     comment: str = ""
 
 
-def tally(request: ApprovalRequest, decisions: Sequence[Event], now: float, *, verified: bool = False) -> Tally:
-    """Count the decisions on ``request``: each person's first that is bound to its digest, in time and theirs to give.
+class Question(Protocol):
+    """As much of what people are asked as decisions are counted by."""
+
+    @property
+    def digest(self) -> str:
+        """What a decision is bound to."""
+
+    @property
+    def required(self) -> int:
+        """How many people have to approve."""
+
+    @property
+    def expires_at(self) -> float:
+        """Seconds since the epoch."""
+
+
+def tally(request: ApprovalRequest, decisions: Iterable[Event], now: float, *, verified: bool = False) -> Tally:
+    """Count the decisions on ``request`` that are theirs to give who gave them.
+
+    ``verified``: those are the ones that came through an API server whose admission policies vouch for them (author,
+    membership, digest); else membership is looked at here.
+    """
+    if verified:
+        return count(request, (event for event in decisions if _vouched(event)), now)
+    theirs = (e for e in decisions if may_decide(request, e.body["by"], e.body.get("groups", ())))
+    return count(request, theirs, now)
+
+
+def count(question: Question, decisions: Iterable[Event], now: float) -> Tally:
+    """Count each person's first of the ``decisions`` that is bound to the question's digest, and in time.
 
     One rejection rejects. ``required`` distinct people approve. A decision at or after the end of the time does not
-    count, so the answer does not depend on when one looks. ``verified``: only those count that came through an API
-    server whose admission policies vouch for them (author, membership, digest); else membership is looked at here.
+    count, so the answer does not depend on when one looks.
     """
     approved: dict[str, Event] = {}
     for event in decisions:
         body = event.body
         at = body.get("at", event.at)  # when the API server took it; the operator may have seen it later
-        if body["digest"] != request.digest or at >= request.expires_at or body["by"] in approved:
-            continue
-        vouched = body.get("verified", False)
-        if not vouched if verified else not may_decide(request, body["by"], body.get("groups", ())):
+        if body["digest"] != question.digest or at >= question.expires_at or body["by"] in approved:
             continue
         if body["decision"] == "Rejected":
             return Tally("Rejected", event.at, (event.seq,), (body["by"],), body.get("comment", ""))
         approved[body["by"]] = event
-        if len(approved) >= request.required:
+        if len(approved) >= question.required:
             seqs = tuple(e.seq for e in approved.values())
             return Tally("Approved", event.at, seqs, tuple(approved), body.get("comment", ""))
-    if now >= request.expires_at:
-        return Tally("Expired", request.expires_at, ())
+    if now >= question.expires_at:
+        return Tally("Expired", question.expires_at, ())
     return Tally("Pending", now, (), tuple(approved))
+
+
+def _vouched(event: Event) -> bool:
+    return bool(event.body.get("verified", False))
 
 
 def may_decide(request: ApprovalRequest, user: str, groups: Sequence[str]) -> bool:
@@ -63,6 +94,15 @@ def answers_to(body: Mapping[str, Any], at: float, fact: StepFact) -> bool:
     """
     attempt = body.get("attempt")
     return at >= fact.at if attempt is None else bool(attempt == fact.attempt)
+
+
+def _ended_as(settled: Mapping[str, Any]) -> DecidedReason:
+    """As what the question of an approval step ended, by the event that settled the step."""
+    if settled["state"] == StepState.SUCCEEDED:
+        return "Approved"
+    if settled["state"] == StepState.CANCELLED:
+        return "Cancelled"
+    return "Rejected" if settled["failure"]["class"] == FailureClass.REJECTED else "Expired"
 
 
 class EventIndex:
@@ -118,6 +158,19 @@ class EventIndex:
         if counted.state == "Expired" and request.digest in self._unheard:
             return Tally("Pending", now, ())
         return counted
+
+    def closed(self, question: Question, now: float) -> DecidedReason:
+        """How a question ended that the run does not ask any more, on a cluster.
+
+        That of an approval step ended as its step did: a decision that was recorded after the step's end changes
+        nothing. So it is told by that end, and not by the decisions.
+        """
+        asked = (s for s, e in self.requested.items() if e.body["request"]["digest"] == question.digest)
+        step = next(asked, None)
+        if step in self.settled:
+            return _ended_as(self.settled[step].body)
+        counted = count(question, filter(_vouched, self.decisions.get(question.digest, ())), now)
+        return "Cancelled" if counted.state == "Pending" else counted.state
 
     def signal_for(self, step: str) -> Event | None:
         """The signal that the open wait of ``step`` takes: the n-th open wait for a name, the n-th signal left of it.

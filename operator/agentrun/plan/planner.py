@@ -194,7 +194,9 @@ def _answer(p: Planning) -> Plan:
     timers = [t for t in p.wakes if t > p.s.now]
     soonest = min(timers, default=None)
     stuck = idle and (p.suspended or (people and not _timer_without_person(p)))
-    return Plan(tuple(p.effects), run_status(p), soonest, waits_for_person=stuck, asks=tuple(_asks(p)))
+    return Plan(
+        tuple(p.effects), run_status(p), soonest, waits_for_person=stuck, asks=tuple(_asks(p)), dropped=_dropped(p)
+    )
 
 
 def _asks(p: Planning) -> Iterator[Ask]:
@@ -204,6 +206,17 @@ def _asks(p: Planning) -> Iterator[Ask]:
         if standing.asks and not standing.state.final:
             for request in standing.asks:
                 yield Ask(key, standing.fact.attempt, request)
+
+
+def _dropped(p: Planning) -> frozenset[str]:
+    """The questions about calls of steps that were cancelled before an attempt took in what people said."""
+    return frozenset(
+        request.digest
+        for group in p.groups.values()
+        for standing in group.members.values()
+        if standing.state is StepState.CANCELLED and standing.fact.end == "waiting"
+        for request in standing.fact.approvals
+    )
 
 
 def _timer_without_person(p: Planning) -> bool:
@@ -228,7 +241,7 @@ def _ended(p: Planning) -> Plan:
     for label, state in event.body["compensations"].items():
         key = StepKey.parse(label)
         p.undone[key] = p.over(key, StepState(state))
-    return Plan((), run_status(p), None, ended=True)
+    return Plan((), run_status(p), None, ended=True, dropped=_dropped(p))
 
 
 def _too_late(p: Planning, cancelled: Event) -> bool:

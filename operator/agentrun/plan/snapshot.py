@@ -150,3 +150,7 @@ class Plan:
     """Nothing moves before a person does something."""
     asks: tuple[Ask, ...] = ()
     """Every question that is open."""
+    dropped: frozenset[str] = frozenset()
+    """The digests of the questions about calls that nobody makes any more, whatever people decide: their step was
+    cancelled.
+    """
