@@ -197,7 +197,7 @@ def test_a_run_that_waits_for_the_policies_can_be_cancelled(world: World) -> Non
     world.settle()
     assert world.status()["phase"] == "Cancelled"
     [obj] = world.api.objects["approvals"].values()
-    assert obj["status"]["conditions"][0]["reason"] == "Expired"
+    assert obj["status"]["conditions"][0]["reason"] == "Cancelled"  # as its step
 
 
 def test_a_pod_is_told_to_leave_once(world: World) -> None:
