@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from agentrun.adapters.kube import PAGE_BYTES, Kube, TooLong
+from agentrun.adapters.kube import PAGE_BYTES, Call, Kube
+from agentrun.adapters.kube_answers import TooLong
 
 
 class Served(Kube):
@@ -19,15 +20,16 @@ class Served(Kube):
         self.asked: list[int] = []
         self.largest = 0
 
-    async def _ask(self, *given: Any, at_most: int = 0, **_: Any) -> bytes:
-        query = given[3]
+    async def _ask(self, call: Call) -> bytes:
+        query = call.query
+        assert query is not None
         limit, begins = int(query["limit"]), int(query.get("continue", 0))
         self.asked.append(limit)
         ends = min(begins + limit, len(self.sizes))
         items = [{"metadata": {"name": str(n)}, "spec": "x" * self.sizes[n]} for n in range(begins, ends)]
         more = {"continue": str(ends)} if ends < len(self.sizes) else {}
         data = json.dumps({"metadata": more, "items": items}).encode()
-        if len(data) > at_most:
+        if len(data) > call.at_most:
             raise TooLong(f"{len(data)} bytes")
         self.largest = max(self.largest, len(data))
         return data

@@ -20,7 +20,8 @@ from typing import Any, Final, cast
 import aiohttp
 from kopf._cogs.clients import api, fetching
 
-from agentrun.adapters.kube import APART, Kube
+from agentrun.adapters.kube import Kube
+from agentrun.adapters.kube_answers import APART
 from agentrun.api.decoding import Unreadable, decode_object
 from agentrun.control.cluster import ClusterError, Refused
 

@@ -13,6 +13,7 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -20,8 +21,9 @@ import aiohttp
 from yarl import URL
 
 from agentrun.adapters.access import Access, Login, NoAccess
-from agentrun.api.decoding import MAX_BYTES, Unreadable, decode, decode_list, decode_object
-from agentrun.control.cluster import AlreadyExists, ClusterError, Conflict, NotFound, Refused, Unavailable, Unfit
+from agentrun.adapters.kube_answers import TooLong, body_of, decoded, error_of
+from agentrun.api.decoding import MAX_BYTES
+from agentrun.control.cluster import ClusterError, TooSlow, Unavailable
 from agentrun.observe.metrics import Verb
 
 MERGE_PATCH: Final = "application/merge-patch+json"
@@ -48,13 +50,9 @@ PAGE_BYTES: Final = 2 * 1024 * 1024
 must not fill the memory, nor hold up the loop.
 """
 
-APART: Final = 256 * 1024
-"""Bytes of an answer from which on it is read in a thread: the loop goes on meanwhile."""
-
 REREAD: Final = 60.0
 """Seconds after which the credentials are read again."""
 
-_MESSAGE_MAX = 2000
 _WHOLE = 2**20
 """Bytes that aiohttp sends in one go; larger bodies go in parts, so that the loop is not held up."""
 
@@ -62,12 +60,19 @@ OnCall = Callable[[Verb, str, int, float], None]
 """Verb, resource (``agentruns/status``), HTTP status (0: no answer) and seconds of each request sent."""
 
 
-class TooLong(Refused):
-    """An answer has more bytes than were to be read of it."""
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request. ``within``: seconds, None: as long as a call of its kind has. ``at_most``: bytes of its answer."""
 
-
-class Gone(ClusterError):
-    """A page or a watch began too long ago to go on."""
+    method: str
+    verb: Verb
+    path: str
+    query: Mapping[str, str] | None = None
+    body: bytes | None = None
+    content_type: str = JSON
+    within: float | None = None
+    accept: str | None = None
+    at_most: int = MAX_BYTES
 
 
 class Kube:
@@ -112,7 +117,7 @@ class Kube:
 
     async def get(self, path: str) -> dict[str, Any]:
         """The object at ``path``, such as ``/api/v1/namespaces/demo/pods/x``."""
-        return await self._request("GET", "get", path)
+        return await self._request(Call("GET", "get", path))
 
     async def list_all(self, path: str, labels: str = "") -> dict[str, Any]:
         """The whole collection as one List of one moment; the selector as kubectl takes it. Raises as ``pages``."""
@@ -132,13 +137,13 @@ class Kube:
         while True:
             most = PAGE_BYTES if asked > 1 else MAX_BYTES
             try:
-                data = await self._ask("GET", "list", path, {**query, "limit": str(asked)}, at_most=most)
+                data = await self._ask(Call("GET", "list", path, {**query, "limit": str(asked)}, at_most=most))
             except TooLong:
                 if asked == 1:
                     raise
                 asked = max(1, asked // 8)
                 continue
-            found = await _decoded("list", path, data)
+            found = await decoded("list", path, data)
             yield found
             if not (token := found["metadata"].get("continue")):
                 return
@@ -147,18 +152,18 @@ class Kube:
 
     async def create(self, path: str, body: Mapping[str, Any], *, accept: str = JSON) -> dict[str, Any]:
         """Create in the collection at ``path``; the object as the API server completed it. Raises AlreadyExists."""
-        return await self._request("POST", "create", path, body=json.dumps(body).encode(), accept=accept)
+        return await self._request(Call("POST", "create", path, body=json.dumps(body).encode(), accept=accept))
 
     async def replace(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Put ``body`` in the place of what is at ``path``. Raises Conflict by its resourceVersion."""
-        return await self._request("PUT", "update", path, body=json.dumps(body).encode())
+        return await self._request(Call("PUT", "update", path, body=json.dumps(body).encode()))
 
     async def patch(
         self, path: str, patch: Any, content_type: str = MERGE_PATCH, *, accept: str = JSON
     ) -> dict[str, Any]:
         """Change what is at ``path``; the object after it. Raises Conflict where the patch names a resourceVersion."""
         body = json.dumps(patch).encode()
-        return await self._request("PATCH", "patch", path, body=body, content_type=content_type, accept=accept)
+        return await self._request(Call("PATCH", "patch", path, body=body, content_type=content_type, accept=accept))
 
     async def delete(self, path: str, uid: str | None = None, grace: int | None = None) -> None:
         """Delete; Conflict when ``uid`` is another's. ``grace`` in seconds, None: the object's own."""
@@ -167,7 +172,7 @@ class Kube:
             options["preconditions"] = {"uid": uid}
         if grace is not None:
             options["gracePeriodSeconds"] = grace
-        await self._request("DELETE", "delete", path, body=json.dumps(options).encode())
+        await self._request(Call("DELETE", "delete", path, body=json.dumps(options).encode()))
 
     async def delete_collection(self, path: str, labels: str = "", fields: str = "", grace: int | None = None) -> int:
         """Delete all that the selectors match, in one request; how many those were.
@@ -178,7 +183,7 @@ class Kube:
         options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
         if grace is not None:
             options["gracePeriodSeconds"] = grace
-        found = await self._request(
+        call = Call(
             "DELETE",
             "deletecollection",
             path,
@@ -187,43 +192,20 @@ class Kube:
             within=READ_TIMEOUT,
             accept=METADATA_OF_ALL,
         )
+        found = await self._request(call)
         return len(found.get("items") or ())
 
-    async def _request(
-        self,
-        method: str,
-        verb: Verb,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        *,
-        content_type: str = JSON,
-        within: float | None = None,
-        accept: str | None = None,
-    ) -> dict[str, Any]:
-        data = await self._ask(method, verb, path, query, body, content_type=content_type, within=within, accept=accept)
-        return await _decoded(verb, path, data)
+    async def _request(self, call: Call) -> dict[str, Any]:
+        return await decoded(call.verb, call.path, await self._ask(call))
 
-    async def _ask(
-        self,
-        method: str,
-        verb: Verb,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        *,
-        content_type: str = JSON,
-        within: float | None = None,
-        accept: str | None = None,
-        at_most: int = MAX_BYTES,
-    ) -> bytes:
+    async def _ask(self, call: Call) -> bytes:
         """What is answered, as it stands. Raises TooLong, and else as the class says."""
-        resource = resource_of(path)
-        write = method != "GET"
-        limit = within or (WRITE_TIMEOUT if write else READ_TIMEOUT)
-        headers = {"Content-Type": content_type} if body is not None else {}
-        if accept is not None:
-            headers["Accept"] = accept
+        resource, write = resource_of(call.path), call.method != "GET"
+        limit = call.within or (WRITE_TIMEOUT if write else READ_TIMEOUT)
+        body = call.body
+        headers = {"Content-Type": call.content_type} if body is not None else {}
+        if call.accept is not None:
+            headers["Accept"] = call.accept
         shown_anew = False
         pauses = iter(PAUSES)
         while True:
@@ -236,8 +218,8 @@ class Kube:
             code, failure = 0, ""
             try:
                 async with self._session.request(
-                    method,
-                    self._url(path, query),
+                    call.method,
+                    self._url(call.path, call.query),
                     data=body if body is None or len(body) <= _WHOLE else io.BytesIO(body),
                     headers=self._headers | headers,
                     ssl=self._ssl,
@@ -245,15 +227,15 @@ class Kube:
                     proxy=access.proxy,
                     timeout=aiohttp.ClientTimeout(total=limit),
                 ) as response:
-                    data = await _read(response, at_most)
+                    data = await body_of(response, call.at_most)
                     code, asked = response.status, response.headers.get("Retry-After")
             except TimeoutError:
                 # it may still be done; the time is up for another try
-                raise Unavailable(f"the API server did not answer within {limit:g} s ({verb} {path})") from None
+                raise TooSlow(f"the API server did not answer within {limit:g} s ({call.verb} {call.path})") from None
             except (aiohttp.ClientError, OSError) as error:
-                failure = f"no connection to the API server ({verb} {path}): {error}"
+                failure = f"no connection to the API server ({call.verb} {call.path}): {error}"
             finally:
-                self._on_call(verb, resource, code, time.monotonic() - began)
+                self._on_call(call.verb, resource, code, time.monotonic() - began)
             if 200 <= code < 300:
                 return data
             if failure:
@@ -264,7 +246,7 @@ class Kube:
                     shown_anew = True
                     await self._read_access(access, anew=True)
                     continue
-                refusal = error_of(code, data, asked, f"{verb} {path}")
+                refusal = error_of(code, data, asked, f"{call.verb} {call.path}")
                 wait = next(pauses, None) if code == 429 else None
             if code in (401, 403) and access.anonymous:
                 raise type(refusal)(f"{refusal}; the kubeconfig's user gave no credentials: did its exec plugin fail?")
@@ -301,30 +283,6 @@ class Kube:
             self._reread_at = time.monotonic() + REREAD
 
 
-async def _read(response: aiohttp.ClientResponse, at_most: int) -> bytes:
-    """The body. Raises TooLong; the rest of it is not read then."""
-    data = bytearray()
-    async for chunk in response.content.iter_any():
-        data += chunk
-        if len(data) > at_most:
-            response.close()
-            raise TooLong(f"the answer of the API server is larger than {at_most // 2**20} MiB")
-    return bytes(data)
-
-
-async def _decoded(verb: Verb, path: str, data: bytes) -> dict[str, Any]:
-    """What a 2xx says. One object that cannot be read whole says so itself; raises Unavailable where it is none."""
-    if verb == "delete":
-        return {}  # a Status, or the object as it was: nobody needs either
-    read = decode_list if verb in ("list", "deletecollection") else decode_object
-    try:
-        return read(data) if len(data) <= APART else await asyncio.to_thread(read, data)
-    except Unreadable as error:
-        raise Unavailable(
-            f"what answers is no API server, or was cut off ({verb} {path}): the answer {error}"
-        ) from None
-
-
 def resource_of(path: str) -> str:
     """What metrics call ``path``: ``pods``, ``agentruns/status``."""
     parts = path.split("/")
@@ -332,39 +290,3 @@ def resource_of(path: str) -> str:
     if parts[at] == "namespaces" and len(parts) > at + 2:
         at += 2
     return f"{parts[at]}/{parts[at + 2]}" if len(parts) > at + 2 else parts[at]
-
-
-def error_of(code: int, body: bytes, retry_after: str | None, what: str) -> ClusterError:
-    """The error for an answer; its message is the API server's own where ``body`` is a Status.
-
-    https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
-    """
-    try:
-        status = decode(body)
-    except Unreadable:
-        status = None
-    status = status if isinstance(status, dict) else {}
-    reason = status.get("reason")
-    said = status.get("message") or f"{code} {body[:200].decode(errors='replace')}"
-    message = str(said)[:_MESSAGE_MAX]
-    if code == 404:
-        return NotFound(message)
-    if code == 409:
-        return AlreadyExists(message) if reason == "AlreadyExists" else Conflict(message)
-    if code == 410:
-        return Gone(message)
-    if code == 403 and _terminating(status):
-        return NotFound(message)
-    # etcd's and gRPC's limits come as 500: the same object will never fit
-    if code in (413, 422) or (code == 500 and ("too large" in message or "larger than max" in message)):
-        return Unfit(message)
-    if code in (401, 408, 429) or code >= 500:
-        wait = float(retry_after) if retry_after and retry_after.isdecimal() else None
-        return Unavailable(f"the API server answered {code} ({what}): {message}", wait)
-    return Refused(message)
-
-
-def _terminating(status: Mapping[str, Any]) -> bool:
-    details = status.get("details")
-    causes = details.get("causes") if isinstance(details, dict) else None
-    return any(isinstance(c, dict) and c.get("reason") == "NamespaceTerminating" for c in causes or ())

@@ -56,6 +56,10 @@ class Unavailable(ClusterError):
         self.retry_after = retry_after
 
 
+class TooSlow(Unavailable):
+    """No answer in the time that a call has: what was asked for may be done all the same."""
+
+
 class Cluster(Protocol):
     """The API server. Every method may raise Unavailable; cancellation leaves a request that may have been done."""
 
