@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +23,7 @@ from agentrun.journal.log import EventLog
 from agentrun.journal.pinned import Pinned, program_of
 from agentrun.journal.records import Damaged, EventKind, Record
 from agentrun.journal.run import Unreadable, list_runs, out_of_reach, read_manifest, read_states
+from agentrun.journal.side_by_side import each
 from agentrun.journal.store import Store
 from agentrun.local.lease import holder_of
 from agentrun.plan.clocks import in_our_time
@@ -35,9 +35,6 @@ from agentrun.runner.identity import surely_alive, surely_dead
 
 _FIELDS = ("name", "namespace", "uid", "createdAt", "requestedBy", "workflow", "workflowDigest", "inputs")
 """What every ``run.json`` has."""
-
-READERS = 8
-"""Runs that are read at the same time."""
 
 
 @dataclass(slots=True)
@@ -243,8 +240,7 @@ def read_all(store: Store, namespace: str | None) -> list[View | Unreadable]:
                 raise
             return error
 
-    with ThreadPoolExecutor(READERS) as readers:
-        found = list(readers.map(content, runs))
+    found = each(content, runs, remote=store.remote)
     compiled: dict[str, Program] = {}
     return [*(_seen(store, r, c, compiled) for r, c in zip(runs, found, strict=True)), *unread]
 
