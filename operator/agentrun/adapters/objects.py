@@ -29,6 +29,9 @@ WRITTEN_MAX = 64 * 1024
 """Bytes of memory that a spec may take as Python's values, some 10 KB as JSON, to be kept until the run is pinned; a
 larger one is read once more."""
 
+LARGE = 256 * 1024
+"""Bytes of memory that a spec takes as Python's values, some 7,000 of them, from which on a run counts as large."""
+
 
 def run_view(obj: Mapping[str, Any]) -> RunView:
     """An AgentRun. Of one that has ended nothing is kept but what its time to live needs."""
@@ -60,6 +63,7 @@ def run_view(obj: Mapping[str, Any]) -> RunView:
         changed_by=_changed_by(metadata),
         observed=observed if isinstance(observed, int) else 0,
         problem=problem,
+        large=bool(problem) or footprint(spec, LARGE) > LARGE,
     )
 
 
@@ -68,7 +72,8 @@ def shown_as(run: RunView, metadata: Mapping[str, Any], status: Mapping[str, Any
     spec: dict[str, Any] = {"suspend": run.suspend, "cancel": run.cancel, "ttlSecondsAfterFinished": run.ttl}
     spec["workflowRef"] = {"name": run.waits_for}
     after = run_view({"metadata": metadata, "spec": spec, "status": status})
-    return replace(after, written=run.written if after.written is not None else None, problem=run.problem)
+    written = run.written if after.written is not None else None
+    return replace(after, written=written, problem=run.problem, large=run.large)
 
 
 def _written(metadata: Mapping[str, Any], spec: Mapping[str, Any]) -> bytes | None:

@@ -7,20 +7,21 @@ still the one that was read.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import InitVar, dataclass, field, replace
+from dataclasses import InitVar, dataclass, field
 
 from agentrun.api.facts import StepKey
 from agentrun.api.run import Reason
 from agentrun.control import showing
 from agentrun.control.cache import Cache
-from agentrun.control.cluster import Cluster, Conflict, NotFound, Refused
+from agentrun.control.cluster import Cluster, Conflict, NotFound
 from agentrun.control.held import Held
 from agentrun.control.journal import Journal
 from agentrun.control.live import LiveRun
 from agentrun.control.opening import NotYet, Opener
+from agentrun.control.patience import NotNow, Patience
 from agentrun.control.people import People
+from agentrun.control.pods import Pods
 from agentrun.control.queue import WorkQueue
 from agentrun.control.slots import Slots
 from agentrun.control.statuses import StatusWriter
@@ -31,13 +32,7 @@ from agentrun.journal.records import Damaged
 from agentrun.journal.store import StoreError
 from agentrun.observe.metrics import Lost, Metrics
 from agentrun.plan.slots import UNBOUNDED, Bounds
-from agentrun.plan.snapshot import Append, Start, Stop
-
-CREATIONS = 16
-"""Pods of one run that are created at the same time."""
-
-POD_GRACE = 60.0
-"""Seconds in which a pod that was told to leave is gone, where nothing says better."""
+from agentrun.plan.snapshot import Append, Plan, Start, Stop
 
 REPAIR = 30.0
 """Seconds until a run is looked at again that waits for something outside to be repaired."""
@@ -62,14 +57,20 @@ class Reconciler:
     opener: Opener = field(init=False)
     thinking: Thinking = field(default_factory=Thinking)
     people: People = field(init=False)
+    patience: Patience = field(init=False)
     status: StatusWriter = field(init=False)
     slots: Slots = field(init=False)
+    pods: Pods = field(init=False)
 
     def __post_init__(self, vouched: Callable[[], bool], bounds: Bounds) -> None:
         self.opener = Opener(self.cluster, self.journal, self.cache, self.thinking)
         self.people = People(self.cluster, self.journal, self.cache, self.clock, vouched)
-        self.status = StatusWriter(self.cluster, self.journal, self.cache, self.queue, self.metrics, self.clock)
+        self.patience = Patience(self.cluster, self.clock)
+        self.status = StatusWriter(
+            self.cluster, self.journal, self.cache, self.queue, self.metrics, self.clock, self.patience
+        )
         self.slots = Slots(bounds, self.queue.add, self.metrics, self.clock)
+        self.pods = Pods(self.cluster, self.cache, self.queue, self.metrics, self.clock, self.slots)
         self.cache.pods.moved = self.slots.moved
 
     async def visit(self, ref: RunRef) -> None:
@@ -82,6 +83,8 @@ class Reconciler:
         begin_visit()
         try:
             await self._visit(ref)
+        except NotNow as later:
+            self.queue.due(ref, later.again)
         finally:
             live = self.live.get(ref)
             if live is None:
@@ -93,6 +96,7 @@ class Reconciler:
         run = self.cache.run(ref)
         if run is None or run.deleting:
             self._forget(ref)
+            self.patience.forget(ref)
             return
         if run.finished is not None:
             self._forget(ref)
@@ -127,7 +131,7 @@ class Reconciler:
     async def _go_on(self, run: RunView, live: LiveRun) -> None:
         live.queued.clear()
         while True:
-            await self._look_for_pods(run, live)
+            await self.pods.look(run, live)
             await self._take_ends(run, live)
             await self.people.hear(run, live)
             await self.people.close_expired(run, live)
@@ -140,11 +144,12 @@ class Reconciler:
             appends = [e for e in planned.effects if isinstance(e, Append)]
             if not await self._append(live, appends):
                 continue
-            await self._stop(run, [e for e in planned.effects if isinstance(e, Stop)])
+            await self.pods.stop(run, [e for e in planned.effects if isinstance(e, Stop)])
             wanted = [e for e in planned.effects if isinstance(e, Start)]
-            admitted = self._admit(run, live, wanted)
-            started = await self._start(run, live, admitted) and len(admitted) == len(wanted)
-            if started and not appends:
+            if wanted and run.large and not run.begun:
+                await self._show_first(run, live, planned)
+                return
+            if await self.pods.start(run, live, wanted) and not appends:
                 break  # else the plan is not what is: look again before it is shown
         live.unasked = await self.people.ask(run, live, planned)
         await self.status.show(run, live, planned)
@@ -153,6 +158,13 @@ class Reconciler:
         if planned.ended and known is not None and known.finished is not None:
             self._forget(run.ref)  # what we wrote comes as no event
             await self._after_the_end(known)
+
+    async def _show_first(self, run: RunView, live: LiveRun, planned: Plan) -> None:
+        """Write the first status of a large run before its first pod: what cannot be shown does not begin."""
+        await self.status.show(run, live, planned, at_once=True)
+        now = self.cache.run(run.ref)
+        if now is not None and now.begun:
+            self.queue.add(run.ref)
 
     # -- what happened ----------------------------------------------------------------------------------------------
 
@@ -181,85 +193,7 @@ class Reconciler:
                 return False
         return True
 
-    # -- what to do -------------------------------------------------------------------------------------------------
-
-    def _admit(self, run: RunView, live: LiveRun, starts: Sequence[Start]) -> Sequence[Start]:
-        """Those of the pods that have a place; the others are ``live.queued`` from then on."""
-        if not starts:
-            return starts
-        admitted, why = self.slots.admit(run, starts)
-        if why:
-            keys = {start.key for start in admitted}
-            live.queued.update((start.key, why) for start in starts if start.key not in keys)
-        return admitted
-
-    async def _start(self, run: RunView, live: LiveRun, starts: Sequence[Start]) -> bool:
-        """Make the pods; whether the API server took all of them."""
-        if not starts:
-            return True
-        if not live.checked:
-            # A cache may be behind, and this leader may be new: ask the API server itself before the first pod.
-            now = await self.cluster.get_run(run.ref)
-            if now is None or now.uid != run.uid or now.deleting or now.finished is not None:
-                raise Conflict(f"run {run.ref.name} is not as it was last seen")
-            live.checked = True
-        room = asyncio.Semaphore(CREATIONS)
-
-        async def create(start: Start) -> bool:
-            async with room:
-                return await self._create(run, live, start)
-
-        if len(starts) == 1:
-            return await create(starts[0])
-        results = await asyncio.gather(*(create(start) for start in starts), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return all(results)
-
-    async def _look_for_pods(self, run: RunView, live: LiveRun) -> None:
-        """Find out about the pods that were asked for without an answer: a run must not end while one is being made."""
-        for start in list(live.unsure.values()):
-            with self.cache.pods.creating():
-                pod = await self.cluster.find_pod(run, live.pinned, start)
-                if pod is not None:
-                    self._made(live, pod)
-            del live.unsure[start.key]
-
-    async def _create(self, run: RunView, live: LiveRun, start: Start) -> bool:
-        live.tried.add(start.key)
-        live.unsure[start.key] = start
-        try:
-            with self.cache.pods.creating():
-                pod = await self.cluster.create_pod(run, live.pinned, start)
-                self._made(live, pod)
-        except Refused as error:
-            del live.unsure[start.key]
-            live.tried.discard(start.key)
-            live.refused(start.key, str(error), self.clock())
-            return False
-        del live.unsure[start.key]
-        live.refusals.pop(start.key, None)
-        self.metrics.step_started()
-        if pod.phase != "Pending":
-            self.queue.add(run.ref)  # made before, and its answer was lost: what the watch tells of it is known by now
-        if live.heard_at is not None:
-            self.metrics.followed(max(0.0, self.clock() - live.heard_at))
-        return True
-
-    def _made(self, live: LiveRun, pod: PodView) -> None:
-        if not self.cache.pods.put(pod) and pod.uid not in {
-            known.uid for known in self.cache.pods.of(pod.run).values()
-        }:
-            self.queue.add(pod.run)  # it is gone already, which the watch has told
-        live.begun(pod, self.clock())
-
-    async def _stop(self, run: RunView, stops: Sequence[Stop]) -> None:
-        for stop in stops:
-            for pod in list(self.cache.pods.of(run.ref).values()):
-                if pod.run_uid == run.uid and (pod.key, pod.attempt) == (stop.key, stop.attempt) and pod.grace is None:
-                    await self.cluster.delete_pod(pod)
-                    self.cache.pods.amend(replace(pod, grace=POD_GRACE))  # until the watch says it
+    # -- what is left to do -------------------------------------------------------------------------------------
 
     async def _look_anew(self, ref: RunRef) -> None:
         """The run is not as it was last seen, and the watch may be behind: ask."""
@@ -279,15 +213,14 @@ class Reconciler:
         for command in list(self.cache.commands.of(run.ref).values()):
             if command.run_uid is None or command.run_uid == run.uid:
                 await self.people.refuse(run, command, "the run has ended")
-        await self._stop(
+        await self.pods.stop(
             run, [Stop(p.key, p.attempt) for p in self.cache.pods.of(run.ref).values() if p.phase != "Ended"]
         )
         if run.observed < run.generation:
             # Somebody changed what changes nothing any more, or its time to live: without this kstatus, and so Argo CD
             # and kubectl wait, would take it for a run that is under way.
             try:
-                with self.cache.runs.creating():
-                    self.cache.runs.put(await self.cluster.observe(run))
+                await self.status.observe(run)
             except NotFound:
                 self.cache.runs.drop(run.ref, run.ref.name, run.uid)
                 return
@@ -298,7 +231,7 @@ class Reconciler:
             return
         left = run.finished + run.ttl - self.clock()
         if left <= 0:
-            await self.cluster.delete_run(run)
+            await self.patience.write(run, "when it was deleted", lambda: self.cluster.delete_run(run))
             by = run.changed_by.get("ttlSecondsAfterFinished")
             said = f", which {by} set" if by else ""
             run_log(run).info("deleted: its time to live%s is over; its journal stays", said)
@@ -309,6 +242,7 @@ class Reconciler:
         """Forget every run: another replica leads."""
         self.live.clear()
         self.slots.rest()
+        self.patience.rest()
         for ref in list(self.status.counted):
             self.status.count(ref, None)
 

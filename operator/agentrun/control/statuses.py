@@ -4,7 +4,7 @@ the log, the count in the metrics, the Event for ``kubectl describe``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from agentrun.control.cache import Cache
 from agentrun.control.cluster import Cluster, NotFound, Unfit
 from agentrun.control.journal import Journal
 from agentrun.control.live import LiveRun
+from agentrun.control.patience import NotNow, Patience
 from agentrun.control.queue import WorkQueue
 from agentrun.control.views import RunRef, RunView
 from agentrun.control.visits import run_log
@@ -37,11 +38,12 @@ class StatusWriter:
     metrics: Metrics
     clock: Callable[[], float]
     """Seconds since the epoch."""
+    patience: Patience
     counted: dict[RunRef, Reason] = field(default_factory=dict)
     """As what each live run is counted in the metrics."""
 
-    async def show(self, run: RunView, live: LiveRun, planned: Plan) -> None:
-        """Write the status if it changed, soon; and set when to look again."""
+    async def show(self, run: RunView, live: LiveRun, planned: Plan, *, at_once: bool = False) -> None:
+        """Write the status if it changed, soon or ``at_once``; and set when to look again."""
         now = self.clock()
         if live.unasked:
             planned = replace(planned, status=showing.unasked(planned.status, live.unasked))
@@ -49,7 +51,7 @@ class StatusWriter:
         wakes += live.wakes(self.cache.pods.of(run.ref).values(), now)
         since = live.shown_at or now
         quiet = showing.QUIET if self.queue.behind(run.ref) < BUSY else showing.QUIET_MAX
-        early = now < since + quiet and not showing.urgent(run.status, planned.status)
+        early = now < since + quiet and not at_once and not showing.urgent(run.status, planned.status)
         if early and not run.status:  # to compose what is not written yet costs a tenth of a visit
             live.shown_at = since
             self.queue.due(run.ref, max(0.0, min([*wakes, now + showing.QUIET]) - now))
@@ -69,7 +71,11 @@ class StatusWriter:
             live.shown_at = since
             wakes.append(now + showing.QUIET)
         elif not shown:
-            after = await self.write(run, status)
+            try:
+                after = await self.write(run, status)
+            except NotNow as later:
+                self.queue.due(run.ref, max(0.0, min([*wakes, self.clock() + later.again]) - self.clock()))
+                return
             live.shown, live.shown_at = (status, after.status if after is not None else None), now
         self.queue.due(run.ref, max(0.0, min(wakes) - now) if wakes and not planned.ended else None)
 
@@ -78,7 +84,7 @@ class StatusWriter:
     ) -> None:
         """Say at once why the run does not go on; ``again``: seconds until it is looked at again, None: it is not.
 
-        Raises Conflict, Unavailable.
+        Raises Conflict, NotNow, Unavailable.
         """
         self.queue.due(run.ref, again)
         status = showing.troubled(run, reason, message, stalled=stalled, now=self.clock())
@@ -88,18 +94,16 @@ class StatusWriter:
     async def write(self, run: RunView, status: dict[str, Any]) -> RunView | None:
         """Write it now; the run after that, None where it is gone, or where the API server takes no status of it.
 
-        Raises Conflict, Unavailable.
+        Raises Conflict, NotNow, Unavailable.
         """
         before = showing.headline(run.status)
         try:
-            with self.cache.runs.creating():
-                after = await self._patch(run, status)
-                if after is None:
-                    return None
-                self.cache.runs.put(after)
+            after = await self._patch(run, status)
         except NotFound:
             self.cache.runs.drop(run.ref, run.ref.name, run.uid)
             self.queue.add(run.ref)
+            return None
+        if after is None:
             return None
         reason, message = showing.headline(status)
         if (reason, message) == before:
@@ -113,17 +117,38 @@ class StatusWriter:
             await self.cluster.record_event(run, kind, reason, message or str(status.get("phase")))
         return after
 
+    async def observe(self, run: RunView) -> None:
+        """Say that the status of a run that has ended is about its newest generation. Raises Conflict, NotFound,
+        NotNow, Unavailable.
+        """
+
+        async def patch() -> None:
+            with self.cache.runs.creating():
+                self.cache.runs.put(await self.cluster.observe(run))
+
+        await self.patience.write(run, "when it was told that its spec was seen", patch)
+
     async def _patch(self, run: RunView, status: dict[str, Any]) -> RunView | None:
         """Write the status, or as much of it as the API server takes; None where it takes nothing: then an Event says
         what the run says of itself, and why it is not to be seen there.
         """
+
+        async def patch(status: dict[str, Any]) -> RunView:
+            with self.cache.runs.creating():
+                after = await self.cluster.patch_status(run, run.version, status)
+                self.cache.runs.put(after)
+            return after
+
+        def write(status: dict[str, Any]) -> Awaitable[RunView]:
+            return self.patience.write(run, "when its status was written", lambda: patch(status))
+
         try:
-            return await self.cluster.patch_status(run, run.version, status)
+            return await write(status)
         except Unfit as error:
             refusal = str(error)[:300]
         for less in showing.smaller(status):
             try:
-                after = await self.cluster.patch_status(run, run.version, less)
+                after = await write(less)
             except Unfit:
                 continue
             run_log(run).warning("the status is cut, since the API server does not take it whole: %s", refusal)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+from agentrun.control.turns import Turns
 from agentrun.plan.planner import plan_slice
 from agentrun.plan.snapshot import Plan, Snapshot
 from agentrun.plan.work import GLANCE, SLICE, Work
@@ -41,10 +41,8 @@ class Thinking:
         """``clock``: seconds that the calling thread has computed. On a busy machine more of them pass for others."""
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="thinking")
-        self._busy = False
-        """Whether somebody has the turn, or the pause after one is not over."""
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
-        """By namespace, the one whose turn is next first."""
+        self._turns = Turns()
+        """Each lasts until the pause after it is over."""
 
     async def run(self, namespace: str, compute: Callable[[], T]) -> tuple[T, float]:
         """What ``compute`` gives, and the seconds that it took; once it is the turn of ``namespace``.
@@ -55,16 +53,7 @@ class Thinking:
             Whatever ``compute`` raises.
         """
         loop = asyncio.get_running_loop()
-        if self._busy:
-            turn: asyncio.Future[None] = loop.create_future()
-            self._waiting.setdefault(namespace, deque()).append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if not turn.cancelled():
-                    self._next()  # it was given the turn in the same moment
-                raise
-        self._busy = True
+        await self._turns.take(namespace)
         took = 0.0
 
         def timed() -> T:
@@ -78,7 +67,7 @@ class Thinking:
         try:
             return await loop.run_in_executor(self._thread, timed), took
         finally:
-            loop.call_later(min(took, PAUSE_MAX) if took > SHORT else 0.0, self._next)
+            loop.call_later(min(took, PAUSE_MAX) if took > SHORT else 0.0, self._turns.give)
 
     async def plan(self, namespace: str, snapshot: Snapshot, work: Work) -> Plan:
         """The plan of ``snapshot``: at once where a glance is enough, else in slices, each in its turn."""
@@ -92,19 +81,6 @@ class Thinking:
                 name = snapshot.run.get("name")
                 _log.warning("%s/%s: a slice of its plan took %.1f s: it computes nothing more", namespace, name, took)
         return planned
-
-    def _next(self) -> None:
-        """Give the turn to the namespace that has waited the longest since its last one."""
-        while self._waiting:
-            namespace, turns = next(iter(self._waiting.items()))
-            del self._waiting[namespace]
-            turn = turns.popleft()
-            if turns:
-                self._waiting[namespace] = turns
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._busy = False
 
     def close(self) -> None:
         """Let the thread end."""

@@ -56,6 +56,8 @@ class RunView:
     """The generation that its status is about."""
     problem: str = ""
     """Why it cannot be read whole; then it cannot begin."""
+    large: bool = False
+    """Whether each write of it is long work for the API server."""
 
     @property
     def begun(self) -> bool:

@@ -1,0 +1,122 @@
+"""The pods of attempts, for one visit: made where there is a place, looked for where no answer came, told to leave.
+
+A pod has a name that follows from its attempt, so what is asked for twice is there once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from agentrun.control.cache import Cache
+from agentrun.control.cluster import Cluster, Conflict, Refused
+from agentrun.control.live import LiveRun
+from agentrun.control.queue import WorkQueue
+from agentrun.control.slots import Slots
+from agentrun.control.views import PodView, RunRef, RunView
+from agentrun.observe.metrics import Metrics
+from agentrun.plan.snapshot import Start, Stop
+
+CREATIONS = 16
+"""Pods of one run that are created at the same time."""
+
+POD_GRACE = 60.0
+"""Seconds in which a pod that was told to leave is gone, where nothing says better."""
+
+
+@dataclass(slots=True)
+class Pods:
+    """See the module."""
+
+    cluster: Cluster
+    cache: Cache
+    queue: WorkQueue[RunRef]
+    metrics: Metrics
+    clock: Callable[[], float]
+    """Seconds since the epoch."""
+    slots: Slots
+
+    async def start(self, run: RunView, live: LiveRun, starts: Sequence[Start]) -> bool:
+        """Make those pods that have a place; whether all of them were made. Raises Conflict, Unavailable."""
+        if not starts:
+            return True
+        admitted = self._admit(run, live, starts)
+        return await self._create_all(run, live, admitted) and len(admitted) == len(starts)
+
+    def _admit(self, run: RunView, live: LiveRun, starts: Sequence[Start]) -> Sequence[Start]:
+        """Those of the pods that have a place; the others are ``live.queued`` from then on."""
+        admitted, why = self.slots.admit(run, starts)
+        if why:
+            keys = {start.key for start in admitted}
+            live.queued.update((start.key, why) for start in starts if start.key not in keys)
+        return admitted
+
+    async def _create_all(self, run: RunView, live: LiveRun, starts: Sequence[Start]) -> bool:
+        """Make the pods; whether the API server took all of them."""
+        if not starts:
+            return True
+        if not live.checked:
+            # A cache may be behind, and this leader may be new: ask the API server itself before the first pod.
+            now = await self.cluster.get_run(run.ref)
+            if now is None or now.uid != run.uid or now.deleting or now.finished is not None:
+                raise Conflict(f"run {run.ref.name} is not as it was last seen")
+            live.checked = True
+        room = asyncio.Semaphore(CREATIONS)
+
+        async def create(start: Start) -> bool:
+            async with room:
+                return await self._create(run, live, start)
+
+        if len(starts) == 1:
+            return await create(starts[0])
+        results = await asyncio.gather(*(create(start) for start in starts), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return all(results)
+
+    async def look(self, run: RunView, live: LiveRun) -> None:
+        """Find out about the pods that were asked for without an answer: a run must not end while one is being made."""
+        for start in list(live.unsure.values()):
+            with self.cache.pods.creating():
+                pod = await self.cluster.find_pod(run, live.pinned, start)
+                if pod is not None:
+                    self._made(live, pod)
+            del live.unsure[start.key]
+
+    async def _create(self, run: RunView, live: LiveRun, start: Start) -> bool:
+        live.tried.add(start.key)
+        live.unsure[start.key] = start
+        try:
+            with self.cache.pods.creating():
+                pod = await self.cluster.create_pod(run, live.pinned, start)
+                self._made(live, pod)
+        except Refused as error:
+            del live.unsure[start.key]
+            live.tried.discard(start.key)
+            live.refused(start.key, str(error), self.clock())
+            return False
+        del live.unsure[start.key]
+        live.refusals.pop(start.key, None)
+        self.metrics.step_started()
+        if pod.phase != "Pending":
+            self.queue.add(run.ref)  # made before, and its answer was lost: what the watch tells of it is known by now
+        if live.heard_at is not None:
+            self.metrics.followed(max(0.0, self.clock() - live.heard_at))
+        return True
+
+    def _made(self, live: LiveRun, pod: PodView) -> None:
+        if not self.cache.pods.put(pod) and pod.uid not in {
+            known.uid for known in self.cache.pods.of(pod.run).values()
+        }:
+            self.queue.add(pod.run)  # it is gone already, which the watch has told
+        live.begun(pod, self.clock())
+
+    async def stop(self, run: RunView, stops: Sequence[Stop]) -> None:
+        """Tell the pods of these attempts to leave."""
+        for stop in stops:
+            for pod in list(self.cache.pods.of(run.ref).values()):
+                if pod.run_uid == run.uid and (pod.key, pod.attempt) == (stop.key, stop.attempt) and pod.grace is None:
+                    await self.cluster.delete_pod(pod)
+                    self.cache.pods.amend(replace(pod, grace=POD_GRACE))  # until the watch says it
