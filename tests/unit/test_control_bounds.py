@@ -12,11 +12,12 @@ from agentrun.adapters import objects
 from agentrun.adapters.objects import run_view
 from agentrun.api.canonical import timestamp
 from agentrun.api.decoding import UNREADABLE
+from agentrun.api.footprint import footprint
 from agentrun.api.run import Reason
 from agentrun.api.workflow import API_VERSION
 from agentrun.control import hearing, held, opening, showing
 from agentrun.control.cluster import Unfit
-from agentrun.control.footprint import footprint, program_footprint
+from agentrun.control.footprint import program_footprint
 from agentrun.control.views import RunRef, RunView
 from tests import poison
 from tests.unit.control_world import Operator, World, world

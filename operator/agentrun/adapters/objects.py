@@ -17,9 +17,9 @@ from agentrun.api.canonical import moment
 from agentrun.api.command import read_command
 from agentrun.api.decoding import UNREADABLE
 from agentrun.api.errors import InvalidDocument
+from agentrun.api.footprint import footprint
 from agentrun.api.names import REQUESTED_BY
 from agentrun.api.run import CHANGED_BY, ConditionType, Reason
-from agentrun.control.footprint import footprint
 from agentrun.control.views import ApprovalView, CommandView, RunRef, RunView
 
 NAME_MAX = 253

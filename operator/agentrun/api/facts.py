@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
+from agentrun.api.footprint import footprint
 from agentrun.api.run import StepState
 from agentrun.api.texts import quoted
 from agentrun.api.workflow import Approvers, FailureClass
@@ -289,6 +290,8 @@ class StepFact:
     """A call of the step was carried out, though its answer could not be used."""
     outcome: StepState | None = None
     output: Any = None
+    size: int = field(default=0, compare=False, repr=False)
+    """Bytes of memory that the output takes, also where it is not kept any more (``plan.outputs``)."""
     refused: tuple[str, ...] = ()
     """``model/word`` for what a model's endpoint is known to refuse: other steps of the run need not find out."""
 
@@ -302,6 +305,8 @@ class StepFact:
         found: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
+            if f.name == "size":
+                continue
             if f.name == "usage":
                 found["usage"] = value.to_json()
             elif f.name == "approvals":
@@ -327,4 +332,5 @@ class StepFact:
             found["refused"] = tuple(refused_words(value["refused"]))
         if "outcome" in value:
             found["outcome"] = StepState(value["outcome"])
+        found["size"] = footprint(value.get("output"))
         return cls(**found)

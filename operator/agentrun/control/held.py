@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from agentrun.control.footprint import footprint
+from agentrun.api.facts import StepFact
+from agentrun.api.footprint import footprint
 from agentrun.control.live import LiveRun
 from agentrun.control.views import RunRef
 
@@ -20,6 +21,9 @@ HELD_MAX: Final = 256 * 1024 * 1024
 
 _BASE, _RECORD, _FACT = 2000, 1000, 2000
 """Bytes of a live run, of a record of its journal and of what is known of a step, beside the values in them."""
+
+_LITTLE: Final = 64 * 1024
+"""Bytes by which the outputs of a run may grow before it is reckoned anew."""
 
 
 class Held:
@@ -30,8 +34,8 @@ class Held:
         self._runs: dict[RunRef, LiveRun] = {}
         self._resting: OrderedDict[RunRef, None] = OrderedDict()
         """Those that may be let go, the one that rests longest first."""
-        self._bytes: dict[RunRef, tuple[int, int]] = {}
-        """What each takes without its program, and how many records and facts were counted for it."""
+        self._bytes: dict[RunRef, tuple[int, int, int]] = {}
+        """What each takes without its program, how many records and facts were counted for it, and bytes of outputs."""
         self._programs: Counter[int] = Counter()
         """How many runs share each program, by its id: it lives as long as they do."""
         self.bytes = 0
@@ -53,7 +57,7 @@ class Held:
         """Hold a run that was opened, in place of another one of the name."""
         self.pop(ref)
         self._runs[ref] = live
-        self._bytes[ref] = (0, 0)
+        self._bytes[ref] = (0, 0, 0)
         program = id(live.pinned.program)
         self._programs[program] += 1
         if self._programs[program] == 1:
@@ -96,13 +100,19 @@ class Held:
 
     def _weigh(self, ref: RunRef, live: LiveRun) -> None:
         """Reckon what the run takes, once it has grown by a quarter: that costs as much as the records that came."""
-        before, counted = self._bytes[ref]
+        before, counted, outputs = self._bytes[ref]
         count = len(live.log.records) + len(live.facts)
-        if before and count <= 1.25 * counted + 4:
+        if before and count <= 1.25 * counted + 4 and live.outputs.bytes <= 1.25 * outputs + _LITTLE:
             return
         size = _BASE + _RECORD * len(live.log.records) + _FACT * len(live.facts)
         size += sum(map(live.footprint_of, live.log.records))
-        size += sum(footprint(fact.output) for fact in live.facts.values())
+        size += live.outputs.bytes + sum(map(_asked, live.facts.values()))
         size += sum(footprint(value) for key, value in live.pinned.manifest.items() if key != "workflow")
         self.bytes += size - before
-        self._bytes[ref] = size, count
+        self._bytes[ref] = size, count, live.outputs.bytes
+
+
+def _asked(fact: StepFact) -> int:
+    """Bytes of what a step waits for people with."""
+    questions = sum(footprint(request.details) + len(request.subject) for request in fact.approvals)
+    return questions + (footprint(fact.unknown.args) if fact.unknown is not None else 0)

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentrun.api.facts import StepFact, StepKey
+from agentrun.api.footprint import footprint
 from agentrun.api.run import Reason
-from agentrun.control.footprint import footprint
 from agentrun.control.views import PodView
 from agentrun.journal.log import EventLog
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import EventKind, Record
 from agentrun.plan.clocks import in_our_time
+from agentrun.plan.outputs import Outputs
 from agentrun.plan.snapshot import Execution, Snapshot, Start
 from agentrun.plan.work import Work
 
@@ -107,10 +108,16 @@ class LiveRun:
     """When the status was last written; 0: not by this leader."""
     sizes: dict[int, int] = field(default_factory=dict)
     """Bytes that the records of ``log`` take, by their numbers."""
+    outputs: Outputs = field(default_factory=Outputs)
+    """What is kept of the outputs in ``facts``."""
     checked: bool = False
     """Whether this leader has asked the API server itself for the run, before the first pod that it makes. Nobody else
     can have begun a run that this leader has pinned, and a pod of one that is gone by now is collected.
     """
+
+    def __post_init__(self) -> None:
+        for fact in self.facts.values():
+            self.outputs.take(fact)
 
     def footprint_of(self, record: Record) -> int:
         """Bytes that a record takes in memory; reckoned once."""
@@ -141,8 +148,8 @@ class LiveRun:
             if pod.phase == "Ended" and not pod.stray:
                 self.dead.add((key, number))
         known = self.facts.get(key)
-        if fact.attempt and (known is None or fact.seq >= known.seq):
-            self.facts[key] = known = in_our_time(fact, now)
+        if fact.attempt and (known is None or (known.outcome is None and fact.seq >= known.seq)):
+            self.facts[key] = known = in_our_time(self.outputs.take(fact), now)
         opened = known.attempt if known is not None else 0
         lost = opened < number
         self.last[key] = max(self.last.get(key, 0), number)

@@ -15,13 +15,14 @@ from agentrun.api.decoding import UNREADABLE, decode
 from agentrun.api.document import from_object
 from agentrun.api.errors import InvalidDocument, Path, Problem, dotted
 from agentrun.api.facts import StepKey
+from agentrun.api.footprint import footprint
 from agentrun.api.run import AgentRun, Reason, Source
 from agentrun.api.texts import quoted
 from agentrun.api.values import NAME_PATTERN
 from agentrun.api.workflow import API_VERSION, WorkflowSpec
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Cluster
-from agentrun.control.footprint import footprint, program_footprint
+from agentrun.control.footprint import program_footprint
 from agentrun.control.journal import Journal
 from agentrun.control.live import LiveRun
 from agentrun.control.thinking import Thinking

@@ -20,6 +20,7 @@ from agentrun.api.facts import (
     Usage,
     refused_words,
 )
+from agentrun.api.footprint import footprint
 from agentrun.api.run import StepState
 from agentrun.journal.records import Kind, Record
 
@@ -114,6 +115,7 @@ class Folded:
             happened=self.happened,
             outcome=StepState(self.outcome) if self.outcome else None,
             output=self.output,
+            size=footprint(self.output),
         )
 
 

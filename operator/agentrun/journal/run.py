@@ -17,6 +17,7 @@ from agentrun.journal.log import manifest_bytes, parse_manifest, read_step
 from agentrun.journal.records import Damaged, Record
 from agentrun.journal.side_by_side import each
 from agentrun.journal.store import KeyExists, KeyMissing, Store, StoreError, StoreUnavailable, StoreUnfit
+from agentrun.plan.outputs import Outputs
 from agentrun.plan.snapshot import Event
 
 _FOLDER = re.compile(r".+-[0-9a-f]{32}")
@@ -179,7 +180,7 @@ def read_manifest(store: Store, run: RunPath) -> dict[str, Any]:
 
 def read_states(store: Store, run: RunPath) -> dict[StepKey, Folded]:
     """Every step that has a journal, folded."""
-    keys = [StepKey.parse(name) for name in store.children(f"{run}/steps/") if is_step(name)]
+    keys = _steps(store, run)
 
     def state(key: StepKey) -> Folded:
         return fold(read_step(store, run, key))
@@ -196,8 +197,17 @@ def is_step(name: str) -> bool:
 
 
 def read_facts(store: Store, run: RunPath) -> dict[StepKey, StepFact]:
-    """Every step that has a journal, in short."""
-    return {key: state.fact() for key, state in read_states(store, run).items()}
+    """Every step that has a journal, in short: of each only that is in memory while the others are read."""
+    keys, outputs = _steps(store, run), Outputs()
+
+    def fact(key: StepKey) -> StepFact:
+        return outputs.take(fold(read_step(store, run, key)).fact())
+
+    return dict(zip(keys, each(fact, keys, remote=store.remote), strict=True))
+
+
+def _steps(store: Store, run: RunPath) -> list[StepKey]:
+    return [StepKey.parse(name) for name in store.children(f"{run}/steps/") if is_step(name)]
 
 
 def as_events(records: Sequence[Record]) -> tuple[Event, ...]:

@@ -12,6 +12,7 @@ from agentrun.plan.attempts import Standing
 from agentrun.plan.explain import kind
 from agentrun.plan.expressions import ExpressionError
 from agentrun.plan.groups import Group
+from agentrun.plan.outputs import is_left_out
 from agentrun.plan.planning import NO_FACT, Planning
 from agentrun.plan.program import CompiledStep
 from agentrun.plan.snapshot import Append
@@ -96,7 +97,8 @@ def _refused_item(
 
 def _settle(p: Planning, step: CompiledStep, group: Group, items: int) -> None:
     body: dict[str, Any] = {"step": step.name, "state": str(group.state), "items": items}
-    body["output"] = [standing.output for standing in group.members.values()]
+    dropped = any(is_left_out(standing.fact) for standing in group.members.values())
+    body["output"] = None if dropped else [standing.output for standing in group.members.values()]
     body["states"] = states = dict[str, list[int]]()
     for key, standing in group.members.items():
         if standing.fact.outcome is None and key.index is not None:  # what no journal of its own says

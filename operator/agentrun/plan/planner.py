@@ -13,6 +13,7 @@ from typing import Any
 from agentrun.api.facts import FailureInfo, StepFact, StepKey, Usage
 from agentrun.api.run import Outcome, Reason, StepState
 from agentrun.api.workflow import FailureClass
+from agentrun.plan import outputs
 from agentrun.plan.effects import took_effect
 from agentrun.plan.expressions import ExpressionError
 from agentrun.plan.groups import Group
@@ -56,12 +57,15 @@ def _plan(snapshot: Snapshot, work: Work) -> Plan:
         return _ended(p)
     timed_out = p.events.timed_out or _times_out(p)
     cancelled = p.events.cancelled is not None and not _too_late(p, p.events.cancelled)
-    interrupt = cancelled or timed_out
+    too_much = outputs.too_much(fact for key, fact in p.s.facts.items() if _is_main(p, key))
+    interrupt = cancelled or timed_out or too_much is not None
     look(p, p.program.steps, ending=interrupt, stop=interrupt or p.suspended)
     failed = _first_failure(p, p.program.steps)
     if timed_out and failed is None:
         message = f"the run was active for longer than its timeout of {p.s.timeout:.0f} s"
         failed = ("", FailureInfo(FailureClass.TIMEOUT, message))
+    if too_much is not None and failed is None:
+        failed = ("", too_much)
     p.failure = failed
     ending = interrupt or failed is not None
     if all(p.groups[name].final for name in p.program.steps):
@@ -83,6 +87,8 @@ def _last(p: Planning) -> None:
     late = _first_failure(p, p.program.finally_)
     if late is not None and p.outcome is Outcome.SUCCEEDED:
         p.outcome, p.failure = Outcome.FAILED, late
+    if p.outcome is Outcome.SUCCEEDED and (too_much := outputs.too_much(p.s.facts.values())) is not None:
+        p.outcome, p.failure = Outcome.FAILED, ("", too_much)
     output = None
     if p.outcome is Outcome.SUCCEEDED and p.program.output is not None:
         try:

@@ -15,8 +15,9 @@ from agentrun.api.workflow import FailureClass
 from agentrun.plan.attempts import Standing, stand
 from agentrun.plan.cost import weigh
 from agentrun.plan.events import EventIndex
-from agentrun.plan.expressions import Expression, Values, ValueTemplate
+from agentrun.plan.expressions import Expression, ExpressionError, Values, ValueTemplate
 from agentrun.plan.groups import Group
+from agentrun.plan.outputs import is_left_out
 from agentrun.plan.program import CompiledStep, Program
 from agentrun.plan.snapshot import Append, Effect, Execution, Snapshot, Stop
 from agentrun.plan.work import Work
@@ -193,6 +194,10 @@ class Planning:
             elif name == "run":
                 found[name] = {**self.s.run, "outcome": str(self.outcome or "Running")}
             elif name == "steps":
+                for step in steps:
+                    fact = self.groups[step].whole.fact
+                    if is_left_out(fact):
+                        raise ExpressionError(f"the output of {step} is not kept: the outputs of the run take too much")
                 found[name] = {
                     step: {"output": group.output, "state": str(group.state)}
                     for step, group in ((step, self.groups[step]) for step in steps)

@@ -22,6 +22,11 @@ RESULT_MAX = 256 * 1024
 DEPTH_MAX = 200
 """Levels of a value that expressions look into; the runtime's recursion would exhaust the stack at some thousands."""
 
+WEIGHT_MAX = 192 * 1024 * 1024
+"""Units of the values that an expression of a driver may look into, some 250,000 parts. They are converted in one
+piece, in which nothing else of the process goes on: a third of a second.
+"""
+
 _KEPT = 8 * 1024 * 1024
 """Bytes that evaluations may leave in an activation before it is made anew."""
 
@@ -100,6 +105,8 @@ class Values:
     def screened(self) -> _Screened:
         """The variables as the runtime may see them."""
         if self._screened is None:
+            if self._weight > WEIGHT_MAX:
+                raise Unfit("what it looks into has too many parts (some 250,000 are possible): let the step give less")
             self.pay(self._weight)
             variables = self.variables
             if self._input_keys is not None and isinstance(inputs := variables.get("inputs"), dict):
