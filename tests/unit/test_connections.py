@@ -230,6 +230,8 @@ def caused(error: BaseException, cause: BaseException) -> BaseException:
     ],
 )
 def test_what_a_failed_connection_means(cause: BaseException, words: str) -> None:
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        cause.verify_code = 20
     inner = caused(OSError("All connection attempts failed"), cause)
     assert words in why(caused(RuntimeError("All connection attempts failed"), inner))
     assert why(RuntimeError()) == "RuntimeError"
@@ -281,3 +283,26 @@ def test_a_status_line_is_an_answer(heard: bytes, found: Any) -> None:
 def test_any_bytes_are_an_answer_or_none(heard: bytes) -> None:
     found = answered(heard)
     assert found is None or found[0] >= 101
+
+
+@pytest.mark.parametrize(
+    ("code", "environment", "words"),
+    [
+        (20, {}, "name its certificate in SSL_CERT_FILE"),
+        (19, {"REQUESTS_CA_BUNDLE": "/x"}, "in SSL_CERT_FILE (REQUESTS_CA_BUNDLE is not read)"),
+        (18, {"CURL_CA_BUNDLE": "/x", "NODE_EXTRA_CA_CERTS": "/y"}, "(CURL_CA_BUNDLE and NODE_EXTRA_CA_CERTS are not"),
+        (20, {"SSL_CERT_FILE": "/ca.pem"}, "SSL_CERT_FILE is /ca.pem, which does not hold its authority"),
+        (10, {"REQUESTS_CA_BUNDLE": "/x"}, "the other side, or the address, has to be corrected"),  # it has expired
+        (62, {}, "the other side, or the address, has to be corrected"),  # it is another host's
+    ],
+)
+def test_what_to_do_about_a_certificate(
+    code: int, environment: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    error = ssl.SSLCertVerificationError("bad")
+    error.verify_code = code
+    assert words in why(caused(RuntimeError("All connection attempts failed"), error))

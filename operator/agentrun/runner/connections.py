@@ -173,9 +173,10 @@ def why(error: BaseException) -> str:
         return str(error)
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
-            hint = "where the authority is your own, name its certificate in SSL_CERT_FILE"
             said = getattr(cause, "verify_message", "") or cause
-            return f"the certificate is not trusted: {said}; {hint}"
+            return f"the certificate is not trusted: {said}; {_trust(getattr(cause, 'verify_code', 0))}"
+        if isinstance(cause, ssl.SSLError) and cause.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
+            return "it does not speak TLS there: write http:// if that is meant, or correct the port"
         if isinstance(cause, socket.gaierror):
             return f"the host's name cannot be resolved ({cause.strerror or cause})"
         if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
@@ -184,6 +185,23 @@ def why(error: BaseException) -> str:
             return "nobody listens there (connection refused)"
     # h11 quotes what it refuses as Python writes bytes.
     return re.sub(r"(?:bytearray\()?\bb(['\"])(.*?)\1\)?", r"\2", str(error)) or type(error).__name__
+
+
+_UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
+"""OpenSSL's codes for an authority that is not known, or that is the certificate's own."""
+_NOT_READ = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+"""Where other programs are told of an authority."""
+
+
+def _trust(code: int) -> str:
+    """What to do about a certificate that is not trusted."""
+    if code not in _UNKNOWN_AUTHORITY:
+        return "the certificate of the other side, or the address, has to be corrected"
+    hint = "where the authority is your own, name its certificate in SSL_CERT_FILE"
+    if os.environ.get("SSL_CERT_FILE"):
+        hint = f"SSL_CERT_FILE is {printable(os.environ['SSL_CERT_FILE'], 200)}, which does not hold its authority"
+    others = [name for name in _NOT_READ if os.environ.get(name)]
+    return hint + (f" ({' and '.join(others)} {'is' if len(others) == 1 else 'are'} not read)" if others else "")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -7,7 +7,9 @@ HTTP's grammar as a whole; its status line says nevertheless that the call was a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import ssl
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -19,7 +21,7 @@ from agentrun.runner.connections import BadEnvironment, Proxy, proxy_for, tls, w
 KEPT = 64 * 1024
 """Bytes of an answer's beginning that are kept."""
 
-_STATUS = re.compile(rb"\s*HTTP/\d(?:\.\d)?[ \t]+(\d{3})(?!\d)[^\n]*\n")
+_STATUS = re.compile(rb"(?i)\s*HTTP/\d(?:\.\d)?[ \t]+(\d{3})(?!\d)[^\n]*\n")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 
 _heard: ContextVar[bytearray | None] = ContextVar("heard", default=None)
@@ -65,7 +67,7 @@ class Transport(httpx2.AsyncBaseTransport):
     def __init__(self, limits: httpx2.Limits | None = None) -> None:
         self._limits = limits or httpx2.Limits(max_connections=100, max_keepalive_connections=20)
         self._tls = tls()
-        self._ways: dict[str, httpx2.AsyncHTTPTransport] = {}
+        self._ways: dict[str, _Way] = {}
 
     def check(self, url: str) -> Proxy | None:
         """The proxy that a request to ``url`` goes through.
@@ -88,26 +90,119 @@ class Transport(httpx2.AsyncBaseTransport):
                 raise
             raise ProxyFailed(f"{proxy.shown}: {why(error)}") from error
 
-    def _way(self, proxy: Proxy | None) -> httpx2.AsyncHTTPTransport:
+    def _way(self, proxy: Proxy | None) -> _Way:
         key = "" if proxy is None else proxy.url
         if key not in self._ways:
-            through = None
-            if proxy is not None:
-                over_tls = self._tls if proxy.url.lower().startswith("https:") else None
-                try:
-                    through = httpx2.Proxy(proxy.url, ssl_context=over_tls)
-                except (ValueError, httpx2.InvalidURL) as error:
-                    raise BadEnvironment(f"{proxy.shown} cannot be used: {error}") from error
-            way = httpx2.AsyncHTTPTransport(verify=self._tls, proxy=through, limits=self._limits)
-            pool = way._pool  # noqa: SLF001  (httpx2 passes on no network backend; httpcore2 takes one)
-            pool._network_backend = _Backend(pool._network_backend)  # noqa: SLF001
-            self._ways[key] = way
+            try:
+                self._ways[key] = _Way(proxy, self._tls, self._limits)
+            except (ValueError, httpx2.InvalidURL) as error:
+                assert proxy is not None
+                raise BadEnvironment(f"{proxy.shown} cannot be used: {error}") from error
         return self._ways[key]
 
     async def aclose(self) -> None:
         """Close all connections."""
         for way in self._ways.values():
             await way.aclose()
+
+
+class _Way(httpx2.AsyncBaseTransport):
+    """A pool of connections, of httpcore2's parts: httpx2's own transport takes no network backend."""
+
+    def __init__(self, proxy: Proxy | None, tls: ssl.SSLContext, limits: httpx2.Limits) -> None:
+        shared: dict[str, Any] = {
+            "ssl_context": tls,
+            "max_connections": limits.max_connections,
+            "max_keepalive_connections": limits.max_keepalive_connections,
+            "keepalive_expiry": limits.keepalive_expiry,
+            "network_backend": _Backend(httpcore2.AnyIOBackend()),
+        }
+        self._pool: httpcore2.AsyncConnectionPool
+        if proxy is None:
+            self._pool = httpcore2.AsyncConnectionPool(**shared)
+            return
+        named = httpx2.Proxy(proxy.url)
+        address, auth = _core(named.url), named.raw_auth
+        if named.url.scheme.startswith("socks"):
+            self._pool = httpcore2.AsyncSOCKSProxy(proxy_url=address, proxy_auth=auth, **shared)
+        else:
+            over_tls = tls if named.url.scheme == "https" else None
+            self._pool = httpcore2.AsyncHTTPProxy(
+                proxy_url=address, proxy_auth=auth, proxy_ssl_context=over_tls, **shared
+            )
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        sent = httpcore2.Request(
+            method=request.method,
+            url=_core(request.url),
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
+        )
+        with _as_httpx2():
+            answer = await self._pool.handle_async_request(sent)
+        return httpx2.Response(
+            status_code=answer.status,
+            headers=answer.headers,
+            stream=_Body(answer.stream),
+            extensions=answer.extensions,
+        )
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+
+
+def _core(url: httpx2.URL) -> httpcore2.URL:
+    return httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+
+
+@contextmanager
+def _as_httpx2() -> Iterator[None]:
+    """The exceptions of httpcore2 by the names that httpx2 has for them."""
+    try:
+        yield
+    except Exception as error:
+        meant = next((_MEANT[kind] for kind in type(error).__mro__ if kind in _MEANT), None)
+        if meant is None:
+            raise
+        raise meant(str(error)) from error
+
+
+_MEANT: dict[type, type[httpx2.TransportError]] = {
+    getattr(httpcore2, kind.__name__): kind
+    for kind in (
+        httpx2.ConnectTimeout,
+        httpx2.ReadTimeout,
+        httpx2.WriteTimeout,
+        httpx2.PoolTimeout,
+        httpx2.ConnectError,
+        httpx2.ReadError,
+        httpx2.WriteError,
+        httpx2.ProxyError,
+        httpx2.UnsupportedProtocol,
+        httpx2.LocalProtocolError,
+        httpx2.RemoteProtocolError,
+        httpx2.TimeoutException,
+        httpx2.NetworkError,
+        httpx2.ProtocolError,
+    )
+}
+
+
+class _Body(httpx2.AsyncByteStream):
+    """The body of an answer, as it comes."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _as_httpx2():
+            async for part in self._inner:
+                yield part
+
+    async def aclose(self) -> None:
+        if hasattr(self._inner, "aclose"):
+            await self._inner.aclose()
 
 
 class _Backend(httpcore2.AsyncNetworkBackend):
