@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import codecs
 import json
+import re
+from email import message_from_bytes
+from email.message import Message
 from typing import Any
 from urllib.parse import parse_qsl
 from xml.etree import ElementTree
@@ -13,11 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentrun.api.texts import as_text
+from agentrun.api.values import JSON
 from agentrun.api.workflow import Http
 from agentrun.plan.http import compile_http, is_json
 from agentrun.plan.integers import with_integers
 from agentrun.runner.charsets import declared, decoded
-from agentrun.runner.http_request import Refused, prepare
+from agentrun.runner.http_body import Refused
+from agentrun.runner.http_request import prepare
 from tests.unit.loopback import reply
 from tests.unit.test_http_tool import Bench, shop
 
@@ -241,7 +247,78 @@ def test_a_value_stays_within_its_quotes_in_lines_of_json(value: str) -> None:
 
 @given(VALUES)
 def test_a_text_under_json_is_a_json_text(value: str) -> None:
-    assert json.loads(body({"x": value}, "application/json", '{"a": "${args.x}"}')) == f'{{"a": "{value}"}}'
+    assert json.loads(body({"x": value}, "application/json", "a: ${args.x}")) == f"a: {value}"
+
+
+@pytest.mark.parametrize(
+    "value", ["", '"', "\\", '}, "b": {', "日本 🦊\n", "${x}", 1, 2.5, None, True, {"a": ['"', None]}]
+)
+def test_a_text_that_is_json_around_its_values_is_that_json(value: JSON) -> None:
+    """As people copy a body from somewhere: no value adds a field, and each keeps its type."""
+    template = '{"a": "x ${args.x}", "b": ${args.x}, "c": [${args.x}, "${args.x}"], "d": "\\"$${x}",\n"e": 1}'
+    text = as_text(value)
+    assert json.loads(body({"x": value}, "application/json", template)) == {
+        "a": f"x {text}", "b": value, "c": [value, value], "d": '"${x}', "e": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("template", ['{"a": ${args.x}', "{'a': '${args.x}'}", '{"${args.x}": 1}', "[${args.x}]]", "{"])
+def test_a_text_that_is_no_json_is_a_json_text(template: str) -> None:
+    found = json.loads(body({"x": "v"}, "application/json", template))
+    assert found == template.replace("${args.x}", "v")
+
+
+@pytest.mark.parametrize(
+    ("kind", "template", "sent"),
+    [
+        ("text/plain; charset=iso-8859-1", "é ${args.x}", "é ü".encode("latin-1")),
+        ("text/plain; charset=utf-16le", "${args.x}!", "ü!".encode("utf-16-le")),
+        ("text/plain; charset=UTF-16", "${args.x}", "ü".encode("utf-16")),
+        ("text/xml; charset=iso-8859-1", "<a>€ ${args.x}</a>", b"<a>&#8364; \xfc</a>"),
+        ("text/plain; charset=gbk", "你${args.y}", "你好".encode("gbk")),
+        ("application/json; charset=iso-8859-1", {"a": "${args.y}"}, b'{"a": "\\u597d"}'),
+        ("application/x-www-form-urlencoded; charset=iso-8859-1", {"a": "${args.x}"}, b"a=%FC"),
+        ("application/x-www-form-urlencoded; charset=iso-8859-1", "a=${args.x}", b"a=%FC"),
+        ("application/x-ndjson", ["${args.x}", {"b": [1]}], '"ü"\n{"b": [1]}\n'.encode()),
+        ("application/jsonl", {"b": "${args.x}"}, '{"b": "ü"}\n'.encode()),
+    ],
+)
+def test_a_body_is_written_in_the_charset_and_form_that_its_type_names(kind: str, template: Any, sent: bytes) -> None:
+    assert body({"x": "ü", "y": "好"}, kind, template) == sent
+
+
+@pytest.mark.parametrize(
+    ("kind", "template", "words"),
+    [
+        ("text/plain; charset=iso-8859-1", "${args.y}", 'holds "好", which its charset iso8859-1'),
+        ("application/x-www-form-urlencoded; charset=iso-8859-1", {"a": "${args.y}"}, "has no form for"),
+        ("text/plain; charset=klingon", "${args.y}", 'charset "klingon"'),
+        ("application/xml", {"a": "${args.y}"}, "of type application/xml is a text"),
+        ("text/html", ["${args.y}"], "of type text/html is a text"),
+        ("multipart/mixed", {"a": 1}, "of type multipart/mixed is a text"),
+        ("multipart/form-data", {"a": {"b": 1}}, "body.a is an object"),
+        ("multipart/form-data; boundary=abc", {"a": "abc"}, "boundary"),
+    ],
+)
+def test_what_a_type_cannot_hold_is_refused_before_anything_is_sent(kind: str, template: Any, words: str) -> None:
+    with pytest.raises(Refused, match=re.escape(words)):
+        body({"y": "好"}, kind, template)
+
+
+def test_an_object_becomes_a_multipart_form() -> None:
+    """Its boundary is made from its fields: the same call is the same bytes, and no value ends its part."""
+    tool = Http.model_validate({
+        "url": "http://x/y", "headers": {"content-type": "multipart/form-data"},
+        "body": {"a": "${args.x}", 'b"\r\n': [1, "ü"], "none": None},
+    })  # fmt: skip
+    made = [prepare(tool, compile_http(tool), {"args": {"x": x}}) for x in ("v\r\n--x", "v\r\n--x", "w")]
+    assert made[0] == made[1] and made[0].headers != made[2].headers
+    content = made[0].content
+    assert content is not None
+    parsed = message_from_bytes(f"Content-Type: {made[0].headers['content-type']}\r\n\r\n".encode() + content)
+    parts = [(part.get_param("name", header="content-disposition"), part.get_payload(decode=True))
+             for part in parsed.get_payload() if isinstance(part, Message)]  # fmt: skip
+    assert parts == [("a", b"v\r\n--x"), ("b%22%0D%0A", b"1"), ("b%22%0D%0A", "ü".encode())]
 
 
 def test_a_value_ends_no_part_of_a_multipart_body() -> None:

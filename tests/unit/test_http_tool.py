@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,7 +19,8 @@ from agentrun.api.errors import InvalidDocument, dotted
 from agentrun.api.workflow import FailureClass, Http, SecretKey, Tool
 from agentrun.plan.http import check_http, compile_http
 from agentrun.runner.failures import Failure
-from agentrun.runner.http_request import Refused, prepare
+from agentrun.runner.http_body import Refused
+from agentrun.runner.http_request import prepare
 from agentrun.runner.http_tool import HttpTool, ToolOutput
 from agentrun.runner.untrusted import TooLarge, Undecodable, read_body
 from tests.unit.loopback import Loopback, cut, endless, hang, loopback, raw, reply
@@ -195,7 +197,10 @@ def test_values_never_change_what_the_url_means(path: str, query: str) -> None:
         ),
         (reply(b"{oops", content_type="application/json"), "{oops", "(announced as JSON, but it is not: Exp"),
         (reply(b"[" * 500 + b"]" * 500), "[" * 500 + "]" * 500, "(announced as JSON, but it is not: nested"),
-        (reply(b"{}", content_type=""), "{}", "{}"),
+        (reply(b"{}", content_type=""), {}, "{}"),
+        (reply(b"[1", content_type=""), "[1", "[1"),
+        (reply(b"{}", content_type="application/octet-stream"), "{}", "{}"),
+        (reply(b'{"a": 1}', content_type="application/vnd.shop.json"), {"a": 1}, '{"a": 1}'),
         (reply(b"\xff\x00", content_type=""), {"contentType": "application/octet-stream", "bytes": 2}, "(binary con"),
         (reply(b"\x89PNG", content_type="image/png"), {"contentType": "image/png", "bytes": 4}, "(binary content,"),
         (reply(b"", status=204), None, "(no content)"),
@@ -206,6 +211,42 @@ async def test_bodies(shop: Bench, answer: Any, output: Any, text: str) -> None:
     found = await shop.call({}, answer)
     assert (found.output, found.is_error) == (output, False)
     assert found.text.startswith(text)
+
+
+ID = b'{"id": "p-1", "note": "a"}'
+PAID: dict[str, Any] = {
+    "no type": reply(ID, content_type=""),
+    "text": reply(ID, content_type="text/plain"),
+    "bytes": reply(ID, content_type="application/octet-stream"),
+    "script": reply(b")]}'\n" + ID, content_type="text/javascript"),
+    "page": reply(ID, content_type="text/html"),
+    "guarded": reply(b")]}',\n" + ID),
+    "zero bytes": reply(ID + b"\0"),
+    "a raw line break": reply(ID.replace(b'"a"', b'"a\nb"')),
+    "half a character": reply(ID.replace(b'"a"', b'"\\ud83d"')),
+    "deflate": reply(zlib.compress(ID), content_encoding="deflate"),
+    "bare deflate": reply(zlib.compress(ID, wbits=-15), content_encoding="deflate"),
+    "gzip twice": reply(gzip.compress(gzip.compress(ID)), content_encoding="gzip, gzip"),
+    "gzip, unpacked by a proxy": reply(ID, content_encoding="gzip"),
+    "deflate, unpacked by a proxy": reply(ID, content_encoding="deflate"),
+    "zstd, unpacked by a proxy": reply(ID, content_encoding="zstd"),
+    "a charset for a coding": reply(ID, content_encoding="utf-8"),
+    "aws-chunked": reply(ID, content_encoding="aws-chunked"),
+    "gzip of what a proxy unpacked": reply(gzip.compress(ID), content_encoding="br, gzip"),
+}
+
+
+@pytest.mark.parametrize("name", PAID)
+async def test_output_finds_what_a_reasonable_client_finds(shop: Bench, name: str) -> None:
+    """A payment whose answer can be read is no matter for people."""
+    found = await shop.call({}, PAID[name], output="response.body.id")
+    assert (found.output, found.is_error, found.kept) == ("p-1", False, None)
+
+
+async def test_a_status_line_in_small_letters_says_that_the_call_was_answered(shop: Bench) -> None:
+    found = await shop.call({}, raw(b"http/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"))
+    assert found.status == 200
+    assert found.kept is not None
 
 
 async def test_output_sees_the_response_and_the_arguments(shop: Bench) -> None:
@@ -259,9 +300,14 @@ async def test_too_large_an_answer(shop: Bench, answer: Any) -> None:
 @pytest.mark.parametrize(
     ("data", "encoding", "words"),
     [
-        (b"junk", "gzip", "is not the gzip"),
+        (b"\x0b\x02\x80hi", "gzip", "is not the gzip"),
         (gzip.compress(b"x" * 999, mtime=0)[:20], "gzip", "cut off"),
-        (b"x", "br", '"br"'),
+        (b"\x0b\x02\x80hi\x03", "br", '"br"'),
+        (gzip.compress(b"\0")[:-4] + b"oops", "gzip", "is not the gzip"),
+        (b"\xff\x80\xff", "deflate", "is not the deflate"),
+        (zlib.compress(b"x" * 999)[:9], "deflate", "cut off"),
+        (gzip.compress(b"x", mtime=0), "gzip, gzip, gzip, gzip", "4 times over"),
+        (gzip.compress(b"\x0b\x80", mtime=0), "br, gzip", '"br"'),
     ],
 )
 async def test_an_answer_that_does_not_decompress(shop: Bench, data: bytes, encoding: str, words: str) -> None:

@@ -118,7 +118,7 @@ FINAL = {
         reply(gzip.compress(b"x" * 9_000_000, mtime=0), content_encoding="gzip"), {}, "larger than the tool's maxBytes"
     ),
     "another coding": (reply(b"\x0b\x02\x80hi\x03", content_encoding="br"), {}, 'is encoded as "br"'),
-    "no gzip": (reply(PAID, content_encoding="gzip"), {}, "is not the gzip"),
+    "no gzip": (reply(b"\x0b\x02\x80hi\x03", content_encoding="gzip"), {}, "is not the gzip"),
     "half a gzip": (reply(gzip.compress(b"x" * 999, mtime=0)[:20], content_encoding="gzip"), {}, "was cut off"),
     "see other": (reply(status=303, location="/receipt"), {}, "303 See Other to /receipt"),
 }  # fmt: skip

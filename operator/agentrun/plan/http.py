@@ -23,6 +23,7 @@ from agentrun.plan.expressions import (
     compile_template,
     compile_value,
 )
+from agentrun.plan.json_text import json_in
 
 REQUEST_SCOPE = Scope(("inputs", "run", "args"), None)
 OUTPUT_SCOPE = Scope(("inputs", "run", "args", "response"), None)
@@ -30,7 +31,8 @@ OUTPUT_SCOPE = Scope(("inputs", "run", "args", "response"), None)
 METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 """The methods that send the arguments as JSON where the tool says nothing about a body."""
 
-_JSON = re.compile(r"(?:application|text)/(?:x-)?(?:amz-)?json(?:-1\.\d|-?rpc|request)?|[\w.+-]+/[\w.+-]+\+json")
+_JSON = re.compile(r"(?:application|text)/(?:x-)?(?:amz-)?json(?:-1\.\d|-?rpc|request)?|[\w.+-]+/[\w.+-]+[.+]json")
+_LINES = frozenset({f"application/{name}" for name in ("x-ndjson", "ndjson", "jsonl", "jsonlines", "x-jsonlines")})
 _FORM = "application/x-www-form-urlencoded"
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -52,9 +54,19 @@ def media_type(content_type: str) -> str:
 
 def is_json(kind: str) -> bool:
     """Whether a body of that media type is one JSON value: ``application/json``, ``application/x-amz-json-1.1``,
-    everything that ends in ``+json``.
+    everything that ends in ``+json`` or ``.json``.
     """
     return _JSON.fullmatch(kind) is not None
+
+
+def is_markup(kind: str) -> bool:
+    """Whether a body of that media type is XML or HTML."""
+    return kind.endswith(("/xml", "+xml", "/html"))
+
+
+def is_lines(kind: str) -> bool:
+    """Whether a body of that media type is several JSON values, a line each."""
+    return kind in _LINES
 
 
 def is_form(kind: str) -> bool:
@@ -72,6 +84,8 @@ class CompiledHttp:
     body: ValueTemplate | None
     text: Template | None
     """The body where it is a text."""
+    json: ValueTemplate | None
+    """The body where it is a text that is JSON around its values."""
     output: Expression | None
     references: frozenset[str]
     """Every variable that the request names."""
@@ -110,6 +124,7 @@ def _compile(http: Http, path: Path, problems: list[Problem]) -> CompiledHttp:
     headers = {name: text(template, "headers", name) for name, template in http.headers.items()}
     body = None if http.body is None else compile_value(http.body, REQUEST_SCOPE, (*path, "body"), problems)
     plain = compile_template(http.body, REQUEST_SCOPE) if isinstance(http.body, str) and not problems else None
+    json = None if plain is None else json_in(plain)
     output = None
     if http.output is not None:
         try:
@@ -119,7 +134,7 @@ def _compile(http: Http, path: Path, problems: list[Problem]) -> CompiledHttp:
     parts: list[Template | ValueTemplate] = [url, *query.values(), *headers.values()]
     parts += [body] if body else []
     return CompiledHttp(
-        url, query, headers, body, plain, output, frozenset().union(*(part.references for part in parts))
+        url, query, headers, body, plain, json, output, frozenset().union(*(part.references for part in parts))
     )
 
 

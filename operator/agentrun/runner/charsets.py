@@ -62,7 +62,7 @@ def decoded(content: bytes, charset: str | None, kind: str = "") -> tuple[str, s
         charset = found.decode("ascii")
     if charset is None:
         return _read(content, _wide(content) or "utf-8")
-    known = _name(charset)
+    known = codec(charset)
     if known is None:
         text, problem = _read(content, "utf-8")
         said = f"its charset {quoted(charset)} is not known here, so it was read as UTF-8"
@@ -72,7 +72,7 @@ def decoded(content: bytes, charset: str | None, kind: str = "") -> tuple[str, s
     return _read(content, known)
 
 
-def _name(charset: str) -> str | None:
+def codec(charset: str) -> str | None:
     """Python's name for ``charset``; None where it is not known, or no encoding of text."""
     plain = re.sub("^x-|-[ie]$", "", charset.lower())
     for form in (charset, _ALIASES.get(plain, plain), re.sub("^(?:windows|ibm|dos)-?", "cp", plain)):

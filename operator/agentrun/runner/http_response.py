@@ -16,8 +16,8 @@ from agentrun.plan.expressions import ExpressionError, Values
 from agentrun.plan.http import CompiledHttp, is_json, media_type
 from agentrun.runner.charsets import declared, decoded, is_text
 from agentrun.runner.failures import plain
+from agentrun.runner.lenient import read_value
 from agentrun.runner.masking import Mask
-from agentrun.runner.untrusted import parse_json
 
 MAX_ERROR_TEXT = 4 * 1024
 """Characters of an error's body that the model is shown."""
@@ -99,14 +99,29 @@ def understand(response: Response, compiled: CompiledHttp, variables: Mapping[st
     if compiled.output is None:
         return ToolOutput(status, body, note + _text(body))
     headers = {mask.text(name): mask.text(value) for name, value in response.headers.items()}
+    about = {"status": status, "headers": headers}
     try:
-        output = compiled.output.evaluate(
-            Values({**variables, "response": {"status": status, "headers": headers, "body": body}})
-        )
+        output = compiled.output.evaluate(Values({**variables, "response": {**about, "body": body}}))
     except ExpressionError as error:
-        words = f"the call was answered with HTTP {phrase(status)}, but output has no value: {error}"
-        return unusable(response, words, mask)
+        inner = _json_within(body)
+        try:
+            if inner is None:
+                raise error
+            output = compiled.output.evaluate(Values({**variables, "response": {**about, "body": inner}}))
+        except ExpressionError as last:
+            words = f"the call was answered with HTTP {phrase(status)}, but output has no value: {last}"
+            return unusable(response, words, mask)
     return ToolOutput(status, output, _text(output))
+
+
+def _json_within(body: JSON) -> JSON:
+    """The object or list in a text that was not announced as JSON; None where it is none."""
+    if not isinstance(body, str) or not body.lstrip("\ufeff \t\r\n").startswith(("{", "[", ")]}'")):
+        return None
+    try:
+        return read_value(body)
+    except ValueError:
+        return None
 
 
 def unusable(response: Response, message: str, mask: Mask) -> ToolOutput:
@@ -174,7 +189,7 @@ def _body(response: Response, mask: Mask, *, whole: bool) -> tuple[JSON, str]:
     if is_json(kind):
         text, problem = decoded(content, charset, kind)
         try:
-            return mask.value(parse_json(text)), ""
+            return mask.value(read_value(text)), ""
         except ValueError as error:
             note = plain(str(error), 100) + (f"; {problem}" if problem else "")
             return mask.text(text), f"(announced as JSON, but it is not: {note})\n"
@@ -182,7 +197,8 @@ def _body(response: Response, mask: Mask, *, whole: bool) -> tuple[JSON, str]:
         text, problem = decoded(content, charset, kind)
         return mask.text(text), f"({problem})\n" if problem else ""
     if not _BINARY.match(kind) and is_text(content):
-        return mask.text(content.decode()), ""
+        text = mask.text(content.decode())
+        return (text if kind or (value := _json_within(text)) is None else value), ""
     named: dict[str, JSON] = {"contentType": plain(kind, 100) or "application/octet-stream", "bytes": len(content)}
     if whole:
         named["base64"] = _base64(content, mask)

@@ -21,7 +21,8 @@ from agentrun.plan.http import compile_http, media_type
 from agentrun.runner.charsets import declared, decoded
 from agentrun.runner.connections import BadEnvironment, why
 from agentrun.runner.failures import Failure, Happened, plain
-from agentrun.runner.http_request import Prepared, Refused, prepare
+from agentrun.runner.http_body import Refused
+from agentrun.runner.http_request import Prepared, prepare
 from agentrun.runner.http_response import Response, ToolOutput, carried_out, phrase, refusal, understand
 from agentrun.runner.masking import Mask
 from agentrun.runner.retrying import Clock, Sleep, retry_after, with_retries

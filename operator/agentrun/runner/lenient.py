@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
 from agentrun.api.values import JSON
 from agentrun.plan.schema import depth
+from agentrun.runner.charsets import declared, decoded
 from agentrun.runner.untrusted import MAX_DEPTH, parse_json
 
 MENDED_MAX = 1024 * 1024
@@ -27,6 +29,8 @@ _PLACES_MAX = 50
 _STRING_OR_COMMA = r'(?s)"(?:[^"\\]|\\.|\\\Z)*(?:"|\Z)|,(?=\s*[}\]])'
 _NOTHING_MORE = r"(?:[\s}\])`;.]|<[^<>]{0,50}>)*"
 _SPACE = " \t\r\n\ufeff\x00"
+_GUARD = ")]}'"
+"""What some APIs of Google and others begin with."""
 
 
 class Unsayable(str):
@@ -35,24 +39,31 @@ class Unsayable(str):
     __slots__ = ()
 
 
-def read_answer(body: bytes) -> JSON:
-    """The JSON in the body of an endpoint's answer.
+def read_answer(body: bytes, content_type: str = "") -> JSON:
+    """The JSON in the body of an endpoint's answer, in the charset that ``content_type`` declares.
 
-    Beyond ``parse_json``: a byte order mark, control characters inside strings, and what is no character, which becomes
-    U+FFFD: half of a surrogate pair (halves that met at the border of two parts are joined), bytes that are no UTF-8.
-    NaN and infinities become texts, ``Unsayable``.
+    Beyond ``parse_json``: control characters inside strings, and what is no character, which becomes U+FFFD: half of a
+    surrogate pair (halves that met at the border of two parts are joined), bytes that the charset does not have. NaN
+    and infinities become texts, ``Unsayable``. JSON in a JSON text, or alone in a list, is that JSON.
 
     Raises:
         ValueError: it is no JSON, or nested too deeply; the message is short and says where.
     """
+    text, problem = decoded(body, declared(content_type))
+    if problem:
+        with suppress(UnicodeDecodeError):
+            text = body.decode("utf-8", "surrogatepass")
+    value = whole_characters(_answer_in(text)) if problem else _answer_in(text)
+    if isinstance(value, str) and value.lstrip(_SPACE).startswith("{"):
+        value = _answer_in(value)
+    return value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) else value
+
+
+def _answer_in(text: str) -> JSON:
     try:
-        return parse_json(body.decode())
+        return parse_json(text)
     except ValueError as error:
         first = error
-    try:
-        text = body.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        text = body.decode("utf-8", "replace")
     try:
         value = json.loads(
             text.strip(_SPACE),
@@ -66,6 +77,25 @@ def read_answer(body: bytes) -> JSON:
     if text.count("[") + text.count("{") > MAX_DEPTH and depth(value) > MAX_DEPTH:
         raise first
     return whole_characters(value)
+
+
+def read_value(text: str) -> JSON:
+    """The JSON in a tool's answer.
+
+    Beyond ``parse_json``: control characters inside strings, halves of surrogate pairs (U+FFFD), and what servers put
+    around it: a byte order mark, zero bytes, and the guard against its use as a script.
+
+    Raises:
+        ValueError: as ``parse_json``.
+    """
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        first = error
+    try:
+        return _bounded(json.loads(text.strip(_SPACE).removeprefix(_GUARD).lstrip(","), strict=False))
+    except (ValueError, RecursionError):
+        raise first from None
 
 
 def mended(text: str) -> JSON:

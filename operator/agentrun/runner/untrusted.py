@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import AsyncIterable
 from typing import Any, Never
@@ -10,6 +11,7 @@ from typing import Any, Never
 from agentrun.api.texts import quoted
 from agentrun.api.values import JSON
 from agentrun.plan.schema import depth
+from agentrun.runner.charsets import is_text
 
 MAX_DEPTH = 100
 """Nesting that is accepted: far above what people write, far below where any reader of JSON runs out of stack."""
@@ -70,10 +72,16 @@ RAW_KEPT = 64 * 1024
 """Bytes as they came that are kept of a body which does not decompress."""
 
 
-async def read_body(chunks: AsyncIterable[bytes], encoding: str, limit: int, into: bytearray | None = None) -> bytes:
-    """The body in ``chunks``, decompressed, never holding more than ``limit`` bytes and one chunk.
+CODINGS_MAX = 3
+"""Codings of one body that are taken off, one after the other."""
 
-    ``encoding`` is the Content-Encoding header: identity and gzip are understood, which is what our requests accept.
+
+async def read_body(chunks: AsyncIterable[bytes], encoding: str, limit: int, into: bytearray | None = None) -> bytes:
+    """The body in ``chunks``, decompressed, never holding more than ``limit`` bytes of it and one chunk.
+
+    ``encoding`` is the Content-Encoding header. gzip is what our requests accept, and deflate is sent unasked. A body
+    that is text as it came is taken so, whatever the header says: proxies unpack a body and leave the header, and
+    servers write a charset there.
     httpx2's own decoding is not used: it inflates a whole chunk at once, a thousandfold if the sender wants that.
     ``into`` has what was read, also where this raises: of a body that does not decompress, the beginning as it came.
 
@@ -81,37 +89,30 @@ async def read_body(chunks: AsyncIterable[bytes], encoding: str, limit: int, int
         TooLarge: as soon as the limit is passed; the rest is not read.
         Undecodable: another encoding, damaged or cut off.
     """
-    encoding = encoding.strip().lower()
-    known = encoding in ("", "identity", "gzip", "x-gzip")
-    inflate: Any = _gunzip() if encoding in ("gzip", "x-gzip") else None
+    names = [name for name in re.split(r"[,\s]+", encoding.lower()) if name not in ("", "identity")]
     body = bytearray() if into is None else into
-    raw = bytearray()
+    raw, held = bytearray(), bytearray()
+    layer: _Layer | None = None
     received = 0
     try:
         async for chunk in chunks:
             received += len(chunk)
             raw += chunk[: RAW_KEPT - len(raw)]
-            data = chunk
-            while data and inflate is not None:
-                try:
-                    body += inflate.decompress(data, limit + 1 - len(body))
-                except zlib.error as error:
-                    raise Undecodable("is not the gzip that its header announces") from error
-                if len(body) > limit:
-                    raise TooLarge
-                data = inflate.unconsumed_tail
-                if inflate.eof and (data := inflate.unused_data):
-                    inflate = _gunzip()  # gzip files may be concatenated (RFC 1952, 2.2)
-            body += data
+            held += chunk
+            if names and len(body) == 0 and layer is None:
+                if len(held) < _SIGN:
+                    continue
+                layer = _layer(names[-1], held)
+            data, held = bytes(held), bytearray()
+            if layer is None:
+                body += data
+            else:
+                layer.inflate(data, body, limit)
             # What was received counts as well: gzip can go on for ever without yielding a byte.
             if len(body) > limit or received > limit + 65_536:
                 raise TooLarge
-            if not known and len(raw) == RAW_KEPT:
-                break
-        if not known:
-            raise Undecodable(f"is encoded as {quoted(encoding, 40)}, which was not asked for")
-        if inflate is not None and received and not inflate.eof:
-            raise Undecodable("was cut off")
+        body += held
+        _take_off(names, layer, body, limit, received)
     except Undecodable:
         body[:] = raw
         raise
@@ -120,5 +121,69 @@ async def read_body(chunks: AsyncIterable[bytes], encoding: str, limit: int, int
     return bytes(body)
 
 
-def _gunzip() -> Any:
-    return zlib.decompressobj(wbits=31)
+def _take_off(names: list[str], layer: _Layer | None, body: bytearray, limit: int, received: int) -> None:
+    """What is left to do once a body was read through its outermost coding."""
+    if not names or not received:
+        return None
+    if layer is None:
+        if is_text(bytes(body)):
+            return None
+        announced = ", ".join(names)
+        if names[-1] in _CODINGS:
+            raise Undecodable(f"is not the {announced} that its header announces")
+        raise Undecodable(f"is encoded as {quoted(announced, 40)}, which was not asked for")
+    layer.finish()
+    if len(names) > CODINGS_MAX:
+        raise Undecodable(f"is encoded {len(names)} times over")
+    for at in range(len(names) - 1, 0, -1):
+        inner, packed = _layer(names[at - 1], body), bytes(body)
+        if inner is None:
+            return _take_off(names[:at], None, body, limit, received)
+        body.clear()
+        inner.inflate(packed, body, limit)
+        inner.finish()
+    return None
+
+
+_CODINGS = ("gzip", "x-gzip", "deflate")
+_SIGN = 2
+"""Bytes that tell a coding."""
+
+
+def _layer(name: str, begins: bytes | bytearray) -> _Layer | None:
+    """What takes the coding ``name`` off a body that ``begins`` so; None where that is no such body."""
+    if name in ("gzip", "x-gzip"):
+        return _Layer(name, 31) if begins[:2] == b"\x1f\x8b" else None
+    if name != "deflate" or is_text(bytes(begins[:2])):
+        return None
+    # The standard means zlib's form; some servers send the bare one.
+    wrapped = begins[0] & 15 == zlib.DEFLATED and int.from_bytes(begins[:2], "big") % 31 == 0
+    return _Layer(name, 15 if wrapped else -15)
+
+
+class _Layer:
+    """One coding of a body."""
+
+    def __init__(self, name: str, bits: int) -> None:
+        self._name, self._bits = name, bits
+        self._open: Any = zlib.decompressobj(wbits=bits)
+
+    def inflate(self, data: bytes, into: bytearray, limit: int) -> None:
+        """Append what is in ``data``. Raises TooLarge and Undecodable."""
+        while data:
+            try:
+                into += self._open.decompress(data, limit + 1 - len(into))
+            except zlib.error as error:
+                raise Undecodable(f"is not the {self._name} that its header announces") from error
+            if len(into) > limit:
+                raise TooLarge
+            data = self._open.unconsumed_tail
+            if self._open.eof and (data := self._open.unused_data):
+                if self._bits != 31:
+                    return  # what follows is not looked at
+                self._open = zlib.decompressobj(wbits=31)  # gzip files may be concatenated (RFC 1952, 2.2)
+
+    def finish(self) -> None:
+        """Raise Undecodable where the end is missing."""
+        if not self._open.eof:
+            raise Undecodable("was cut off")

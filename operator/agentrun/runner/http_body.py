@@ -1,0 +1,149 @@
+"""The body of a tool's request: its Content-Type says how it is written, and so what keeps each value in its place."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from functools import partial
+from urllib.parse import quote, urlencode
+
+from agentrun.api.canonical import sha256
+from agentrun.api.texts import as_text, quoted
+from agentrun.api.values import JSON
+from agentrun.api.workflow import Http
+from agentrun.plan.expressions import Escape, Values
+from agentrun.plan.http import METHODS_WITH_BODY, CompiledHttp, is_form, is_json, is_lines, is_markup, media_type
+from agentrun.runner.charsets import codec, declared
+from agentrun.runner.failures import plain
+
+_MULTIPART = "multipart/form-data"
+_BOUNDARY = r'boundary="?([^";,\s]+)'
+_NOT_XML = "[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]"
+
+
+class Refused(Exception):
+    """The request cannot be made from these values. Nothing was sent; the message is for whoever gave them."""
+
+
+def body_of(http: Http, compiled: CompiledHttp, values: Values, args: JSON, headers: dict[str, str]) -> bytes | None:
+    """The body, with its Content-Type put into ``headers`` where the tool names none, or no boundary.
+
+    Raises:
+        Refused: it cannot be written under its type.
+    """
+    if compiled.body is None and http.method not in METHODS_WITH_BODY:
+        return None
+    name = next((name for name in headers if name.lower() == "content-type"), "Content-Type")
+    headers.setdefault(name, "application/json")
+    announced = headers[name]
+    kind, charset = media_type(announced), _charset(announced)
+    try:
+        if is_json(kind):
+            value = args if compiled.body is None else (compiled.json or compiled.body).render(values)
+            return _json(value, charset)
+        text = compiled.text
+        if text is not None and (len(text.parts) > 1 or text.literal):
+            return _encoded(text.render_text(values, _escape(kind, announced, charset)), kind, charset)
+        body = args if compiled.body is None else compiled.body.render(values)
+        if isinstance(body, str):  # all of the body is one value: there is nothing around it that it could leave
+            return _encoded(body, kind, charset)
+        if is_form(kind):
+            return urlencode(_fields(body), quote_via=quote, encoding=charset, errors="strict").encode()
+        if kind == _MULTIPART:
+            content, headers[name] = _parts(_fields(body), announced, charset)
+            return content
+        if is_markup(kind) or kind.startswith("multipart/"):
+            raise Refused(f"a body of type {plain(kind, 60)} is a text: write it as one, with its values in it")
+        if is_lines(kind):
+            return b"".join(_json(part, charset) + b"\n" for part in (body if isinstance(body, list) else [body]))
+        return _json(body, charset)
+    except UnicodeEncodeError as error:
+        character = error.object[error.start]
+        if "\ud800" <= character <= "\udfff":
+            raise Refused("the body holds half of a surrogate pair, which is no character") from error
+        raise Refused(f"the body holds {quoted(character)}, which its charset {charset} has no form for") from error
+    except ValueError as error:
+        raise Refused("the body holds a number that JSON has no form for") from error
+
+
+def _charset(announced: str) -> str:
+    """The encoding that a Content-Type asks for."""
+    asked = declared(announced)
+    known = "utf-8" if asked is None else codec(asked)
+    if known is None:
+        raise Refused(f"the charset {quoted(asked)} of the Content-Type is not known here: write utf-8")
+    return known
+
+
+def _json(value: JSON, charset: str) -> bytes:
+    """JSON; with escapes for what is not ASCII where its charset may lack that."""
+    text = json.dumps(value, ensure_ascii=charset != "utf-8", allow_nan=False)
+    return text.encode(charset)
+
+
+def _encoded(text: str, kind: str, charset: str) -> bytes:
+    return text.encode(charset, "xmlcharrefreplace" if is_markup(kind) and charset != "utf-8" else "strict")
+
+
+def _escape(kind: str, content_type: str, charset: str) -> Escape | None:
+    """What confines a value to its place in a text of that media type; None where nothing is known to."""
+    if is_form(kind):
+        return partial(quote, safe="", encoding=charset, errors="strict")
+    if is_markup(kind):
+        return _in_markup
+    if "json" in kind:  # several values, a line each: a value stands between quotes
+        return lambda value: json.dumps(value, ensure_ascii=False)[1:-1]
+    if kind.startswith("multipart/") and (found := re.search(_BOUNDARY, content_type)):
+        return partial(_within_its_part, found[1])
+    return None
+
+
+def _in_markup(value: str) -> str:
+    if re.search(_NOT_XML, value):
+        raise Refused("a value in the body holds a control character, which XML has no form for")
+    return html.escape(value)
+
+
+def _within_its_part(boundary: str, value: str) -> str:
+    if boundary in value:
+        raise Refused("a value in the body holds the boundary between its parts")
+    return value
+
+
+def _fields(body: JSON) -> list[tuple[str, str]]:
+    """The fields of a form from an object: a list is its name as often as it has values, null is left out.
+
+    Raises:
+        Refused: it is no object, or a field holds more than that.
+    """
+    if not isinstance(body, dict):
+        raise Refused("the body of a form is an object with a value for each field")
+    pairs: list[tuple[str, str]] = []
+    for name, value in body.items():
+        for at, part in enumerate(value if isinstance(value, list) else [value]):
+            if isinstance(part, (dict, list)):
+                place = f"body.{plain(name, 60)}" + (f"[{at}]" if isinstance(value, list) else "")
+                what = "an object" if isinstance(part, dict) else "a list"
+                raise Refused(
+                    f"{place} is {what}, and forms have no one way to hold it: give fields by the names that the "
+                    "server expects, such as address[city]"
+                )
+            if part is not None:
+                pairs.append((name, as_text(part)))
+    return pairs
+
+
+def _parts(fields: list[tuple[str, str]], announced: str, charset: str) -> tuple[bytes, str]:
+    """Fields as the parts of a multipart form, and its Content-Type. The same fields always have the same boundary, so
+    that a call which is made again is the same.
+    """
+    found = re.search(_BOUNDARY, announced)
+    boundary = found[1] if found else f"agentrun-{sha256(json.dumps(fields).encode())[-32:]}"
+    written = ""
+    for name, value in fields:
+        label = name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{label}"\r\n\r\n'
+        written += f"{head}{_within_its_part(boundary, value)}\r\n"
+    kind = announced if found else f"{announced.rstrip('; ')}; boundary={boundary}"
+    return f"{written}--{boundary}--\r\n".encode(charset), kind
