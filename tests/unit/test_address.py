@@ -16,7 +16,7 @@ from agentrun.api.errors import InvalidDocument
 from agentrun.api.printable import printable
 from agentrun.api.workflow import Model
 from agentrun.journal.pin import check
-from agentrun.plan.address import DEFAULT, Address, BadAddress, address_of, read_address
+from agentrun.plan.address import DEFAULT, Address, BadAddress, address_of, azure_hint, read_address
 from agentrun.runner.failures import Failure
 from agentrun.runner.models import Request, open_model
 from tests.unit.loopback import Loopback, loopback, reply
@@ -193,3 +193,24 @@ def test_a_workflow_with_such_an_endpoint_is_refused(endpoint: str) -> None:
     assert "spec.models[0].endpoint" in str(caught.value)
     assert "hunter2" not in str(caught.value)
     check(parse(json.dumps(workflow("http://h/v1/chat/completions?api-version=1")).encode(), "w.json"))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "api", "words"),
+    [
+        ("https://x.openai.azure.com/openai/deployments/d", "chat", "needs its version"),
+        ("https://proxy.example/openai/deployments/d", "chat", "needs its version"),
+        ("https://x.openai.azure.com/openai/deployments/d?api-version=1", "responses", "write api: chat"),
+        ("https://x.openai.azure.com", "chat", "ends with /openai/v1"),
+        ("https://x.openai.azure.com/openai/", "responses", "ends with /openai/v1"),
+        ("https://x.services.ai.azure.com/v1", "chat", "ends with /openai/v1"),
+        ("https://x.openai.azure.com/openai/v1", "chat", ""),
+        ("https://x.openai.azure.com/openai?api-version=2025-04-01-preview", "responses", ""),
+        ("https://x.services.ai.azure.com/models?api-version=2024-05-01-preview", "chat", ""),
+        ("https://models.example/v1", "chat", ""),
+    ],
+)
+def test_what_an_address_of_azure_lacks(endpoint: str, api: str, words: str) -> None:
+    hint = azure_hint(read_address(endpoint, "endpoint", api), api)
+    assert words in hint
+    assert bool(hint) == bool(words)

@@ -179,7 +179,7 @@ async def test_an_empty_error_in_an_answer_is_none(empty: Any) -> None:
         ({"error": {"error": {"message": "Oh dear."}}}, False, "Oh dear."),
         ([{"error": {"message": "Oh dear.", "code": 400}}], False, "the answer is an error: Oh dear."),
         ("Oh dear.", True, "it is not a JSON object; it says: Oh dear."),
-        ([], True, "it is not a JSON object; it says: nothing"),
+        ([], True, "it is not a JSON object"),
         ({"error": {"message": "Insufficient Balance", "code": 402}}, False, "has no credit left: check plan"),
         ({"object": "error", "message": "Oh dear.", "code": 400}, False, "the answer is an error: Oh dear."),
         ({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, True, "Overloaded"),

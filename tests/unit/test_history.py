@@ -241,8 +241,7 @@ def test_a_message_that_says_nothing_becomes_one_that_every_endpoint_takes(conte
      [{"type": "reasoning", "id": "rs_1", "summary": []}], [{"type": "message", "role": "user", "content": "I say!"}]],
 )  # fmt: skip
 def test_a_response_that_says_nothing(output: Any) -> None:
-    part = {"type": "output_text", "text": NOTHING}
-    assert turn_of("responses", output)[:-1] == [{"type": "message", "role": "assistant", "content": [part]}]
+    assert turn_of("responses", output)[:-1] == [{"type": "message", "role": "assistant", "content": NOTHING}]
 
 
 def test_reasoning_goes_back_before_what_follows_it_and_without_nulls() -> None:
@@ -256,8 +255,22 @@ def test_reasoning_goes_back_before_what_follows_it_and_without_nulls() -> None:
 def test_unknown_items_stay() -> None:
     found = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"query": "x"}}
     part = {"type": "output_text", "text": "hi", "annotations": []}
-    said = {"type": "message", "role": "assistant", "content": [part]}
+    said = {"type": "message", "id": "msg_1", "status": "completed", "role": "assistant", "content": [part]}
     assert turn_of("responses", [found, said])[:-1] == [found, said]
+
+
+def test_a_message_that_is_not_whole_goes_back_as_its_text_alone() -> None:
+    """vLLM takes a message in parts with an id, a status and annotations, and everybody takes a text."""
+    part = {"type": "text", "text": "hi"}
+    said = {"type": "message", "role": "assistant", "content": [part]}
+    easy = {"type": "message", "role": "assistant", "content": "hi"}
+    whole = said | {"id": "msg_1", "status": "completed"}
+    sent = whole | {"content": [{"type": "output_text", "text": "hi", "annotations": []}]}
+    for incomplete in (said, said | {"id": "msg_1"}, said | {"status": "completed"}, whole | {"id": None}):
+        assert turn_of("responses", [incomplete])[:-1] == [easy]
+    assert turn_of("responses", [said | {"phase": "commentary"}])[:-1] == [easy | {"phase": "commentary"}]
+    assert turn_of("responses", [whole])[:-1] == [sent]
+    assert turn_of("responses", [whole, whole])[:-1] == [sent, easy]  # the same id twice
 
 
 def test_what_only_its_endpoint_can_read_goes_back() -> None:

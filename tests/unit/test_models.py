@@ -285,8 +285,8 @@ async def test_a_used_up_quota_is_not_waited_for(model: Bench) -> None:
         (reply([]), "not a JSON object"),
         (reply(response(status="in_progress")), 'its status is "in_progress"'),
         (reply(response(status="failed", error={"code": "server_error", "message": "Sorry."})), "Sorry."),
-        (reply(b"junk", content_encoding="gzip"), "not the gzip"),
-        (reply(b"junk", content_encoding="br"), 'encoded as "br"'),
+        (reply(b"\x0b\x02\x80hi", content_encoding="gzip"), "not the gzip"),
+        (reply(b"\x0b\x02\x80hi", content_encoding="br"), 'encoded as "br"'),
     ],
 )
 async def test_what_may_pass_is_tried_thrice(model: Bench, answer: Any, words: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +14,7 @@ from agentrun.api.workflow import FailureClass
 from agentrun.runner import chat, refusals, responses
 from agentrun.runner.error_words import read_error
 from agentrun.runner.history import History
-from agentrun.runner.models import Request
+from agentrun.runner.models import Request, ToolSpec
 from tests.unit.loopback import reply
 from tests.unit.test_models import OK, Bench, bench, call, completion, message, response, text
 
@@ -112,6 +114,15 @@ RESPONSES_WORDS: dict[str, tuple[int, Any]] = {
     "gone": (404, {"error": {"message": "Item with id 'rs_1' not found. Items are not persisted when `store` is set to "
                                         "false.", "param": "input"}}),
 }  # fmt: skip
+FAILING: dict[str, tuple[int, Any]] = {
+    "alternate": (500, {"error": {"message": "Jinja Exception: Conversation roles must alternate user/assistant/..."}}),
+    "template": (500, {"error": {"code": 500, "message": "Value is not callable: null at row 58 in template"}}),
+    "go": (400, {"error": "json: cannot unmarshal array into Go struct field Request.messages.content of type string"}),
+    "rust": (422, "invalid type: null, expected a string at line 1 column 200"),
+    "gateway": (400, {"error": {"message": "Provider returned error", "code": 400}}),
+    "nothing": (400, ""),
+}
+"""Where nothing names the history, or the server fails over it."""
 OTHERS: list[tuple[int, Any]] = [
     (404, {"error": {"message": "The model `m` does not exist or you do not have access to it."}}),
     (400, {"error": {"message": "Invalid model name"}}),
@@ -143,6 +154,115 @@ async def test_a_history_that_is_refused_goes_back_in_its_plainest_form(name: st
     assert "refused" in (await chatty.fails(reply(said, status=status), history=history, refused=refused)).message
 
 
+@pytest.mark.parametrize("name", FAILING)
+async def test_a_history_may_be_refused_without_a_word_of_it(name: str, chatty: Bench) -> None:
+    """The plainest form is a guess, which is remembered once it has helped."""
+    first = await chatty.ask(reply(completion("tool_calls", reasoning_content="hm", tool_calls=[CALL])))
+    history, refused = told(chatty, first.items), set[str]()
+    status, said = FAILING[name]
+    answer = reply(said.encode() if isinstance(said, str) else said, status=status)
+    if status != 500:
+        failure = await chatty.fails(answer, history=history, refused=refused)
+        assert str(status) in failure.message
+        assert (len(chatty.server.received), refused) == (3, set())
+    assert (await chatty.ask(answer, CHAT_OK, history=history, refused=refused)).text == "hello"
+    assert refused == {refusals.HISTORY}
+    assert "reasoning_content" not in chatty.server.received[-1].json["messages"][2]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"error": {"message": "The response was filtered.", "code": "content_filter", "param": "prompt"}},
+        {"error": {"message": "llama2 does not support tools"}},
+    ],
+)
+async def test_what_no_other_form_gets_around_is_asked_once(said: Any, chatty: Bench) -> None:
+    first = await chatty.ask(reply(completion("tool_calls", reasoning_content="hm", tool_calls=[CALL])))
+    failure = await chatty.fails(
+        reply(said, status=400), history=told(chatty, first.items), tools=[ToolSpec("t", "T", {"type": "object"})]
+    )
+    assert (failure.retryable, len(chatty.server.received)) == (False, 2)
+
+
+DONE = response(message(text("José 好")))
+PLAIN = json.dumps(DONE).encode()
+WRAPPED: dict[str, tuple[bytes, str, str]] = {
+    "a list of one": (b"[" + PLAIN + b"]", "", ""),
+    "a text": (json.dumps(json.dumps(DONE)).encode(), "", ""),
+    "the last event": (b'{"type": "response.completed", "response": ' + PLAIN + b"}", "", ""),
+    "gb18030": (json.dumps(DONE, ensure_ascii=False).encode("gb18030"), "; charset=gbk", ""),
+    "utf-16": (json.dumps(DONE, ensure_ascii=False).encode("utf-16"), "; charset=utf-16", ""),
+    "utf-16 unsaid": (json.dumps(DONE, ensure_ascii=False).encode("utf-16-le"), "", ""),
+    "utf-8 called ascii": (json.dumps(DONE, ensure_ascii=False).encode(), "; charset=us-ascii", ""),
+    "an unknown charset": (json.dumps(DONE, ensure_ascii=False).encode(), "; charset=utf8mb4", ""),
+    "deflate": (zlib.compress(PLAIN), "", "deflate"),
+    "bare deflate": (zlib.compress(PLAIN, wbits=-15), "", "deflate"),
+    "gzip twice": (gzip.compress(gzip.compress(PLAIN)), "", "gzip, gzip"),
+    "gzip and identity": (gzip.compress(PLAIN), "", "gzip, identity"),
+    "gzip, unpacked by a proxy": (PLAIN, "", "gzip"),
+    "br, unpacked by a proxy": (PLAIN, "", "br"),
+    "a charset for a coding": (PLAIN, "", "UTF-8"),
+    "no coding": (PLAIN, "", "none"),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+async def test_an_answer_in_a_wrapping_is_the_answer(name: str, model: Bench) -> None:
+    data, charset, coding = WRAPPED[name]
+    more: dict[str, Any] = {"content_encoding": coding} if coding else {}
+    turn = await model.ask(reply(data, content_type=f"application/json{charset}", **more))
+    assert turn.text == "José 好"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind", "pause", "words"),
+    [
+        ({"error": {"message": "模型不存在"}}, 404, FailureClass.PROVIDER, None, "模型不存在"),
+        ({"error": {"message": "Please try again in 1m2.5s."}}, 429, FailureClass.RATE_LIMITED, 62.5, "try again"),
+        ({"error": {"message": "Retry after 20 seconds"}}, 429, FailureClass.RATE_LIMITED, 20.0, "Retry after"),
+        ({"error": {"message": "try again in 212ms"}}, 429, FailureClass.RATE_LIMITED, 0.212, "212ms"),
+        ([{"error": {"message": "Quota.", "status": "RESOURCE_EXHAUSTED", "details": [{"retryDelay": "34.5s"}]}}],
+         429, FailureClass.RATE_LIMITED, 34.5, "Quota."),
+        ({"__type": "aws#ThrottlingException", "message": "Slow."}, 400, FailureClass.RATE_LIMITED, None, "Slow"),
+        ({"error": {"message": "Slow.", "code": "rate_limit_exceeded"}}, 403, FailureClass.RATE_LIMITED, None, "Slow."),
+        ({"error": {"message": "No capacity."}}, 498, FailureClass.PROVIDER, None, "No capacity."),
+        ({"error": "Generation failed"}, 424, FailureClass.PROVIDER, None, "Generation failed"),
+        ({"base_resp": {"status_code": 1004, "status_msg": "log in first"}, "choices": None},
+         200, FailureClass.PROVIDER, None, "it says: log in first"),
+        ({"code": 1305, "msg": "busy"}, 200, FailureClass.PROVIDER, None, "it says: busy"),
+    ],
+)  # fmt: skip
+async def test_errors_in_odd_words(
+    chatty: Bench, body: Any, status: int, kind: FailureClass, pause: float | None, words: str
+) -> None:
+    data = json.dumps(body, ensure_ascii=False).encode("gbk")
+    failure = await chatty.fails(reply(data, status=status, content_type="application/json; charset=gbk"))
+    assert words in failure.message
+    assert (failure.failure_class, failure.retry_after) == (kind, pause)
+    assert len(chatty.server.received) == (1 if status == 404 or (pause or 0) > 60 else 3)
+
+
+ANTHROPIC = {"type": "tool_use", "id": "toolu_1", "name": "look_up_order", "input": {"id": 7}}
+
+
+async def test_calls_in_the_form_of_another_api_are_calls(chatty: Bench, model: Bench) -> None:
+    """A text beside such a call must not be taken for the answer."""
+    said = [{"type": "text", "text": "Let me see."}, ANTHROPIC]
+    turn = await chatty.ask(reply(completion("tool_use", content=said)))
+    assert [(one.name, one.args) for one in turn.calls] == [("look_up_order", {"id": 7})]
+    items = told(chatty, turn.items)
+    assert items[1]["content"] == said[:1]
+    assert items[1]["tool_calls"][0]["function"] == {"name": "look_up_order", "arguments": '{"id": 7}'}
+    nested = {"type": "function_call", "call_id": "c", "function": {"name": "look_up_order", "arguments": '{"id": 7}'}}
+    for item in (ANTHROPIC, nested):
+        turn = await model.ask(reply(response(item)))
+        assert [(one.name, one.args) for one in turn.calls] == [("look_up_order", {"id": 7})]
+        call = told(model, turn.items)[1]
+        assert (call["type"], call["name"], call["arguments"]) == ("function_call", "look_up_order", '{"id": 7}')
+        assert not {"function", "input"} & set(call)
+
+
 @pytest.mark.parametrize("name", RESPONSES_WORDS)
 async def test_a_response_that_is_refused_goes_back_in_its_plainest_form(name: str, model: Bench) -> None:
     reasoning = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "sealed"}
@@ -154,7 +274,7 @@ async def test_a_response_that_is_refused_goes_back_in_its_plainest_form(name: s
     before, after = (received.json["input"] for received in model.server.received[1:])
     assert before[1:3] == [reasoning, message(text("Let me see."))]
     assert after[1:] == [
-        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Let me see."}]},
+        {"type": "message", "role": "assistant", "content": "Let me see."},
         {"type": "function_call", "call_id": "call00000", "name": "look_up_order", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "call00000", "output": "found"},
     ]

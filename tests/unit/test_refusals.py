@@ -78,7 +78,16 @@ CHAT: dict[str, tuple[str, int, Any]] = {
                      "parallel_tool_calls", "type": "server_error"}}),
     "not-implemented": ("parallel_tool_calls", 501, {"detail": "parallel_tool_calls is not supported"}),
     "in-words": ("parallel_tool_calls", 400, error("Parallel tool calls are not supported by this model")),
+    "false": ("parallel_tool_calls", 400, error("Invalid parameter: parallel_tool_calls must be false for this model")),
+    "databricks": ("parallel_tool_calls", 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": "Parameter "
+                   "'parallel_tool_calls' is not supported for this endpoint"}),
     # max_completion_tokens
+    "azure-o1": ("max_completion_tokens", 400, {"error": {"requestid": "1", "code": 400, "message": "Validation error "
+                 "at #/max_completion_tokens: Extra inputs are not permitted\nValidation error at #/store: Extra "
+                 "inputs are not permitted"}}),
+    "python-in-a-text": ("max_completion_tokens", 400, {"object": "error", "message": "[{'type': 'extra_forbidden', "
+                         "'loc': ('body', 'max_completion_tokens'), 'msg': 'Extra inputs are not permitted', 'input': "
+                         "800}]", "code": 400}),
     "mistral": ("max_completion_tokens", 422, {"object": "error", "message": forbidden("max_completion_tokens"),
                 "type": "invalid_request_error", "param": None, "code": None}),
     "mistral-text": ("max_completion_tokens", 422, {"object": "error", "message":
@@ -113,7 +122,12 @@ CHAT: dict[str, tuple[str, int, Any]] = {
     "enum": ("json_schema", 400, error("Invalid value: 'json_schema'. Supported values are: 'text' and 'json_object'.",
              param="response_format.type", code="invalid_value")),
     "unknown-format": ("json_schema", 400, unsupported("response_format")),
+    "anthropic-format": ("json_schema", 400, error("output_config.format: Extra inputs are not permitted")),
+    "grammar": ("json_schema", 400, error("Failed to parse grammar")),
     # formats beside tools
+    "guided": ("format-with-tools", 400, error("Value error, guided_json is not supported with tool calls")),
+    "only-one": ("format-with-tools", 400, error("Only one of response_format or tools may be set")),
+    "at-once": ("format-with-tools", 400, error("`tools` and `response_format` cannot be used at the same time")),
     "groq-tools": ("format-with-tools", 400, error("json mode cannot be combined with tool/function calling")),
     "gemini": ("format-with-tools", 400, [{"error": {"code": 400, "status": "INVALID_ARGUMENT", "message": "Function "
                "calling with a response mime type: 'application/json' is unsupported"}}]),
@@ -153,6 +167,7 @@ CHAT: dict[str, tuple[str, int, Any]] = {
               "models/gemma-3-27b-it", "status": "INVALID_ARGUMENT"}}),
     "template": ("system", 400, {"object": "error", "message": "System role not supported", "code": 400}),
     "roles": ("system", 400, {"detail": "Only user and assistant roles are supported!"}),
+    "role-in-words": ("system", 400, error("messages.0.role: Input should be 'user' or 'assistant'")),
     "literal-role": ("system", 422, {"detail": [{"type": "literal_error", "loc": ["body", "messages", 0, "role"],
                      "msg": "Input should be 'user' or 'assistant'"}]}),
 }  # fmt: skip
@@ -170,6 +185,8 @@ RESPONSES: dict[str, tuple[str, int, Any]] = {
     "store-list": ("store", 400, error("Unsupported parameters: metadata, store")),
     "store-nested": ("store", 422, forbidden("ResponsesRequest", "store")),
     "store-plain": ("store", 400, {"detail": "store: Extra inputs are not permitted"}),
+    "store-value": ("store", 400, {"error": "store=false is not supported"}),
+    "store-stateless": ("store", 400, error("Stateless mode is not supported: store must be true")),
     "store-must": ("store", 400, error("Store must be set to true", param="store")),
     "parallel": ("parallel_tool_calls", 400, unsupported("parallel_tool_calls")),
     "format": ("json_schema", 400, error("Invalid parameter: 'text.format' of type 'json_schema' is not supported with "

@@ -41,6 +41,22 @@ class Address:
         return any(part.partition("=")[0].lower() == "api-version" for part in self.query.split("&"))
 
 
+_AZURE = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
+
+
+def azure_hint(address: Address, api: str) -> str:
+    """What is missing of an address of Azure, which has several that look alike; "" where it is none, or is whole."""
+    parts = urlsplit(address.base)
+    deployment = "/openai/deployments/" in parts.path
+    if deployment and not address.versioned:
+        return "an endpoint of an Azure deployment needs its version: …/deployments/NAME?api-version=2024-10-21"
+    if deployment and api == "responses":
+        return "Azure's deployments have no Responses API: write api: chat, or an endpoint that ends with /openai/v1"
+    if (parts.hostname or "").endswith(_AZURE) and parts.path in ("", "/v1", "/openai") and not address.versioned:
+        return "an endpoint of Azure ends with /openai/v1, or names a deployment and its version"
+    return ""
+
+
 def address_of(model: Model, environment: Mapping[str, str]) -> Address:
     """The address of ``model``: its ``endpoint``, else the variable OPENAI_BASE_URL, else OpenAI's. A variable that is
     empty or blank is not set.

@@ -53,7 +53,7 @@ def tool_name(name: JSON) -> str:
     """The tool that is meant: without what templates leave around it."""
     if not isinstance(name, str):
         return ""
-    return name[:NAME_MAX].split("<|", 1)[0].strip().removeprefix("functions.")
+    return re.sub(r"^(?:functions|default_api|tools)[.:/]", "", name[:NAME_MAX].split("<|", 1)[0].strip())
 
 
 def name_to_send(name: JSON) -> str:

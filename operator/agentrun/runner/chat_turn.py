@@ -6,29 +6,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentrun.api.values import JSON
-from agentrun.runner.call_names import Names, name_to_send, tool_name
+from agentrun.runner.call_names import name_to_send
 from agentrun.runner.dialect import (
-    CALLS_MAX,
+    ARGUMENTS,
     NOTHING,
     AnswerFailed,
     Call,
     Heard,
     Malformed,
     are_parts,
-    arguments,
     arguments_to_send,
     ending,
     heard_content,
     joined,
-    label,
-    read_usage,
+    own_call,
     refused,
-    without_thoughts,
 )
-from agentrun.runner.models import Item, ModelCall, Turn
-
-_ARGUMENTS = ("arguments", "input", "parameters", "args")
-"""Where the arguments of a call stand."""
+from agentrun.runner.models import Item, Turn
+from agentrun.runner.turns import calls_to_send, said_plainly, turn_of
 
 _PAYLOADS = {"text": "text", "refusal": "refusal"}
 """Parts of a message that OpenAI takes back, and where their text stands."""
@@ -55,24 +50,8 @@ def read_turn(answer: dict[str, Any]) -> Turn:
         raise AnswerFailed(given if given.get("code") else given | {"code": "server_error"})
     items = _messages(choices)
     heard = heard_in(items)
-    if len(heard.calls) > CALLS_MAX:
-        raise Malformed(f"it has more than {CALLS_MAX} tool calls")
-    names = Names().of(call.id for call in heard.calls)
-    usage = answer.get("usage")
     said = heard.refusal or ((heard.text or "refused") if ended.reason.startswith("refus") else None)
-    return Turn(
-        items=items,
-        text=without_thoughts(heard.text) if heard.text else None,
-        calls=tuple(
-            ModelCall(name, tool_name(call.name), *arguments(call.arguments))
-            for name, call in zip(names, heard.calls, strict=True)
-        ),
-        usage=read_usage(usage),
-        refusal=said,
-        incomplete=ended.reason if ended.kind == "cut" else None,
-        response_id=label(answer.get("id")),
-        model=label(answer.get("model")),
-    )
+    return turn_of(answer, items, heard, refusal=said, incomplete=ended.reason if ended.kind == "cut" else None)
 
 
 def _messages(choices: list[dict[str, Any]]) -> list[Item]:
@@ -107,12 +86,12 @@ def _calls_in(message: Item) -> tuple[Call, ...]:
         if isinstance(call, dict) and call:
             function = call.get("function")
             function = function if isinstance(function, dict) else call
-            given = next((function[key] for key in _ARGUMENTS if key in function), None)
+            given = next((function[key] for key in ARGUMENTS if key in function), None)
             found.append(Call(call.get("id"), function.get("name"), given))
     legacy = message.get("function_call")
     if not found and isinstance(legacy, dict) and legacy.get("name"):
         found.append(Call(None, legacy["name"], legacy.get("arguments")))
-    return tuple(found)
+    return tuple(found or filter(None, map(own_call, _list(message.get("content")))))
 
 
 def heard_in(items: Sequence[Item]) -> Heard:
@@ -139,7 +118,7 @@ def back(items: Sequence[Item], heard: Heard, ids: Sequence[str]) -> list[Item]:
     own = [call for item in items for call in _list(item.get("tool_calls")) if isinstance(call, dict) and call]
     own += [{}] * (len(ids) - len(own))
     calls = [
-        {k: v for k, v in given.items() if v is not None and k not in ("name", *_ARGUMENTS)}
+        {k: v for k, v in given.items() if v is not None and k not in ("name", *ARGUMENTS)}
         | {"id": name, "type": "function"}
         | {"function": _function(given.get("function"), call)}
         for given, call, name in zip(own, heard.calls, ids, strict=True)
@@ -158,7 +137,9 @@ def _content(items: Sequence[Item], heard: Heard, calls: bool) -> JSON:
     if content and are_parts(content) and (calls or (heard.text or "").strip()):
         # A part without a type is a text; the endpoint reads none without one.
         parts = [
-            {"type": "text"} | {key: value for key, value in part.items() if value is not None} for part in content
+            {"type": "text"} | {key: value for key, value in part.items() if value is not None}
+            for part in content
+            if own_call(part) is None
         ]
         return [part for part in parts if isinstance(part.get(_PAYLOADS.get(part.get("type", "text"), "type"), 0), str)]
     if heard.text is not None and (calls or heard.text.strip()):
@@ -168,16 +149,11 @@ def _content(items: Sequence[Item], heard: Heard, calls: bool) -> JSON:
 
 def made(heard: Heard, ids: Sequence[str]) -> list[Item]:
     """The turn in the plainest form, which every endpoint takes, whoever said it."""
-    text = without_thoughts(heard.text or "") or heard.refusal or ""
-    message: Item = {"role": "assistant", "content": text if text.strip() or ids else NOTHING}
+    message: Item = {"role": "assistant", "content": said_plainly(heard, ids)}
     if ids:
         message["tool_calls"] = [
-            {
-                "id": name,
-                "type": "function",
-                "function": {"name": name_to_send(call.name), "arguments": arguments_to_send(call.arguments)},
-            }
-            for call, name in zip(heard.calls, ids, strict=True)
+            {"id": name, "type": "function", "function": {"name": tool, "arguments": arguments}}
+            for name, tool, arguments in calls_to_send(heard, ids)
         ]
     return [message]
 

@@ -18,9 +18,6 @@ from agentrun.runner.lenient import Unsayable, mended
 from agentrun.runner.models import Usage
 from agentrun.runner.untrusted import parse_json
 
-CALLS_MAX = 1_000
-"""Tool calls of one turn."""
-
 TOKENS_MAX = 10**9
 """More than any window holds: a larger count is no count."""
 
@@ -29,6 +26,10 @@ SHOWN_MAX = 4_000
 
 NOTHING = "(no answer)"
 """Stands in the history for a turn that says nothing: some endpoints refuse an empty message, some a missing one."""
+
+
+ARGUMENTS = ("arguments", "input", "parameters", "args")
+"""Where the arguments of a call stand."""
 
 
 class Malformed(Exception):
@@ -120,6 +121,16 @@ def _unsayable(value: JSON) -> str | None:
 
 def _kind(value: JSON) -> str:
     return {list: "a list", str: "a text", bool: "true or false"}.get(type(value), "a number")
+
+
+def own_call(part: JSON) -> Call | None:
+    """The call in a part or item that is one in Anthropic's form; None where it is none."""
+    if not isinstance(part, dict) or part.get("type") not in ("tool_use", "tool_call", "function"):
+        return None
+    function = part.get("function")
+    function = function if isinstance(function, dict) else part
+    given = next((function[key] for key in ARGUMENTS if key in function), None)
+    return Call(part.get("id"), function["name"], given) if isinstance(function.get("name"), str) else None
 
 
 # Texts.

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentrun.plan.http import media_type
+from agentrun.runner.charsets import declared, decoded
 from agentrun.runner.failures import plain
 from agentrun.runner.untrusted import parse_json
 
@@ -22,7 +24,7 @@ _LIST_MAX = 5
 
 _MESSAGES = ("message", "error", "detail", "errors", "issues", "msg", "error_message", "error_msg", "error_description",
              "errormessage", "description", "reason", "details", "title", "fault", "faultstring", "raw",
-             "metadata", "previous_errors")  # fmt: skip
+             "metadata", "previous_errors", "base_resp", "status_msg", "innererror")  # fmt: skip
 """Keys below which words are looked for, in this order."""
 _CODES = ("code", "type", "status", "error_code", "__type")
 _NAMES = ("param", "parameter", "field", "argument")
@@ -38,11 +40,13 @@ class Said:
     text: str = ""
     codes: frozenset[str] = frozenset()
     names: tuple[str, ...] = ()
+    pause: float | None = None
+    """Seconds after which it says to try again."""
 
 
 def read_error(body: bytes, content_type: str, hidden: Callable[[str], str]) -> Said:
     """Read the body of an error; ``hidden`` takes the key out of a text. Never raises."""
-    text = body[:_BODY_MAX].decode("utf-8", "replace").strip()
+    text = decoded(body[:_BODY_MAX], declared(content_type), media_type(content_type))[0].strip()
     if not text:
         return Said()
     found = _Found()
@@ -86,12 +90,37 @@ def kind_of(text: str, content_type: str) -> str:
 class _Found:
     codes: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    delay: str = ""
+    """A field that says when to try again, as a text."""
 
 
 def _said(text: str, found: _Found, hidden: Callable[[str], str]) -> Said:
     # Without the key before it is cut, or a part of that would stay.
     text = hidden(text)[:_READ_MAX]
-    return Said(plain(text, WORDS_MAX), text, frozenset(found.codes[:20]), tuple(found.names[:20]))
+    pause = pause_in(found.delay or text)
+    return Said(plain(text, WORDS_MAX), text, frozenset(found.codes[:20]), tuple(found.names[:20]), pause)
+
+
+def pause_in(text: str) -> float | None:
+    """The seconds after which a text says to try again ("try again in 1m2.5s", "retry after 20 seconds"); None where it
+    does not.
+    """
+    asked = re.search(_AGAIN, text, re.IGNORECASE)
+    seconds = 0.0
+    for number, unit in re.findall(_DURATION, asked[1], re.IGNORECASE) if asked else ():
+        seconds += float(number) * _UNITS["ms" if re.match("ms|mil", unit, re.IGNORECASE) else unit[0].lower()]
+    return min(seconds, _DAY) if seconds else None
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = (
+    r"(\d{1,9}(?:\.\d{1,9})?) ?(ms|milliseconds?|s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?)(?![a-z])"
+)
+_AGAIN = (
+    r"(?:try(?:ing)? again|retry(?:ing)?|wait)(?: (?:in|after|for|about|at least)){0,2} "
+    rf"((?:{_DURATION}[ ,]{{0,2}}(?:and )?)+)"
+)
+_DAY = 86_400.0
 
 
 def _words(value: Any, found: _Found, level: int) -> str:
@@ -114,6 +143,8 @@ def _words(value: Any, found: _Found, level: int) -> str:
     for key in _CODES:
         if isinstance(known.get(key), str | int):
             found.codes.append(str(known[key])[:100])
+    if isinstance(delay := known.get("retrydelay"), str):  # google.rpc.RetryInfo
+        found.delay = f"retry after {delay[:40]}"
     place = _place(known)
     for name in (*(known.get(key) for key in _NAMES), place, *_listed(known.get("keys"))):
         if isinstance(name, str) and name:

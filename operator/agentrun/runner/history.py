@@ -72,7 +72,7 @@ class History:
         if not isinstance(name, str) or name not in self._ids:
             self._ids.add(str(name))
             return item
-        return {key: value for key, value in item.items() if key != "id"}
+        return responses_turn.without_id(item)
 
     def _name_of(self, result: dict[str, Any]) -> str | None:
         """The id that a result goes back by; found by its place where another version named the call otherwise."""

@@ -66,7 +66,7 @@ _NOT_TAKEN = (
 """In which words a parameter is refused itself."""
 _REFUSING = (
     rf"{_NOT_TAKEN}|unavailable|incompatible|invalid|disallowed|deprecated|\bno(?:t|n)?\b|n't\b|cannot|must "
-    r"|should |expected|unable|only|instead|requires?\b"
+    r"|should |expected|unable|only|instead|requires?\b|fail"
 )
 """In which words it is, or is for its value: enough for what is no choice of the user's."""
 _LISTED = (
@@ -76,13 +76,15 @@ _LISTED = (
 """What follows names what would be taken, or what to write in its place."""
 _DISTINCT = {
     PARALLEL: r"parallel[_ ]?tool[_ -]?calls?",
-    JSON_SCHEMA: r"response[_ ]?format|text\.format|json[_ ]?schema|json[_ ]?object|json mode|response[_ ]?schema"
+    JSON_SCHEMA: r"response[_ ]?format|text\.format|output_(?:config|format)|guided_json|\bgrammar\b"
+    r"|json[_ ]?schema|json[_ ]?object|json mode|response[_ ]?schema"
     r"|response[_ ]?mime|structured[_ ]outputs?|word 'json'",
     INCLUDE: r"reasoning\.encrypted_content|encrypted[_ ]content",
     MAX_COMPLETION_TOKENS: r"max_?completion_?tokens",
     MAX_TOKENS: r"max_?tokens",
     MAX_OUTPUT_TOKENS: r"max_?output_?tokens",
-    SYSTEM: r"system (?:role|messages?|prompts?|instructions?)|role\W+system|'system'|\"system\"|`system`"
+    SYSTEM: r"(?:messages|input)\W{1,2}0\W{1,2}role"
+    r"|system (?:role|messages?|prompts?|instructions?)|role\W+system|'system'|\"system\"|`system`"
     r"|developer instruction|only user and assistant roles",
 }
 _HISTORY = (
@@ -90,6 +92,8 @@ _HISTORY = (
     r"|thinking|thought|\barguments\b|content ?block|text content|\broles?\b|template|\bitems? "
 )
 """In which words an error speaks of the history."""
+_TEMPLATE = r"\bjinja|chat[ _]?template|in template|roles? must|must alternate|\bminja"
+"""In which words a server fails over a history that its template does not take."""
 _HISTORY_PATH = r"(?:body\W)?(?:messages|input)\W"
 _TEXT = r"['\"`]text['\"`]|text: extra"
 """What holds the format, in Responses."""
@@ -127,6 +131,8 @@ def refusal(body: dict[str, Any], said: Said, *, sure: bool = False) -> str | No
     if found is None and (_find(_REFUSING, words) or any(_find(_REFUSING, code) for code in said.codes)):
         listed = _find(_LISTED, words)
         found = _earliest(words[: listed.start()] if listed else words, sent, in_text="text" in body)
+    if found is None and sure and _find(_TEMPLATE, words):
+        return HISTORY
     if (sure or found in BOUNDS) and not _find(_NOT_TAKEN, " ".join((words, *said.codes))):
         return None  # of a bound its value, which the user chose
     if found == STRICT and enforced and not _find(_NOT_TAKEN, words.replace("not supported", "")):
@@ -178,6 +184,7 @@ def bounded(wanted: int, refused: Refused) -> int:
 
 _FORMAT = (
     r"response[_ ]?(?:format|mime|schema)|json[_ ]?(?:mode|schema|object)|structured|grammar|text\.format|controlled"
+    r"|guided"
 )
 _TOOL = r"\btools?\b|function[_ -]?call|tool[_ -]?(?:call|use|choice)"
 _OTHER_API = {
@@ -192,6 +199,7 @@ _NO_TOOLS = (
 )
 _TOGETHER = (
     r"combin|together|incompatible|simultaneous|same time|mutually|exclusive|conflict|both|instead of"
+    r"|only one of|either"
     r"|constraints? with tools|with (?:a |an |the |any |`|')?(?:response|structured|json|grammar|tools?\b|function)"
     r"|when (?:using |`|')?(?:tools?\b|func)"
 )
@@ -299,5 +307,6 @@ def _marked(word: str) -> str:
     names = "(?:param(?:eter)?s?|arguments?|fields?|propert(?:y|ies)|keys?|names?|options?|supplied)"
     named = rf"(?:{names}\W{{1,4}}(?:[\w.]+, ?){{0,8}}{word}\b)"
     kind = "(?:parameter|argument|field|property|option|mode)"
-    judged = rf"(?:{word}\W{{1,3}}(?:{kind} )?(?:extra inputs|is|are|was|un|not)\b)"
-    return f"(?:{quoted}|{named}|{judged})"
+    judged = rf"(?:{word}\W{{1,3}}(?:{kind} )?(?:extra inputs|is|are|was|un|not|must)\b)"
+    valued = rf"(?:{word} ?=+ ?(?:true|false)\b)"
+    return f"(?:{quoted}|{named}|{judged}|{valued})"

@@ -7,25 +7,23 @@ from typing import Any
 
 from agentrun.api.texts import quoted
 from agentrun.api.values import JSON
-from agentrun.runner.call_names import Names, name_to_send, tool_name
+from agentrun.runner.call_names import name_to_send
 from agentrun.runner.dialect import (
-    CALLS_MAX,
     NOTHING,
     AnswerFailed,
     Call,
     Heard,
     Malformed,
     are_parts,
-    arguments,
     arguments_to_send,
     ending,
     heard_content,
     joined,
     label,
-    read_usage,
-    without_thoughts,
+    own_call,
 )
-from agentrun.runner.models import Item, ModelCall, Turn
+from agentrun.runner.models import Item, Turn
+from agentrun.runner.turns import calls_to_send, said_plainly, turn_of
 
 _UNFINISHED = ("queued", "in_progress", "pending", "running", "processing", "requires_action")
 _SENT_PARTS = {"output_text": "text", "refusal": "refusal"}
@@ -38,6 +36,9 @@ def read_turn(answer: dict[str, Any]) -> Turn:
         Malformed: nothing in it says what the turn is.
         AnswerFailed: the endpoint says that it failed.
     """
+    inner = answer.get("response")
+    if isinstance(inner, dict) and "output" not in answer:  # the last event of a stream
+        answer = inner
     status = answer.get("status")
     details = answer.get("incomplete_details")
     reason = details.get("reason") if isinstance(details, dict) else details
@@ -48,22 +49,8 @@ def read_turn(answer: dict[str, Any]) -> Turn:
         raise AnswerFailed({"code": "server_error", "message": f"the answer ended with status {ended.reason}"})
     items = _items(answer)
     heard = heard_in(items)
-    if len(heard.calls) > CALLS_MAX:
-        raise Malformed(f"it has more than {CALLS_MAX} tool calls")
-    names = Names().of(call.id for call in heard.calls)
-    return Turn(
-        items=items,
-        text=without_thoughts(heard.text) if heard.text else None,
-        calls=tuple(
-            ModelCall(name, tool_name(call.name), *arguments(call.arguments))
-            for name, call in zip(names, heard.calls, strict=True)
-        ),
-        usage=read_usage(answer.get("usage")),
-        refusal=heard.refusal,
-        incomplete=(label(reason) or "unknown") if ended.kind == "cut" else None,
-        response_id=label(answer.get("id")),
-        model=label(answer.get("model")),
-    )
+    cut = (label(reason) or "unknown") if ended.kind == "cut" else None
+    return turn_of(answer, items, heard, refusal=heard.refusal, incomplete=cut)
 
 
 def _items(answer: dict[str, Any]) -> list[Item]:
@@ -92,6 +79,8 @@ def kind_of(item: Item) -> str:
     kind = item.get("type")
     if kind in ("function_call", "tool_call", "function_tool_call") or (kind is None and "arguments" in item):
         return "function_call"
+    if own_call(item) is not None:
+        return "function_call"
     if kind == "message" or (kind is None and "content" in item):
         return "message" if item.get("role") in (None, "", "assistant", "model") else "other"
     return kind if isinstance(kind, str) else "other"
@@ -105,12 +94,19 @@ def heard_in(items: Sequence[Item]) -> Heard:
     for item in items:
         kind = kind_of(item)
         if kind == "function_call":
-            calls.append(Call(item.get("call_id") or item.get("id"), item.get("name"), item.get("arguments")))
+            calls.append(_call(item))
         elif kind == "message":
             text, said = heard_content(item.get("content"))
             refusals += [said] if said is not None else []
             texts += [text] if text is not None and item.get("phase") != "commentary" else []
     return Heard(joined(texts), "\n".join(refusals) if refusals else None, tuple(calls))
+
+
+def _call(item: Item) -> Call:
+    function = item.get("function")
+    found = own_call(item) or own_call({**item, "type": "function"} if isinstance(function, dict) else None)
+    name, given = (found.name, found.arguments) if found else (item.get("name"), item.get("arguments"))
+    return Call(item.get("call_id") or item.get("id"), name, given)
 
 
 def back(items: Sequence[Item], heard: Heard, ids: Sequence[str]) -> list[Item]:
@@ -126,11 +122,13 @@ def back(items: Sequence[Item], heard: Heard, ids: Sequence[str]) -> list[Item]:
             call = next(calls)
             kept |= {"type": "function_call", "call_id": next(names), "name": name_to_send(call.name)}
             kept["arguments"] = arguments_to_send(call.arguments)
+            kept = {key: value for key, value in kept.items() if key not in ("function", "input")}
         elif kind == "message":
             content = _content(item.get("content"))
             if not content:
                 continue
             kept |= {"type": "message", "role": "assistant", "content": content}
+            kept = kept if "id" in kept and "status" in kept else without_id(kept)
         elif kind == "reasoning":
             if not kept.get("encrypted_content") and not kept.get("content"):
                 continue  # only a name: nothing is stored with the provider that it could stand for
@@ -150,6 +148,8 @@ def _content(content: JSON) -> JSON:
             kept = {key: value for key, value in part.items() if value is not None}
             if kept.get("type") in (None, "text", "input_text"):
                 kept["type"] = "output_text"
+            if kept["type"] == "output_text":
+                kept.setdefault("annotations", [])
             if isinstance(kept.get(_SENT_PARTS.get(str(kept["type"]), "")), str):
                 parts.append(kept)
         return parts if any(part.get("text") or part.get("refusal") for part in parts) else None
@@ -157,20 +157,24 @@ def _content(content: JSON) -> JSON:
     return text or refusal
 
 
+def without_id(item: Item) -> Item:
+    """``item`` without an id of its own. A message in parts needs one, so its text alone is sent."""
+    if item.get("type") != "message":
+        return {key: value for key, value in item.items() if key != "id"}
+    text, refusal = heard_content(item.get("content"))
+    phase = {"phase": item["phase"]} if "phase" in item else {}
+    return _message(text or refusal or NOTHING) | phase
+
+
 def _message(text: str) -> Item:
-    return {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+    return {"type": "message", "role": "assistant", "content": text}
 
 
 def made(heard: Heard, ids: Sequence[str]) -> list[Item]:
     """The turn in the plainest form, which every endpoint takes, whoever said it: without reasoning."""
-    text = without_thoughts(heard.text or "") or heard.refusal or ""
+    text = said_plainly(heard, ids)
     calls: list[Item] = [
-        {
-            "type": "function_call",
-            "call_id": name,
-            "name": name_to_send(call.name),
-            "arguments": arguments_to_send(call.arguments),
-        }
-        for call, name in zip(heard.calls, ids, strict=True)
+        {"type": "function_call", "call_id": name, "name": tool, "arguments": arguments}
+        for name, tool, arguments in calls_to_send(heard, ids)
     ]
-    return [*([_message(text)] if text.strip() else []), *calls] or [_message(NOTHING)]
+    return [*([_message(text)] if text.strip() else []), *calls]
