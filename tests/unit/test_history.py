@@ -344,7 +344,7 @@ def test_the_plainest_form_has_what_every_endpoint_takes() -> None:
     assert plainest("chat", history("chat").items(told))[1:] == [
         {
             "role": "assistant",
-            "content": "",
+            "content": "(no text)",
             "tool_calls": [{"id": "call00000", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}],
         },
         {"role": "tool", "tool_call_id": "call00000", "content": "(empty)"},

@@ -476,3 +476,9 @@ def test_whatever_is_answered_is_a_turn_or_malformed(answer: dict[str, Any]) -> 
 @given(st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=10))
 def test_json_within_bounds_reads_as_it_is(value: Any) -> None:
     assert parse_json(json.dumps(value)) == value
+
+
+@pytest.mark.parametrize("said", ['[{"refund": true}]', '{"output": {"refund": true}}'])
+def test_the_value_alone_in_a_list_or_below_a_name_is_taken(said: str) -> None:
+    assert parse_structured(said, SCHEMA) == ({"refund": True}, [])
+    assert parse_structured(said.replace("true", "1"), SCHEMA)[1]

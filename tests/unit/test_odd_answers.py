@@ -148,7 +148,7 @@ async def test_a_history_that_is_refused_goes_back_in_its_plainest_form(name: st
     before, after = (received.json["messages"][2] for received in chatty.server.received[1:])
     assert before == {"role": "assistant", **odd}
     named = {**CALL, "id": "call00000"}
-    assert after == {"role": "assistant", "content": "", "tool_calls": [named]}
+    assert after == {"role": "assistant", "content": "(no text)", "tool_calls": [named]}
     await chatty.ask(CHAT_OK, history=history, refused=refused)
     assert chatty.server.received[-1].json["messages"][2] == after
     assert "refused" in (await chatty.fails(reply(said, status=status), history=history, refused=refused)).message

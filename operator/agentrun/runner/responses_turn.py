@@ -23,7 +23,7 @@ from agentrun.runner.dialect import (
     own_call,
 )
 from agentrun.runner.models import Item, Turn
-from agentrun.runner.turns import calls_to_send, said_plainly, turn_of
+from agentrun.runner.turns import WORDLESS, calls_to_send, said_plainly, turn_of
 
 _UNFINISHED = ("queued", "in_progress", "pending", "running", "processing", "requires_action")
 _SENT_PARTS = {"output_text": "text", "refusal": "refusal"}
@@ -177,4 +177,4 @@ def made(heard: Heard, ids: Sequence[str]) -> list[Item]:
         {"type": "function_call", "call_id": name, "name": tool, "arguments": arguments}
         for name, tool, arguments in calls_to_send(heard, ids)
     ]
-    return [*([_message(text)] if text.strip() else []), *calls]
+    return [*([] if text == WORDLESS else [_message(text)]), *calls]

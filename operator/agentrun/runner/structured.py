@@ -101,4 +101,7 @@ def parse_structured(text: str, schema: JsonSchema) -> tuple[JSON, list[str]]:
         except ValueError:
             return value, errors
         return (inner, []) if not check.errors(inner) else (value, errors)
+    if errors and isinstance(value, list | dict) and len(value) == 1:  # the value alone in a list, or below some name
+        [inner] = value if isinstance(value, list) else value.values()
+        return (value, errors) if check.errors(inner) else (inner, [])
     return value, errors

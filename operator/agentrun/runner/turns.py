@@ -18,6 +18,9 @@ from agentrun.runner.dialect import (
 )
 from agentrun.runner.models import Item, ModelCall, Turn
 
+WORDLESS = "(no text)"
+"""Stands in the plainest history for the text of a turn that only calls."""
+
 CALLS_MAX = 1_000
 """Tool calls of one turn."""
 
@@ -49,9 +52,11 @@ def turn_of(
 
 
 def said_plainly(heard: Heard, ids: Sequence[str]) -> str:
-    """The text of a turn without thoughts, which is never empty unless there are calls."""
+    """The text of a turn without thoughts, which is never empty: some endpoints refuse that beside calls, too, and some
+    refuse null.
+    """
     text = without_thoughts(heard.text or "") or heard.refusal or ""
-    return text if text.strip() or ids else NOTHING
+    return text if text.strip() else WORDLESS if ids else NOTHING
 
 
 def calls_to_send(heard: Heard, ids: Sequence[str]) -> list[tuple[str, str, str]]:
