@@ -296,6 +296,7 @@ def test_a_body_is_written_in_the_charset_and_form_that_its_type_names(kind: str
         ("application/xml", {"a": "${args.y}"}, "of type application/xml is a text"),
         ("text/html", ["${args.y}"], "of type text/html is a text"),
         ("multipart/mixed", {"a": 1}, "of type multipart/mixed is a text"),
+        ("multipart/form-data", "--x\r\n${args.y}", "names no boundary"),
         ("multipart/form-data", {"a": {"b": 1}}, "body.a is an object"),
         ("multipart/form-data; boundary=abc", {"a": "abc"}, "boundary"),
     ],

@@ -94,7 +94,10 @@ def _escape(kind: str, content_type: str, charset: str) -> Escape | None:
         return _in_markup
     if "json" in kind:  # several values, a line each: a value stands between quotes
         return lambda value: json.dumps(value, ensure_ascii=False)[1:-1]
-    if kind.startswith("multipart/") and (found := re.search(_BOUNDARY, content_type)):
+    if kind.startswith("multipart/"):
+        found = re.search(_BOUNDARY, content_type)
+        if found is None:
+            raise Refused(f"the Content-Type {plain(content_type, 60)} names no boundary between the parts of the body")
         return partial(_within_its_part, found[1])
     return None
 
