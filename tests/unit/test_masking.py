@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import html
 import json
 import quopri
@@ -78,12 +79,50 @@ FORMS: dict[str, Callable[[str], str]] = {
 }
 
 
+def packed(data: bytes | str) -> str:
+    return base64.b64encode(data if isinstance(data, bytes) else data.encode()).decode()
+
+
+PACKED: dict[str, Callable[[str], str]] = {
+    "a login of a registry, as Kubernetes keeps it": lambda s: packed(
+        json.dumps({"auths": {"r": {"auth": packed(s)}}})
+    ),
+    "base64 three times": lambda s: packed(packed(packed(f"user:{s}"))),
+    "base64 twice, after another word": lambda s: f"x-{packed(packed(s))}",
+    "base64 twice, over lines": lambda s: "\n".join(textwrap.wrap(packed(packed(s) * 3), 60)),
+    "base64 of a url": lambda s: packed("https://example.com/?token=" + quote(s, safe="")),
+    "base64 of json, every character": lambda s: packed("".join(f"\\u{ord(c):04x}" for c in s)),
+    "base64 of hexadecimal": lambda s: packed(s.encode().hex()),
+    "base64 of utf-16, the other way round": lambda s: packed(s.encode("utf-16-be")),
+    "base64 of gzip": lambda s: packed(gzip.compress(f"token: {s}".encode())),
+    "hexadecimal of base64": lambda s: packed(f"user:{s}").encode().hex(),
+    "hexadecimal of utf-16, the other way round": lambda s: s.encode("utf-16-be").hex(),
+    "base64 in json in base64 for urls": lambda s: base64.urlsafe_b64encode(json.dumps([packed(s)]).encode()).decode(),
+}
+FORMS |= PACKED
+
+PARTED: dict[str, Callable[[str], str]] = {
+    "base32": lambda s: base64.b32encode(s.encode()).decode(),
+    "base32, within more": lambda s: base64.b32encode(f"ab{s}cde".encode()).decode().rstrip("="),
+    "a list of characters": lambda s: json.dumps(list(s)),
+    "in two texts of a list": lambda s: json.dumps([s[:9], s[9:]]),
+    "with soft hyphens": "\u00ad".join,
+    "with an invisible blank": lambda s: f"{s[:9]}\u200b{s[9:]}",
+    "with marks of direction": lambda s: f"\u202a{s[:9]}\u202c{s[9:]}",
+    "with a colour": lambda s: f"{s[:9]}\x1b[31;1m{s[9:]}",
+    "with a colour, in json": lambda s: json.dumps(f"{s[:9]}\x1b[31;1m{s[9:]}"),
+    "half of it bold": lambda s: f"**{s[:9]}**{s[9:]}",
+    "in markdown": lambda s: "".join(c if c.isalnum() else f"\\{c}" for c in s),
+}
+"""Forms in which short secrets, or those of few letters and digits, are not found."""
+
+
 def leaks(text: str, secret: str) -> bool:
     """Whether a good part of ``secret`` can be read, in one of the plainest ways."""
     return any(secret[at : at + 8] in text for at in range(len(secret) - 7))
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+@pytest.mark.parametrize("form", (FORMS | PARTED).values(), ids=(FORMS | PARTED).keys())
 def test_a_secret_is_hidden_however_it_is_written(form: Callable[[str], str]) -> None:
     written = form(SECRET)
     hidden = Mask([SECRET]).text(f"before {written} after")
@@ -108,6 +147,30 @@ def test_what_holds_no_secret_stays_as_it_is(text: str, secret: str) -> None:
     if not any(part in text for part in (secret[:4], secret[-4:])):
         assert Mask([secret]).text(text) == text
         assert Mask([secret]).value({"a": [text, 1, None]}) == {"a": [text, 1, None]}
+
+
+@pytest.mark.parametrize("parts", [[SECRET[:9], SECRET[9:]], list(SECRET)])
+def test_a_secret_in_pieces_is_hidden_as_a_whole(parts: list[str]) -> None:
+    assert Mask([SECRET]).value({"a": [parts, "b"]}) == {"a": [["***"], "b"]}
+
+
+def test_of_a_list_of_texts_only_those_with_a_secret_change() -> None:
+    assert Mask([SECRET]).value(["a", f"b {SECRET}", "c"]) == ["a", "b ***", "c"]
+
+
+def test_what_is_packed_without_a_secret_stays_as_it_is() -> None:
+    for text in (
+        packed(packed("nothing to hide here, for sure")),
+        packed(gzip.compress(b"x" * 99)),
+        "ab" * 40,
+        "A" * 99,
+    ):
+        assert Mask([SECRET]).text(text) == text
+
+
+def test_a_small_text_that_unpacks_to_much_is_unpacked_in_part_only() -> None:
+    bomb = packed(gzip.compress(bytes(64 * 1024 * 1024)))
+    assert Mask([SECRET]).text(bomb) == bomb
 
 
 def test_what_is_short_is_no_secret() -> None:

@@ -1,17 +1,21 @@
 """Secrets out of everything that is written down: one place that knows how a secret may look when it comes back.
 
 A server that echoes a request, an error page, a model that repeats what it read: the secret comes back as it was sent,
-or escaped for JSON, HTML, URLs or mail, doubly so, in Base64, in hexadecimal, as a list of bytes, or broken over lines.
-What is searched is therefore not the text alone but also the texts that it decodes to.
+or escaped for JSON, HTML, URLs or mail, doubly so, in Base64, in hexadecimal, as a list of bytes, broken over lines, or
+with something between its characters. What is searched is therefore not the text alone but also the texts that it
+decodes to.
 """
 
 from __future__ import annotations
 
 import base64
+import binascii
 import json
 import re
+import string
+import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from html.entities import html5
 from typing import Any
 
@@ -24,6 +28,12 @@ HIDDEN = "***"
 
 LEVELS = 4
 """How often a text may be escaped."""
+
+PACKED_LEVELS = 3
+"""How often a text may be packed in Base64, Base32, hexadecimal or gzip: Kubernetes packs a registry's login twice."""
+
+PARTED_LEAST = 12
+"""Letters and digits of a secret from which on it is found with anything else between them."""
 
 _ENDS = re.compile(r"(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|PASSPHRASE|CREDENTIALS?)$", re.IGNORECASE)
 _PROXIES = re.compile(r"(?:HTTPS?|ALL)_PROXY$", re.IGNORECASE)
@@ -41,13 +51,20 @@ _ESCAPE = re.compile(
     r"|&#[xX]([0-9a-fA-F]{1,6});?"
     r"|&([A-Za-z]{2,10};)"
     r"|=([0-9A-Fa-f]{2})"
-    r"|((?:=\r?|\r)?\n[ \t]*|\x00+)"
+    r"|((?:=\r?|\r)?\n[ \t]*|\x00+|\x1b\[[0-9;:?]*[A-Za-z])"  # between characters; a colour is such a thing too
 )
-_ESCAPES = "\\%&=\n\0"
+_ESCAPES = "\\%&=\n\0\x1b"
 _HEX = (1, 2, 3, 4, 7, 8, 10, 12)
 _CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
 _EITHER = {"+": "[+-]", "/": "[/_]"}
 _BETWEEN_BYTES = ("0x", ":", ",", "-", "\\x")
+_RUN = re.compile(r"[A-Za-z0-9+/_-]{24,}=*(?:[ \t]*\r?\n[ \t]*[A-Za-z0-9+/_-]+=*)*")
+"""What may be packed bytes, over as many lines as they have."""
+_ALNUM = string.ascii_letters + string.digits
+_NOT_ALNUM = bytes(set(range(256)) - set(_ALNUM.encode()))
+_TEXT = bytes(range(32, 127)) + b"\0\t\r\n"
+_SAMPLE = 64
+_UNZIPPED_MAX = 1024 * 1024
 
 Span = tuple[int, int]
 Place = Callable[[int], int]
@@ -56,20 +73,23 @@ Place = Callable[[int], int]
 class Mask:
     """Hides ``secrets`` of at least ``SHORTEST_SECRET`` characters. Immutable; made in some microseconds."""
 
-    __slots__ = ("_hex", "_packed", "_plain")
+    __slots__ = ("_hex", "_packed", "_parted", "_plain")
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._plain: tuple[str, ...] = ()
         self._packed: dict[str, bool] = {}
         self._hex: tuple[str, ...] = ()
+        self._parted: tuple[str, ...] = ()
         for secret in {s for s in secrets if len(s) >= SHORTEST_SECRET}:
             forms = {secret, *(form for form in _decodings(secret) if len(form) >= SHORTEST_SECRET)}
             self._plain += tuple(forms)
             raw = secret.encode("utf-8", "surrogatepass")
-            wide = secret.encode("utf-16-le", "surrogatepass")
+            wide = secret.encode("utf-16-le", "surrogatepass")[:-1]  # which the other order of bytes has in it, too
             self._packed |= {core: goes_on for data in (raw, wide) for core, goes_on in _cores(data)}
             self._packed[_decimals(raw)] = False
             self._hex += (secret.lower(), raw.hex(), wide.hex())
+            parted = "".join(char for char in secret if char in _ALNUM)
+            self._parted += (parted,) * (len(parted) >= PARTED_LEAST)
 
     def __bool__(self) -> bool:
         return bool(self._plain)
@@ -104,21 +124,34 @@ class Mask:
         if isinstance(value, dict):
             return {self.text(key): self._walk(part) for key, part in value.items()}
         if isinstance(value, list):
-            whole = all(type(part) is int for part in value)
-            if whole and any(form in ",".join(map(str, value)) for form in self._packed):
+            if all(type(part) is int for part in value) and self._found(",".join(map(str, value))):
                 return [HIDDEN]
+            if all(isinstance(part, str) for part in value) and self._is_in("".join(value)):
+                hidden = [self.text(part) for part in value]
+                return [HIDDEN] if hidden == value else hidden  # cut in pieces
             return [self._walk(part) for part in value]
         return value
 
-    def _is_in(self, text: str) -> bool:
-        if self._found(text):
+    def _is_in(self, text: str, levels: int = PACKED_LEVELS) -> bool:
+        if self._is_seen_in(text, levels):
             return True
-        return any(self._found(view) for view in _decodings(text))
+        return any(self._is_seen_in(view, levels) for view in _decodings(text))
+
+    def _is_seen_in(self, view: str, levels: int) -> bool:
+        """Whether one is in ``view``, as it is, or in what is packed in it."""
+        return self._found(view) or any(self._is_packed_in(run[0], levels) for run in _RUN.finditer(view))
+
+    def _is_packed_in(self, run: str, levels: int) -> bool:
+        return levels > 1 and any(self._is_in(text, levels - 1) for text in _unpacked(run))
 
     def _found(self, view: str) -> bool:
-        """Whether one is in ``view``, as it is or encoded as bytes."""
+        """Whether one is in ``view``, as it is, with something between its characters, or encoded as bytes."""
         if any(form in view for form in self._plain):
             return True
+        if self._parted:
+            bare = view.encode("ascii", "ignore").translate(None, _NOT_ALNUM).decode()
+            if any(form in bare for form in self._parted):
+                return True
         joined = "".join(view.replace("\0", "").split())
         packed = joined.replace("-", "+").replace("_", "/")  # Base64 for URLs as Base64
         if any(form in packed for form in self._packed):
@@ -142,6 +175,12 @@ class Mask:
                     for place in reversed(places):
                         start, end = place(start), place(end)
                     found.add((start, end))
+            for run in _RUN.finditer(view):
+                if not self._found(run[0]) and self._is_packed_in(run[0], PACKED_LEVELS):
+                    start, end = run.span()
+                    for place in reversed(places):
+                        start, end = place(start), place(end)
+                    found.add((start, end))
             decoded, place = _placed(view)
             if decoded == view:
                 break
@@ -158,6 +197,8 @@ class Mask:
             yield re.compile(core + (r"(?:[\s\0]*[A-Za-z0-9+/_-](?:[\s\0]*=)*)?" if goes_on else ""))
         for form in self._hex:
             yield re.compile(r"(?:0x|\\x|[\s\0:,-])*".join(map(re.escape, form)), re.IGNORECASE)
+        for form in self._parted:
+            yield re.compile("[^A-Za-z0-9]*".join(form))
 
 
 def environment_secrets(environment: Mapping[str, str]) -> Iterable[str]:
@@ -185,6 +226,38 @@ def _cores(data: bytes) -> Iterable[tuple[str, bool]]:
         text = base64.b64encode(bytes(before) + data).decode()
         first = (before * 8 + 5) // 6
         yield text[first : (before + len(data)) * 8 // 6], (before + len(data)) % 3 > 0
+
+
+def _unpacked(run: str) -> Iterator[str]:
+    """The texts that ``run`` may be packed from. What is no text, such as a picture, is passed over."""
+    packed = "".join(run.split()).replace("-", "+").replace("_", "/").replace("=", "")
+    ways: list[tuple[Callable[[str], bytes], int]] = []
+    if not (packed.islower() or packed.isupper()):  # most names and paths are
+        ways += [(_base64, at) for at in range(4)]
+    if packed.isalnum():
+        ways += [(_base32, 0), (_hexadecimal, 0), (_hexadecimal, 1)]
+    for unpack, at in ways:
+        try:
+            sample = unpack(packed[at : at + _SAMPLE])
+            if sample.startswith(b"\x1f\x8b"):
+                yield zlib.decompressobj(31).decompress(unpack(packed[at:]), _UNZIPPED_MAX).decode("latin-1")
+            elif len(sample.translate(None, _TEXT)) * 8 <= len(sample):
+                yield unpack(packed[at:]).decode("latin-1")
+        except (ValueError, zlib.error):  # binascii.Error is a ValueError
+            continue
+
+
+def _base64(text: str) -> bytes:
+    return binascii.a2b_base64(text[: len(text) - (len(text) % 4 == 1)] + "==")
+
+
+def _base32(text: str) -> bytes:
+    text = text[: len(text) - (len(text) % 8 in (1, 3, 6))]
+    return base64.b32decode(text + "=" * (-len(text) % 8))
+
+
+def _hexadecimal(text: str) -> bytes:
+    return bytes.fromhex(text[: len(text) // 2 * 2])
 
 
 def _decimals(data: bytes) -> str:
