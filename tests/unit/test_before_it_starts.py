@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from agentrun.api.workflow import Model
+from agentrun.api.workflow import Model, Tool
 from agentrun.cli import reach
-from agentrun.cli.reach import unreachable
+from agentrun.cli.failures import Refused
+from agentrun.cli.reach import check_connections, unreachable
 from tests.unit.cli_store import LOOK_UP, Scene, Type, agentrun, scene
 
 __all__ = ["agentrun", "scene"]
@@ -78,6 +79,8 @@ def circle(path: Path) -> None:
         (content(b"\xff\xfet\x00"), "shop/token is not text (UTF-8)"),
         (content(b"one\ntwo\n"), "shop/token: key token of Secret shop holds a line break"),
         (content("schlüssel".encode()), "shop/token: key token of Secret shop holds"),
+        (content(b"\xef\xbb\xbf \r\n"), "shop/token: key token of Secret shop is empty"),
+        (lambda path: path.parent.write_text("a file where its folder should be"), "does not hold shop/token"),
     ],
 )
 def test_a_secret_that_cannot_be_used_is_named_before_anything_starts(
@@ -107,6 +110,38 @@ def test_a_model_without_a_key_is_named_before_anything_starts(
     assert "two" not in said.err and not scene.folder.exists()
 
 
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b'"token-0123456789"\n', "stands in quotes, which are sent as a part of it"),
+        (b"'token-0123456789'", "stands in quotes"),
+        (b"Bearer token-0123456789", "begins with Bearer, which is sent twice then"),
+        (b"token 0123456789", "has a blank in it"),
+        (b"\xef\xbb\xbftoken-0123456789\r\n", None),
+    ],
+)
+def test_a_secret_that_is_doubtful_is_warned_of(
+    scene: Scene, agentrun: Type, tmp_path: Path, data: bytes, why: str | None
+) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    content(data)(secrets / "shop" / "token")
+    spec = BOOKS | {"steps": [{"name": "z", "wait": {"signal": "s"}}, BOOKS["steps"][1] | {"dependsOn": ["z"]}]}
+    said = agentrun("run", file(tmp_path, spec), "--secrets", str(secrets))
+    assert said.code == 3 and "0123456789" not in said.err
+    assert (f"warning: {secrets}/shop/token {why}" in said.err) if why else ("shop/token" not in said.err)
+
+
+@pytest.mark.parametrize("value", ['"sk-0123456789"', "Bearer sk-0123456789"])
+def test_a_doubtful_key_of_the_environment_is_warned_of(
+    scene: Scene, agentrun: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", value)
+    spec = ASKS | {"steps": [{"name": "z", "wait": {"signal": "s"}}, ASKS["steps"][1] | {"dependsOn": ["z"]}]}
+    said = agentrun("run", file(tmp_path, spec))
+    assert said.code == 3 and "warning: OPENAI_API_KEY " in said.err and "0123456789" not in said.err
+
+
 def test_a_key_that_no_step_uses_is_not_asked_for(
     scene: Scene, agentrun: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +161,60 @@ def test_a_step_that_is_done_needs_no_key_any_more(
     assert "there is no API key" in agentrun("resume", "r1").err
     scene.step(run, "a", ("closed", {"outcome": "Succeeded", "output": "x"}))
     assert agentrun("resume", "r1").code == 3
+
+
+# -- what no request can use -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "why"),
+    [
+        ("OPENAI_BASE_URL", "localhost:11434", 'OPENAI_BASE_URL: "localhost:11434" is not a URL'),
+        ("OPENAI_BASE_URL", '"http://127.0.0.1:1/v1"', "is not a URL"),
+        ("OPENAI_BASE_URL", "http://127.0.0.1:99999/v1", "is not a URL"),
+        ("OPENAI_BASE_URL", "http://[::1/v1", "is not a URL"),
+        ("OPENAI_BASE_URL", "http://user:hunter2@127.0.0.1:1/v1", "a user and password stand in the URL"),
+        ("OPENAI_ORG_ID", "café", "OPENAI_ORG_ID holds a line break or other characters that no HTTP header takes"),
+        ("OPENAI_PROJECT_ID", "two\nlines", "OPENAI_PROJECT_ID holds a line break"),
+        (
+            "http_proxy",
+            "ftp://127.0.0.1:1",
+            "the proxy ftp://127.0.0.1:1 of http_proxy is of a kind that is not supported",
+        ),
+        ("http_proxy", "http://:8080", "http_proxy names no proxy"),
+        ("http_proxy", "http://user:hunter2@127.0.0.1:80800", "http_proxy names no proxy"),
+        ("all_proxy", "socks5://127.0.0.1:1", "the proxy socks5://127.0.0.1:1 of all_proxy is a SOCKS proxy"),
+        ("SSL_CERT_FILE", "/nothing/ca.pem", "SSL_CERT_FILE is /nothing/ca.pem, which cannot be read"),
+        ("SSL_CERT_FILE", "/dev/null", "SSL_CERT_FILE is /dev/null, which holds no certificate"),
+        ("SSL_CERT_DIR", "/nothing", "SSL_CERT_DIR is /nothing, which is no folder with certificates"),
+    ],
+)
+def test_what_no_request_can_use_is_refused_before_anything_starts(
+    scene: Scene, agentrun: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, why: str
+) -> None:
+    """A workflow paid, and then its agent found that OPENAI_BASE_URL was no URL."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv(variable, value)
+    said = agentrun("run", file(tmp_path, ASKS))
+    assert said.code == 2 and why in said.err
+    assert "hunter2" not in said.err and not scene.folder.exists()
+
+
+def test_what_no_request_would_use_stops_nothing(
+    scene: Scene, agentrun: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in (("OPENAI_BASE_URL", "nonsense"), ("http_proxy", "ftp://x"), ("SSL_CERT_FILE", "/nothing")):
+        monkeypatch.setenv(variable, value)
+    assert agentrun("run", file(tmp_path, ASKS | {"steps": [{"name": "z", "wait": {"signal": "s"}}]})).code == 3
+
+
+def test_a_proxy_that_is_not_asked_for_any_host_harms_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1,models.internal")
+    check_connections([model("http://models.internal/v1")], [Tool.model_validate(LOOK_UP)])
+    monkeypatch.setenv("no_proxy", "models.internal")
+    with pytest.raises(Refused, match="tool look_up: the proxy socks5"):
+        check_connections([model("http://models.internal/v1")], [Tool.model_validate(LOOK_UP)])
 
 
 # -- endpoints ---------------------------------------------------------------------------------------------------------
@@ -174,10 +263,15 @@ def test_the_proxy_is_what_has_to_answer(closed_port: int, listening: int, monke
     assert unreachable([model(f"http://127.0.0.1:{listening}/v1")]) == []
 
 
-@pytest.mark.parametrize("base", ["http://[::1", "http://127.0.0.1:99999/v1", "nonsense", "http://" + "a" * 300 + "/"])
-def test_an_address_that_is_none_is_left_to_who_asks(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_BASE_URL", base)
+def test_a_name_that_cannot_be_one_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://" + "a" * 300 + "/")
     assert all("model main" in line for line in unreachable([model(None)]))
+
+
+def test_a_tool_that_nobody_serves_is_warned_of(closed_port: int) -> None:
+    url = f"http://127.0.0.1:{closed_port}/orders/${{args.id}}?page=1"
+    [line] = unreachable([], [Tool.model_validate({"name": "look_up", "http": {"url": url}})])
+    assert line == f"tool look_up at http://127.0.0.1:{closed_port} cannot be reached now: Connection refused"
 
 
 def test_a_look_that_takes_long_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
-"""Can the models' endpoints be reached? A short look before a run begins, and no more than a warning: what does not
-answer now may do so when a step comes to it.
+"""Can models and tools be reached? A short look before a run begins.
+
+An address, a proxy or certificates that no request can use are refused. What does not answer is no more than a warning:
+it may do so when a step comes to it.
 """
 
 from __future__ import annotations
@@ -9,29 +11,53 @@ import socket
 import threading
 from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-from agentrun.api.workflow import Model
+from agentrun.api.workflow import Model, Tool
+from agentrun.cli.failures import Refused
+from agentrun.plan.address import BadAddress, address_of
+from agentrun.runner.connections import BadEnvironment, check_certificates, proxy_for
 
 PATIENCE = 1.0
 """Seconds that the look may take altogether."""
 
 ENDPOINTS_MAX = 16
 
-OPENAI = "https://api.openai.com/v1"
-BASE_VARIABLE = "OPENAI_BASE_URL"
-
 _PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks5": 1080, "socks5h": 1080}
 
 
-def unreachable(models: Iterable[Model]) -> list[str]:
+def check_connections(models: Iterable[Model], tools: Iterable[Tool]) -> None:
+    """Raise Refused where the environment has an address, a proxy or certificates that no request can use."""
+    asked = list(_asked(models, tools))
+    for url, what in asked:
+        proxy = proxy_for(url)
+        if proxy is not None and (problem := proxy.problem) is not None:
+            raise Refused(f"{what}: {problem}")
+    try:
+        if asked:
+            check_certificates()
+    except BadEnvironment as error:
+        raise Refused(str(error)) from None
+
+
+def _asked(models: Iterable[Model], tools: Iterable[Tool]) -> Iterator[tuple[str, str]]:
+    """The URLs that will be asked, each with what for. Raises Refused where a model's is none."""
+    for model in models:
+        try:
+            yield address_of(model, os.environ).base, f"model {model.name}"
+        except BadAddress as error:
+            raise Refused(f"model {model.name}: {error}") from None
+    for tool in tools:
+        yield tool.http.url.partition("${")[0], f"tool {tool.name}"  # what is put in stands behind the host
+
+
+def unreachable(models: Iterable[Model], tools: Iterable[Tool] = ()) -> list[str]:
     """A line for each endpoint, or the proxy before it, that cannot be connected to.
 
-    One that does not answer within ``PATIENCE`` is not named: it may be slow.
+    One that does not answer within ``PATIENCE`` is not named: it may be slow. Raises Refused as ``check_connections``.
     """
     wanted: dict[tuple[str, int], str] = {}
-    for model in models:
-        for host, port, what in _addresses(model):
+    for url, asked in _asked(models, tools):
+        for host, port, what in _address(url, asked):
             wanted.setdefault((host, port), what)
     found: dict[tuple[str, int], str] = {}
 
@@ -58,19 +84,17 @@ def _await(threads: list[threading.Thread], ends: threading.Event) -> None:
     ends.set()
 
 
-def _addresses(model: Model) -> Iterator[tuple[str, int, str]]:
-    """Where a request to the model is sent first: its endpoint, or the proxy of the environment."""
-    url = model.endpoint or os.environ.get(BASE_VARIABLE) or OPENAI
+def _address(url: str, asked: str) -> Iterator[tuple[str, int, str]]:
+    """Where a request to ``url`` is sent first: its host, or the proxy of the environment."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or _PORTS.get(parts.scheme)
-        proxies = getproxies()
-        proxy = proxies.get(parts.scheme) or proxies.get("all")
-        if host and proxy and not proxy_bypass(host):
-            between = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        proxy = proxy_for(url)
+        if proxy is not None:
+            between = urlsplit(proxy.url)
             if between.hostname and (at := between.port or _PORTS.get(between.scheme)):
-                yield between.hostname, at, f"the proxy {between.hostname}:{at} to model {model.name}"
+                yield between.hostname, at, f"the proxy {between.hostname}:{at} to {asked}"
         elif host and port:
-            yield host, port, f"model {model.name} at {parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+            yield host, port, f"{asked} at {parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     except ValueError:
         return  # no URL: the step that asks says so

@@ -20,8 +20,8 @@ from agentrun.cli.inputs import read_inputs
 from agentrun.cli.options import Place, verb
 from agentrun.cli.output import emit, tell
 from agentrun.cli.printable import printable
-from agentrun.cli.reach import unreachable
-from agentrun.cli.secrets import check_secrets, models
+from agentrun.cli.reach import check_connections, unreachable
+from agentrun.cli.secrets import check_secrets, doubtful_keys, models, tools
 from agentrun.cli.view import View
 from agentrun.journal.fork import plan_fork, write_fork
 from agentrun.journal.layout import RunPath
@@ -145,7 +145,9 @@ def start_fork(
 def _check_outside(program: Program, secrets: str | None, done: frozenset[str] = frozenset()) -> None:
     """Look whether what the steps that are not ``done`` need of the outside is there. Raises Refused."""
     check_secrets(program, secrets, done)
-    for line in unreachable(models(program, done)):
+    asked = models(program, done), tools(program, done)
+    check_connections(*asked)
+    for line in [*doubtful_keys(program, secrets, done), *unreachable(*asked)]:
         warn(f"warning: {line}; the run begins all the same")
 
 

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from agentrun.api.workflow import Model, SecretKey, Step
+from agentrun.api.workflow import Model, SecretKey, Step, Tool
 from agentrun.cli.failures import Refused
 from agentrun.plan.program import Program, model_of
-from agentrun.runner.endpoint import KEY_VARIABLE
+from agentrun.runner.endpoint import HEADER_VARIABLES, KEY_VARIABLE
 from agentrun.runner.ports import read_secret_file
 from agentrun.runner.secrets import MissingSecret, header_value, read_secret
 
 
 def check_secrets(program: Program, folder: str | None, done: frozenset[str] = frozenset()) -> None:
     """Raise Refused where a step that is not in ``done`` uses a key that is missing, or that no request can carry."""
-    steps = [s.spec for s in (*program.steps.values(), *program.finally_.values()) if s.name not in done]
-    wanted = {f"{key.name}/{key.key}": key for step in steps for key in _keys(program, step)}
+    wanted = {f"{key.name}/{key.key}": key for step in _steps(program, done) for key in _keys(program, step)}
     if wanted and folder is None:
         raise Refused(
             f"the workflow reads Secrets ({', '.join(wanted)}): give the folder that holds them with --secrets DIR"
         )
-    missing = [name for name in wanted if not (Path(folder or "") / name).exists()]
+    missing = [name for name in wanted if _is_missing(Path(folder or "") / name)]
     if missing:
         raise Refused(
             f"{folder} does not hold {', '.join(missing)}: put each value into a file of that name, then try again"
@@ -34,17 +34,45 @@ def check_secrets(program: Program, folder: str | None, done: frozenset[str] = f
         _check_key(model)
 
 
+def doubtful_keys(program: Program, folder: str | None, done: frozenset[str] = frozenset()) -> Iterator[str]:
+    """A line for each key that can be sent, and hardly is one as it stands."""
+    wanted = {f"{key.name}/{key.key}": key for step in _steps(program, done) for key in _keys(program, step)}
+    values = {f"{folder}/{name}": read_secret_file(folder or "", key) for name, key in wanted.items()}
+    if any(model.credentials is None for model in models(program, done)):
+        values[KEY_VARIABLE] = os.environ.get(KEY_VARIABLE, "")
+    for what, value in values.items():
+        text = value.strip()
+        if text[:1] in ("'", '"') and len(text) > 1 and text[:1] == text[-1:]:
+            yield f"{what} stands in quotes, which are sent as a part of it"
+        elif text.lower().startswith("bearer "):
+            yield f"{what} begins with {text[:6]}, which is sent twice then: store the bare token"
+        elif " " in text:
+            yield f"{what} has a blank in it"
+
+
 def models(program: Program, done: frozenset[str] = frozenset()) -> list[Model]:
     """The models that the steps which are not in ``done`` ask."""
-    steps = [s.spec for s in (*program.steps.values(), *program.finally_.values()) if s.name not in done]
-    used = [model_of(program.spec, step) for step in steps if step.agent is not None]
+    used = [model_of(program.spec, step) for step in _steps(program, done) if step.agent is not None]
     return list({model.name: model for model in used if model is not None}.values())
+
+
+def tools(program: Program, done: frozenset[str] = frozenset()) -> list[Tool]:
+    """The tools that the steps which are not in ``done`` may call."""
+    names = dict.fromkeys(name for step in _steps(program, done) for name in _calls(step))
+    return [program.tool(name) for name in names]
 
 
 def reads_secrets(program: Program) -> bool:
     """Whether some step reads a Secret."""
-    steps = (*program.steps.values(), *program.finally_.values())
-    return any(True for step in steps for _ in _keys(program, step.spec))
+    return any(True for step in _steps(program, frozenset()) for _ in _keys(program, step))
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+    return False
 
 
 def _unusable(folder: str, name: str, key: SecretKey) -> str:
@@ -60,7 +88,15 @@ def _unusable(folder: str, name: str, key: SecretKey) -> str:
 
 
 def _check_key(model: Model) -> None:
-    """Raise Refused where the model is asked with the key of the environment, and there is none to use."""
+    """Raise Refused where the model is asked with the key of the environment, and there is none to use; or where it is
+    asked with another variable that no request can carry.
+    """
+    for variable in HEADER_VARIABLES:
+        try:
+            if os.environ.get(variable, "").strip():
+                header_value(os.environ[variable], variable)
+        except MissingSecret as error:
+            raise Refused(f"model {model.name}: {error}, or leave it out") from None
     if model.credentials is not None:
         return
     value = os.environ.get(KEY_VARIABLE, "")
@@ -74,13 +110,20 @@ def _check_key(model: Model) -> None:
 
 
 def _keys(program: Program, step: Step) -> Iterator[SecretKey]:
-    calls = [call.name for call in (step.tool, step.compensate) if call is not None]
     if step.agent is not None:
-        calls += step.agent.tools
         model = model_of(program.spec, step)
         if model is not None and model.credentials is not None:
             yield model.credentials.secret_ref
-    for name in calls:
+    for name in _calls(step):
         auth = program.tool(name).http.auth
         if auth is not None:
             yield auth.bearer.secret_ref
+
+
+def _calls(step: Step) -> list[str]:
+    calls = [call.name for call in (step.tool, step.compensate) if call is not None]
+    return calls + (step.agent.tools if step.agent is not None else [])
+
+
+def _steps(program: Program, done: frozenset[str]) -> list[Step]:
+    return [s.spec for s in (*program.steps.values(), *program.finally_.values()) if s.name not in done]

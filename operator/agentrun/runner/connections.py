@@ -24,6 +24,7 @@ from agentrun.api.printable import printable
 PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 
 _PORTS = {"http": 80, "https": 443}
+_NO_CERTIFICATE = "holds no certificate in PEM form"
 
 
 class BadEnvironment(ValueError):
@@ -41,21 +42,39 @@ def tls() -> ssl.SSLContext:
     """
     import httpx2  # noqa: PLC0415  (lazy: only for processes that send something)
 
-    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    check_certificates()
     try:
-        if not file and folder and not any(_certificates(part) for part in folder.split(os.pathsep)):
-            raise BadEnvironment(_bad("SSL_CERT_DIR", folder, "is no folder with certificates named by their hash"))
         return httpx2.create_ssl_context()
-    except ssl.SSLError as error:
-        raise BadEnvironment(_bad("SSL_CERT_FILE", file or "", "holds no certificate in PEM form")) from error
     except OSError as error:
-        name, path = ("SSL_CERT_FILE", file) if file else ("SSL_CERT_DIR", folder)
-        raise BadEnvironment(_bad(name, path or "", f"cannot be read ({error.strerror or error})")) from error
+        variable = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
+        broken = isinstance(error, ssl.SSLError)
+        what = _NO_CERTIFICATE if broken else f"cannot be read ({error.strerror or error})"
+        raise BadEnvironment(_bad(variable, os.environ.get(variable, ""), what)) from error
+
+
+def check_certificates() -> None:
+    """A quick look at what SSL_CERT_FILE, or else SSL_CERT_DIR, names; what is in a certificate is not looked at.
+
+    Raises:
+        BadEnvironment: it surely names no certificate authority.
+    """
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if file:
+        try:
+            found = Path(file).read_bytes()
+        except OSError as error:
+            raise BadEnvironment(_bad("SSL_CERT_FILE", file, f"cannot be read ({error.strerror or error})")) from error
+        if b"-----BEGIN " not in found:
+            raise BadEnvironment(_bad("SSL_CERT_FILE", file, _NO_CERTIFICATE))
+    elif folder and not any(_certificates(part) for part in folder.split(os.pathsep)):
+        raise BadEnvironment(_bad("SSL_CERT_DIR", folder, "is no folder with certificates named by their hash"))
 
 
 def _certificates(folder: str) -> bool:
-    path = Path(folder)
-    return path.is_dir() and any(re.fullmatch(r"[0-9a-f]{8}\.\d+", found.name) for found in path.iterdir())
+    try:
+        return any(re.fullmatch(r"[0-9a-f]{8}\.\d+", found.name) for found in Path(folder).iterdir())
+    except OSError:
+        return False
 
 
 def _bad(variable: str, value: str, what: str) -> str:

@@ -40,6 +40,9 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 OTHER_KEYS = ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN")
 """Variables in which other programs look for a key."""
 
+HEADER_VARIABLES = ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
+"""Further variables of the environment that go out as headers."""
+
 REFUSALS_MAX = 12
 """How often one request is made anew without something that was refused."""
 
@@ -84,8 +87,7 @@ class Endpoint:
             )
             transport.check(str(self._client.base_url))
             # An empty variable, as compose files write it, is not set: its header would be empty, and is refused.
-            self._client.organization = self._header("OPENAI_ORG_ID")
-            self._client.project = self._header("OPENAI_PROJECT_ID")
+            self._client.organization, self._client.project = map(self._header, HEADER_VARIABLES)
         except (
             MissingSecret,
             BadAddress,

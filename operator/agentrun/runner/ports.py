@@ -64,12 +64,13 @@ def read_secret_file(folder: str, key: SecretKey) -> str:
     """A key of a Secret as Kubernetes mounts it: ``<folder>/<name>/<key>``.
 
     Raises:
-        LookupError: there is no folder or no such file.
+        LookupError: there is no folder, or no such file that can be read.
+        UnicodeDecodeError: it is not UTF-8.
     """
     if not folder:
         raise LookupError(f"no Secrets are at hand: give --secrets DIR with DIR/{key.name}/{key.key}")
     path = Path(folder) / key.name / key.key
     try:
-        return path.read_text()
+        return path.read_text("utf-8-sig")  # whatever the locale; a mark that Windows sets is no part of a key
     except OSError as error:
         raise LookupError(f"{path}: {error.strerror}") from error
