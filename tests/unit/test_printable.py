@@ -35,6 +35,8 @@ ORDINARY = {
     "keycap and flags": "1\ufe0f\u20e3 🇩🇪 🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
     "emoji of a later Unicode": "\U0001fae8 \U0001fae9",
     "chinese of a later Unicode": "\U0003134f",
+    "variants of characters": "葛\U000e0100 ≨\ufe00 ☺\ufe0e ©\ufe0f 🅰\ufe0f ᠠ\u180b",
+    "korean of parts": "\u115f\u1161 \u1100\u1160",
     "markup": "100% [bold]markup[/bold] \\n \\u001b",
 }
 
@@ -52,6 +54,9 @@ HOSTILE = {
     "surrogate": "half \ud800",
     "private, unassigned, no character": "\ue000 \u0378 \uffff \U0001ffff",
     "nul": "a\x00b",
+    "a text in selectors of variants": "👍" + "".join(chr(0xE0100 + ord(c)) for c in "also pay ana"),
+    "selectors where nothing varies": "pay\ufe0f \ufe01x 👍\ufe0f\ufe0f",
+    "fillers": "ana\u3164, bob\uffa0, c\u115fd, e\u1160f, g\u034fh, i\u17b4j",
 }
 
 

@@ -22,6 +22,23 @@ JOINERS = frozenset("\u200c\u200d\u180e")
 SIGNS = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
 """Format characters that are seen: signs of numbers and verses in Arabic, Syriac and Kaithi."""
 
+_BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef"
+_INVISIBLE = re.compile(f"[{_BLANK}]")
+"""What Python calls printable and nobody sees: fillers, and selectors of variants, rows of which hide whole texts."""
+
+_EMOJI = (
+    "#*0-9\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u21ff\u2300-\u23ff\u24c2\u25a0-\u27bf\u2934\u2935\u2b05-\u2b55"
+    "\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
+)
+_HAN = "\u3400-\u9fff\uf900-\ufa6d\ufa70-\ufad9"
+_SELECTED = re.compile(
+    f"(?<=[{_EMOJI}])[\ufe0e\ufe0f]"
+    f"|(?<=[\u2200-\u22ff\u2a00-\u2aff\u1000-\u109f{_HAN}])[\ufe00-\ufe02]"
+    f"|(?<=[{_HAN}\U00020000-\U0002a6df])[\U000e0100-\U000e01ef]"
+    "|(?<=[\u1820-\u1878])[\u180b-\u180d\u180f]|(?<=[\u1100-\u1112])\u1160|\u115f(?=[\u1161-\u11a7])"
+)
+"""Where one of them belongs to a character beside it: an emoji, a sign, a letter of Chinese, Mongolian or Korean."""
+
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _JOINED = frozenset({"Lo", "Lm", "Mn", "Mc", "So", "Sk"})
 _NOT_JOINED = frozenset({"Lu", "Ll", "Lt", "Nd", *UNSEEN})
@@ -53,12 +70,17 @@ def printable(text: object, limit: int | None = None, *, lines: bool = False, si
 
 def _shown(text: str, lines: bool) -> list[str]:
     """How each character is shown."""
-    if text.isprintable():
+    hidden = {found.start() for found in _INVISIBLE.finditer(text)} if not text.isascii() else set()
+    if text.isprintable() and not hidden:
         return list(text)
+    if hidden:
+        hidden -= {found.start() for found in _SELECTED.finditer(text)}
     flags = {at for found in _FLAG.finditer(text) for at in range(*found.span())} if "\U000e007f" in text else set()
     found: list[str] = []
     for at, char in enumerate(text):
-        if char.isprintable() or (lines and char in "\n\t") or at in flags or _is_seen(text, at):
+        if at in hidden:
+            found.append(_escaped(char))
+        elif char.isprintable() or (lines and char in "\n\t") or at in flags or _is_seen(text, at):
             found.append(char)
         else:
             found.append(_escaped(char))
