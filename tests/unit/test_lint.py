@@ -87,6 +87,32 @@ def paying(args: dict[str, Any], name: str = "a", **more: Any) -> dict[str, Any]
 
 
 @pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        (
+            "timestamp('2027-13-01T00:00:00Z') < timestamp(inputs.any)",
+            "timestamp() is given no instant: write RFC 3339",
+        ),
+        ("timestamp('2027-01-01') < timestamp(inputs.any)", "timestamp() is given no instant"),
+        ("duration(inputs.any) > duration('1 hour')", "duration() is given no length of time: write for example '90s'"),
+        ("inputs.orderId.matches('[')", "invalid regular expression: missing ]"),
+        ("matches(inputs.orderId, '(?=a)b')", "invalid regular expression"),
+        ("1 / 0 == 1", "divide by zero"),
+        ("timestamp('2027-01-01T00:00:00Z') < timestamp(inputs.any)", None),
+        ("inputs.orderId.matches('^it\\\\w+\\'s \\\\\\\\$')", None),
+        ("has(inputs.any) && inputs.orderId.matches('[')", None),
+        ("'x' in ['x']", None),
+    ],
+)
+def test_what_of_an_expression_fails_whatever_the_values_are(condition: str, expected: str | None) -> None:
+    """A pattern that is none was found when its step was due, after another had paid."""
+    found = problems(paying({"amount": 1}), paying({"amount": 1}, "b", dependsOn=["a"], when=condition))
+    assert len(found) == (expected is not None)
+    if expected is not None:
+        assert found[0].startswith(f"spec.steps[1].when: {expected}") and found[0].endswith(f"(in {condition})")
+
+
+@pytest.mark.parametrize(
     ("args", "expected"),
     [
         ({"amont": 1}, ['args: "amont" is not known; did you mean amount?', 'args: "amount" is a required property']),

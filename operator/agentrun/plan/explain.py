@@ -115,6 +115,22 @@ def is_plain(node: Node) -> bool:
     return all(is_plain(child) for child in node.args)
 
 
+def constants(node: Node) -> Iterator[str]:
+    """Expressions over no variable, of parts of ``node`` that give the same, or fail, whatever the values are."""
+    text = node.args[-1].value if node.kind == "call" and node.args else None
+    if isinstance(text, str) and "\0" not in text:
+        if node.name in ("timestamp", "duration"):
+            yield f"{node.name}({_literal(text)})"
+        elif node.name == "matches":
+            yield f"''.matches({_literal(text)})"
+    for child in node.args:
+        yield from constants(child)
+
+
+def _literal(text: str) -> str:
+    return "'" + re.sub(r"[\\'\n\r]", lambda found: f"\\x{ord(found[0]):02x}", text) + "'"
+
+
 def _is_key(value: object) -> TypeGuard[str | int]:
     return isinstance(value, (str, int)) and not isinstance(value, bool)
 
@@ -152,7 +168,7 @@ def invalid(message: str, text: str, variables: Collection[str]) -> str:
         return _bare(message)
     line, column, what = int(found[1]), int(found[2]), found[3]
     reason, hint = _compiler(what, text, line, column, variables)
-    return reason + _place(line, column, text) + hint
+    return reason + _place(line, column, text) + (hint or _other_language(reason, text))
 
 
 def failed(message: str, node: Node, values: Mapping[str, JSON]) -> str:
@@ -167,6 +183,10 @@ def failed(message: str, node: Node, values: Mapping[str, JSON]) -> str:
         return f"{found[1]} has no value here"
     if found := re.match(r"Index error: index=(-?\d+) size=(\d+)", text):
         return f"there is no [{found[1]}]: the list has {found[2]} elements"
+    if text.startswith("String to Timestamp"):
+        return "timestamp() is given no instant: write RFC 3339, for example '2027-01-31T09:00:00Z'"
+    if text.startswith("String to Duration"):
+        return "duration() is given no length of time: write for example '90s' or '1h30m'"
     if text.startswith("Applying SELECT"):
         return _missing(None, node, values) or "a field is read of something that is not an object"
     if found := re.match(r"Invalid map key type: '(\w+)'", text):
@@ -206,6 +226,30 @@ def _compiler(what: str, text: str, line: int, column: int, variables: Collectio
     if found := re.match(r"reserved identifier: (.*)", what):
         return f"{quoted(found[1])} is a reserved word", ""
     return _bare(what.removeprefix("Syntax error: ")), ""
+
+
+_OTHER_LANGUAGES = (
+    (re.compile(r"^\s*\$\{"), '"$', "this field is an expression by itself: write it without ${ }"),
+    (re.compile(r"\band\b"), '"and"', "write && for and"),
+    (re.compile(r"\bor\b"), '"or"', "write || for or"),
+    (re.compile(r"\bnot\b"), '"', "write ! for not"),
+    (re.compile(r"[^=!<>]={1,3}(?!=)"), '"=', "write == to compare"),
+    (re.compile(r"&"), '"&', "write && for and"),
+    (re.compile(r"\|"), '"|', "write || for or; there are no filters"),
+    (re.compile(r"\bNone\b"), "None is not", "write null"),
+    (re.compile(r"\bTrue\b"), "True is not", "write true"),
+    (re.compile(r"\bFalse\b"), "False is not", "write false"),
+    (re.compile(r"\blen\("), "there is no function len", "write size(x)"),
+)
+"""How other languages write something, how the message begins that it leads to, and what to write instead."""
+
+
+def _other_language(reason: str, text: str) -> str:
+    """A hint where what the compiler does not take is how another language writes it."""
+    for form, beginning, remedy in _OTHER_LANGUAGES:
+        if reason.startswith(beginning) and form.search(text):
+            return f"; {remedy}"
+    return ""
 
 
 def meant(expression: str, variables: Collection[str]) -> str:

@@ -19,7 +19,15 @@ from agentrun.api.workflow import Step, ToolCall, WorkflowSpec
 from agentrun.plan import explain, shapes
 from agentrun.plan.address import check_endpoints
 from agentrun.plan.explain import Keys
-from agentrun.plan.expressions import Expression, Template, ValueTemplate
+from agentrun.plan.expressions import (
+    Expression,
+    ExpressionError,
+    Scope,
+    Template,
+    Values,
+    ValueTemplate,
+    compile_expression,
+)
 from agentrun.plan.fitting import Fitting
 from agentrun.plan.http import CompiledHttp, compile_http
 from agentrun.plan.people import pause
@@ -211,9 +219,21 @@ def _names(program: Program, path: Path) -> Iterator[Problem]:
 
 def _missing(expressions: _Named, known: Mapping[Keys, Shape]) -> Iterator[Problem]:
     for where, expression in expressions:
+        yield from _failing(where, expression)
         for keys in expression.named:
             if missing := _place(keys, known)[1]:
                 yield Problem(where, f"{missing} (in {_shown(expression)})")
+
+
+def _failing(where: Path, expression: Expression) -> Iterator[Problem]:
+    """What of it fails whatever the values are: an instant, a duration or a pattern that is none, ``1 / 0``."""
+    if not expression.is_plain:
+        return
+    for text in explain.constants(expression.tree) if expression.references else [expression.text]:
+        try:
+            compile_expression(text, Scope(())).evaluate(Values({}))
+        except ExpressionError as error:
+            yield Problem(where, f"{error.reason} (in {_shown(expression)})")
 
 
 def _place(keys: Keys, known: Mapping[Keys, Shape]) -> tuple[Shape, str]:
