@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import subprocess
 import threading
 from pathlib import Path
@@ -87,7 +88,7 @@ def test_cancel_after_a_reboot_names_the_verb_that_ends_the_run(shop: Shop, rele
 # -- the user's own files ----------------------------------------------------------------------------------------------
 
 
-OWN = ("openai", "json", "httpx2", "pydantic", "yaml", "click", "asyncio", "boto3")
+OWN = ("openai", "json", "typing", "ssl", "httpx2", "pydantic", "yaml", "click", "asyncio", "boto3")
 """Names of modules that a user's folder may have for reasons of its own."""
 
 BEFORE_US = ("sitecustomize", "usercustomize", "agentrun")
@@ -107,13 +108,19 @@ def run_beside_own_files(shop: Shop, *, detach: bool, variables: bool) -> None:
     touched = shop.folder / "imported"
     for name in OWN if variables else OWN + BEFORE_US:
         shop.file(f"open({str(touched)!r}, 'w').close()\nraise SystemExit(9)\n", f"{name}.py")
+    elsewhere = shop.folder / "elsewhere"
+    shutil.copytree(shop.folder, elsewhere, ignore=lambda _, names: [n for n in names if not n.endswith(".py")])
     shop.tools.on("/x", OK)
     steps = [call("t", "fetch"), agent("a", "Say hello.", dependsOn=["t"])]
     models = [{"name": "main", "model": "m"}]
     shop.file(workflow(tools=[tool("fetch", f"{shop.tools.url}/x")], steps=steps, models=models), "mine.yaml")
     environment = {k: v for k, v in shop.environment.items() if k != "PYTHONPATH"}
     if variables:
-        environment |= {"PYTHONPATH": f".:{shop.folder}", "PYTHONSTARTUP": "openai.py", "PYTHONWARNINGS": "error"}
+        environment |= {
+            "PYTHONPATH": f".:{shop.folder}:{elsewhere}",
+            "PYTHONSTARTUP": "openai.py",
+            "PYTHONWARNINGS": "error",
+        }
     # The installed command, as users call it, in their folder.
     command = [str(Path(shop.command()[0]).with_name("agentrun")), "run", "mine.yaml", "--name", "mine"]
     done = subprocess.run(

@@ -503,3 +503,13 @@ def test_addresses_that_are_no_store(url: str, says: str) -> None:
     with pytest.raises(StoreUnfit, match=says) as refused:
         open_store(url)
     assert "hunter2" not in str(refused.value)
+
+
+def test_a_working_folder_that_was_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(StoreUnfit, match="the working folder is gone"):
+        open_store(".agentrun")
+    assert open_store(str(tmp_path)).url == str(tmp_path)

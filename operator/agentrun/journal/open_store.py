@@ -27,4 +27,9 @@ def open_store(url: str) -> Store:
         )
     if not url.strip() or "\0" in url:
         raise StoreUnfit("the store's address is empty; write s3://BUCKET/PREFIX or the path of a folder")
-    return FolderStore(url)
+    try:
+        return FolderStore(url)
+    except FileNotFoundError:
+        raise StoreUnfit(
+            "the working folder is gone: change into one that exists, or give --store a whole path"
+        ) from None
