@@ -12,7 +12,7 @@ from agentrun.api.facts import StepFact, StepKey
 from agentrun.api.run import Reason
 from agentrun.control.cluster import Refused
 from agentrun.control.controller import RESYNC
-from agentrun.control.live import LiveRun
+from agentrun.control.live import Attempt, LiveRun
 from agentrun.control.views import PodView
 from agentrun.journal.fork import plan_fork
 from agentrun.journal.log import EventLog
@@ -228,6 +228,23 @@ def test_ends_are_taken_in_in_any_order() -> None:
     for number in (10, 9):
         live.take(StepKey("a"), number, None, StepFact(attempt=9, seq=20), 1.0)
     assert live.unopened == {StepKey("a"): 1}
+
+
+@pytest.mark.parametrize("jump", [7200.0, -7200.0])
+def test_what_our_own_clock_has_stamped_moves_with_it(jump: float) -> None:
+    """Else a clock that is set stops attempts at work, or keeps a pause until it has caught up."""
+    key, now = StepKey("a"), 1_800_000_000.0
+    live = LiveRun("u", None, None, {key: StepFact(attempt=1, seq=2, at=now, started=now - 5)})  # type: ignore[arg-type]
+    live.attempts = {"1": Attempt(key, 1, running=now - 60, leaving=now + 30), "2": Attempt(key, 2)}
+    live.lost_at[key] = now - 10
+    live.refused(key, "no", now)
+    until = live.refusals[key].until
+    live.clock_set(jump, now + jump)
+    first, second = live.attempts.values()
+    assert (first.running, first.leaving) == (now - 60 + jump, now + 30 + jump)
+    assert (second.running, second.leaving) == (None, None)
+    assert live.lost_at[key] == now - 10 + jump and live.refusals[key].until == until + jump
+    assert live.facts[key].at == min(now, now + jump)
 
 
 def test_a_pod_that_was_given_up_and_ends_later_makes_no_hot_loop(world: World) -> None:

@@ -434,6 +434,21 @@ def test_a_wait_begun_by_a_clock_that_was_ahead_lasts_no_longer(how: dict[str, A
     assert "w" in {event.body["step"] for event in world.events if event.kind == "settled"}
 
 
+@pytest.mark.parametrize("how", [{"duration": "7d"}, {"signal": "s", "timeout": "7d"}])
+def test_a_wait_does_not_end_because_a_machine_woke_up_in_1970(how: dict[str, Any]) -> None:
+    """Without a battery its clock begins anew. A wait begun by it was over when the clock was set right."""
+    world = World(compiled(wait("w", **how)), now=1_800_000_000.0)
+    world.go()
+    for began in (1000.0, 50.0):
+        world.now = began
+        assert world.go().wake_at == began + 7 * 86400.0
+    world.now = 1_800_003_600.0
+    assert world.go().wake_at == 1_800_000_000.0 + 7 * 86400.0
+    world.now = 1_800_000_000.0 + 7 * 86400.0
+    world.go()
+    assert "w" in {event.body["step"] for event in world.events if event.kind == "settled"}
+
+
 def test_an_instant_that_a_person_gave_stays_whatever_clocks_do() -> None:
     world = World(compiled(wait("w", until="2027-01-31T09:00:00Z")), now=1_799_999_000.0)
     first = world.go()

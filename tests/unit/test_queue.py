@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agentrun.api.canonical import timestamp
 from agentrun.control.cache import Cache
-from agentrun.control.controller import WORKERS, Controller
+from agentrun.control.controller import CLOCK_LOOK, WORKERS, Controller
 from agentrun.control.queue import FIRST_LOOK_EVERY, SHARE, WorkQueue
 from agentrun.control.showing import awaited
 from agentrun.control.views import RunRef, RunView
@@ -307,3 +307,23 @@ async def test_a_worker_that_is_cancelled_passes_on_what_it_was_woken_for() -> N
     queue.done(Key("a", 1))
     queue.add(Key("a", 2))
     assert await asyncio.wait_for(queue.get(), 5) == Key("a", 2)
+
+
+def test_a_timer_is_in_time_though_the_clock_was_set_while_it_ran() -> None:
+    """It ran by the steady clock, and was as late as the wall clock had been behind."""
+    loop = VirtualLoop()
+    ahead = 0.0
+    looks, controller, leading = taken_over(loop, run_of("a", "w", until=7200.0))
+    controller.clock = lambda: loop.time() + ahead
+    try:
+        loop.run_until_complete(asyncio.sleep(60))
+        seen = len(looks.visits)
+        loop.run_until_complete(asyncio.sleep(60))
+        assert len(looks.visits) == seen  # nothing was set
+        ahead = 7200.0
+        loop.run_until_complete(asyncio.sleep(2 * CLOCK_LOOK))
+        assert len(looks.visits) == seen + 1
+    finally:
+        leading.cancel()
+        loop.run_until_complete(asyncio.gather(leading, return_exceptions=True))
+        loop.close()

@@ -33,6 +33,11 @@ LOOK = 10.0
 RESYNC = 300.0
 """Seconds between lists of everything, against watches that do not tell of a deletion."""
 
+CLOCK_LOOK = 10.0
+"""Seconds between looks whether the wall clock was set."""
+CLOCK_JUMP = 5.0
+"""Seconds by which it may part from the steady one between two looks before that counts."""
+
 log = logging.getLogger("agentrun.control")
 
 V = TypeVar("V", RunView, PodView, ApprovalView, CommandView)
@@ -155,6 +160,7 @@ class Controller:
                 tasks.create_task(self._tidy())
                 tasks.create_task(self._resync())
                 tasks.create_task(self._look_for_places())
+                tasks.create_task(self._mind_the_clock())
         finally:
             self.leading = False
             self.queue.clear()
@@ -219,6 +225,22 @@ class Controller:
                     await self.cluster.delete_pod(pod)
                 except ClusterError as error:
                     log.warning("ended pod %s/%s is not removed now: %s", pod.namespace, pod.name, error)
+
+    async def _mind_the_clock(self) -> None:
+        wall, steady = self.clock(), self.monotonic()
+        while True:
+            await asyncio.sleep(CLOCK_LOOK)
+            jump = (self.clock() - wall) - (self.monotonic() - steady)
+            wall, steady = self.clock(), self.monotonic()
+            if abs(jump) > CLOCK_JUMP:
+                self.clock_set(jump)
+
+    def clock_set(self, jump: float) -> None:
+        """The wall clock was set by ``jump`` seconds: move what it has stamped, and reckon anew what is due when."""
+        log.warning("this machine's clock was set by %+.0f s", jump)
+        for live in self.reconciler.live:
+            live.clock_set(jump, self.clock())
+        self.queue.look_again()
 
     async def _tidy(self) -> None:
         while True:

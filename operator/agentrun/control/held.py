@@ -50,6 +50,9 @@ class Held:
     def __contains__(self, ref: RunRef) -> bool:
         return ref in self._runs
 
+    def __iter__(self) -> Iterator[LiveRun]:
+        return iter(self._runs.values())
+
     def __len__(self) -> int:
         return len(self._runs)
 

@@ -126,6 +126,19 @@ class LiveRun:
             size = self.sizes[record.seq] = footprint(record.body)
         return size
 
+    def clock_set(self, jump: float, now: float) -> None:
+        """Our own clock was set by ``jump`` seconds, to ``now``: move what it has stamped.
+
+        So no attempt gets more or less time, and no pause lasts until a clock that was set back has caught up.
+        """
+        for attempt in self.attempts.values():
+            attempt.running = None if attempt.running is None else attempt.running + jump
+            attempt.leaving = None if attempt.leaving is None else attempt.leaving + jump
+        for refusal in self.refusals.values():
+            refusal.until += jump
+        self.lost_at = {key: at + jump for key, at in self.lost_at.items()}
+        self.facts = {key: in_our_time(fact, now) for key, fact in self.facts.items()}
+
     def gone(self, pods: Mapping[str, PodView], now: float) -> Iterator[tuple[StepKey, int, PodView | None]]:
         """Every attempt that has ended since the last look: its pod has, or is not there any more."""
         by_uid = {pod.uid: pod for pod in pods.values() if pod.run_uid == self.uid}

@@ -146,6 +146,11 @@ class WorkQueue(Generic[K]):
         if self._heap[0][2] is key:
             self._set_timer()
 
+    def look_again(self) -> None:
+        """Add every key that is due at some time: the clock by which the times were reckoned was set."""
+        for key in list(self._due):
+            self.add(key, first_look=True)
+
     def retry(self, key: K, at_least: float | None = None) -> float:
         """Add the key after a pause that doubles with each failure in a row; the pause in seconds."""
         failures = self._failures.get(key, 0)

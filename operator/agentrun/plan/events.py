@@ -114,6 +114,8 @@ class EventIndex:
         self.settled: dict[str, Event] = {}
         self.requested: dict[str, Event] = {}
         self.waits: dict[str, Event] = {}
+        self.begun: dict[str, list[Event]] = {}
+        """Each time that a wait began: once more where the clock was set back."""
         self.resolved: dict[tuple[str, str], list[Event]] = {}
         self.signals: dict[str, list[Event]] = {}
         self.resumed: list[Event] = []
@@ -134,7 +136,8 @@ class EventIndex:
             case "approvalRequested":
                 self.requested.setdefault(body["step"], event)
             case "waitStarted":
-                self.waits[body["step"]] = event  # the last: a wait begins anew where the clock was set back
+                self.waits[body["step"]] = event
+                self.begun.setdefault(body["step"], []).append(event)
             case "resolved":
                 self.resolved.setdefault((body["step"], body["callId"]), []).append(event)
             case "signalled":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentrun.api.canonical import digest_of, moment
@@ -13,7 +14,7 @@ from agentrun.plan.attempts import Standing
 from agentrun.plan.expressions import ExpressionError
 from agentrun.plan.program import CompiledStep
 from agentrun.plan.retry import DELAY_MAX
-from agentrun.plan.snapshot import Append
+from agentrun.plan.snapshot import Append, Event
 from agentrun.plan.work import TooMuchWork
 
 CLOCK_SET_BACK = 60.0
@@ -87,17 +88,18 @@ def _ask(step: CompiledStep, planner: Planning) -> Standing:
 def wait_step(step: CompiledStep, planner: Planning, failing: bool) -> Standing:
     """A ``wait`` step: notes once until when or for what, then waits."""
     now = planner.s.now
-    event = planner.events.waits.get(step.name)
-    if event is None:
+    begun = planner.events.begun.get(step.name)
+    if begun is None:
         if planner.suspended:
             return _pending()
         return _begin_wait(step, planner)
-    until: float | None = event.body.get("until")
-    assert step.spec.wait is not None
-    if until is not None and step.spec.wait.until is None and event.at > now + CLOCK_SET_BACK:
+    event = _that_counts(begun, now) if "until" in begun[-1].body and _lasts(step) else begun[-1]
+    if event is None:
         # The clock that began the wait was ahead and was set right since. What is to last a while lasts no longer.
-        planner.effects.append(Append("waitStarted", event.body | {"until": now + until - event.at}))
+        last = begun[-1]
+        planner.effects.append(Append("waitStarted", last.body | {"until": now + last.body["until"] - last.at}))
         return _pending()
+    until: float | None = event.body.get("until")
     fact = StepFact(attempt=1, started=event.at)
     body: dict[str, Any] = {"step": step.name, "state": str(StepState.SUCCEEDED), "output": None}
     if "signal" in event.body:
@@ -118,6 +120,22 @@ def wait_step(step: CompiledStep, planner: Planning, failing: bool) -> Standing:
         return Standing(StepState.WAITING, fact, Reason.AWAITING_TIMER, {"until": until}, wake_at=until)
     planner.effects.append(Append("settled", body))
     return Standing(StepState.WAITING, fact, Reason.RUNNING)
+
+
+def _lasts(step: CompiledStep) -> bool:
+    """Whether the wait is for some length of time, and not until an instant that a person gave."""
+    assert step.spec.wait is not None
+    return step.spec.wait.until is None
+
+
+def _that_counts(begun: Sequence[Event], now: float) -> Event | None:
+    """Which beginning of a wait counts, of those by clocks that were set since; None: all of them lie in the future.
+
+    Of the others it is the one that ends last: a machine that wakes up in 1970 begins each wait anew, and when its
+    clock is set right, that one seems to be long over.
+    """
+    past = [event for event in begun if event.at <= now + CLOCK_SET_BACK]
+    return max(past, key=lambda event: float(event.body["until"]), default=None)
 
 
 def _begin_wait(step: CompiledStep, planner: Planning) -> Standing:
