@@ -4,11 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import click
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import agentrun
+from agentrun.cli.__main__ import main
 from agentrun.cli.printable import document, printable, value
 
 JSON = st.recursive(
@@ -49,3 +55,32 @@ def test_help_imports_nothing_that_takes_long() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     assert done.stderr == ""
     assert "approve" in done.stdout
+
+
+def test_an_interrupt_while_modules_are_imported_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who thinks better of it in the first half second saw a traceback."""
+
+    class Interrupted:
+        def __getattr__(self, _: str) -> Any:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setitem(sys.modules, "agentrun.cli.main", Interrupted())
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130
+
+
+def test_what_pythonpath_leads_to_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps heed no such variable, so the command and its steps would see two different libraries."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    ours, libraries = str(Path(agentrun.__file__).parents[1]), str(Path(click.__file__).parents[1])
+    for folder in (here, there):
+        folder.mkdir()
+    ran = []
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(there), ".", ours, libraries]))
+    monkeypatch.setattr(sys, "path", ["", str(here), str(there), f"{there}/../there", ours, libraries])
+    monkeypatch.setitem(sys.modules, "agentrun.cli.main", SimpleNamespace(main=lambda: ran.append(list(sys.path))))
+    main()
+    assert ran == [[ours, libraries]]

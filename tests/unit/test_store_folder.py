@@ -339,16 +339,20 @@ def test_a_limit_on_file_sizes_leaves_no_half_object(store: FolderStore) -> None
 
 
 @pytest.fixture
-def no_root() -> Iterator[None]:
-    """Root may write everywhere: for a while, be nobody."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
+def unwritable() -> Iterator[Path]:
+    """A folder of our own without the permission to write. Root may write everywhere: for a while, be nobody."""
+    with tempfile.TemporaryDirectory() as name:  # below a folder that everybody may enter, unlike pytest's
+        folder = Path(name)
+        folder.chmod(0o500)
+        if os.geteuid() != 0:
+            yield folder
+            return
+        os.chown(folder, 65534, -1)
+        os.seteuid(65534)
+        try:
+            yield folder
+        finally:
+            os.seteuid(0)
 
 
 def test_a_store_that_is_a_file_has_no_runs_to_list(tmp_path: Path) -> None:
@@ -358,14 +362,11 @@ def test_a_store_that_is_a_file_has_no_runs_to_list(tmp_path: Path) -> None:
             look("")
 
 
-def test_a_folder_without_permission_is_unfit(no_root: None) -> None:
-    with tempfile.TemporaryDirectory() as name:  # below a folder that everybody may enter, unlike pytest's
-        folder = Path(name)
-        folder.chmod(0o500)
-        with pytest.raises(StoreUnfit, match="make the folder writable"):
-            FolderStore(folder).create("a", b"")
-        with pytest.raises(StoreUnfit, match="make the folder writable"):
-            FolderStore(folder / "store").probe()
+def test_a_folder_without_permission_is_unfit(unwritable: Path) -> None:
+    with pytest.raises(StoreUnfit, match="make the folder writable"):
+        FolderStore(unwritable).create("a", b"")
+    with pytest.raises(StoreUnfit, match="make the folder writable"):
+        FolderStore(unwritable / "store").probe()
 
 
 def _own_mounts() -> tuple[str, ...]:

@@ -17,9 +17,12 @@ def main() -> None:
     given = {os.path.realpath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path}
     theirs = ({here} | {path for path in given if not path.startswith(python)}) - {ours}
     sys.path[:] = [path for path in sys.path if path and os.path.realpath(path) not in theirs]
-    from agentrun.cli.main import main as run  # noqa: PLC0415  (after the line above, or it would be of no use)
+    try:
+        from agentrun.cli.main import main as run  # noqa: PLC0415  (after the line above, or it would be of no use)
 
-    run()
+        run()
+    except KeyboardInterrupt:  # while modules are still imported: no verb has begun
+        sys.exit(130)
 
 
 if __name__ == "__main__":
