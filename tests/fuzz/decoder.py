@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agentrun.adapters.objects import approval_view, command_view, run_view
 from agentrun.adapters.pod_status import pod_view
 from agentrun.api.decoding import MAX_DEPTH, UNREADABLE, Unreadable, decode, decode_list, decode_object
-from agentrun.control.footprint import footprint
+from agentrun.api.footprint import footprint
 from agentrun.plan.schema import depth
 from tests import poison
 from tests.fuzz.target import Target

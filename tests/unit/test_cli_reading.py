@@ -513,7 +513,7 @@ def test_validate_prints_a_line_for_each_problem(agentrun: Type, tmp_path: Path)
     good.write_text(yaml.safe_dump(document))
     steps = [
         {"name": "a", "dependsOn": ["b"], "wait": {"signal": "x"}},
-        {"name": "c", "when": "1 +", "wait": {"signal": "y"}},
+        {"name": "c", "when": "1 +", "wait": {"signal": "z"}},
     ]
     bad.write_text(yaml.safe_dump(document | {"spec": {"steps": steps}}))
     said = agentrun("validate", str(good), str(bad))
