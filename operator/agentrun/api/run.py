@@ -31,7 +31,7 @@ class StepState(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Whether the step can still change."""
+        """Whether the step has ended: it can no longer change."""
         return self in _FINAL
 
 

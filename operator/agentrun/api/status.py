@@ -48,7 +48,6 @@ _STEP = _object(
         "name": _text(80, description="STEP, or STEP[INDEX] for one item of a fan-out."),
         "state": {"type": "string", "enum": [state.value for state in StepState]},
         "attempt": _COUNT,
-        "pod": _text(253, description="The pod that is at work."),
         "startedAt": _TIME,
         "finishedAt": _TIME,
         "waitingFor": _object(

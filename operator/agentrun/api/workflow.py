@@ -1,7 +1,7 @@
 """AgentWorkflow: a reusable workflow, as a person writes it.
 
 Only what is obeyed is here: a field that does nothing would be a lie. The semantic checks that a schema cannot
-say (the graph, references, expressions) are in ``agentrun.plan.check``. The messages in capitals are shared with
+say (the graph, references, expressions) are in ``agentrun.plan.program``. The messages in capitals are shared with
 the CRD's own rules (``agentrun.api.crd``), so that a laptop and a cluster refuse in the same words.
 """
 
@@ -70,12 +70,9 @@ class FailureClass(StrEnum):
     TOOL = "Tool"
     INVALID = "Invalid"
     TIMEOUT = "Timeout"
-    POLICY = "Policy"
     BUDGET = "Budget"
-    FENCED = "Fenced"
     UNKNOWN = "Unknown"
     REJECTED = "Rejected"
-    CANCELLED = "Cancelled"
 
 
 class SecretKey(Spec):

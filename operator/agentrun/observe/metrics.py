@@ -37,7 +37,7 @@ CONTROLLER = "agentrun"
 LIVE = tuple(reason for reason in Reason if str(reason) not in set(Outcome))
 """The states of a run that has not ended: the reasons of its conditions."""
 
-ReconcileResult = Literal["success", "error", "requeue", "requeue_after"]
+ReconcileResult = Literal["success", "error", "requeue"]
 StoreResult = Literal["ok", "exists", "missing", "unavailable", "unfit"]
 Verb = Literal["get", "list", "watch", "create", "patch", "update", "delete", "deletecollection"]
 
@@ -88,7 +88,7 @@ class Metrics:
         reconciles = counter(
             "controller_runtime_reconcile_total", "Reconciles, by how they ended.", "controller", "result"
         )
-        results: tuple[ReconcileResult, ...] = ("success", "error", "requeue", "requeue_after")
+        results: tuple[ReconcileResult, ...] = ("success", "error", "requeue")
         self._reconciles = {result: reconciles.labels(CONTROLLER, result) for result in results}
         self._reconcile_errors = counter(
             "controller_runtime_reconcile_errors_total", "Reconciles that ended with an error.", "controller"

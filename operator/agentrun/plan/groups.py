@@ -51,7 +51,7 @@ class Group:
 
     @property
     def final(self) -> bool:
-        """Whether the step can still change."""
+        """Whether the step has ended: it can no longer change."""
         return self.whole.state.final
 
     @property

@@ -122,13 +122,13 @@ def compile_program(spec: WorkflowSpec, path: Path = ("spec",), *, pinned: bool 
 
 def _compile(spec: WorkflowSpec, path: Path) -> Program:
     problems: list[Problem] = []
-    main = _graph(spec.steps, (*path, "steps"), problems)
-    last = _graph(spec.finally_, (*path, "finally"), problems, elsewhere={s.name for s in spec.steps})
+    main, main_is_acyclic = _graph(spec.steps, (*path, "steps"), problems)
+    last, last_is_acyclic = _graph(spec.finally_, (*path, "finally"), problems, elsewhere={s.name for s in spec.steps})
     problems += check_schema(spec.inputs, (*path, "inputs"))
     for number, tool in enumerate(spec.tools):
         _check_tool(tool, (*path, "tools", number), problems)
     every = frozenset(s.name for s in spec.steps)
-    if problems and any("cycle" in p.message for p in problems):
+    if not (main_is_acyclic and last_is_acyclic):  # what comes before a step is not known
         raise InvalidDocument(problems)
     steps = {step.name: _compile_step(spec, step, ancestors, place, problems) for step, ancestors, place in main}
     finals = {
@@ -158,13 +158,17 @@ def compile_step(spec: WorkflowSpec, name: str) -> CompiledStep:
 
 def _graph(
     steps: Sequence[Step], path: Path, problems: list[Problem], elsewhere: Iterable[str] = ()
-) -> list[tuple[Step, Names, Path]]:
-    """The steps with all that comes before each, dependencies first; in the document's order where it is free."""
+) -> tuple[list[tuple[Step, Names, Path]], bool]:
+    """The steps with all that comes before each, dependencies first, in the document's order where it is free; and
+    whether no step depends on itself, directly or through others.
+    """
     by_name = {step.name: (number, step) for number, step in enumerate(steps)}
+    acyclic = True
     for number, step in enumerate(steps):
         for place, dependency in enumerate(step.depends_on):
             where = (*path, number, "dependsOn", place)
             if dependency == step.name:
+                acyclic = False
                 problems.append(Problem(where, f"{step.name} depends on itself, a cycle: remove this line"))
             elif dependency in elsewhere:
                 problems.append(
@@ -189,6 +193,7 @@ def _graph(
                 if dependency in trail and dependency != name:
                     names = list(trail)
                     ring = " → ".join([*names[names.index(dependency) :], dependency])
+                    acyclic = False
                     where = (*path, by_name[name][0], "dependsOn")
                     problems.append(Problem(where, f"a cycle: {ring}; remove one of these dependencies"))
                 elif dependency in by_name and dependency not in ancestors and dependency != name:
@@ -199,7 +204,7 @@ def _graph(
                 own = [d for d in by_name[name][1].depends_on if d in ancestors]
                 ancestors[name] = none.with_all((d, ancestors[d]) for d in own)
                 order.append(name)
-    return [(by_name[n][1], ancestors[n], (*path, by_name[n][0])) for n in order]
+    return [(by_name[n][1], ancestors[n], (*path, by_name[n][0])) for n in order], acyclic
 
 
 def _compile_step(

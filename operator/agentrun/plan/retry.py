@@ -17,7 +17,7 @@ DELAY_MAX = 100 * 365 * 86400.0
 def retries(retry: Retry, failure: FailureInfo, failures: int) -> bool:
     """Whether the ``failures``-th failure of a step (from 1) is followed by another attempt.
 
-    ``Unknown``, ``Rejected``, ``Policy``, ``Budget`` and ``Timeout`` never are: trying again would not change them,
+    ``Unknown``, ``Rejected``, ``Budget`` and ``Timeout`` never are: trying again would not change them,
     or would do an effect twice.
     """
     return failure.retryable and str(failure.failure_class) in retry.classes and failures <= retry.limit

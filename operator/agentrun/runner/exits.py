@@ -1,4 +1,4 @@
-"""Exit codes of a step's process, and the exceptions that end an attempt on purpose (docs/spec.md lists both)."""
+"""Exit codes of a step's process (listed in docs/spec.md), and the exceptions that end an attempt on purpose."""
 
 from __future__ import annotations
 

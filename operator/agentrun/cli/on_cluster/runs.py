@@ -105,7 +105,7 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether it can still change."""
+        """Whether the run has ended: it can no longer change."""
         return "completionTime" in self.status or self.phase in _OUTCOMES
 
     @property
