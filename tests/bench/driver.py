@@ -17,12 +17,12 @@ from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from typing import Any
 
 from agentrun.journal.layout import RunPath
-from agentrun.journal.open_store import open_store
 from agentrun.journal.pinned import Pinned
-from agentrun.journal.store import Store
 from agentrun.local.driver import Driver, End
 from agentrun.local.lease import Lease
 from agentrun.local.processes import ChildProcesses
+from agentrun.store.open import open_store
+from agentrun.store.protocol import Store
 from tests.bench.parts import Parts, start_run
 from tests.bench.table import Row, Series
 

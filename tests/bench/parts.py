@@ -16,14 +16,14 @@ from typing import Any
 
 from agentrun.api.document import parse
 from agentrun.journal.layout import RunPath
-from agentrun.journal.open_store import open_store
-from agentrun.journal.pin import pin
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.run import create_run
-from agentrun.journal.store import Store
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Start
 from agentrun.runner.coordinates import VARIABLE, Coordinates
+from agentrun.store.open import open_store
+from agentrun.store.protocol import Store
+from agentrun.workflow.pinning import pin
 from tests.servers.versitygw import S3Server
 
 ROOT = Path(__file__).parents[2]

@@ -13,10 +13,10 @@ from typing import Any
 from agentrun.api.document import Document, parse
 from agentrun.api.facts import StepFact, StepKey
 from agentrun.api.run import AgentRun, StepState
-from agentrun.plan.cel import forget
+from agentrun.expressions.cel import forget
 from agentrun.plan.planner import plan
-from agentrun.plan.program import Program, compile_program
 from agentrun.plan.snapshot import Execution, Snapshot
+from agentrun.workflow.program import Program, compile_program
 from tests.bench.parts import MODEL, Parts
 from tests.bench.table import Row, Series
 

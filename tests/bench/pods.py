@@ -25,10 +25,10 @@ from agentrun.adapters.pods import PodSettings, build_pod
 from agentrun.api.names import RUN_LABEL
 from agentrun.control.views import RunRef, RunView
 from agentrun.journal.layout import RunPath
-from agentrun.journal.open_store import open_store
 from agentrun.journal.pinned import Pinned
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Start
+from agentrun.store.open import open_store
 from tests.bench.parts import MODEL, ModelServer, Parts, start_run
 from tests.bench.startup import BAR, SCRIPTS
 from tests.bench.table import Row, Series, ratios

@@ -24,10 +24,10 @@ from agentrun.api.facts import StepKey, Usage
 from agentrun.journal.fold import Folded, apply, checkpoint, fold
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import StepLog, open_step, read_step
-from agentrun.journal.open_store import open_store
 from agentrun.journal.records import Kind, Record
-from agentrun.journal.store import Store
 from agentrun.runner.coordinates import Coordinates
+from agentrun.store.open import open_store
+from agentrun.store.protocol import Store
 from tests.bench.parts import ModelServer, Parts, first_start, runner, start_run
 from tests.bench.table import Row, Series
 

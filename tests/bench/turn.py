@@ -28,14 +28,14 @@ import httpx2
 import openai
 
 from agentrun.api.workflow import Model, SecretKey
-from agentrun.journal.open_store import open_store
-from agentrun.journal.store import Store
 from agentrun.runner.agent import run_agent_step
 from agentrun.runner.attempt import Attempt, run_attempt
 from agentrun.runner.exits import Exit
 from agentrun.runner.models import Item, ModelClient, Request, Turn, open_model
 from agentrun.runner.ports import Ports
 from agentrun.runner.responses import body_of
+from agentrun.store.open import open_store
+from agentrun.store.protocol import Store
 from tests.bench.parts import MODEL, Parts, first_start, start_run
 from tests.bench.table import Row, Series, ratios
 

@@ -34,6 +34,6 @@ def run_runner() -> int:
 if __name__ == "__main__":
     roles.warm()
     # kopf imports them when it first runs
-    for name in ("kopf._core.reactor.running", "agentrun.journal.s3_direct", "kubernetes.client", "kubernetes.config"):
+    for name in ("kopf._core.reactor.running", "agentrun.store.s3_direct", "kubernetes.client", "kubernetes.config"):
         importlib.import_module(name)
     serve(sys.argv[1], {"operator": run_operator, "runner": run_runner})

@@ -17,14 +17,14 @@ from typing import Any, Protocol, Self
 from agentrun.api.document import parse
 from agentrun.api.facts import StepKey
 from agentrun.journal.log import EventLog, read_step
-from agentrun.journal.open_store import open_store
-from agentrun.journal.pin import pin
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import Record
 from agentrun.journal.run import create_run, read_facts
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Start
 from agentrun.runner.coordinates import VARIABLE, Coordinates
+from agentrun.store.open import open_store
+from agentrun.workflow.pinning import pin
 from tests.crash import roles, zygote
 from tests.crash.points import Point, Strike, Trace
 from tests.crash.verify import check_journal

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from agentrun.api.values import JSON
-from agentrun.journal.store import KeyExists, Keys, Store, StoreError, StoreUnavailable
 from agentrun.runner.failures import Failure
 from agentrun.runner.http_tool import HttpTool, ToolOutput
 from agentrun.runner.models import Item, ModelClient, Request, Turn
+from agentrun.store.protocol import KeyExists, Keys, Store, StoreError, StoreUnavailable
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,7 @@ from pathlib import Path
 
 from agentrun.api.workflow import Model, SecretKey, Tool
 from agentrun.journal.layout import RunPath
-from agentrun.journal.open_store import open_store
 from agentrun.journal.pinned import Pinned
-from agentrun.journal.store import Store, StoreError
 from agentrun.local import driver, lease
 from agentrun.local.driver import Driver, Watcher
 from agentrun.local.lease import HeldByOther, Lease
@@ -27,6 +25,8 @@ from agentrun.runner import process, progress
 from agentrun.runner.coordinates import Coordinates
 from agentrun.runner.models import ModelClient, open_model
 from agentrun.runner.ports import Ports
+from agentrun.store.open import open_store
+from agentrun.store.protocol import Store, StoreError
 from tests.crash.points import Calls, Strike, Trace, TracedModel, TracedStore, TracedTool
 from tests.crash.zygote import SOCKET_VARIABLE, ZygoteProcesses, serve
 
@@ -126,7 +126,7 @@ def warm() -> None:
         "agentrun.runner.agent",
         "agentrun.runner.calls",
         "agentrun.runner.responses",
-        "agentrun.journal.s3",
+        "agentrun.store.s3",
     ):
         importlib.import_module(name)
     from agentrun.runner.connections import tls

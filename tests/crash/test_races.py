@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from agentrun.api.facts import StepKey
-from agentrun.journal.folder import FolderStore
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import read_step
-from agentrun.journal.store import StoreUnavailable
 from agentrun.local import lease
 from agentrun.local.lease import HeldByOther, Lease
 from agentrun.runner.attempt import Attempt, run_attempt
 from agentrun.runner.exits import Exit
 from agentrun.runner.ports import Ports
+from agentrun.store.folder import FolderStore
+from agentrun.store.protocol import StoreUnavailable
 from tests.crash.harness import World, start_coordinates
 from tests.crash.workflows import Payment
 from tests.crash.zygote import Zygote

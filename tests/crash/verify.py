@@ -9,7 +9,7 @@ from agentrun.journal.fold import fold
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, read_step
 from agentrun.journal.records import Record
-from agentrun.journal.store import Store
+from agentrun.store.protocol import Store
 
 
 def check_journal(store: Store, run: RunPath) -> None:

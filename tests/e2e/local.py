@@ -13,16 +13,16 @@ from agentrun.api.document import parse
 from agentrun.api.facts import StepKey
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, read_step
-from agentrun.journal.open_store import open_store
-from agentrun.journal.pin import pin
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import Record
 from agentrun.journal.run import create_run, read_facts
-from agentrun.journal.store import Store
 from agentrun.local.driver import Driver, End, Watcher
 from agentrun.local.lease import Lease
 from agentrun.local.processes import ChildProcesses
 from agentrun.plan.planner import plan
+from agentrun.store.open import open_store
+from agentrun.store.protocol import Store
+from agentrun.workflow.pinning import pin
 
 NOW = {"limit": 0}
 """A step that is not retried."""

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from agentrun.journal.open_store import open_store
 from agentrun.journal.records import Damaged
 from agentrun.local.driver import End
 from agentrun.local.lease import HolderWatch, Lease
+from agentrun.store.open import open_store
 from tests.e2e.local import LocalRun, call, tool, workflow
 from tests.e2e.shop import Shop
 from tests.e2e.toolhost import reply

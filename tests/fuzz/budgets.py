@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from agentrun.api.errors import InvalidDocument
 from agentrun.api.run import Reason
 from agentrun.api.workflow import WorkflowSpec
-from agentrun.plan.cost import COST_MAX
-from agentrun.plan.expressions import RENDER_MAX
+from agentrun.expressions.cost import COST_MAX
+from agentrun.expressions.templates import RENDER_MAX
 from agentrun.plan.planner import plan, plan_slice
-from agentrun.plan.program import Program, compile_program
 from agentrun.plan.snapshot import Plan, Snapshot, Start
 from agentrun.plan.work import GLANCE, KEPT_MAX, RUN_MAX, SLICE, Work
+from agentrun.workflow.program import Program, compile_program
 from tests.fuzz.expressions import conditions, expressions
 from tests.fuzz.target import Target
 from tests.unit.plan_world import TOOL, World, approval, step

@@ -15,7 +15,7 @@ from agentrun.adapters.objects import approval_view, command_view, run_view
 from agentrun.adapters.pod_status import pod_view
 from agentrun.api.decoding import MAX_DEPTH, UNREADABLE, Unreadable, decode, decode_list, decode_object
 from agentrun.api.footprint import footprint
-from agentrun.plan.schema import depth
+from agentrun.workflow.json_schema import depth
 from tests import poison
 from tests.fuzz.target import Target
 from tests.fuzz.values import JSON, texts

@@ -19,8 +19,8 @@ from agentrun.adapters.objects import run_view
 from agentrun.api.document import NOT_TEXT, Document, from_object, parse
 from agentrun.api.errors import InvalidDocument
 from agentrun.api.reader import MAX_DEPTH, too_large
-from agentrun.journal.pin import check, pin
-from agentrun.plan.schema import depth
+from agentrun.workflow.json_schema import depth
+from agentrun.workflow.pinning import check, pin
 from tests.fuzz.target import Target
 from tests.fuzz.values import JSON, ODD, texts
 

@@ -16,11 +16,11 @@ from agentrun.api.canonical import digest_of, timestamp
 from agentrun.api.facts import StepKey, Usage
 from agentrun.api.workflow import WorkflowSpec
 from agentrun.cli.main import main
-from agentrun.journal.folder import FolderStore
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, StepLog
 from agentrun.journal.records import Kind, Record
 from agentrun.journal.run import create_run
+from agentrun.store.folder import FolderStore
 
 LOOK_UP = {"name": "look_up", "effect": "ReadOnly", "http": {"method": "GET", "url": "http://127.0.0.1:1/x"}}
 PAY = {"name": "pay", "effect": "Once", "http": {"url": "http://127.0.0.1:1/pay"}}

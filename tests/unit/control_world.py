@@ -31,10 +31,10 @@ from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import Record
-from agentrun.journal.store import Keys, Store, StoreUnavailable
 from agentrun.observe.metrics import Metrics, ReconcileResult
 from agentrun.plan.slots import UNBOUNDED, Bounds, reserve
 from agentrun.plan.snapshot import Start
+from agentrun.store.protocol import Keys, Store, StoreUnavailable
 from tests.unit.control_api import KINDS, Api, Kind, Obj
 from tests.unit.control_kubelet import Container
 from tests.unit.journal_world import Crash, MemoryStore

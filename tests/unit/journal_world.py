@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentrun.journal.store import KeyExists, KeyMissing, Keys, StoreUnavailable
+from agentrun.store.protocol import KeyExists, KeyMissing, Keys, StoreUnavailable
 
 
 class Crash(BaseException):
@@ -16,7 +16,7 @@ class Crash(BaseException):
 
 @dataclass
 class MemoryStore:
-    """A Store (see ``agentrun.journal.store``) that anybody can read and break."""
+    """A Store (see ``agentrun.store.protocol``) that anybody can read and break."""
 
     objects: dict[str, bytes] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)

@@ -15,9 +15,9 @@ from agentrun.api.facts import Allowance, ApprovalRequest, FailureInfo, StepFact
 from agentrun.api.run import StepState
 from agentrun.api.workflow import Approvers, FailureClass, WorkflowSpec
 from agentrun.plan.planner import plan
-from agentrun.plan.program import Program, compile_program
 from agentrun.plan.retry import retries
 from agentrun.plan.snapshot import Append, Event, Execution, Plan, Snapshot, Start, Stop
+from agentrun.workflow.program import Program, compile_program
 
 TOOL = {"name": "t", "http": {"url": "http://tools.example/${args.a}"}}
 MODEL = {"name": "m", "model": "gpt"}

@@ -15,10 +15,10 @@ from agentrun.api.document import parse
 from agentrun.api.errors import InvalidDocument
 from agentrun.api.printable import printable
 from agentrun.api.workflow import Model
-from agentrun.journal.pin import check
-from agentrun.plan.address import DEFAULT, Address, BadAddress, address_of, azure_hint, read_address
 from agentrun.runner.failures import Failure
 from agentrun.runner.models import Request, open_model
+from agentrun.workflow.address import DEFAULT, Address, BadAddress, address_of, azure_hint, read_address
+from agentrun.workflow.pinning import check
 from tests.unit.loopback import Loopback, loopback, reply
 from tests.unit.test_models import completion
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrun.plan.arithmetic import EXACT_MAX
-from agentrun.plan.expressions import ExpressionError, Scope, Values, compile_expression
+from agentrun.expressions.arithmetic import EXACT_MAX
+from agentrun.expressions.templates import ExpressionError, Scope, Values, compile_expression
 
 SCOPE = Scope(("inputs", "index"), None)
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {

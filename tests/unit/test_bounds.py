@@ -10,13 +10,13 @@ import pytest
 from agentrun.api.document import parse
 from agentrun.api.errors import InvalidDocument, dotted
 from agentrun.api.run import AgentRun
-from agentrun.journal.pin import check
-from agentrun.plan import program
-from agentrun.plan.cost import COST_MAX
+from agentrun.expressions.cost import COST_MAX
 from agentrun.plan.planner import plan_slice
-from agentrun.plan.program import Program, compile_program
 from agentrun.plan.snapshot import Snapshot
 from agentrun.plan.work import KEPT_MAX, RUN_MAX, SLICE, Work
+from agentrun.workflow import program
+from agentrun.workflow.pinning import check
+from agentrun.workflow.program import Program, compile_program
 
 WAIT = {"wait": {"duration": "1h"}}
 

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from agentrun.api.texts import as_text
 from agentrun.api.values import JSON
 from agentrun.api.workflow import Http
-from agentrun.plan.http import compile_http, is_json
-from agentrun.plan.integers import with_integers
 from agentrun.runner.charsets import declared, decoded
 from agentrun.runner.http_body import Refused
 from agentrun.runner.http_request import prepare
+from agentrun.workflow.http import compile_http, is_json
+from agentrun.workflow.integers import with_integers
 from tests.unit.loopback import reply
 from tests.unit.test_http_tool import Bench, shop
 

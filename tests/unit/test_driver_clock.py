@@ -14,13 +14,13 @@ import pytest
 
 from agentrun.api.facts import StepFact, StepKey
 from agentrun.api.run import StepState
-from agentrun.journal.folder import FolderStore
 from agentrun.journal.pinned import Pinned
 from agentrun.local.driver import Driver, End, NoProcess, Watcher
 from agentrun.local.lease import Lease
 from agentrun.local.processes import OnLine
 from agentrun.plan.snapshot import Execution
 from agentrun.runner.coordinates import Coordinates
+from agentrun.store.folder import FolderStore
 from tests.unit.cli_store import LOOK_UP, Scene
 
 HOUR = 3600.0

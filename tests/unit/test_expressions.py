@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import agentrun
 from agentrun.api.errors import Problem
-from agentrun.plan.cost import COST_MAX, TooExpensive, estimate, pattern_size
-from agentrun.plan.expressions import (
+from agentrun.expressions.cost import COST_MAX, TooExpensive, estimate, pattern_size
+from agentrun.expressions.templates import (
     ExpressionError,
     Scope,
     Values,
@@ -299,7 +299,7 @@ def test_expressions_and_values_are_safe_to_share_between_threads() -> None:
 
 
 def test_importing_this_does_not_load_the_runtime() -> None:
-    code = "import sys, agentrun.plan.expressions; sys.exit('cel_expr_python' in sys.modules)"
+    code = "import sys, agentrun.expressions.templates; sys.exit('cel_expr_python' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env=child_environment())
 
 
@@ -534,7 +534,7 @@ HOSTILE = [
 
 CHILD = """
 import json, resource, sys
-from agentrun.plan.expressions import ExpressionError, Scope, Values, compile_expression
+from agentrun.expressions.templates import ExpressionError, Scope, Values, compile_expression
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 scope = Scope(("inputs",))
 values = Values({"inputs": {"text": "a" * 65536, "ids": list(range(9000)), "few": list(range(1700))}})

@@ -16,7 +16,7 @@ from agentrun.journal.fold import checkpoint
 from agentrun.journal.layout import RunPath, entry
 from agentrun.journal.log import EventLog, Fenced, StepLog, open_step, read_blob, read_records, read_step
 from agentrun.journal.records import INLINE_MAX, Damaged, Kind, Record
-from agentrun.journal.store import StoreUnavailable
+from agentrun.store.protocol import StoreUnavailable
 from tests.unit.journal_world import Crash, LossyStore, MemoryStore, ScheduledStore, Scheduler, every_path
 
 RUN = RunPath("support", "refund-4711", "c0ffee")

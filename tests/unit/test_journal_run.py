@@ -11,7 +11,7 @@ import pytest
 from agentrun.journal.layout import RunPath, name_key
 from agentrun.journal.records import Damaged
 from agentrun.journal.run import NoSuchRun, RunExists, create_run, find_run, list_runs, read_manifest
-from agentrun.journal.store import Store, StoreUnavailable
+from agentrun.store.protocol import Store, StoreUnavailable
 from tests.unit.journal_world import Crash, LossyStore, MemoryStore, ScheduledStore, Scheduler, every_path
 
 

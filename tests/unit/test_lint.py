@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from agentrun.api.errors import InvalidDocument, dotted
 from agentrun.api.workflow import Tool, WorkflowSpec
-from agentrun.plan.expressions import Scope, Values, compile_value
-from agentrun.plan.fitting import Fitting
-from agentrun.plan.lint import absent_inputs, checked_program, other_forms
-from agentrun.plan.program import compile_program
-from agentrun.plan.schema import compile_schema
+from agentrun.expressions.templates import Scope, Values, compile_value
+from agentrun.workflow.fitting import Fitting
+from agentrun.workflow.json_schema import compile_schema
+from agentrun.workflow.lint import absent_inputs, checked_program, other_forms
+from agentrun.workflow.program import compile_program
 from tests.unit.plan_world import MODEL, PEOPLE
 
 CLOSED: dict[str, Any] = {

@@ -13,9 +13,11 @@ from agentrun.api.run import StepState
 from agentrun.control.held import Held
 from agentrun.control.live import LiveRun
 from agentrun.control.views import RunRef
+from agentrun.expressions import evaluation as runtime
+from agentrun.journal.outputs import Outputs
 from agentrun.journal.run import read_facts
-from agentrun.plan import outputs, runtime
-from agentrun.plan.outputs import Outputs, is_left_out, too_much
+from agentrun.plan import outputs
+from agentrun.plan.outputs import is_left_out, too_much
 from agentrun.plan.planner import plan
 from tests.unit import plan_world
 from tests.unit.control_world import World, world

@@ -30,10 +30,10 @@ from agentrun.api.facts import (
 )
 from agentrun.api.run import Reason, StepState
 from agentrun.api.workflow import Approvers, FailureClass
-from agentrun.journal.folder import FolderStore
 from agentrun.journal.log import manifest_bytes
 from agentrun.runner import process
 from agentrun.runner.coordinates import VARIABLE, Coordinates
+from agentrun.store.folder import FolderStore
 from tests.unit.test_pods import RUN, RUN_PATH, UID, build, start
 
 FACT = StepFact(attempt=1, seq=3, head="sha256:a", started=5.0, at=9.0, end="closed", intervals=((5.0, 9.0),))

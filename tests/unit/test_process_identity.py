@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from agentrun.journal.folder import FolderStore
 from agentrun.journal.layout import RunPath
 from agentrun.local.lease import LENGTH, HolderWatch
 from agentrun.runner.identity import life_of, this_process
+from agentrun.store.folder import FolderStore
 
 OTHER_BOOT = "11111111-2222-3333-4444-555555555555 pid:[4026531836]"
 RUN = RunPath("default", "r", "0" * 32)

@@ -16,7 +16,6 @@ from agentrun.journal.fold import Folded, fold
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, manifest_bytes, read_step
 from agentrun.journal.records import Kind
-from agentrun.journal.store import StoreUnavailable
 from agentrun.plan.attempts import time_left
 from agentrun.runner.attempt import run_attempt
 from agentrun.runner.coordinates import Coordinates
@@ -25,6 +24,7 @@ from agentrun.runner.http_response import ToolOutput
 from agentrun.runner.models import ModelCall, Request, Turn, Usage
 from agentrun.runner.ports import Ports
 from agentrun.runner.process import _work
+from agentrun.store.protocol import StoreUnavailable
 from tests.unit.journal_world import MemoryStore
 
 RUN, KEY = RunPath("n", "r", "0" * 32), StepKey("a")

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from agentrun.journal import s3_direct
-from agentrun.journal.s3 import Limits, S3Store
-from agentrun.journal.s3_direct import DirectS3Store
-from agentrun.journal.store import StoreUnavailable, StoreUnfit
+from agentrun.store import s3_direct
+from agentrun.store.protocol import StoreUnavailable, StoreUnfit
+from agentrun.store.s3 import Limits, S3Store
+from agentrun.store.s3_direct import DirectS3Store
 from tests.servers.flaky_proxy import Fault, FlakyProxy
 from tests.unit import test_store_s3
 from tests.unit.test_store_s3 import bucket, environment, objects, proxy, store  # noqa: F401 (fixtures)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrun.api.errors import InvalidDocument, dotted
-from agentrun.plan.misfit import misfits
-from agentrun.plan.schema import MAX_DEPTH, MAX_PARTS, check_schema, compile_schema, depth
+from agentrun.workflow.json_schema import MAX_DEPTH, MAX_PARTS, check_schema, compile_schema, depth
+from agentrun.workflow.misfit import misfits
 
 ORDER = {
     "type": "object",

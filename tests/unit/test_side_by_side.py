@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from agentrun.control.journal import THREADS, THREADS_PER_NAMESPACE, Journal
-from agentrun.journal import side_by_side
 from agentrun.journal.layout import RunPath
-from agentrun.journal.s3 import CONNECTIONS
-from agentrun.journal.side_by_side import ALLOWANCE, READERS, each
 from agentrun.observe.metrics import Metrics
+from agentrun.store import side_by_side
+from agentrun.store.s3 import CONNECTIONS
+from agentrun.store.side_by_side import ALLOWANCE, READERS, each
 from tests.unit.journal_world import MemoryStore
 
 

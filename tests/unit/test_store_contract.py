@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from agentrun.journal.folder import FolderStore
-from agentrun.journal.keys import InvalidKey
-from agentrun.journal.open_store import open_store
-from agentrun.journal.s3 import S3Store
-from agentrun.journal.s3_direct import DirectS3Store
-from agentrun.journal.store import KeyExists, KeyMissing, Store
+from agentrun.store.folder import FolderStore
+from agentrun.store.keys import InvalidKey
+from agentrun.store.open import open_store
+from agentrun.store.protocol import KeyExists, KeyMissing, Store
+from agentrun.store.s3 import S3Store
+from agentrun.store.s3_direct import DirectS3Store
 from tests.servers.versitygw import S3Server
 
 NewStore = Callable[[], Store]

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from agentrun.journal import folder
-from agentrun.journal.folder import FolderStore, explained
-from agentrun.journal.open_store import open_store
-from agentrun.journal.store import KeyExists, KeyMissing, StoreError, StoreUnavailable, StoreUnfit
+from agentrun.store import folder
+from agentrun.store.folder import FolderStore, explained
+from agentrun.store.open import open_store
+from agentrun.store.protocol import KeyExists, KeyMissing, StoreError, StoreUnavailable, StoreUnfit
 
 OPERATOR = Path(folder.__file__).parents[2]
 
@@ -219,8 +219,8 @@ def test_a_relative_folder_stays_where_it_was(tmp_path: Path, monkeypatch: pytes
 def test_sixteen_processes_race_for_every_key(store: FolderStore) -> None:
     racer = """
         import sys
-        from agentrun.journal.folder import FolderStore
-        from agentrun.journal.store import KeyExists
+        from agentrun.store.folder import FolderStore
+        from agentrun.store.protocol import KeyExists
         store, me = FolderStore(sys.argv[1]), sys.argv[2]
         print("ready", flush=True)
         sys.stdin.readline()
@@ -253,8 +253,8 @@ def test_sixteen_processes_race_for_every_key(store: FolderStore) -> None:
 def test_swaps_of_processes_lose_no_update(store: FolderStore) -> None:
     adder = """
         import sys
-        from agentrun.journal.folder import FolderStore
-        from agentrun.journal.store import KeyExists
+        from agentrun.store.folder import FolderStore
+        from agentrun.store.protocol import KeyExists
         store = FolderStore(sys.argv[1])
         done = 0
         while done < 20:
@@ -276,7 +276,7 @@ def test_swaps_of_processes_lose_no_update(store: FolderStore) -> None:
 def test_after_sigkill_every_object_is_whole_and_every_answered_one_is_there(store: FolderStore) -> None:
     writer = """
         import itertools, sys
-        from agentrun.journal.folder import FolderStore
+        from agentrun.store.folder import FolderStore
         store = FolderStore(sys.argv[1])
         for number in itertools.count():
             store.create(f"log/{number:08d}", b"%08d" % number * 5000)
@@ -390,8 +390,8 @@ def own_mounts() -> tuple[str, ...]:
 
 MOUNTED = """
     import subprocess, sys
-    from agentrun.journal.folder import FolderStore
-    from agentrun.journal.store import KeyMissing, StoreUnavailable, StoreUnfit
+    from agentrun.store.folder import FolderStore
+    from agentrun.store.protocol import KeyMissing, StoreUnavailable, StoreUnfit
 
     def mount(options):
         subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", sys.argv[1]], check=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agentrun.journal import s3
-from agentrun.journal.s3 import Limits, S3Store
-from agentrun.journal.store import KeyExists, StoreUnavailable, StoreUnfit
+from agentrun.store import s3
+from agentrun.store.protocol import KeyExists, StoreUnavailable, StoreUnfit
+from agentrun.store.s3 import Limits, S3Store
 from tests.servers.flaky_proxy import Fault, FlakyProxy, flaky_proxy
 from tests.servers.versitygw import S3Server
 
@@ -255,7 +255,7 @@ def test_a_store_without_a_prefix_sees_the_whole_bucket(s3_server: S3Server, env
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     script = """
 import sys
-from agentrun.journal.open_store import open_store
+from agentrun.store.open import open_store
 store = open_store("s3://bucket/prefix")
 assert not {"boto3", "botocore"} & set(sys.modules), "after open_store"
 store.preload()

@@ -18,7 +18,7 @@ from agentrun.api.facts import StepKey
 from agentrun.api.texts import as_text, quoted
 from agentrun.cli.board import described
 from agentrun.cli.printable import printable, value
-from agentrun.plan.expressions import Scope, Values, compile_text, compile_value
+from agentrun.expressions.templates import Scope, Values, compile_text, compile_value
 from tests.unit.cli_store import PEOPLE, Scene, Type, agentrun, scene
 from tests.unit.plan_world import CALL, World, approval, compiled, step
 

@@ -16,13 +16,13 @@ from agentrun.journal.fold import fold
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, manifest_bytes, read_step
 from agentrun.plan.effects import asks_people
-from agentrun.plan.program import compile_step
 from agentrun.plan.snapshot import Ref
 from agentrun.runner.attempt import run_attempt
 from agentrun.runner.coordinates import Coordinates
 from agentrun.runner.http_tool import HttpTool
 from agentrun.runner.ports import Ports
 from agentrun.runner.process import _work
+from agentrun.workflow.program import compile_step
 from tests.unit.journal_world import MemoryStore
 from tests.unit.loopback import Loopback, cut, endless, hang, loopback, reply
 from tests.unit.plan_world import World, compiled, step
@@ -81,7 +81,7 @@ class Scene:
     def planned(self, fact: StepFact) -> World:
         """The planner's world, once the attempt ended so."""
         from agentrun.api.workflow import WorkflowSpec
-        from agentrun.plan.program import compile_program
+        from agentrun.workflow.program import compile_program
 
         program = compile_program(WorkflowSpec.model_validate({"tools": self.tools, "steps": [self.step]}))
         world = World(program, facts={KEY: fact})

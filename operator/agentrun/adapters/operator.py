@@ -31,14 +31,14 @@ from agentrun.control.leader import Leader
 from agentrun.control.queue import WorkQueue
 from agentrun.control.reconciler import Reconciler
 from agentrun.control.views import RunRef
-from agentrun.journal.open_store import open_store
-from agentrun.journal.s3 import Limits
-from agentrun.journal.s3_direct import DirectS3Store
-from agentrun.journal.store import Store, StoreError
 from agentrun.observe.health import Health, measure_lag
 from agentrun.observe.logs import configure
 from agentrun.observe.metrics import Metrics, Verb
 from agentrun.observe.server import Server, listen_address
+from agentrun.store.open import open_store
+from agentrun.store.protocol import Store, StoreError
+from agentrun.store.s3 import Limits
+from agentrun.store.s3_direct import DirectS3Store
 
 log = logging.getLogger("agentrun.operator")
 

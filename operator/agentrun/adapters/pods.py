@@ -31,11 +31,11 @@ from agentrun.api.texts import quoted
 from agentrun.api.workflow import API_VERSION, SecretKey, Step, WorkflowSpec
 from agentrun.control.views import RunView
 from agentrun.journal.pinned import Pinned
-from agentrun.plan.program import Program, model_of
 from agentrun.plan.snapshot import Start
 from agentrun.runner.coordinates import VARIABLE, Coordinates
 from agentrun.runner.ports import SECRETS_VARIABLE
 from agentrun.runner.process import GRACE, TERMINATION_VARIABLE
+from agentrun.workflow.program import Program, model_of
 
 CONTAINER = "step"
 SECRETS = "/var/run/agentrun/secrets"

@@ -67,6 +67,18 @@ def seconds(duration: str) -> float:
     return sum(float(n) * _UNITS[unit] for n, _, unit in re.findall(r"([0-9]+(\.[0-9]+)?)(ms|s|m|h|d)", duration))
 
 
+DELAY_MAX = 100 * 365 * 86400.0
+"""Seconds; no pause is longer. A later instant than the year 9999 could not even be shown."""
+
+
+def pause(duration: str) -> float:
+    """The length of ``duration`` in seconds. Raises ValueError where it is none, or longer than DELAY_MAX."""
+    length = seconds(duration)
+    if length > DELAY_MAX:
+        raise ValueError(f"a pause of {duration} is too long: at most {DELAY_MAX / 86400:g}d")
+    return length
+
+
 def money(amount: str) -> Decimal:
     """``amount`` (USD) as an exact decimal."""
     return Decimal(amount)

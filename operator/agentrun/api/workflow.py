@@ -1,7 +1,7 @@
 """AgentWorkflow: a reusable workflow, as a person writes it.
 
 Only what is obeyed is here: a field that does nothing would be a lie. The semantic checks that a schema cannot
-say (the graph, references, expressions) are in ``agentrun.plan.program``. The messages in capitals are shared with
+say (the graph, references, expressions) are in ``agentrun.workflow.program``. The messages in capitals are shared with
 the CRD's own rules (``agentrun.api.crd``), so that a laptop and a cluster refuse in the same words.
 """
 

@@ -14,7 +14,7 @@ from agentrun.cli.output import emit, tell
 from agentrun.cli.printable import printable
 from agentrun.journal.audit import Objects, Verdict, export, read_export, verify
 from agentrun.journal.layout import RunPath
-from agentrun.journal.store import Store
+from agentrun.store.protocol import Store
 
 
 @click.group("audit")

@@ -22,11 +22,11 @@ from agentrun.cli.view import View, refusal
 from agentrun.journal.layout import RunPath
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.run import read_states
-from agentrun.journal.store import Store
 from agentrun.local.driver import Driver, End, NoProcess, Watcher
 from agentrun.local.lease import Lease
 from agentrun.local.processes import PYTHON, ChildProcesses
 from agentrun.plan.snapshot import Plan
+from agentrun.store.protocol import Store
 
 
 def drive(place: Place, store: Store, run: RunPath, secrets: str | None) -> int:

@@ -7,7 +7,7 @@ import click
 from agentrun.api.errors import AgentrunError, InvalidDocument
 from agentrun.cli.printable import printable
 from agentrun.journal.records import Damaged
-from agentrun.journal.store import StoreError
+from agentrun.store.protocol import StoreError
 
 
 class Refused(AgentrunError):

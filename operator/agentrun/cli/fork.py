@@ -14,9 +14,9 @@ from agentrun.cli.inputs import read_inputs
 from agentrun.cli.options import NAME, Place, verb
 from agentrun.cli.run import drive_options, start_fork
 from agentrun.journal.fork import forked_manifest
-from agentrun.journal.pin import NAME_MAX
 from agentrun.journal.run import read_manifest
 from agentrun.local.user import user
+from agentrun.workflow.pinning import NAME_MAX
 
 
 @verb("fork")

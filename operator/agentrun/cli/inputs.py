@@ -14,8 +14,8 @@ from agentrun.api import reader
 from agentrun.api.document import MAX_BYTES
 from agentrun.api.errors import InvalidDocument, Problem
 from agentrun.api.texts import quoted
-from agentrun.plan.schema import compile_schema
 from agentrun.runner.untrusted import parse_json
+from agentrun.workflow.json_schema import compile_schema
 
 
 def read_inputs(schema: dict[str, Any], pairs: Sequence[str], file: str | None) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
 from agentrun.journal.records import EventKind
 from agentrun.journal.run import is_step, read_manifest
-from agentrun.journal.store import Store
 from agentrun.local.lease import HolderWatch
+from agentrun.store.protocol import Store
 
 _PART = re.compile(r"/[0-9]+\.[0-9]+\.log$")
 

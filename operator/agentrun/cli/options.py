@@ -24,7 +24,7 @@ from agentrun.api.texts import quoted
 if TYPE_CHECKING:
     from agentrun.cli.on_cluster.client import Client
     from agentrun.journal.layout import RunPath
-    from agentrun.journal.store import Store
+    from agentrun.store.protocol import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,7 +59,7 @@ class Place:
 
     def open(self) -> Store:
         """The store. Raises StoreUnfit where the address is none."""
-        from agentrun.journal.open_store import open_store  # noqa: PLC0415  (lazy: ``validate`` needs no store)
+        from agentrun.store.open import open_store  # noqa: PLC0415  (lazy: ``validate`` needs no store)
 
         return open_store(self.url)
 

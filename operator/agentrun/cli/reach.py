@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from agentrun.api.workflow import Model, Tool
 from agentrun.cli.failures import Refused
-from agentrun.plan.address import BadAddress, address_of
 from agentrun.runner.connections import BadEnvironment, check_certificates, proxy_for
+from agentrun.workflow.address import BadAddress, address_of
 
 PATIENCE = 1.0
 """Seconds that the look may take altogether."""

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from agentrun.api.workflow import Model, SecretKey, Step, Tool
 from agentrun.cli.failures import Refused
-from agentrun.plan.program import Program, model_of
 from agentrun.runner.endpoint import HEADER_VARIABLES, KEY_VARIABLE
 from agentrun.runner.ports import read_secret_file
 from agentrun.runner.secrets import MissingSecret, header_value, read_secret
+from agentrun.workflow.program import Program, model_of
 
 
 def check_secrets(program: Program, folder: str | None, done: frozenset[str] = frozenset()) -> None:

@@ -20,7 +20,7 @@ from agentrun.journal.fold import Folded
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import read_step
 from agentrun.journal.records import Kind, Record
-from agentrun.journal.store import Store
+from agentrun.store.protocol import Store
 
 ROWS_MAX = 60
 """Steps that are listed one by one; the timeline has them all."""

@@ -13,7 +13,7 @@ from agentrun.cli.failures import explain, warn
 from agentrun.cli.options import Place, verb
 from agentrun.cli.output import emit_list, tell
 from agentrun.cli.printable import printable
-from agentrun.journal.pin import check
+from agentrun.workflow.pinning import check
 
 
 @verb("validate")

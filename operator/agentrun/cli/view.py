@@ -23,15 +23,15 @@ from agentrun.journal.log import EventLog
 from agentrun.journal.pinned import Pinned, program_of
 from agentrun.journal.records import Damaged, EventKind, Record
 from agentrun.journal.run import Unreadable, list_runs, out_of_reach, read_manifest, read_states
-from agentrun.journal.side_by_side import each
-from agentrun.journal.store import Store
 from agentrun.local.lease import holder_of
 from agentrun.plan.clocks import in_our_time
 from agentrun.plan.events import EventIndex
 from agentrun.plan.planner import plan
-from agentrun.plan.program import Program
 from agentrun.plan.snapshot import Execution, Plan, Start
 from agentrun.runner.identity import surely_alive, surely_dead
+from agentrun.store.protocol import Store
+from agentrun.store.side_by_side import each
+from agentrun.workflow.program import Program
 
 _FIELDS = ("name", "namespace", "uid", "createdAt", "requestedBy", "workflow", "workflowDigest", "inputs")
 """What every ``run.json`` has."""

@@ -1,1 +1,8 @@
-"""From events to effects on a cluster: cache, work queue, expectations, the reconciler, leader election."""
+"""From what is seen of a cluster to what is done on it: cache, queue, expectations, reconciler, leader election.
+
+In reading order: ``controller`` (events fill the ``cache`` and the ``queue``), ``reconciler`` (one visit of one run),
+``opening`` (pin or load a run), ``live`` (what is held of it), ``people`` and ``hearing`` (words become events),
+``thinking`` (the planner beside the loop), ``slots`` (how many pods), ``statuses`` and ``showing`` (the status),
+``leader``. An evicted pod goes this way: ``adapters.pod_status`` → ``controller.pod_seen`` → ``reconciler._take_ends``
+→ ``live.take`` → ``journal.fact`` → ``plan.attempts`` → ``plan.retry.loss_delay``.
+"""

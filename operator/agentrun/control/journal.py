@@ -20,10 +20,10 @@ from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, manifest_bytes, parse_manifest, read_step
 from agentrun.journal.records import Record
 from agentrun.journal.run import read_facts
-from agentrun.journal.store import KeyExists, KeyMissing, Store, StoreError, StoreUnfit
 from agentrun.observe.metrics import Metrics, StoreResult
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Plan, Snapshot
+from agentrun.store.protocol import KeyExists, KeyMissing, Store, StoreError, StoreUnfit
 
 T = TypeVar("T")
 

@@ -14,10 +14,10 @@ from agentrun.api.footprint import footprint
 from agentrun.api.run import Reason
 from agentrun.control.views import PodView
 from agentrun.journal.log import EventLog
+from agentrun.journal.outputs import Outputs
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import EventKind, Record
 from agentrun.plan.clocks import in_our_time
-from agentrun.plan.outputs import Outputs
 from agentrun.plan.snapshot import Execution, Snapshot, Start
 from agentrun.plan.work import Work
 

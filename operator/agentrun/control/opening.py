@@ -27,17 +27,17 @@ from agentrun.control.journal import Journal
 from agentrun.control.live import LiveRun
 from agentrun.control.thinking import Thinking
 from agentrun.control.views import RunRef, RunView
+from agentrun.expressions.bounded_cache import Kept
 from agentrun.journal.fork import ForkRefused
 from agentrun.journal.layout import RunPath
-from agentrun.journal.pin import NAME_MAX, Compiler, pin
 from agentrun.journal.pinned import Pinned
 from agentrun.plan.clocks import in_our_time
-from agentrun.plan.kept import Kept
-from agentrun.plan.lint import checked_program
 from agentrun.plan.planner import plan_slice
-from agentrun.plan.program import Program, compile_program
 from agentrun.plan.snapshot import Plan, Snapshot
 from agentrun.plan.work import GLANCE, Work
+from agentrun.workflow.lint import checked_program
+from agentrun.workflow.pinning import NAME_MAX, Compiler, pin
+from agentrun.workflow.program import Program, compile_program
 
 T = TypeVar("T")
 

@@ -29,10 +29,10 @@ from agentrun.control.thinking import Thinking
 from agentrun.control.views import PodView, RunRef, RunView
 from agentrun.control.visits import begin_visit, run_log
 from agentrun.journal.records import Damaged
-from agentrun.journal.store import StoreError
 from agentrun.observe.metrics import Lost, Metrics
 from agentrun.plan.slots import UNBOUNDED, Bounds
 from agentrun.plan.snapshot import Append, Plan, Start, Stop
+from agentrun.store.protocol import StoreError
 
 REPAIR = 30.0
 """Seconds until a run is looked at again that waits for something outside to be repaired."""

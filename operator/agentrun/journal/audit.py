@@ -21,7 +21,7 @@ from agentrun.api.texts import quoted
 from agentrun.journal.layout import RunPath, entry
 from agentrun.journal.log import parse_manifest
 from agentrun.journal.records import Damaged, EventKind, Record, parse
-from agentrun.journal.store import KeyMissing, Store
+from agentrun.store.protocol import KeyMissing, Store
 
 FORMAT = "agentrun-journal"
 VERSION = 1

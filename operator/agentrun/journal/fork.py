@@ -25,16 +25,16 @@ from agentrun.api.workflow import WorkflowSpec
 from agentrun.journal.fold import Folded, fold
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, Fenced, StepLog, read_step
-from agentrun.journal.pin import NAME_MAX
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import EventKind, Kind, Record
 from agentrun.journal.run import NoSuchRun, RunExists, create_run, find_run, read_states
-from agentrun.journal.side_by_side import each
-from agentrun.journal.store import Store
 from agentrun.plan.planner import plan
-from agentrun.plan.program import Program, compile_program
-from agentrun.plan.schema import compile_schema
 from agentrun.plan.snapshot import Plan, Snapshot
+from agentrun.store.protocol import Store
+from agentrun.store.side_by_side import each
+from agentrun.workflow.json_schema import compile_schema
+from agentrun.workflow.pinning import NAME_MAX
+from agentrun.workflow.program import Program, compile_program
 
 _SHOWN = 200
 

@@ -18,8 +18,8 @@ from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepKey
 from agentrun.journal.layout import RunPath, entries, entry, seq_of
 from agentrun.journal.records import INLINE_MAX, SCHEMA, Damaged, Kind, Record, parse
-from agentrun.journal.side_by_side import each
-from agentrun.journal.store import KeyExists, KeyMissing, Store
+from agentrun.store.protocol import KeyExists, KeyMissing, Store
+from agentrun.store.side_by_side import each
 
 CHECKPOINT_EVERY = 128
 """A record whose number is a multiple of this holds the folded state: a resume reads it and at most 127 more."""

@@ -17,9 +17,9 @@ from agentrun.api.workflow import WorkflowSpec
 from agentrun.journal.layout import RunPath
 from agentrun.journal.records import Damaged, Record
 from agentrun.journal.run import as_events, read_manifest
-from agentrun.journal.store import Store
-from agentrun.plan.program import Program, compile_program
 from agentrun.plan.snapshot import Execution, Snapshot
+from agentrun.store.protocol import Store
+from agentrun.workflow.program import Program, compile_program
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ from agentrun.api.texts import quoted
 from agentrun.journal.fold import Folded, fold
 from agentrun.journal.layout import RunPath, name_key
 from agentrun.journal.log import manifest_bytes, parse_manifest, read_step
+from agentrun.journal.outputs import Outputs
 from agentrun.journal.records import Damaged, Record
-from agentrun.journal.side_by_side import each
-from agentrun.journal.store import KeyExists, KeyMissing, Store, StoreError, StoreUnavailable, StoreUnfit
-from agentrun.plan.outputs import Outputs
 from agentrun.plan.snapshot import Event
+from agentrun.store.protocol import KeyExists, KeyMissing, Store, StoreError, StoreUnavailable, StoreUnfit
+from agentrun.store.side_by_side import each
 
 _FOLDER = re.compile(r".+-[0-9a-f]{32}")
 """The folder of a run whose uid is a UUID."""

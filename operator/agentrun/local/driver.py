@@ -28,7 +28,6 @@ from agentrun.journal.fold import Folded, fold
 from agentrun.journal.log import EventLog, read_step
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.run import read_states
-from agentrun.journal.store import Store, StoreUnavailable
 from agentrun.local.lease import Lease
 from agentrun.local.processes import Process, Processes, how_it_ended
 from agentrun.plan.clocks import in_our_time
@@ -40,6 +39,7 @@ from agentrun.runner.coordinates import Coordinates
 from agentrun.runner.exits import Exit
 from agentrun.runner.identity import surely_alive
 from agentrun.runner.process import GRACE
+from agentrun.store.protocol import Store, StoreUnavailable
 
 T = TypeVar("T")
 

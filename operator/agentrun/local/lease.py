@@ -18,8 +18,8 @@ from typing import Any
 from agentrun.api.errors import AgentrunError
 from agentrun.journal.layout import RunPath
 from agentrun.journal.records import Damaged
-from agentrun.journal.store import KeyExists, KeyMissing, Store, StoreUnavailable
 from agentrun.runner.identity import Life, life_of, this_process
+from agentrun.store.protocol import KeyExists, KeyMissing, Store, StoreUnavailable
 
 LENGTH = 15.0
 """Seconds without renewal after which a driver on another machine counts as dead."""

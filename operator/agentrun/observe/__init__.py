@@ -1,1 +1,1 @@
-"""What people and dashboards see of the operator: metrics, logs, health."""
+"""What people and dashboards see of the operator: ``metrics``, ``logs``, ``health``, served by ``server``."""

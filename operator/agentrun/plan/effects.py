@@ -10,7 +10,7 @@ from __future__ import annotations
 from agentrun.api.run import StepState
 from agentrun.api.workflow import Effect
 from agentrun.plan.attempts import Standing
-from agentrun.plan.program import CompiledStep
+from agentrun.workflow.program import CompiledStep
 
 
 def asks_people(step: CompiledStep, effect: Effect) -> bool:

@@ -8,15 +8,15 @@ from typing import Any
 from agentrun.api.facts import FailureInfo, StepKey
 from agentrun.api.run import Reason, StepState
 from agentrun.api.workflow import MAX_ITEMS, FailureClass
+from agentrun.expressions.diagnostics import kind
+from agentrun.expressions.templates import ExpressionError
 from agentrun.plan.attempts import Standing
-from agentrun.plan.explain import kind
-from agentrun.plan.expressions import ExpressionError
 from agentrun.plan.groups import Group
 from agentrun.plan.outputs import is_left_out
 from agentrun.plan.planning import NO_FACT, Planning
-from agentrun.plan.program import CompiledStep
 from agentrun.plan.snapshot import Append
 from agentrun.plan.work import TooMuchWork
+from agentrun.workflow.program import CompiledStep
 
 ITEMS_MAX = 50_000
 """Items of all fan-outs of a run together: each plan looks at every one of them."""

@@ -6,9 +6,7 @@ journals of its steps, where attempts read it.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 
 from agentrun.api.facts import FailureInfo, StepFact
 from agentrun.api.workflow import FailureClass
@@ -33,19 +31,3 @@ def too_much(facts: Iterable[StepFact]) -> FailureInfo | None:
 def is_left_out(fact: StepFact) -> bool:
     """Whether the output was not kept."""
     return fact.output is None and fact.size > 0
-
-
-@dataclass(slots=True)
-class Outputs:
-    """What is kept of the outputs of one run. For many threads."""
-
-    bytes: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def take(self, fact: StepFact) -> StepFact:
-        """``fact``, without its output where there is no room for it."""
-        with self._lock:
-            if self.bytes + fact.size > OUTPUTS_MAX and fact.output is not None:
-                return replace(fact, output=None)
-            self.bytes += fact.size
-        return fact

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 from agentrun.api.canonical import digest_of, moment
 from agentrun.api.facts import ApprovalRequest, FailureInfo, StepFact
 from agentrun.api.run import Reason, StepState
-from agentrun.api.values import seconds
+from agentrun.api.values import DELAY_MAX, pause, seconds
 from agentrun.api.workflow import FailureClass
+from agentrun.expressions.templates import ExpressionError
 from agentrun.plan.attempts import Standing
-from agentrun.plan.expressions import ExpressionError
-from agentrun.plan.program import CompiledStep
-from agentrun.plan.retry import DELAY_MAX
 from agentrun.plan.snapshot import Append, Event
 from agentrun.plan.work import TooMuchWork
+from agentrun.workflow.program import CompiledStep
 
 CLOCK_SET_BACK = 60.0
 """Seconds that an event must lie in the future for the clock to count as set back. Less is two machines' clocks."""
@@ -158,14 +157,6 @@ def _begin_wait(step: CompiledStep, planner: Planning) -> Standing:
         return planner.settle_failed(step.name, FailureInfo(FailureClass.INVALID, f"wait: {error}"))
     planner.effects.append(Append("waitStarted", body))
     return _pending()
-
-
-def pause(duration: str) -> float:
-    """The length of ``duration`` in seconds. Raises ValueError where it is none, or too long."""
-    length = seconds(duration)
-    if length > DELAY_MAX:
-        raise ValueError(f"a pause of {duration} is too long: at most {DELAY_MAX / 86400:g}d")
-    return length
 
 
 def _cancelled(step: CompiledStep, planner: Planning, fact: StepFact) -> Standing:

@@ -13,17 +13,17 @@ from typing import Any
 from agentrun.api.facts import FailureInfo, StepFact, StepKey, Usage
 from agentrun.api.run import Outcome, Reason, StepState
 from agentrun.api.workflow import FailureClass
+from agentrun.expressions.templates import ExpressionError
 from agentrun.plan import outputs
 from agentrun.plan.effects import took_effect
-from agentrun.plan.expressions import ExpressionError
 from agentrun.plan.groups import Group
 from agentrun.plan.planning import Planning
-from agentrun.plan.program import CompiledStep
 from agentrun.plan.snapshot import Append, Ask, Event, Plan, Snapshot
 from agentrun.plan.starting import start_candidates
 from agentrun.plan.status import run_status
 from agentrun.plan.steps import look, settled
 from agentrun.plan.work import MoreWork, TooMuchWork, Work
+from agentrun.workflow.program import CompiledStep
 
 _STAYS_MAX, _WHY_MAX = 100, 500
 """Steps that the end names because they were not undone, and the characters of each reason."""

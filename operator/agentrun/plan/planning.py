@@ -12,15 +12,15 @@ from typing import Any
 from agentrun.api.facts import FailureInfo, StepFact, StepKey
 from agentrun.api.run import Outcome, Reason, StepState
 from agentrun.api.workflow import FailureClass
+from agentrun.expressions.cost import weigh
+from agentrun.expressions.templates import Expression, ExpressionError, Values, ValueTemplate
 from agentrun.plan.attempts import Standing, stand
-from agentrun.plan.cost import weigh
 from agentrun.plan.events import EventIndex
-from agentrun.plan.expressions import Expression, ExpressionError, Values, ValueTemplate
 from agentrun.plan.groups import Group
 from agentrun.plan.outputs import is_left_out
-from agentrun.plan.program import CompiledStep, Program
 from agentrun.plan.snapshot import Append, Effect, Execution, Snapshot, Stop
 from agentrun.plan.work import Work
+from agentrun.workflow.program import CompiledStep, Program
 
 NO_FACT = StepFact()
 

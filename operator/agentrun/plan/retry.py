@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from agentrun.api.facts import FailureInfo
-from agentrun.api.values import seconds
+from agentrun.api.values import DELAY_MAX, seconds
 from agentrun.api.workflow import FailureClass, Retry
 
 LOSSES_MAX = 5
 """Attempts in a row that may be lost without any progress before the step is parked for a person."""
-
-
-DELAY_MAX = 100 * 365 * 86400.0
-"""Seconds; no pause is longer. A later instant than the year 9999 could not even be shown."""
 
 
 def retries(retry: Retry, failure: FailureInfo, failures: int) -> bool:

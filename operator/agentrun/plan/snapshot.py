@@ -11,7 +11,7 @@ from typing import Any
 
 from agentrun.api.facts import Allowance, ApprovalRequest, StepFact, StepKey
 from agentrun.api.run import Reason
-from agentrun.plan.program import Program
+from agentrun.workflow.program import Program
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from agentrun.api.run import Reason, StepState
 from agentrun.plan import budget
 from agentrun.plan.attempts import time_left
 from agentrun.plan.planning import Planning
-from agentrun.plan.program import CompiledStep, model_of
 from agentrun.plan.snapshot import Ref, Start
+from agentrun.workflow.program import CompiledStep, model_of
 
 
 def start_candidates(p: Planning) -> None:

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from agentrun.api.facts import FailureInfo, StepKey
 from agentrun.api.run import Reason, StepState
 from agentrun.api.workflow import FailureClass
+from agentrun.expressions.templates import ExpressionError
 from agentrun.plan.attempts import Standing
-from agentrun.plan.expressions import ExpressionError
 from agentrun.plan.fan_out import fan_out
 from agentrun.plan.groups import Group
 from agentrun.plan.people import approval_step, wait_step
 from agentrun.plan.planning import NO_FACT, Planning
-from agentrun.plan.program import CompiledStep
 from agentrun.plan.work import TooMuchWork
+from agentrun.workflow.program import CompiledStep
 
 
 def look(p: Planning, steps: Mapping[str, CompiledStep], *, ending: bool, stop: bool, apart: bool = False) -> None:

@@ -1,7 +1,7 @@
 """What the expressions of a run cost, and what they gave: counted, bounded, and kept from one plan to the next.
 
 What an expression may name is final before it is looked at, so its value never changes: it is evaluated once, and not
-at each plan. The work is counted in the units of ``agentrun.plan.cost``, which depend on the expressions and the
+at each plan. The work is counted in the units of ``agentrun.expressions.cost``, which depend on the expressions and the
 values alone, and not on the machine. A plan can be made in slices: one that has used up its slice says so, and the
 next one finds what was evaluated. And a run has a bound for all of its expressions together. What would go beyond it
 is not evaluated; whoever holds the run waits for a person instead.
@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentrun.api.values import JSON
-from agentrun.plan.cel import ExpressionError
-from agentrun.plan.cost import weigh
+from agentrun.expressions.cel import ExpressionError
+from agentrun.expressions.cost import weigh
 
 RUN_MAX = 1024 * 1024 * 1024
 """Units that the expressions of a run may take: about two seconds of work."""

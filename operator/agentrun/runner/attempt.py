@@ -17,14 +17,12 @@ from agentrun import __version__
 from agentrun.api.facts import FailureInfo, StepFact, StepKey
 from agentrun.api.run import StepState
 from agentrun.api.workflow import FailureClass, Model, WorkflowSpec
+from agentrun.expressions.templates import ExpressionError, Values
 from agentrun.journal.fold import Folded, apply, checkpoint, fold
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import StepLog, open_step, parse_manifest, read_records
 from agentrun.journal.log import load_body as load
 from agentrun.journal.records import Kind, Record
-from agentrun.journal.store import Store
-from agentrun.plan.expressions import ExpressionError, Values
-from agentrun.plan.program import CompiledStep, compile_step, model_of
 from agentrun.plan.retry import retries
 from agentrun.runner.coordinates import Coordinates
 from agentrun.runner.exits import Closed, Exit, Parked, failed
@@ -34,6 +32,8 @@ from agentrun.runner.masking import Mask, environment_secrets
 from agentrun.runner.ports import Ports
 from agentrun.runner.refusals import recorded, to_record
 from agentrun.runner.secrets import secrets_of
+from agentrun.store.protocol import Store
+from agentrun.workflow.program import CompiledStep, compile_step, model_of
 
 
 @dataclass(slots=True)

@@ -16,21 +16,20 @@ from typing import Any
 from agentrun.api.canonical import digest_of
 from agentrun.api.facts import ApprovalRequest
 from agentrun.api.texts import quoted
-from agentrun.api.values import seconds
+from agentrun.api.values import DELAY_MAX, seconds
 from agentrun.api.workflow import Effect, FailureClass
+from agentrun.expressions.templates import ExpressionError, Values, compile_expression
 from agentrun.journal.records import Kind
 from agentrun.plan.events import Tally, tally
-from agentrun.plan.expressions import ExpressionError, Values, compile_expression
-from agentrun.plan.integers import with_integers
-from agentrun.plan.program import TOOL_SCOPE
-from agentrun.plan.retry import DELAY_MAX
-from agentrun.plan.schema import compile_schema
 from agentrun.plan.snapshot import Event
 from agentrun.runner.attempt import Attempt
 from agentrun.runner.exits import Parked
 from agentrun.runner.failures import Failure, plain
 from agentrun.runner.http_tool import HttpTool
 from agentrun.runner.reserve import reserve_tool
+from agentrun.workflow.integers import with_integers
+from agentrun.workflow.json_schema import compile_schema
+from agentrun.workflow.program import TOOL_SCOPE
 
 SHOWN_MAX = 64 * 1024
 """Characters of a tool's answer that a model is shown; a workflow's expressions see the whole."""

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentrun.api.workflow import FailureClass, Model
-from agentrun.plan.address import PATHS, BadAddress, address_of
 from agentrun.runner import refusals
 from agentrun.runner.connections import BadEnvironment, why
 from agentrun.runner.dialect import AnswerFailed, Malformed
@@ -24,6 +23,7 @@ from agentrun.runner.retrying import Clock, Sleep, with_retries
 from agentrun.runner.secrets import MissingSecret, Secrets, header_value, read_secret
 from agentrun.runner.untrusted import TooLarge, Undecodable, read_body
 from agentrun.runner.verdicts import Rejected, Verdicts, is_error
+from agentrun.workflow.address import PATHS, BadAddress, address_of
 
 if TYPE_CHECKING:
     import httpx2

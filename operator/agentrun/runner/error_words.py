@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentrun.plan.http import media_type
 from agentrun.runner.charsets import declared, decoded
 from agentrun.runner.failures import plain
 from agentrun.runner.untrusted import parse_json
+from agentrun.workflow.http import media_type
 
 WORDS_MAX = 300
 """Characters that a person is shown."""

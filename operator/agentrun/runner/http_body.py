@@ -12,10 +12,10 @@ from agentrun.api.canonical import sha256
 from agentrun.api.texts import as_text, quoted
 from agentrun.api.values import JSON
 from agentrun.api.workflow import Http
-from agentrun.plan.expressions import Escape, Values
-from agentrun.plan.http import METHODS_WITH_BODY, CompiledHttp, is_form, is_json, is_lines, is_markup, media_type
+from agentrun.expressions.templates import Escape, Values
 from agentrun.runner.charsets import codec, declared
 from agentrun.runner.failures import plain
+from agentrun.workflow.http import METHODS_WITH_BODY, CompiledHttp, is_form, is_json, is_lines, is_markup, media_type
 
 _MULTIPART = "multipart/form-data"
 _BOUNDARY = r'boundary="?([^";,\s]+)'

@@ -13,9 +13,9 @@ from urllib.parse import quote, unquote
 
 from agentrun.api.values import JSON
 from agentrun.api.workflow import Http
-from agentrun.plan.expressions import ExpressionError, Template, Values
-from agentrun.plan.http import CompiledHttp
+from agentrun.expressions.templates import ExpressionError, Template, Values
 from agentrun.runner.http_body import Refused, body_of
+from agentrun.workflow.http import CompiledHttp
 
 MAX_URL = 16 * 1024
 MAX_HEADER = 8 * 1024

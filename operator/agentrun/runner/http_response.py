@@ -12,12 +12,12 @@ from typing import Any
 
 from agentrun.api.canonical import sha256
 from agentrun.api.values import JSON
-from agentrun.plan.expressions import ExpressionError, Values
-from agentrun.plan.http import CompiledHttp, is_json, media_type
+from agentrun.expressions.templates import ExpressionError, Values
 from agentrun.runner.charsets import declared, decoded, is_text
 from agentrun.runner.failures import plain
 from agentrun.runner.lenient import read_value
 from agentrun.runner.masking import Mask
+from agentrun.workflow.http import CompiledHttp, is_json, media_type
 
 MAX_ERROR_TEXT = 4 * 1024
 """Characters of an error's body that the model is shown."""

@@ -13,9 +13,9 @@ from itertools import pairwise
 from typing import Any
 
 from agentrun.api.values import JSON
-from agentrun.plan.schema import depth
 from agentrun.runner.charsets import declared, decoded
 from agentrun.runner.untrusted import MAX_DEPTH, parse_json
+from agentrun.workflow.json_schema import depth
 
 MENDED_MAX = 1024 * 1024
 """Characters of a text that is mended; a longer one has to be JSON as it stands."""

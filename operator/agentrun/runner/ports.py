@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agentrun.api.workflow import Model, SecretKey, Tool
-from agentrun.journal.open_store import open_store
-from agentrun.journal.store import Store
 from agentrun.runner.clocks import steady_clock
 from agentrun.runner.http_tool import HttpTool
 from agentrun.runner.models import ModelClient, open_model
 from agentrun.runner.progress import Progress
+from agentrun.store.open import open_store
+from agentrun.store.protocol import Store
 
 SECRETS_VARIABLE = "AGENTRUN_SECRETS"
 

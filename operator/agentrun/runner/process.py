@@ -16,11 +16,11 @@ from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepFact
 from agentrun.api.run import StepState
 from agentrun.journal.log import Fenced
-from agentrun.journal.store import StoreError
 from agentrun.runner.attempt import Attempt, run_attempt
 from agentrun.runner.coordinates import BadCoordinates, Coordinates
 from agentrun.runner.exits import Exit
 from agentrun.runner.ports import Ports
+from agentrun.store.protocol import StoreError
 
 GRACE = 20.0
 """Seconds that a call in hand may still take after SIGTERM; less than a pod's 30 until SIGKILL."""

@@ -15,7 +15,7 @@ from typing import Any
 from agentrun.api.canonical import timestamp
 from agentrun.api.facts import StepKey
 from agentrun.journal.layout import RunPath
-from agentrun.journal.store import Store, StoreError
+from agentrun.store.protocol import Store, StoreError
 
 FLUSH_EVERY = 2.0
 """Seconds between parts while there is something new."""

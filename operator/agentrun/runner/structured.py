@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from agentrun.api.values import JSON
 from agentrun.api.workflow import JsonSchema
-from agentrun.plan.schema import compile_schema
 from agentrun.runner import refusals
 from agentrun.runner.lenient import fenced, json_values, mended
 from agentrun.runner.models import Item, Request, ToolSpec
 from agentrun.runner.plain_schema import plain_schema
 from agentrun.runner.refusals import Refused
 from agentrun.runner.strict import fits_strict_mode
+from agentrun.workflow.json_schema import compile_schema
 
 
 def format_of(schema: JsonSchema | None, refused: Refused, *, with_tools: bool) -> str | None:

@@ -10,8 +10,8 @@ from typing import Any, Never
 
 from agentrun.api.texts import quoted
 from agentrun.api.values import JSON
-from agentrun.plan.schema import depth
 from agentrun.runner.charsets import is_text
+from agentrun.workflow.json_schema import depth
 
 MAX_DEPTH = 100
 """Nesting that is accepted: far above what people write, far below where any reader of JSON runs out of stack."""

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agentrun.api.texts import quoted
 from agentrun.api.workflow import FailureClass, Model
-from agentrun.plan.address import Address, azure_hint
 from agentrun.runner import refusals
 from agentrun.runner.error_words import Said, kind_of, read_error, read_error_value
 from agentrun.runner.failures import ContextOverflow, Failure, plain
 from agentrun.runner.masking import Mask
 from agentrun.runner.overflow import is_overflow, is_rate_limit
 from agentrun.runner.retrying import Clock, retry_after
+from agentrun.workflow.address import Address, azure_hint
 
 if TYPE_CHECKING:
     import httpx2

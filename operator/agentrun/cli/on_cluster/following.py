@@ -21,7 +21,7 @@ from agentrun.cli.output import coloured, emit, tell
 from agentrun.cli.printable import document, printable
 from agentrun.journal.log import EventLog
 from agentrun.journal.records import EventKind
-from agentrun.journal.store import StoreError
+from agentrun.store.protocol import StoreError
 
 PATIENCE = 60.0
 """Seconds for which an API server that is away is asked again; the run goes on meanwhile."""

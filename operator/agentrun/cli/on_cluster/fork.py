@@ -20,7 +20,7 @@ from agentrun.cli.printable import printable
 from agentrun.journal.fork import forked_manifest, plan_fork
 from agentrun.journal.layout import RunPath
 from agentrun.journal.run import read_manifest
-from agentrun.journal.store import KeyMissing, Store, StoreError
+from agentrun.store.protocol import KeyMissing, Store, StoreError
 
 _KEPT = ("budget", "timeout", "identity", "ttlSecondsAfterFinished")
 

@@ -22,7 +22,7 @@ from agentrun.cli.options import ClusterPlace
 from agentrun.cli.printable import printable
 from agentrun.journal.layout import RunPath
 from agentrun.journal.records import Damaged
-from agentrun.journal.store import Store, StoreError
+from agentrun.store.protocol import Store, StoreError
 
 CONTAINER = "step"
 """The container of a step's pod that runs the step."""

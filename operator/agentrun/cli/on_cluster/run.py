@@ -28,7 +28,7 @@ from agentrun.cli.options import ClusterPlace
 from agentrun.cli.output import emit, tell
 from agentrun.cli.printable import printable
 from agentrun.cli.run import inputs_schema
-from agentrun.journal.pin import pin
+from agentrun.workflow.pinning import pin
 
 
 @dataclass(frozen=True, slots=True)

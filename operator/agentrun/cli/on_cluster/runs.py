@@ -19,8 +19,8 @@ from agentrun.cli.on_cluster.refusals import Denied, Missing
 from agentrun.cli.options import ClusterPlace, run_name
 from agentrun.cli.printable import printable
 from agentrun.journal.layout import RunPath
-from agentrun.journal.open_store import open_store
-from agentrun.journal.store import Store
+from agentrun.store.open import open_store
+from agentrun.store.protocol import Store
 
 RUNS = "agentruns"
 WORKFLOWS = "agentworkflows"

@@ -22,7 +22,7 @@ from agentrun.journal.fold import Folded
 from agentrun.journal.log import EventLog
 from agentrun.journal.records import Damaged, Record
 from agentrun.journal.run import read_states
-from agentrun.journal.store import StoreError
+from agentrun.store.protocol import StoreError
 
 
 @dataclass(frozen=True, slots=True)

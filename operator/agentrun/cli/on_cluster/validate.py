@@ -17,7 +17,7 @@ from agentrun.cli.options import ClusterPlace
 from agentrun.cli.output import emit_list, tell
 from agentrun.cli.printable import printable
 from agentrun.cli.validate import described
-from agentrun.journal.pin import check
+from agentrun.workflow.pinning import check
 
 
 def validate_verb(place: ClusterPlace, files: tuple[str, ...]) -> int:

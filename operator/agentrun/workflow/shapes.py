@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from agentrun.plan.explain import Keys, nearest, written
+from agentrun.expressions.diagnostics import Keys, nearest, written
 
 Shape = Any
 """A JSON Schema."""

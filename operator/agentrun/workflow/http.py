@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from agentrun.api.errors import InvalidDocument, Path, Problem
 from agentrun.api.workflow import Http
-from agentrun.plan.expressions import (
+from agentrun.expressions.templates import (
     Expression,
     ExpressionError,
     Scope,
@@ -23,7 +23,7 @@ from agentrun.plan.expressions import (
     compile_template,
     compile_value,
 )
-from agentrun.plan.json_text import json_in
+from agentrun.workflow.json_text import json_in
 
 REQUEST_SCOPE = Scope(("inputs", "run", "args"), None)
 OUTPUT_SCOPE = Scope(("inputs", "run", "args", "response"), None)

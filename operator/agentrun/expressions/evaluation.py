@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from agentrun.api.texts import quoted
 from agentrun.api.values import JSON
-from agentrun.plan.arithmetic import mixed_arithmetic
-from agentrun.plan.explain import Keys
-from agentrun.plan.ordered import ordering
+from agentrun.expressions.arithmetic import mixed_arithmetic
+from agentrun.expressions.diagnostics import Keys
+from agentrun.expressions.ordered import ordering
 
 RESULT_MAX = 256 * 1024
 """Bytes of a result, written as JSON."""

@@ -7,7 +7,7 @@ may be an object, it goes through that object's keys in order. Lists stay as the
 
     X.map(k, F)    becomes, in effect    (X as r: type(r) == map ? sorted(r.map(k, k)) : r).map(k, F)
 
-The few messages are written here directly, as ``agentrun.plan.checked`` reads them.
+The few messages are written here directly, as ``agentrun.expressions.ast`` reads them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from agentrun.plan.checked import fields, message, number
+from agentrun.expressions.ast import fields, message, number
 
 _FUNCTION = "@inOrder"
 """No expression can be written that calls it."""

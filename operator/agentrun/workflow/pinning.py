@@ -13,9 +13,9 @@ from agentrun.api.errors import InvalidDocument, Path, Problem
 from agentrun.api.run import AgentRun, AgentWorkflow, RunSpec
 from agentrun.api.texts import quoted
 from agentrun.api.workflow import WorkflowSpec
-from agentrun.plan.lint import absent_inputs, checked_program, other_forms
-from agentrun.plan.program import Program, model_of
-from agentrun.plan.schema import compile_schema
+from agentrun.workflow.json_schema import compile_schema
+from agentrun.workflow.lint import absent_inputs, checked_program, other_forms
+from agentrun.workflow.program import Program, model_of
 
 NAME_MAX = 50
 

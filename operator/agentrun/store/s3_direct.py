@@ -21,8 +21,8 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from agentrun.journal.s3 import Limits, S3Store
-from agentrun.journal.s3_errors import Again
+from agentrun.store.s3 import Limits, S3Store
+from agentrun.store.s3_errors import Again
 
 _MARK = ".address"
 """The key of the request that is stopped; no object of a store has it, because names do not start with a dot."""

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from agentrun.api.texts import quoted
-from agentrun.journal.keys import check_folder, check_key, check_prefix, is_key, is_segment
-from agentrun.journal.s3_errors import Again, explained
-from agentrun.journal.store import KeyExists, KeyMissing, StoreError, StoreUnavailable, StoreUnfit
+from agentrun.store.keys import check_folder, check_key, check_prefix, is_key, is_segment
+from agentrun.store.protocol import KeyExists, KeyMissing, StoreError, StoreUnavailable, StoreUnfit
+from agentrun.store.s3_errors import Again, explained
 
 _T = TypeVar("_T")
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")

@@ -6,7 +6,7 @@ Codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 from __future__ import annotations
 
 from agentrun.api.printable import printable
-from agentrun.journal.store import KeyExists, KeyMissing, StoreError, StoreUnavailable, StoreUnfit
+from agentrun.store.protocol import KeyExists, KeyMissing, StoreError, StoreUnavailable, StoreUnfit
 
 _CONFLICT = frozenset({"ConditionalRequestConflict", "OperationAborted"})
 _CREDENTIALS = frozenset(

@@ -2,7 +2,7 @@
 
 The language is CEL with its extensions for strings, numbers and optional values
 (https://github.com/google/cel-spec/blob/master/doc/langdef.md), less what JSON has no form for: bytes and protobuf
-messages. It has no clock and no randomness. Public names are re-exported by ``agentrun.plan.expressions``.
+messages. It has no clock and no randomness. Public names are re-exported by ``agentrun.expressions.templates``.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any, Literal
 from agentrun.api.errors import AgentrunError
 from agentrun.api.texts import quoted
 from agentrun.api.values import EXPRESSION_MAX, JSON
-from agentrun.plan import explain
-from agentrun.plan.checked import Node, read
-from agentrun.plan.cost import PATTERN_MAX, TooExpensive, estimate, needs_estimate, pattern_size
-from agentrun.plan.explain import Keys
-from agentrun.plan.kept import Kept
-from agentrun.plan.ordered import in_order
-from agentrun.plan.runtime import RESULT_MAX, TOO_LARGE, Reader, Unfit, Values, environment
+from agentrun.expressions import diagnostics
+from agentrun.expressions.ast import Node, read
+from agentrun.expressions.bounded_cache import Kept
+from agentrun.expressions.cost import PATTERN_MAX, TooExpensive, estimate, needs_estimate, pattern_size
+from agentrun.expressions.diagnostics import Keys
+from agentrun.expressions.evaluation import RESULT_MAX, TOO_LARGE, Reader, Unfit, Values, environment
+from agentrun.expressions.ordered import in_order
 
 _TREE_MAX = 64 * 1024
 """Bytes of a checked expression. Without macros 1,024 characters stay far below, but nested ones double it."""
@@ -123,7 +123,7 @@ class Expression:
             raise ExpressionError(f"a condition is true or false, but this is of type {returned.lower()}", text)
         if returned.startswith("optional_type"):
             raise ExpressionError("the result is optional: say with .orValue(…) what it is when there is none", text)
-        self._path = explain.path_of(tree)
+        self._path = diagnostics.path_of(tree)
         if self._path is not None and self._path[0] not in variables:
             self._path = None  # the name of a type
         self._costly = needs_estimate(tree)
@@ -141,7 +141,7 @@ class Expression:
     @property
     def named(self) -> tuple[Keys, ...]:
         """The paths that it may read, without those that it asks for first (``has``, ``.?``, ``in``)."""
-        return explain.named(self.tree)
+        return diagnostics.named(self.tree)
 
     @property
     def path(self) -> Keys | None:
@@ -151,7 +151,7 @@ class Expression:
     @property
     def is_plain(self) -> bool:
         """Whether evaluating it comes to each of its parts."""
-        return explain.is_plain(self.tree)
+        return diagnostics.is_plain(self.tree)
 
     def evaluate(self, values: Values) -> JSON:
         """The value of the expression; what is part of ``values`` is given as it is, not copied.
@@ -169,13 +169,13 @@ class Expression:
         else:
             result, size = self._found(self._path, values)
         if self.want == "bool" and not isinstance(result, bool):
-            raise ExpressionError(f"a condition is true or false, but this gives {explain.kind(result)}", self.text)
+            raise ExpressionError(f"a condition is true or false, but this gives {diagnostics.kind(result)}", self.text)
         return result, size
 
     def _found(self, path: Keys, values: Values) -> tuple[JSON, int]:
         # A path needs no runtime: exact for what the runtime would not take, such as integers beyond 64 bits.
         try:
-            result = explain.follow(path, values.variables)
+            result = diagnostics.follow(path, values.variables)
         except LookupError as error:
             raise ExpressionError(str(error.args[0]), self.text) from None
         if result is None or isinstance(result, bool):
@@ -217,14 +217,14 @@ class Expression:
         except Unfit as error:
             raise ExpressionError(str(error), self.text) from None
         except RuntimeError as error:
-            raise ExpressionError(explain.failed(str(error), tree, values.variables), self.text) from None
+            raise ExpressionError(diagnostics.failed(str(error), tree, values.variables), self.text) from None
 
     def _refuse(self, tree: Node, unusable: Mapping[Keys, str]) -> None:
-        for keys in explain.paths(tree, _ACCESS):
+        for keys in diagnostics.paths(tree, _ACCESS):
             for place, reason in unusable.items():
                 common = min(len(keys), len(place))
                 if keys[:common] == place[:common]:
-                    raise ExpressionError(f"{explain.written(place)} cannot be computed with: {reason}", self.text)
+                    raise ExpressionError(f"{diagnostics.written(place)} cannot be computed with: {reason}", self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +248,7 @@ def _compile(text: str, variables: tuple[str, ...]) -> _Compiled:
         program = environment(variables).compile(text)
         returns = program.return_type().name()
     except RuntimeError as error:
-        raise ExpressionError(explain.invalid(str(error), text, variables), text) from None
+        raise ExpressionError(diagnostics.invalid(str(error), text, variables), text) from None
     serialized: bytes = program.serialize()
     if len(serialized) > _TREE_MAX:
         raise ExpressionError("the expression is too large: a chain of optMap doubles with each link", text)
@@ -299,7 +299,7 @@ def compile_expression(text: str, scope: Scope, want: Literal["bool"] | None = N
     if scope.steps is not None:
         for step in sorted(expression.step_references):
             if step not in scope.steps:
-                near = explain.nearest(step, scope.steps)
+                near = diagnostics.nearest(step, scope.steps)
                 why = (
                     f"there is no step {step} to refer to here{near} (a step sees those that it depends on: dependsOn)"
                 )
@@ -327,12 +327,12 @@ def _misnamed_steps(text: str, scope: Scope) -> Iterator[str]:
         name = match[1].rstrip("-")
         if scope.steps is None:
             # Not known which names there are; what starts as no identifier can, is certainly meant as a name.
-            if not explain.is_field(name.partition("-")[0]):
+            if not diagnostics.is_field(name.partition("-")[0]):
                 yield name
             continue
         while name not in scope.steps and "-" in name:
             name = name.rpartition("-")[0].rstrip("-")
-        if name in scope.steps and not explain.is_field(name):
+        if name in scope.steps and not diagnostics.is_field(name):
             yield name
 
 
@@ -407,7 +407,7 @@ def _key(node: Node) -> object:
 def _check_field(owner: str, key: object, fields: frozenset[str]) -> None:
     if key not in fields:
         shown = f".{key}" if isinstance(key, str) else "[…]"
-        hint = explain.nearest(key, fields) if isinstance(key, str) else ""
+        hint = diagnostics.nearest(key, fields) if isinstance(key, str) else ""
         raise ExpressionError(f"{owner} has no {shown}, only {', '.join(sorted(fields))}{hint}")
 
 

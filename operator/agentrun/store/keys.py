@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from agentrun.api.texts import quoted
-from agentrun.journal.store import StoreError
+from agentrun.store.protocol import StoreError
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_@=+,:~!()-][A-Za-z0-9._@=+,:~!()-]{0,254}")
 _LONGEST = 900

@@ -15,8 +15,8 @@ from agentrun.api.errors import InvalidDocument, Path, Problem
 from agentrun.api.texts import quoted
 from agentrun.api.values import seconds
 from agentrun.api.workflow import Model, Retry, Step, Tool, WorkflowSpec
-from agentrun.plan.cel import TOO_MANY, together
-from agentrun.plan.expressions import (
+from agentrun.expressions.cel import TOO_MANY, together
+from agentrun.expressions.templates import (
     Expression,
     ExpressionError,
     Scope,
@@ -25,9 +25,9 @@ from agentrun.plan.expressions import (
     compile_text,
     compile_value,
 )
-from agentrun.plan.http import check_http
-from agentrun.plan.names import Names
-from agentrun.plan.schema import check_schema, weight
+from agentrun.workflow.http import check_http
+from agentrun.workflow.json_schema import check_schema, weight
+from agentrun.workflow.names import Names
 
 EXPRESSIONS_MAX = 2 * 1024 * 1024
 """Bytes of all checked expressions of a workflow together, some 4,000 conditions: a second of work to compile them."""

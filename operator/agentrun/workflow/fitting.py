@@ -15,9 +15,9 @@ from agentrun.api.errors import Path
 from agentrun.api.texts import quoted
 from agentrun.api.values import JSON
 from agentrun.api.workflow import Tool
-from agentrun.plan.explain import nearest
-from agentrun.plan.expressions import ValueTemplate
-from agentrun.plan.schema import Checker, compile_schema
+from agentrun.expressions.diagnostics import nearest
+from agentrun.expressions.templates import ValueTemplate
+from agentrun.workflow.json_schema import Checker, compile_schema
 
 MISFITS_MAX = 5
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from agentrun.api.errors import Path, Problem
 from agentrun.api.texts import as_text
 from agentrun.api.values import EXPRESSION_MAX, JSON
-from agentrun.plan import explain
-from agentrun.plan.cel import LITERAL, Expression, ExpressionError, Scope, compile_expression
-from agentrun.plan.cost import COST_MAX
-from agentrun.plan.runtime import DEPTH_MAX, RESULT_MAX, Values
+from agentrun.expressions import diagnostics
+from agentrun.expressions.cel import LITERAL, Expression, ExpressionError, Scope, compile_expression
+from agentrun.expressions.cost import COST_MAX
+from agentrun.expressions.evaluation import DEPTH_MAX, RESULT_MAX, Values
 
 __all__ = [
     "Expression",
@@ -233,7 +233,7 @@ def compile_template(text: str, scope: Scope) -> Template:
         try:
             parts.append(compile_expression(expression, scope))
         except ExpressionError as error:
-            raise ExpressionError(error.reason + explain.meant(expression, scope.variables), expression) from None
+            raise ExpressionError(error.reason + diagnostics.meant(expression, scope.variables), expression) from None
     return Template(tuple(part for part in parts if part != ""))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from agentrun.journal.folder import FolderStore
-from agentrun.journal.s3 import S3Store
-from agentrun.journal.store import Store, StoreUnfit
+from agentrun.store.folder import FolderStore
+from agentrun.store.protocol import Store, StoreUnfit
+from agentrun.store.s3 import S3Store
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 

@@ -14,12 +14,11 @@ from itertools import chain
 from agentrun.api.canonical import moment
 from agentrun.api.errors import InvalidDocument, Path, Problem
 from agentrun.api.texts import quoted
-from agentrun.api.values import JSON
+from agentrun.api.values import JSON, pause
 from agentrun.api.workflow import Step, ToolCall, WorkflowSpec
-from agentrun.plan import explain, shapes
-from agentrun.plan.address import check_endpoints
-from agentrun.plan.explain import Keys
-from agentrun.plan.expressions import (
+from agentrun.expressions import diagnostics
+from agentrun.expressions.diagnostics import Keys
+from agentrun.expressions.templates import (
     Expression,
     ExpressionError,
     Scope,
@@ -28,11 +27,12 @@ from agentrun.plan.expressions import (
     ValueTemplate,
     compile_expression,
 )
-from agentrun.plan.fitting import Fitting
-from agentrun.plan.http import CompiledHttp, compile_http
-from agentrun.plan.people import pause
-from agentrun.plan.program import CompiledStep, Program, compile_program
-from agentrun.plan.shapes import ANYTHING, Shape
+from agentrun.workflow import shapes
+from agentrun.workflow.address import check_endpoints
+from agentrun.workflow.fitting import Fitting
+from agentrun.workflow.http import CompiledHttp, compile_http
+from agentrun.workflow.program import CompiledStep, Program, compile_program
+from agentrun.workflow.shapes import ANYTHING, Shape
 
 _APPROVED: Shape = {
     "type": "object",
@@ -181,7 +181,7 @@ def _needed(http: CompiledHttp) -> list[str]:
 
 def _lacking(name: str, call: ToolCall) -> str:
     given = ", ".join(call.args) or "nothing"
-    hint = explain.nearest(name, call.args)
+    hint = diagnostics.nearest(name, call.args)
     return f"{name} is missing, which the request of tool {call.name} names; given is {given}{hint}"
 
 
@@ -229,7 +229,7 @@ def _failing(where: Path, expression: Expression) -> Iterator[Problem]:
     """What of it fails whatever the values are: an instant, a duration or a pattern that is none, ``1 / 0``."""
     if not expression.is_plain:
         return
-    for text in explain.constants(expression.tree) if expression.references else [expression.text]:
+    for text in diagnostics.constants(expression.tree) if expression.references else [expression.text]:
         try:
             compile_expression(text, Scope(())).evaluate(Values({}))
         except ExpressionError as error:
@@ -268,7 +268,7 @@ def _item(step: CompiledStep, known: Mapping[Keys, Shape]) -> Shape:
 def _absent(keys: Keys, inputs: Mapping[str, JSON]) -> str:
     """What is missing on the way to ``keys``."""
     try:
-        explain.follow(keys, {"inputs": inputs})
+        diagnostics.follow(keys, {"inputs": inputs})
     except LookupError as error:
         return str(error.args[0])
     return ""

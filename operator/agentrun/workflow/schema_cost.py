@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Set
 from typing import Any, NamedTuple
 
 from agentrun.api.values import JSON
-from agentrun.plan.cost import pattern_size
+from agentrun.expressions.cost import pattern_size
 
 CHECK_MAX = 64 * 1024 * 1024
 """Units: about a third of a second."""

@@ -9,7 +9,7 @@ from typing import TypeGuard
 
 from agentrun.api.texts import quoted
 from agentrun.api.values import JSON
-from agentrun.plan.checked import Node
+from agentrun.expressions.ast import Node
 
 Keys = tuple[str | int, ...]
 """A variable's name and the keys that lead on from it."""

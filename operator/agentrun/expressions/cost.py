@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from agentrun.api.values import JSON
-from agentrun.plan.arithmetic import MIXED_SUMS
-from agentrun.plan.checked import Node
+from agentrun.expressions.arithmetic import MIXED_SUMS
+from agentrun.expressions.ast import Node
 
 COST_MAX = 48 * 1024 * 1024
 """Units: 48 MiB, or about a quarter of a second. A ``map`` or ``filter`` over 1,700 elements reaches it."""

@@ -6,7 +6,7 @@ import json
 import re
 
 from agentrun.api.values import JSON
-from agentrun.plan.expressions import Expression, Template, ValueTemplate
+from agentrun.expressions.templates import Expression, Template, ValueTemplate
 
 _MARK = "\0"
 """Stands around the number of an expression while the text is read."""

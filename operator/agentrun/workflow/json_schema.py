@@ -25,10 +25,10 @@ from agentrun.api.errors import InvalidDocument, Path, Problem
 from agentrun.api.printable import printable
 from agentrun.api.texts import quoted
 from agentrun.api.values import JSON
-from agentrun.plan.cost import pattern_size
-from agentrun.plan.kept import Kept
-from agentrun.plan.misfit import misfits
-from agentrun.plan.schema_cost import Costs, TooCostly, repeated
+from agentrun.expressions.bounded_cache import Kept
+from agentrun.expressions.cost import pattern_size
+from agentrun.workflow.misfit import misfits
+from agentrun.workflow.schema_cost import Costs, TooCostly, repeated
 
 if TYPE_CHECKING:
     from jsonschema_rs import Draft202012Validator

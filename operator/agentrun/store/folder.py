@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agentrun.journal.keys import check_folder, check_key, check_prefix, is_segment
-from agentrun.journal.store import KeyExists, KeyMissing, StoreError, StoreUnavailable, StoreUnfit
+from agentrun.store.keys import check_folder, check_key, check_prefix, is_segment
+from agentrun.store.protocol import KeyExists, KeyMissing, StoreError, StoreUnavailable, StoreUnfit
 
 OBJECT_MAX = 1024 * 1024 * 1024
 """Bytes of a file that is read; the largest that agentrun writes is a model's history of some hundred megabytes."""

@@ -1,0 +1,25 @@
+"""What is kept in memory of the outputs of a run's steps, while its journals are read side by side."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field, replace
+
+from agentrun.api.facts import StepFact
+from agentrun.plan import outputs
+
+
+@dataclass(slots=True)
+class Outputs:
+    """What is kept of the outputs of one run. For many threads."""
+
+    bytes: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def take(self, fact: StepFact) -> StepFact:
+        """``fact``, without its output where there is no room for it."""
+        with self._lock:
+            if self.bytes + fact.size > outputs.OUTPUTS_MAX and fact.output is not None:
+                return replace(fact, output=None)
+            self.bytes += fact.size
+        return fact
