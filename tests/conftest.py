@@ -50,6 +50,17 @@ class _ByServer(LoadScopeScheduling):  # type: ignore[misc]
         return path if folder == "e2e" else nodeid
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_loader_for_all_clients() -> Iterator[None]:
+    """botocore reads and parses its data anew for each session, which is half of what a client costs."""
+    from botocore import loaders, session
+
+    shared, with_path = loaders.create_loader(), loaders.create_loader
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "create_loader", lambda path=None: with_path(path) if path else shared)
+        yield
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say it where the S3 tests ran against a stand-in."""
     if shutil.which("go") is None:

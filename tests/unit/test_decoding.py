@@ -125,6 +125,15 @@ def test_what_is_no_object_is_unreadable(text: bytes) -> None:
             read(text)
 
 
+@pytest.mark.parametrize("rest", ["}", "{}", "x", "\xff", ",1", '{"items":[]}'])
+def test_a_list_ends_where_it_ends(rest: str) -> None:
+    """What followed a list that had to be read item by item was passed over."""
+    deep = f'{{"items":[{obj(poison.lists(300))}]}} \n'
+    assert len(decode_list(deep.encode())["items"]) == 1
+    with pytest.raises(Unreadable, match="is not JSON"):
+        decode_list((deep + rest).encode("latin-1"))
+
+
 @pytest.mark.parametrize("text", ["1e999", "-1e+400", "1" * 400 + ".5", "1E0999", '{"a":[{"b":1e309}]}'])
 def test_a_number_that_becomes_infinite_is_no_json(text: str) -> None:
     with pytest.raises(Unreadable, match="has a number that is too large: write it as a text"):

@@ -339,7 +339,7 @@ async def test_a_server_that_hangs_or_drips(model: Bench) -> None:
     assert "no answer within 0.05 s" in failure.message
     failure = await model.fails(hang(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"), timeout=0.05)
     assert (failure.failure_class, failure.retryable) == (FailureClass.PROVIDER, True)
-    assert len(model.server.received) == 6
+    assert model.server.connections == 6  # on a busy machine not every request comes to be read in that time
 
 
 async def test_nobody_listens(model: Bench) -> None:

@@ -680,7 +680,7 @@ def test_the_requests_that_are_broken_below_are_whole(path: str) -> None:
     assert ScriptedModel(HELLO).answer("POST", path, {}, json.dumps(VALID[path]).encode()).status == 200
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(st.data(), st.sampled_from(sorted(VALID)), values)
 def test_whatever_is_sent_is_answered_in_openai_s_form(data: st.DataObject, path: str, value: Any) -> None:
     place = data.draw(st.sampled_from(sorted(places(VALID[path]), key=repr)))

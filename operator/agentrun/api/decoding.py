@@ -99,6 +99,7 @@ def decode_list(data: bytes) -> dict[str, Any]:
         found, text = {}, _Text(data)
         for key in text.members():
             found[key] = [decode_object(item) for item in text.elements()] if key == "items" else decode(text.value())
+        text.end()
     if not isinstance(found, dict) or "items" not in found:
         raise Unreadable("is not a List")
     found["items"] = items = found["items"] or []  # Go writes an empty list as null
@@ -196,6 +197,12 @@ class _Text:
             if self._took(b"]"):
                 return
             self._take(b",", "JSON: a comma is missing")
+
+    def end(self) -> None:
+        """Nothing may follow."""
+        self._take_space()
+        if self._at < len(self._data):
+            raise Unreadable("is not JSON: something follows its end")
 
     def value(self) -> bytes:
         """The text of the value that begins here."""
