@@ -100,8 +100,10 @@ FILES: dict[str, Bad] = {
         steps(WAIT, inputs={"type": "object", "required": ["id"]}), ("spec.inputs", "id", "-i KEY=VALUE")
     ),
     "an input of a wrong type": Bad(
-        run_of(steps(WAIT, inputs={"type": "object", "properties": {"n": {"type": "integer"}}}), inputs={"n": "x"}),
-        (r"spec\.inputs", "n: .*integer", "--inputs FILE"),
+        run_of(
+            steps(WAIT, inputs={"type": "object", "properties": {"count": {"type": "integer"}}}), inputs={"count": "x"}
+        ),
+        (r"spec\.inputs", "count: .*integer", "--inputs FILE"),
     ),
     "a wrong duration": Bad(steps({**WAIT, "wait": {"duration": "soon"}}), (r"wait\.duration", "30s, 10m")),
     "several at once": Bad(
@@ -171,11 +173,11 @@ def test_a_file_that_is_not_there_and_a_folder(shop: Shop) -> None:
 
 
 def test_the_errors_of_inputs_on_the_command_line(shop: Shop) -> None:
-    schema = {"type": "object", "properties": {"n": {"type": "integer"}, "text": {"type": "string"}}}
+    schema = {"type": "object", "properties": {"count": {"type": "integer"}, "text": {"type": "string"}}}
     file = shop.file(steps(WAIT, inputs={**schema, "additionalProperties": False}))
     (shop.folder / "list.yaml").write_text("- 1\n")
     for arguments, says in (
-        (("-i", "n=seven"), "integer"),
+        (("-i", "count=seven"), "integer"),
         (("-i", "seven"), "KEY=VALUE"),
         (("-i", "other=1"), "other"),
         (("--inputs", "list.yaml"), "must hold one object"),
