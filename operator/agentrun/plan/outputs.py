@@ -17,7 +17,7 @@ OUTPUTS_MAX = 64 * 1024 * 1024
 
 def too_much(facts: Iterable[StepFact]) -> FailureInfo | None:
     """Why a run fails whose steps gave what ``facts`` say; None: it does not. The same whenever one looks."""
-    total = sum(fact.size for fact in facts)
+    total = sum([fact.size for fact in facts])
     if total <= OUTPUTS_MAX:
         return None
     message = (

@@ -57,7 +57,7 @@ def _plan(snapshot: Snapshot, work: Work) -> Plan:
         return _ended(p)
     timed_out = p.events.timed_out or _times_out(p)
     cancelled = p.events.cancelled is not None and not _too_late(p, p.events.cancelled)
-    too_much = outputs.too_much(fact for key, fact in p.s.facts.items() if _is_main(p, key))
+    too_much = _gave_too_much(p)
     interrupt = cancelled or timed_out or too_much is not None
     look(p, p.program.steps, ending=interrupt, stop=interrupt or p.suspended)
     failed = _first_failure(p, p.program.steps)
@@ -129,6 +129,13 @@ def _times_out(p: Planning) -> bool:
     if running:
         p.wakes.append(p.s.now + p.s.timeout - active)
     return False
+
+
+def _gave_too_much(p: Planning) -> FailureInfo | None:
+    """Why the run fails, whose steps gave too much. Of the steps alone, as for ``_times_out``."""
+    if outputs.too_much(p.s.facts.values()) is None:
+        return None  # told at a third of the cost
+    return outputs.too_much(fact for key, fact in p.s.facts.items() if _is_main(p, key))
 
 
 def _all_over(p: Planning) -> bool:
