@@ -141,7 +141,7 @@ def test_a_step_that_takes_too_much_memory_says_so(operator: Operator, namespace
     operator.wait_for(namespace, "r", "Cancelled", seconds=60)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_leaders_come_and_go(operator: Operator, namespace: str, tools: ToolHost, release: threading.Event) -> None:
     """One is killed under load, the next one is paused and wakes up: nothing is lost, and no call is made twice."""
     names = [f"r{n}" for n in range(8)]
@@ -151,7 +151,7 @@ def test_leaders_come_and_go(operator: Operator, namespace: str, tools: ToolHost
     steps = (call("first", "first"), call("second", "second", dependsOn=["first"]))
     operator.leader()
     operator.apply(namespace, *(scenes.run(name, *steps, tools=made) for name in names))
-    until("the load to begin", lambda: len(tools.asked("/first")) > 1)
+    until("the load to begin", lambda: len(tools.asked("/first")) > 1, patience=150)
     killed = operator.kill_leader()
     until("another leader", lambda: operator.holder() not in ("", killed), 60)
     for name in names:

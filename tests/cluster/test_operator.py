@@ -237,7 +237,7 @@ def test_a_fan_out_keeps_to_its_width(operator: Operator, namespace: str, tools:
         together.append(sum(not is_over(pod) for pod in pods))
         return "Succeeded" in says(operator.runs.get(namespace, "r") or {})
 
-    operator.wait_pods(namespace, ended, "the end of all", seconds=120)
+    operator.wait_pods(namespace, ended, "the end of all", seconds=240)
     done = operator.run(namespace, "r")
     assert max(together) == 4
     assert most == 4
