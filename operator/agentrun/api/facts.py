@@ -298,7 +298,7 @@ class StepFact:
     @property
     def active(self) -> float:
         """Seconds of work over all attempts."""
-        return sum(end - start for start, end in self.intervals)
+        return 0.0 if not self.intervals else sum(end - start for start, end in self.intervals)
 
     def to_json(self) -> dict[str, Any]:
         """The termination message; what has its default value is left out."""

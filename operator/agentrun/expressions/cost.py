@@ -94,6 +94,8 @@ def needs_estimate(node: Node) -> bool:
 
 def weigh(value: JSON) -> int:
     """Units of giving ``value`` to the runtime: looking through it, measuring and converting it."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
+        return 2 * len(str(value)) + _PART  # as below: items are often their numbers
     try:
         text = json.dumps(value, default=str)
     except (ValueError, RecursionError):

@@ -37,6 +37,8 @@ TOO_LARGE = f"the value is larger than {RESULT_MAX // 1024} KiB"
 
 _SUSPICIOUS = re.compile(r"\\u0000|\\ud|\d{19}")
 _FOUL = re.compile("[\x00\ud800-\udfff]")
+_SOUND_BELOW = 10**18
+"""Integers closer to nothing than this need not be looked at any further."""
 
 
 @lru_cache(maxsize=64)
@@ -71,7 +73,18 @@ class Values:
     They must not be changed afterwards. Safe to share between threads: two may convert at once, to the same end.
     """
 
-    __slots__ = ("_activation", "_input_keys", "_made", "_pay", "_screened", "_weight", "sizes", "spent", "variables")
+    __slots__ = (
+        "_activation",
+        "_base",
+        "_input_keys",
+        "_made",
+        "_pay",
+        "_screened",
+        "_weight",
+        "sizes",
+        "spent",
+        "variables",
+    )
 
     def __init__(
         self,
@@ -95,6 +108,18 @@ class Values:
         self._screened: _Screened | None = None
         self._activation: Any = None
         self._made = 0
+        self._base: Values | None = None
+
+    def extended(self, more: Mapping[str, JSON], weight: int) -> Values:
+        """These variables and ``more``, which takes ``weight`` units to convert; none of ``more`` has a name of these.
+
+        What was found out about these variables is not found out anew.
+        """
+        extended = Values(
+            self.variables | dict(more), pay=self._pay, weight=self._weight + weight, input_keys=self._input_keys
+        )
+        extended._base = self
+        return extended
 
     def pay(self, units: int) -> None:
         """Count ``units`` before they are spent. Raises what refuses them."""
@@ -108,13 +133,22 @@ class Values:
             if self._weight > WEIGHT_MAX:
                 raise Unfit("what it looks into has too many parts (some 250,000 are possible): let the step give less")
             self.pay(self._weight)
-            variables = self.variables
-            if self._input_keys is not None and isinstance(inputs := variables.get("inputs"), dict):
-                wanted = {key: value for key, value in inputs.items() if key in self._input_keys}
-                variables = {**variables, "inputs": wanted}
-            unusable: dict[Keys, str] = {}
-            usable = {n: v if _is_sound(v) else _screen(v, (n,), unusable) for n, v in variables.items()}
-            self._screened = _Screened(usable, unusable)
+        return self.screen()
+
+    def screen(self) -> _Screened:
+        """As ``screened``, for a caller that has paid for more variables than these."""
+        if self._screened is not None:
+            return self._screened
+        variables, known = self.variables, _Screened({}, {})
+        if self._base is not None:
+            known = self._base.screen()
+            variables = {name: value for name, value in variables.items() if name not in known.variables}
+        elif self._input_keys is not None and isinstance(inputs := variables.get("inputs"), dict):
+            wanted = {key: value for key, value in inputs.items() if key in self._input_keys}
+            variables = {**variables, "inputs": wanted}
+        unusable: dict[Keys, str] = {}
+        usable = {n: v if _is_sound(v) else _screen(v, (n,), unusable) for n, v in variables.items()}
+        self._screened = _Screened({**known.variables, **usable}, {**known.unusable, **unusable})
         return self._screened
 
     def activation(self, cost: int) -> Any:
@@ -218,6 +252,8 @@ def _seconds(duration: timedelta) -> str:
 
 def _is_sound(value: JSON) -> bool:
     """Whether the runtime can take ``value`` as it is. Errs towards no."""
+    if isinstance(value, int):  # true and false too
+        return abs(value) < _SOUND_BELOW
     try:
         text = json.dumps(value)
     except (ValueError, TypeError, RecursionError):

@@ -7,7 +7,7 @@ cancelled, the compensations of what had taken effect, last first; and ``finally
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from agentrun.api.facts import FailureInfo, StepFact, StepKey, Usage
@@ -200,25 +200,17 @@ def _first_failure(p: Planning, steps: Mapping[str, CompiledStep]) -> tuple[str,
 
 
 def _answer(p: Planning) -> Plan:
-    people = any(
-        member.person for group in p.groups.values() for member in group.members.values() if not member.state.final
-    ) or any(s.person for s in p.undone.values())
+    members = [item for group in p.groups.values() for item in group.members.items()]
+    still = [item for item in [*members, *p.undone.items()] if not item[1].state.final]
+    people = any(standing.person for _, standing in still)
+    by_time = any(standing.wake_at is not None and not standing.person for _, standing in still)  # a retry, a timer
     idle = not p.effects and not p.s.executions
     timers = [t for t in p.wakes if t > p.s.now]
     soonest = min(timers, default=None)
-    stuck = idle and (p.suspended or (people and not _timer_without_person(p)))
-    return Plan(
-        tuple(p.effects), run_status(p), soonest, waits_for_person=stuck, asks=tuple(_asks(p)), dropped=_dropped(p)
-    )
-
-
-def _asks(p: Planning) -> Iterator[Ask]:
-    """The questions that are open; one whose wait is over (a failure elsewhere, a cancellation) is not."""
-    members = [item for group in p.groups.values() for item in group.members.items()]
-    for key, standing in [*members, *p.undone.items()]:
-        if standing.asks and not standing.state.final:
-            for request in standing.asks:
-                yield Ask(key, standing.fact.attempt, request)
+    stuck = idle and (p.suspended or (people and not by_time))
+    # A question whose wait is over (a failure elsewhere, a cancellation) is not open.
+    asks = tuple([Ask(key, s.fact.attempt, request) for key, s in still if s.asks for request in s.asks])
+    return Plan(tuple(p.effects), run_status(p), soonest, waits_for_person=stuck, asks=asks, dropped=_dropped(p))
 
 
 def _dropped(p: Planning) -> frozenset[str]:
@@ -230,12 +222,6 @@ def _dropped(p: Planning) -> frozenset[str]:
         if standing.state is StepState.CANCELLED and standing.fact.end == "waiting"
         for request in standing.fact.approvals
     )
-
-
-def _timer_without_person(p: Planning) -> bool:
-    """Whether something moves by time alone: a retry, a timer."""
-    standings = [m for g in p.groups.values() for m in g.members.values()] + list(p.undone.values())
-    return any(s.wake_at is not None and not s.person and not s.state.final for s in standings)
 
 
 def _ended(p: Planning) -> Plan:

@@ -86,7 +86,8 @@ class Planning:
 
     def attempt(self, key: StepKey, step: CompiledStep) -> Standing:
         """How ``key`` stands now, by its journal, its process and its events."""
-        event = self.events.settled.get(key.path)
+        ends = self.events.settled
+        event = ends.get(key.path) if ends else None  # to write a thousand paths takes half a millisecond
         if event is not None and (key.index is not None or key.compensate):
             failure = FailureInfo.from_json(event.body["failure"])
             fact = self.fact(key)
@@ -154,11 +155,9 @@ class Planning:
 
         Steps that use the same ones share them: what an expression may name is final before it is looked at.
         """
-        keys = of.input_keys if self._large_inputs else None
         if more is not None:
-            variables = self.variables(of.references, of.step_references) | dict(more)
-            weight = self._weight(of, keys) + sum(weigh(value) for value in more.values())
-            return Values(variables, pay=self.work.pay, weight=weight, input_keys=keys)
+            return self.values(of).extended(more, sum(weigh(value) for value in more.values()))
+        keys = of.input_keys if self._large_inputs else None
         key = (of.references, of.step_references, self.outcome, keys)
         found = self._shared.get(key)
         if found is None:
