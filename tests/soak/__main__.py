@@ -70,7 +70,7 @@ def soak(operator: Operator, seconds: float, seed: int, *, faults: bool) -> list
         timed = Timed(operator, spaces[1])
         for _ in range(ALONE):
             timed.once()
-        alone = [took for *_, took in timed.took]
+        alone = [took.seconds for took in timed.took]
         timed.took.clear()
 
         tenant = Tenant(operator, spaces[0], documents, seed)

@@ -162,16 +162,28 @@ class People:
             self.said.append(done.stderr.strip()[-200:])
 
 
+@dataclass(frozen=True)
+class Took:
+    """How long one small run took, from when its object was made to its end, by the instants of the operator: when a
+    watch
+    tells of it is this process's own matter.
+    """
+
+    begun: float
+    ended: float
+    """By the monotonic clock."""
+    seconds: float
+    legs: str
+    """Seconds after which each thing had happened, and what the API server took to create the object."""
+
+
 @dataclass
 class Timed:
-    """Another tenant: a run that waits for a second, again and again; how long each took, and when."""
+    """Another tenant: a run that waits for a second, again and again."""
 
     operator: Operator
     namespace: str
-    took: list[tuple[float, float, float]] = field(default_factory=list)
-    """Beginning and end by the monotonic clock, and seconds from when the object was made to its end, as the operator
-    wrote it down: when a watch tells of it is this process's own matter.
-    """
+    took: list[Took] = field(default_factory=list)
     count: int = 0
 
     def run(self, stop: threading.Event) -> None:
@@ -187,9 +199,16 @@ class Timed:
         document = scenes.run(name, {"name": "w", "wait": {"duration": "1s"}}, run={"ttlSecondsAfterFinished": 60})
         if self.operator.apply(self.namespace, document, check=False).returncode:
             return
-        made = time.time()
-        run = self.operator.wait_for(self.namespace, name, "Succeeded", seconds=180)
-        self.took.append((begun, time.monotonic(), moment(run["status"]["completionTime"]) - made))
+        made, created = time.time(), time.monotonic() - begun
+        status = self.operator.wait_for(self.namespace, name, "Succeeded", seconds=180)["status"]
+        moments = {
+            "started": status["startTime"],
+            "waited": status["steps"][0].get("finishedAt"),
+            "ended": status["completionTime"],
+        }
+        legs = ", ".join(f"{what} {moment(at) - made:.1f}" for what, at in moments.items() if at)
+        took = moment(status["completionTime"]) - made
+        self.took.append(Took(begun, time.monotonic(), took, f"{name}: created in {created:.1f}, {legs}"))
 
 
 @dataclass

@@ -51,6 +51,11 @@ def read(serialized: bytes) -> Node:
     return _node(root, overloads)
 
 
+def goes_through(node: Node) -> bool:
+    """Whether something in the tree goes through a list or an object: a macro."""
+    return node.kind == "fold" or any(goes_through(arg) for arg in node.args)
+
+
 def _node(data: bytes, overloads: dict[int, tuple[str, ...]]) -> Node:
     own, kind, body = 0, 0, b""
     for field, value in fields(data):

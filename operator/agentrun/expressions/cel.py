@@ -20,7 +20,7 @@ from agentrun.api.errors import AgentrunError
 from agentrun.api.texts import quoted
 from agentrun.api.values import EXPRESSION_MAX, JSON
 from agentrun.expressions import diagnostics
-from agentrun.expressions.ast import Node, read
+from agentrun.expressions.ast import Node, goes_through, read
 from agentrun.expressions.bounded_cache import Kept
 from agentrun.expressions.cost import PATTERN_MAX, TooExpensive, estimate, needs_estimate, pattern_size
 from agentrun.expressions.diagnostics import Keys
@@ -252,9 +252,10 @@ def _compile(text: str, variables: tuple[str, ...]) -> _Compiled:
     serialized: bytes = program.serialize()
     if len(serialized) > _TREE_MAX:
         raise ExpressionError("the expression is too large: a chain of optMap doubles with each link", text)
-    if (ordered := in_order(serialized)) is not None:
+    tree = read(serialized)
+    if goes_through(tree) and (ordered := in_order(serialized)) is not None:
         program = environment(variables).deserialize(ordered)
-    made = _Compiled(program, read(serialized), returns, len(serialized))
+    made = _Compiled(program, tree, returns, len(serialized))
     _compiled.keep(key, made, made.weight * _TREE_FACTOR + _TREE_LEAST)
     return made
 
@@ -286,8 +287,6 @@ def compile_expression(text: str, scope: Scope, want: Literal["bool"] | None = N
     """
     if len(text) > EXPRESSION_MAX:
         raise ExpressionError(f"the expression has {len(text):,} characters, at most {EXPRESSION_MAX:,} are allowed")
-    if _NOT_TEXT.search(text):
-        raise ExpressionError("the expression holds characters that are not text", quoted(text))
     tally = _tally.get()
     if tally is not None and tally.weight > tally.limit:
         raise ExpressionError(TOO_MANY)
@@ -316,20 +315,32 @@ def forget() -> None:
 @lru_cache(maxsize=4096)
 def _expression(text: str, variables: tuple[str, ...], want: Literal["bool"] | None) -> Expression:
     # Steps are no part of the key: a scope may name a thousand of them.
+    if _NOT_TEXT.search(text):
+        raise ExpressionError("the expression holds characters that are not text", quoted(text))
     return Expression(text, variables, want)
+
+
+@lru_cache(maxsize=4096)
+def _doubtful_steps(text: str) -> tuple[str, ...]:
+    """What stands after a dot where a step's name belongs, and is no identifier of CEL's."""
+    if "steps" not in text:
+        return ()
+    bare = _LITERALS.sub(lambda literal: " " * len(literal[0]), text)
+    names = [match[1].rstrip("-") for match in _STEP.finditer(bare)]
+    return tuple(name for name in names if not diagnostics.is_field(name))
 
 
 def _misnamed_steps(text: str, scope: Scope) -> Iterator[str]:
     """The names of steps that stand after a dot but cannot: ``steps.sign-off`` is a subtraction to CEL."""
-    if "steps" not in scope.variables or "steps" not in text:
+    if "steps" not in scope.variables:
         return
-    for match in _STEP.finditer(_LITERALS.sub(lambda literal: " " * len(literal[0]), text)):
-        name = match[1].rstrip("-")
+    for written in _doubtful_steps(text):
         if scope.steps is None:
             # Not known which names there are; what starts as no identifier can, is certainly meant as a name.
-            if not diagnostics.is_field(name.partition("-")[0]):
-                yield name
+            if not diagnostics.is_field(written.partition("-")[0]):
+                yield written
             continue
+        name = written
         while name not in scope.steps and "-" in name:
             name = name.rpartition("-")[0].rstrip("-")
         if name in scope.steps and not diagnostics.is_field(name):

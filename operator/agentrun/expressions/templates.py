@@ -9,7 +9,7 @@ or an input stays text.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from agentrun.api.errors import Path, Problem
 from agentrun.api.texts import as_text
@@ -56,9 +56,9 @@ class Template:
         self.expressions: tuple[Expression, ...] = tuple(part for part in parts if isinstance(part, Expression))
         self.literal = not self.expressions
         """Whether it is the same text whatever the values."""
-        self.references: frozenset[str] = frozenset[str]().union(*(e.references for e in self.expressions))
-        self.step_references: frozenset[str] = frozenset[str]().union(*(e.step_references for e in self.expressions))
-        self.input_keys = _all_keys(e.input_keys for e in self.expressions)
+        self.references = _union([e.references for e in self.expressions])
+        self.step_references = _union([e.step_references for e in self.expressions])
+        self.input_keys = _all_keys([e.input_keys for e in self.expressions])
         """The inputs that it looks at; None: it may look at any."""
         self.weight = sum(e.weight for e in self.expressions)
         """What its expressions weigh: see ``Expression.weight``."""
@@ -117,9 +117,9 @@ class ValueTemplate:
         self._shape = shape
         self.literal = not templates
         """Whether it is the same value whatever the values."""
-        self.references: frozenset[str] = frozenset[str]().union(*(t.references for t in templates))
-        self.step_references: frozenset[str] = frozenset[str]().union(*(t.step_references for t in templates))
-        self.input_keys = _all_keys(t.input_keys for t in templates)
+        self.references = _union([t.references for t in templates])
+        self.step_references = _union([t.step_references for t in templates])
+        self.input_keys = _all_keys([t.input_keys for t in templates])
         """The inputs that it looks at; None: it may look at any."""
         self.weight = sum(t.weight for t in templates)
         """What its expressions weigh: see ``Expression.weight``."""
@@ -205,13 +205,13 @@ class _Rendering:
         return value
 
 
-def _all_keys(found: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
-    keys: frozenset[str] = frozenset()
-    for some in found:
-        if some is None:
-            return None
-        keys |= some
-    return keys
+def _union(sets: Sequence[frozenset[str]]) -> frozenset[str]:
+    return sets[0] if len(sets) == 1 else frozenset[str]().union(*sets)  # most texts hold one expression
+
+
+def _all_keys(found: Sequence[frozenset[str] | None]) -> frozenset[str] | None:
+    keys = [some for some in found if some is not None]
+    return _union(keys) if len(keys) == len(found) else None
 
 
 def compile_template(text: str, scope: Scope) -> Template:
