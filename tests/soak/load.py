@@ -165,8 +165,7 @@ class People:
 @dataclass(frozen=True)
 class Took:
     """How long one small run took, from when its object was made to its end, by the instants of the operator: when a
-    watch
-    tells of it is this process's own matter.
+    watch tells of it is this process's own matter.
     """
 
     begun: float
