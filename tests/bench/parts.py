@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from agentrun.api.document import parse
+from agentrun.attempt.environment import STEP_VARIABLE
+from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.layout import RunPath
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.run import create_run
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Start
-from agentrun.runner.coordinates import VARIABLE, Coordinates
 from agentrun.store.open import open_store
 from agentrun.store.protocol import Store
 from agentrun.workflow.pinning import pin
@@ -116,19 +117,19 @@ def start_run(store: Store, steps: Sequence[Mapping[str, Any]], **spec: Any) -> 
     return create_run(store, manifest)
 
 
-def first_start(store: Store, run: RunPath) -> Coordinates:
-    """The coordinates of the first attempt that the planner starts in ``run``."""
+def first_start(store: Store, run: RunPath) -> AttemptSpec:
+    """What the first attempt is told that the planner starts in ``run``."""
     planned = plan(Pinned.read(store, run).snapshot(time.time(), {}, []))
     start = next(effect for effect in planned.effects if isinstance(effect, Start))
-    return Coordinates.of(store.url, run, start, leash=False)
+    return AttemptSpec.of(store.url, run, start, leash=False)
 
 
-def runner(coordinates: Coordinates) -> tuple[list[str], dict[str, str]]:
+def runner(spec: AttemptSpec) -> tuple[list[str], dict[str, str]]:
     """The command and the environment of the step's process."""
-    return [sys.executable, "-m", "agentrun.runner"], os.environ | {VARIABLE: coordinates.to_json()}
+    return [sys.executable, "-m", "agentrun.runner"], os.environ | {STEP_VARIABLE: spec.to_json()}
 
 
-def agent_run(url: str, prompt: str = "hello") -> Coordinates:
+def agent_run(url: str, prompt: str = "hello") -> AttemptSpec:
     """A fresh run of one agent step in the store ``url``, about to start."""
     store = open_store(url)
     return first_start(store, start_run(store, [{"name": "ask", "agent": {"prompt": prompt}}]))

@@ -21,11 +21,11 @@ from statistics import median
 from typing import Any
 
 from agentrun.api.facts import StepKey, Usage
+from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.fold import Folded, apply, checkpoint, fold
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import StepLog, open_step, read_step
 from agentrun.journal.records import Kind, Record
-from agentrun.runner.coordinates import Coordinates
 from agentrun.store.open import open_store
 from agentrun.store.protocol import Store
 from tests.bench.parts import ModelServer, Parts, first_start, runner, start_run
@@ -49,7 +49,7 @@ def measure(parts: Parts) -> Iterator[Row]:
     store = open_store(url)
     agent = {"prompt": "Go on.", "maxTurns": 10_000}
     run = start_run(store, [{"name": KEY.name, "agent": agent}])
-    coordinates = first_start(store, run)
+    spec = first_start(store, run)
     journal = _Journal(store, run)
     resumes: dict[int, list[float]] = {}
     with parts.model([{"text": "done", "latency": 600}]) as model:
@@ -57,7 +57,7 @@ def measure(parts: Parts) -> Iterator[Row]:
             journal.grow(size)
             resumes[size] = [journal.resume() for _ in range(REPEATS)]
             if size == AT_PROCESS:
-                process = [_in_process(model, replace(coordinates, attempt=journal.next())) for _ in range(3)]
+                process = [_in_process(model, replace(spec, attempt=journal.next())) for _ in range(3)]
     yield Row(f"resume {AT_PROCESS} turns, S3, without the process", Series(resumes[AT_PROCESS], "s"), bar=RESUME_BAR)
     yield Row(
         f"resume {AT_PROCESS} turns, S3, start of process to model request",
@@ -137,10 +137,10 @@ def _result(number: int) -> dict[str, Any]:
     return {"results": [found]}
 
 
-def _in_process(model: ModelServer, coordinates: Coordinates) -> tuple[float, float]:
+def _in_process(model: ModelServer, spec: AttemptSpec) -> tuple[float, float]:
     """Seconds until the runner's model request arrives, and the most memory in bytes that it had by then."""
     before = len(model.arrivals())
-    command, environment = runner(coordinates)
+    command, environment = runner(spec)
     began = time.monotonic()
     child = subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE

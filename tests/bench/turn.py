@@ -28,9 +28,9 @@ import httpx2
 import openai
 
 from agentrun.api.workflow import Model, SecretKey
+from agentrun.attempt.exit_codes import Exit
 from agentrun.runner.agent import run_agent_step
 from agentrun.runner.attempt import Attempt, run_attempt
-from agentrun.runner.exits import Exit
 from agentrun.runner.models import Item, ModelClient, Request, Turn, open_model
 from agentrun.runner.ports import Ports
 from agentrun.runner.responses import body_of

@@ -23,8 +23,7 @@ import aiohttp
 
 from agentrun.api.canonical import timestamp
 from agentrun.api.names import ATTEMPT, KEY, RUN_LABEL
-from agentrun.runner.ports import SECRETS_VARIABLE
-from agentrun.runner.process import TERMINATION_VARIABLE
+from agentrun.attempt.environment import SECRETS_VARIABLE, TERMINATION_VARIABLE
 from tests.cluster.access import Access
 from tests.crash.zygote import MESSAGE_MAX, Zygote, ask
 

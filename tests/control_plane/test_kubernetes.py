@@ -22,12 +22,12 @@ from agentrun.api.approval import Owner, approval_object
 from agentrun.api.facts import ApprovalRequest, StepKey
 from agentrun.api.names import ATTEMPT, KEY, RUN_LABEL, RUN_UID
 from agentrun.api.workflow import API_VERSION, Approvers
+from agentrun.attempt.environment import STEP_VARIABLE
 from agentrun.control.cluster import AlreadyExists, Conflict, NotFound, Refused, Unavailable
 from agentrun.control.leader import DURATION, PERIOD, Leader, NotLeader, boot_clock
 from agentrun.control.views import RunView
 from agentrun.journal.pinned import Pinned
 from agentrun.plan.snapshot import Start
-from agentrun.runner.coordinates import VARIABLE
 from tests.cluster.control_plane import ControlPlane
 
 PINNED = cast(Pinned, None)
@@ -64,7 +64,7 @@ def pod_of(run: RunView, **spec: Any) -> dict[str, Any]:
     owner = {"apiVersion": API_VERSION, "kind": "AgentRun", "name": run.ref.name, "uid": run.uid, "controller": True}
     uid = run.uid.replace("-", "")
     told = {"run": f"{run.ref.namespace}/{run.ref.name}-{uid}", "step": "letter", "attempt": 1}
-    step = {"name": "step", "image": "x", "env": [{"name": VARIABLE, "value": json.dumps(told)}]}
+    step = {"name": "step", "image": "x", "env": [{"name": STEP_VARIABLE, "value": json.dumps(told)}]}
     return {
         "metadata": {
             "name": "step-1",

@@ -16,13 +16,14 @@ from typing import Any, Protocol, Self
 
 from agentrun.api.document import parse
 from agentrun.api.facts import StepKey
+from agentrun.attempt.environment import STEP_VARIABLE
+from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.log import EventLog, read_step
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import Record
 from agentrun.journal.run import create_run, read_facts
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Start
-from agentrun.runner.coordinates import VARIABLE, Coordinates
 from agentrun.store.open import open_store
 from agentrun.workflow.pinning import pin
 from tests.crash import roles, zygote
@@ -127,9 +128,9 @@ class World:
         """A driver, forked by the zygote, as are its runners."""
         return self._fork("driver", self.environment(strike))
 
-    def attempt(self, coordinates: Coordinates, strike: Strike | None = None) -> Forked:
+    def attempt(self, spec: AttemptSpec, strike: Strike | None = None) -> Forked:
         """A runner that no driver watches."""
-        return self._fork("runner", self.environment(strike) | {VARIABLE: coordinates.to_json()})
+        return self._fork("runner", self.environment(strike) | {STEP_VARIABLE: spec.to_json()})
 
     def _fork(self, role: str, environment: dict[str, str]) -> Forked:
         with (self.folder / f"{role}.out").open("wb") as out, (self.folder / f"{role}.err").open("ab") as err:
@@ -255,15 +256,13 @@ class World:
                     os.kill(line["pid"], signal.SIGKILL)
 
 
-def start_coordinates(
-    world: World, attempt: int, *, step: str | None = None, events: tuple[int, ...] = ()
-) -> Coordinates:
-    """The coordinates of an attempt that needs nothing of other steps: what a driver would give."""
+def start_spec(world: World, attempt: int, *, step: str | None = None, events: tuple[int, ...] = ()) -> AttemptSpec:
+    """What an attempt is told that needs nothing of other steps: what a driver would give."""
     pinned = Pinned.read(world.store, world.run)
     starts = [e for e in plan(pinned.snapshot(time.time(), {}, [])).effects if isinstance(e, Start)]
     start = next(s for s in starts if step in (None, s.key.name))
     planned = replace(start, attempt=attempt, events=events)
-    return Coordinates.of(world.store_url, world.run, planned, leash=False)
+    return AttemptSpec.of(world.store_url, world.run, planned, leash=False)
 
 
 def _timeless(value: Any) -> Any:

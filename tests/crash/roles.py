@@ -15,6 +15,7 @@ import uuid
 from pathlib import Path
 
 from agentrun.api.workflow import Model, SecretKey, Tool
+from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.layout import RunPath
 from agentrun.journal.pinned import Pinned
 from agentrun.local import driver, lease
@@ -22,7 +23,6 @@ from agentrun.local.driver import Driver, Watcher
 from agentrun.local.lease import HeldByOther, Lease
 from agentrun.local.processes import ChildProcesses, Processes
 from agentrun.runner import process, progress
-from agentrun.runner.coordinates import Coordinates
 from agentrun.runner.models import ModelClient, open_model
 from agentrun.runner.ports import Ports
 from agentrun.store.open import open_store
@@ -85,7 +85,7 @@ def run_driver() -> int:
 def run_runner() -> int:
     """One attempt, with the points at the doors that its ports are."""
     progress.FLUSH_EVERY = NEVER
-    here = calls(f"runner {Coordinates.from_environment(os.environ).key.path}")
+    here = calls(f"runner {AttemptSpec.from_environment(os.environ).key.path}")
 
     def store(url: str) -> Store:
         return TracedStore(open_store(url), here)

@@ -10,7 +10,7 @@ from pathlib import Path
 from agentrun.api.facts import StepKey
 from agentrun.journal.log import read_step
 from tests.crash import roles
-from tests.crash.harness import Outcome, World, start_coordinates
+from tests.crash.harness import Outcome, World, start_spec
 from tests.crash.points import Point, Strike
 from tests.crash.workflows import Payment, Refund
 from tests.crash.zygote import Zygote
@@ -69,7 +69,7 @@ def test_orphan_that_opens_after_the_next_driver_began_is_waited_for(tmp_path: P
         strike = Strike(Point("runner pay", "store", 2, "before"), "stop")
         driver = world.drive(strike)
         world.wait_for(world.trace.fired)
-        late = world.attempt(start_coordinates(world, 1))
+        late = world.attempt(start_spec(world, 1))
         assert world.arrived.wait(60)
         os.kill(world.trace.fired_pid(), signal.SIGCONT)
         world.wait_for(lambda: "left behind" in world.last_words("driver"))
@@ -84,7 +84,7 @@ def test_orphan_that_hangs_does_not_hold_the_run_for_ever(tmp_path: Path, nurser
     undisturbed = _undisturbed(tmp_path, nursery)
     settings = {"orphan": 0.5, "send_within": 0.5}
     with World(tmp_path / "world", nursery, Payment, settings=settings) as world:
-        hanging = world.attempt(start_coordinates(world, 1), Strike(Point("runner pay", "store", 3, "before"), "stop"))
+        hanging = world.attempt(start_spec(world, 1), Strike(Point("runner pay", "store", 3, "before"), "stop"))
         assert hanging.next() == {"stopped": signal.SIGSTOP}
         world.carry()
         assert "does not leave" in world.last_words("driver")

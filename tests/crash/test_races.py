@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from agentrun.api.facts import StepKey
+from agentrun.attempt.exit_codes import Exit
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import read_step
 from agentrun.local import lease
 from agentrun.local.lease import HeldByOther, Lease
 from agentrun.runner.attempt import Attempt, run_attempt
-from agentrun.runner.exits import Exit
 from agentrun.runner.ports import Ports
 from agentrun.store.folder import FolderStore
 from agentrun.store.protocol import StoreUnavailable
-from tests.crash.harness import World, start_coordinates
+from tests.crash.harness import World, start_spec
 from tests.crash.workflows import Payment
 from tests.crash.zygote import Zygote
 
@@ -50,7 +50,7 @@ async def test_nothing_follows_closed_when_the_grace_period_ends_during_its_comm
         async def work(_: Attempt) -> dict[str, object]:
             return {"output": "done"}
 
-        running = asyncio.ensure_future(run_attempt(start_coordinates(world, 1), ports, work, asyncio.Event()))
+        running = asyncio.ensure_future(run_attempt(start_spec(world, 1), ports, work, asyncio.Event()))
         await asyncio.to_thread(store.begun.wait, 60)
         running.cancel()
         await asyncio.sleep(0)  # the cancellation arrives; the write goes on

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from agentrun.api.facts import StepKey
+from agentrun.attempt.exit_codes import Exit
 from agentrun.journal.log import EventLog, read_step
 from agentrun.journal.pinned import Pinned
-from agentrun.runner.exits import Exit
-from tests.crash.harness import OutsideFactory, World, start_coordinates
+from tests.crash.harness import OutsideFactory, World, start_spec
 from tests.crash.points import Point, Strike
 from tests.crash.workflows import FanOut, Payment
 from tests.crash.zygote import Forked, Zygote
@@ -34,7 +34,7 @@ def _stopped(world: World, role: str, kind: str, number: int, side: str) -> Fork
     """The first attempt, stopped at a point."""
     step = role.split()[1]
     strike = Strike(Point(role, kind, number, side), "stop")
-    zombie = world.attempt(start_coordinates(world, 1, step=step), strike)
+    zombie = world.attempt(start_spec(world, 1, step=step), strike)
     assert zombie.next() == {"stopped": signal.SIGSTOP}
     return zombie
 
@@ -43,7 +43,7 @@ def _succeed(world: World, step: str) -> None:
     """Attempts from the second on, until the step is closed; people answer by the ledger in between."""
     events: tuple[int, ...] = ()
     for attempt in range(2, 5):
-        code = world.attempt(start_coordinates(world, attempt, step=step, events=events)).exit()
+        code = world.attempt(start_spec(world, attempt, step=step, events=events)).exit()
         if code == Exit.CLOSED:
             return
         assert code == Exit.WAITING, world.last_words("runner")
@@ -82,7 +82,7 @@ def test_zombie_does_nothing_new(
 def test_zombie_in_the_middle_of_a_once_call(tmp_path: Path, nursery: Zygote) -> None:
     with World(tmp_path / "world", nursery, Payment, settings=SHORT) as world:
         world.hold.clear()
-        zombie = world.attempt(start_coordinates(world, 1))
+        zombie = world.attempt(start_spec(world, 1))
         assert world.arrived.wait(60)
         os.kill(zombie.pid, signal.SIGSTOP)
         assert zombie.next() == {"stopped": signal.SIGSTOP}
@@ -114,7 +114,7 @@ def test_people_are_not_asked_while_a_stopped_process_may_still_send(tmp_path: P
     with World(tmp_path / "world", nursery, Payment, settings={"send_within": 3600}) as world:
         zombie = _stopped(world, "runner pay", "store", 3, "after")
         world.settings["send_within"] = 5.0  # much longer than the zombie will take, so that the order is sure
-        successor = world.attempt(start_coordinates(world, 2))
+        successor = world.attempt(start_spec(world, 2))
         world.wait_for(lambda: _records(world, "pay")[-1].attempt == 2)
         os.kill(zombie.pid, signal.SIGCONT)
         assert zombie.exit() == Exit.FENCED
@@ -124,7 +124,7 @@ def test_people_are_not_asked_while_a_stopped_process_may_still_send(tmp_path: P
         log = EventLog(world.store, world.run, time.time)
         log.refresh()
         assert log.records[-1].body["answer"] == "happened"
-        last = world.attempt(start_coordinates(world, 3, events=(log.records[-1].seq,)))
+        last = world.attempt(start_spec(world, 3, events=(log.records[-1].seq,)))
         assert last.exit() == Exit.CLOSED
         assert sum(world.outside.effects().values()) == 1
 
@@ -133,7 +133,7 @@ def test_successor_that_waits_asks_before_it_leaves_on_sigterm(tmp_path: Path, n
     """Whoever ends the run next must know of the call: without the question it would be over, and nobody asked."""
     with World(tmp_path / "world", nursery, Payment, settings={"send_within": 1}) as world:
         zombie = _stopped(world, "runner pay", "store", 3, "after")
-        successor = world.attempt(start_coordinates(world, 2))
+        successor = world.attempt(start_spec(world, 2))
         world.wait_for(lambda: _records(world, "pay")[-1].attempt == 2)
         os.kill(successor.pid, signal.SIGTERM)
         assert successor.exit() == Exit.WAITING
@@ -144,7 +144,7 @@ def test_successor_that_waits_asks_before_it_leaves_on_sigterm(tmp_path: Path, n
 
 def test_twin_of_the_same_attempt_is_fenced(tmp_path: Path, nursery: Zygote) -> None:
     with World(tmp_path / "world", nursery, Payment) as world:
-        one, other = (world.attempt(start_coordinates(world, 1)) for _ in range(2))
+        one, other = (world.attempt(start_spec(world, 1)) for _ in range(2))
         # Fenced, or so late that the step was closed already.
         assert sorted((one.exit(), other.exit())) in ([Exit.CLOSED, Exit.FENCED], [Exit.CLOSED, Exit.CLOSED])
         assert sum(world.outside.effects().values()) == 1

@@ -26,8 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
+from agentrun.attempt.environment import STEP_VARIABLE
+from agentrun.attempt.spec import AttemptSpec
 from agentrun.local.processes import LINE_MAX, Child, OnLine
-from agentrun.runner.coordinates import VARIABLE, Coordinates
 
 MESSAGE_MAX = 128 * 1024
 SOCKET_VARIABLE = "CRASH_ZYGOTE"
@@ -237,9 +238,9 @@ def ask(path: str, role: str, tag: str, environment: Mapping[str, str], fds: lis
 class ZygoteProcesses:
     """The driver's ``Processes``: attempts forked by the zygote, on the same pipes and leash as children have."""
 
-    async def start(self, coordinates: Coordinates, on_line: OnLine) -> Child:
+    async def start(self, spec: AttemptSpec, on_line: OnLine) -> Child:
         path, tag = os.environ[SOCKET_VARIABLE], os.environ[TAG_VARIABLE]
-        environment = os.environ | {VARIABLE: coordinates.to_json()}
+        environment = os.environ | {STEP_VARIABLE: spec.to_json()}
         pipes = [os.pipe() for _ in range(3)]
         (their_in, leash), (out, their_out), (err, their_err) = pipes
         connection = ask(path, "runner", tag, environment, [their_in, their_out, their_err])

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from examples.scripted_model.profiles import PROFILES
 
+from agentrun.attempt.exit_codes import Exit
+from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.pinned import Pinned
 from agentrun.local.driver import End
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Start
 from agentrun.runner.agent import run_agent_step
 from agentrun.runner.attempt import run_attempt
-from agentrun.runner.coordinates import Coordinates
-from agentrun.runner.exits import Exit
 from agentrun.runner.ports import Ports
 from tests.e2e.local import NOW, LocalRun, agent, tool, workflow
 from tests.e2e.shop import Shop
@@ -85,7 +85,7 @@ def finished(stage: Shop, name: str) -> LocalRun:
     run = LocalRun.create(stage.store, document(stage, [name]), stage.secrets)
     planned = plan(Pinned.read(run.store, run.path).snapshot(time.time(), {}, []))
     start = next(effect for effect in planned.effects if isinstance(effect, Start))
-    told = Coordinates.of(run.store.url, run.path, start, leash=False)
+    told = AttemptSpec.of(run.store.url, run.path, start, leash=False)
     code, fact = asyncio.run(run_attempt(told, Ports(), run_agent_step, asyncio.Event()))
     assert (code, fact.output) == (Exit.CLOSED, ANSWER), fact
     assert fact.usage.model_calls == 4

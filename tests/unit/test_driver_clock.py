@@ -14,12 +14,12 @@ import pytest
 
 from agentrun.api.facts import StepFact, StepKey
 from agentrun.api.run import StepState
+from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.pinned import Pinned
 from agentrun.local.driver import Driver, End, NoProcess, Watcher
 from agentrun.local.lease import Lease
 from agentrun.local.processes import OnLine
 from agentrun.plan.snapshot import Execution
-from agentrun.runner.coordinates import Coordinates
 from agentrun.store.folder import FolderStore
 from tests.unit.cli_store import LOOK_UP, Scene
 
@@ -47,7 +47,7 @@ class NoRoom:
     count: int
     asked: int = 0
 
-    async def start(self, coordinates: Coordinates, on_line: OnLine) -> Ended:
+    async def start(self, spec: AttemptSpec, on_line: OnLine) -> Ended:
         self.asked += 1
         if self.asked <= self.count:
             raise OSError(self.error, os.strerror(self.error))

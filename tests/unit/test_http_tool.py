@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from agentrun.api.errors import InvalidDocument, dotted
 from agentrun.api.workflow import FailureClass, Http, SecretKey, Tool
+from agentrun.runner.bounded_body import TooLarge, Undecodable, read_body
 from agentrun.runner.failures import Failure
 from agentrun.runner.http_body import Refused
 from agentrun.runner.http_request import prepare
 from agentrun.runner.http_tool import HttpTool, ToolOutput
-from agentrun.runner.untrusted import TooLarge, Undecodable, read_body
 from agentrun.workflow.http import check_http, compile_http
 from tests.unit.loopback import Loopback, cut, endless, hang, loopback, raw, reply
 

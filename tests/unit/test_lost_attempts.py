@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.pinned import Pinned
 from agentrun.local.driver import Driver, End
 from agentrun.local.lease import Lease
 from agentrun.local.processes import OnLine, Process, how_it_ended
-from agentrun.runner.coordinates import Coordinates
 from tests.unit.cli_store import LOOK_UP, Scene, agentrun, scene
 
 __all__ = ["agentrun", "scene"]
@@ -39,7 +39,7 @@ class Lost:
     def __init__(self, code: int) -> None:
         self._code = code
 
-    async def start(self, coordinates: Coordinates, on_line: OnLine) -> Process:
+    async def start(self, spec: AttemptSpec, on_line: OnLine) -> Process:
         return Ended(self._code)
 
 

@@ -20,7 +20,7 @@ from agentrun.runner.dialect import Malformed
 from agentrun.runner.failures import ContextOverflow, Failure
 from agentrun.runner.models import ModelClient, Request, ToolSpec, Turn, Usage, open_model
 from agentrun.runner.structured import parse_structured
-from agentrun.runner.untrusted import parse_json
+from agentrun.workflow.bounded_json import parse_json
 from tests.unit.loopback import Loopback, cut, endless, hang, loopback, raw, reply
 
 KEY = "sk-test-0123456789"

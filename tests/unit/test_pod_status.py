@@ -30,9 +30,10 @@ from agentrun.api.facts import (
 )
 from agentrun.api.run import Reason, StepState
 from agentrun.api.workflow import Approvers, FailureClass
+from agentrun.attempt.environment import STEP_VARIABLE
+from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.log import manifest_bytes
 from agentrun.runner import process
-from agentrun.runner.coordinates import VARIABLE, Coordinates
 from agentrun.store.folder import FolderStore
 from tests.unit.test_pods import RUN, RUN_PATH, UID, build, start
 
@@ -91,7 +92,7 @@ def test_a_new_pod_is_what_was_asked_for() -> None:
 def test_an_allowance_that_no_operator_writes_holds_nothing_back(forged: str) -> None:
     """Whoever may make pods could so end the planning of a run, or give it more than its budget."""
     pod = seen()
-    [variable] = [v for v in pod["spec"]["containers"][0]["env"] if v["name"] == VARIABLE]
+    [variable] = [v for v in pod["spec"]["containers"][0]["env"] if v["name"] == STEP_VARIABLE]
     variable["value"] = json.dumps(json.loads(variable["value"]) | {"allowance": "HERE"}).replace('"HERE"', forged)
     found = pod_view(pod)
     assert found is None or found.allowance == Allowance()
@@ -434,8 +435,8 @@ def test_a_pod_that_waits_has_not_failed_and_one_whose_step_did_has(
     for number, log in enumerate([None, tmp_path / "termination-log"]):
         store = FolderStore(tmp_path / f"store-{number}")
         store.create(RUN_PATH.manifest, manifest_bytes(manifest))
-        coordinates = Coordinates.of(store.url, RUN_PATH, start(), leash=False)
-        variables = {"AGENTRUN_STEP": coordinates.to_json()} | ({"AGENTRUN_TERMINATION_LOG": str(log)} if log else {})
+        spec = AttemptSpec.of(store.url, RUN_PATH, start(), leash=False)
+        variables = {"AGENTRUN_STEP": spec.to_json()} | ({"AGENTRUN_TERMINATION_LOG": str(log)} if log else {})
         clean = {k: v for k, v in os.environ.items() if not k.startswith("AGENTRUN_")}
         ran = subprocess.run(
             [sys.executable, "-m", "agentrun.runner"],

@@ -16,12 +16,12 @@ from agentrun.api.facts import (
     Allowance,
     StepKey,
 )
+from agentrun.attempt.spec import AttemptSpec
 from agentrun.control.views import RunRef, RunView
 from agentrun.journal.layout import RunPath
 from agentrun.journal.pinned import Pinned
 from agentrun.plan.snapshot import Ref, Start
 from agentrun.runner import process
-from agentrun.runner.coordinates import Coordinates
 from tests.unit.plan_world import compiled
 
 UID = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -183,8 +183,8 @@ def test_a_pod_says_whose_it_is() -> None:
 def test_the_runner_finds_its_coordinates_in_the_pod() -> None:
     begun = start(refs={"triage": Ref("Succeeded", 4)}, events=(2, 3), allowance=Allowance(3), outcome="Failed")
     pod = build_pod(SETTINGS, RUN, pinned(TRIAGE, REFUND | {"dependsOn": ["triage"]}), begun)
-    found = Coordinates.from_environment(environment(pod))
-    assert found == Coordinates.of("s3://bucket/agentrun", RUN_PATH, begun, leash=False)
+    found = AttemptSpec.from_environment(environment(pod))
+    assert found == AttemptSpec.of("s3://bucket/agentrun", RUN_PATH, begun, leash=False)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ import pytest
 
 from agentrun.api.facts import REFUSED_MAX, Allowance, StepFact, StepKey
 from agentrun.api.workflow import FailureClass
+from agentrun.attempt.environment import STEP_VARIABLE
+from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.fold import Folded, fold
 from agentrun.journal.log import manifest_bytes, read_step
 from agentrun.journal.records import Kind
 from agentrun.plan.snapshot import Start
-from agentrun.runner.coordinates import VARIABLE, Coordinates
 from agentrun.runner.failures import Failure
 from agentrun.runner.models import Request, Turn
 from agentrun.runner.ports import Ports
@@ -80,8 +81,8 @@ def test_a_summary_learns_and_knows_as_a_turn_does() -> None:
 
 def test_what_other_steps_learned_is_known_from_the_start() -> None:
     scene, model = learning([], said("done"))
-    told = Coordinates("memory", RUN, KEY, 1, {}, (), Allowance(), 60.0, refused=("m/store", "other/include"))
-    again = Coordinates.from_environment({VARIABLE: told.to_json()})
+    told = AttemptSpec("memory", RUN, KEY, 1, {}, (), Allowance(), 60.0, refused=("m/store", "other/include"))
+    again = AttemptSpec.from_environment({STEP_VARIABLE: told.to_json()})
     assert again == told
     assert "refused" not in json.loads(replace(told, refused=()).to_json())
     scene.told = {"refused": told.refused}

@@ -12,13 +12,13 @@ import pytest
 
 from agentrun.api.facts import Allowance, StepFact, StepKey
 from agentrun.api.workflow import FailureClass
+from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.fold import Folded, fold
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, manifest_bytes, read_step
 from agentrun.journal.records import Kind
 from agentrun.plan.attempts import time_left
 from agentrun.runner.attempt import run_attempt
-from agentrun.runner.coordinates import Coordinates
 from agentrun.runner.failures import ContextOverflow, Failure
 from agentrun.runner.http_response import ToolOutput
 from agentrun.runner.models import ModelCall, Request, Turn, Usage
@@ -120,7 +120,7 @@ class Scene:
         self.store.create(RUN.manifest, manifest_bytes({**about, "workflow": workflow}))
         self.now, self.number = 1000.0, 0
         self.told: dict[str, Any] = {}
-        """What the next attempts' coordinates say besides."""
+        """What the next attempts are told besides."""
 
     def clock(self) -> float:
         self.now += 0.01
@@ -135,7 +135,7 @@ class Scene:
     async def _run(self, allowance: Allowance, events: Sequence[int]) -> StepFact:
         self.number += 1
         self.task = cast("asyncio.Task[StepFact]", asyncio.current_task())
-        told = Coordinates("memory", RUN, KEY, self.number, {}, tuple(events), allowance, 60.0, **self.told)
+        told = AttemptSpec("memory", RUN, KEY, self.number, {}, tuple(events), allowance, 60.0, **self.told)
         ports = Ports(
             clock=self.clock,
             open_store=lambda url: self.store,

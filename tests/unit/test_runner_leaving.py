@@ -6,12 +6,12 @@ import asyncio
 from typing import Any
 
 from agentrun.api.facts import Allowance, StepKey
+from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.fold import checkpoint, fold
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import manifest_bytes, open_step, read_step
 from agentrun.journal.records import Kind
 from agentrun.runner.attempt import Attempt, run_attempt
-from agentrun.runner.coordinates import Coordinates
 from agentrun.runner.ports import Ports
 from tests.unit.journal_world import MemoryStore
 from tests.unit.plan_world import MODEL, TOOL, World, compiled, step
@@ -20,7 +20,7 @@ RUN, KEY = RunPath("n", "r", "u"), StepKey("a")
 
 
 async def _nothing(attempt: Attempt) -> dict[str, Any]:
-    raise AssertionError(f"{attempt.coordinates.key} was begun anew")
+    raise AssertionError(f"{attempt.spec.key} was begun anew")
 
 
 def test_a_question_is_not_lost_by_who_is_told_to_leave_before_it_is_asked() -> None:
@@ -40,7 +40,7 @@ def test_a_question_is_not_lost_by_who_is_told_to_leave_before_it_is_asked() -> 
         stopping = asyncio.Event()
         stopping.set()
         ports = Ports(clock=lambda: 1010.0, open_store=lambda url: store, send_within=0.01)
-        await run_attempt(Coordinates("memory", RUN, KEY, 2, {}, (), Allowance(), 3600.0), ports, _nothing, stopping)
+        await run_attempt(AttemptSpec("memory", RUN, KEY, 2, {}, (), Allowance(), 3600.0), ports, _nothing, stopping)
 
     asyncio.run(attempt())
     world = World(compiled(step("a")), now=1100.0)

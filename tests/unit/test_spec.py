@@ -19,9 +19,9 @@ from agentrun.api.approval import DECIDED, Approval, DecidedReason
 from agentrun.api.command import AgentCommand
 from agentrun.api.run import AgentRun, AgentWorkflow, ConditionType, Outcome, Reason, StepState
 from agentrun.api.workflow import Effect, FailureClass
+from agentrun.attempt.exit_codes import Exit
 from agentrun.cli.main import app
 from agentrun.journal.records import EventKind, Kind
-from agentrun.runner.exits import Exit
 
 ROOT = Path(__file__).parents[2]
 SPEC = ROOT / "docs" / "spec.md"

@@ -12,13 +12,13 @@ import pytest
 from agentrun.api.facts import Allowance, StepFact, StepKey
 from agentrun.api.run import StepState
 from agentrun.api.workflow import Effect
+from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.fold import fold
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, manifest_bytes, read_step
 from agentrun.plan.effects import asks_people
 from agentrun.plan.snapshot import Ref
 from agentrun.runner.attempt import run_attempt
-from agentrun.runner.coordinates import Coordinates
 from agentrun.runner.http_tool import HttpTool
 from agentrun.runner.ports import Ports
 from agentrun.runner.process import _work
@@ -72,7 +72,7 @@ class Scene:
             send_within=60,
             open_tool=lambda tool, secret: HttpTool(tool, secret, sleep=no_sleep),
         )
-        told = Coordinates("memory", RUN, key, self.number, refs, tuple(events), Allowance(), 60.0)
+        told = AttemptSpec("memory", RUN, key, self.number, refs, tuple(events), Allowance(), 60.0)
         return (await run_attempt(told, ports, _work, asyncio.Event()))[1]
 
     def last(self, key: StepKey = KEY) -> dict[str, Any]:

@@ -21,10 +21,10 @@ from agentrun.api.names import ATTEMPT, KEY, RUN_UID
 from agentrun.api.printable import printable
 from agentrun.api.run import Reason
 from agentrun.api.workflow import GROUP
+from agentrun.attempt.environment import STEP_VARIABLE
+from agentrun.attempt.exit_codes import Exit
 from agentrun.control.views import PodPhase, PodView, RunRef
-from agentrun.runner.coordinates import VARIABLE
-from agentrun.runner.exits import Exit
-from agentrun.runner.untrusted import parse_json
+from agentrun.workflow.bounded_json import parse_json
 
 _IMAGE = frozenset(
     {
@@ -67,7 +67,7 @@ NAME_MAX = 253
 """Characters of what is kept of a pod by which it knows its run."""
 
 WORD_MAX = 64 * 1024
-"""Characters of what a step was told, or left as its word. The kubelet takes 4 KiB of a word; coordinates are short."""
+"""Characters of what a step was told, or left as its word. The kubelet takes 4 KiB of a word, and the spec is short."""
 
 TIME_MAX = 1e10
 """Seconds since 1970 that a step may speak of: the year 2286."""
@@ -161,10 +161,10 @@ def _grace(meta: Json) -> float | None:
 
 
 def _told(obj: Json) -> Json:
-    """What the pod was told to run, its coordinates. Unlike annotations and owners, a variable never changes."""
+    """What the pod was told to run, its spec. Unlike annotations and owners, a variable never changes."""
     try:
         env = _step(obj)["env"]
-        told = _json(next(entry["value"] for entry in env if entry["name"] == VARIABLE))
+        told = _json(next(entry["value"] for entry in env if entry["name"] == STEP_VARIABLE))
     except (LookupError, StopIteration, TypeError):
         return {}
     return told if isinstance(told, dict) else {}

@@ -29,12 +29,11 @@ from agentrun.api.placement import (
 )
 from agentrun.api.texts import quoted
 from agentrun.api.workflow import API_VERSION, SecretKey, Step, WorkflowSpec
+from agentrun.attempt.environment import GRACE, SECRETS_VARIABLE, STEP_VARIABLE, TERMINATION_VARIABLE
+from agentrun.attempt.spec import AttemptSpec
 from agentrun.control.views import RunView
 from agentrun.journal.pinned import Pinned
 from agentrun.plan.snapshot import Start
-from agentrun.runner.coordinates import VARIABLE, Coordinates
-from agentrun.runner.ports import SECRETS_VARIABLE
-from agentrun.runner.process import GRACE, TERMINATION_VARIABLE
 from agentrun.workflow.program import Program, model_of
 
 CONTAINER = "step"
@@ -154,7 +153,7 @@ def build_pod(settings: PodSettings, run: RunView, pinned: Pinned, start: Start)
     mounts = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 (an emptyDir of the pod's own)
     volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {"sizeLimit": SCRATCH}}]
     env = {
-        VARIABLE: Coordinates.of(settings.store_url, pinned.run, start, leash=False).to_json(),
+        STEP_VARIABLE: AttemptSpec.of(settings.store_url, pinned.run, start, leash=False).to_json(),
         TERMINATION_VARIABLE: TERMINATION_LOG,
         **settings.env,
     }

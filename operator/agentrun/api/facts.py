@@ -128,7 +128,7 @@ class Allowance:
     last: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """For the attempt's coordinates."""
+        """For the attempt's spec."""
         found: dict[str, Any] = {
             "modelCalls": self.model_calls,
             "tokens": self.tokens,

@@ -14,7 +14,7 @@ from agentrun.api import reader
 from agentrun.api.document import MAX_BYTES
 from agentrun.api.errors import InvalidDocument, Problem
 from agentrun.api.texts import quoted
-from agentrun.runner.untrusted import parse_json
+from agentrun.workflow.bounded_json import parse_json
 from agentrun.workflow.json_schema import compile_schema
 
 

@@ -16,7 +16,7 @@ from agentrun.cli.printable import value
 from agentrun.cli.view import View
 from agentrun.journal.records import EventKind
 from agentrun.local.user import user
-from agentrun.runner.untrusted import parse_json
+from agentrun.workflow.bounded_json import parse_json
 
 PAYLOAD_MAX = 64 * 1024
 """Bytes of a signal's payload."""

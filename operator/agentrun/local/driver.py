@@ -24,6 +24,9 @@ import tenacity
 from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepFact, StepKey
 from agentrun.api.run import Outcome, Reason
+from agentrun.attempt.environment import GRACE
+from agentrun.attempt.exit_codes import Exit
+from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.fold import Folded, fold
 from agentrun.journal.log import EventLog, read_step
 from agentrun.journal.pinned import Pinned
@@ -35,10 +38,7 @@ from agentrun.plan.planner import plan_slice
 from agentrun.plan.snapshot import Append, Execution, Plan, Snapshot, Start, Stop
 from agentrun.plan.work import SLICE, Work
 from agentrun.runner.clocks import elapsed
-from agentrun.runner.coordinates import Coordinates
-from agentrun.runner.exits import Exit
 from agentrun.runner.identity import surely_alive
-from agentrun.runner.process import GRACE
 from agentrun.store.protocol import Store, StoreUnavailable
 
 T = TypeVar("T")
@@ -226,11 +226,11 @@ class Driver:
     async def _start(self, start: Start) -> bool:
         if self.elapsed() < self._crowded_until:
             return False
-        coordinates = Coordinates.of(self.store.url, self.pinned.run, start, leash=True)
+        spec = AttemptSpec.of(self.store.url, self.pinned.run, start, leash=True)
         key = start.key
         self._running[key] = Execution(start.attempt, self.clock(), start.allowance, drain=start.drain)
         try:
-            child = await self.processes.start(coordinates, lambda line: self.watcher.line(key, line))
+            child = await self.processes.start(spec, lambda line: self.watcher.line(key, line))
         except OSError as error:
             # No attempt was lost: the machine has no room (descriptors, processes, memory) for one now.
             del self._running[key]

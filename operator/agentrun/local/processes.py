@@ -16,10 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from agentrun.runner.coordinates import VARIABLE, Coordinates
-from agentrun.runner.exits import Exit
-from agentrun.runner.ports import SECRETS_VARIABLE
-from agentrun.runner.process import GRACE, TERMINATION_VARIABLE
+from agentrun.attempt.environment import GRACE, SECRETS_VARIABLE, STEP_VARIABLE, TERMINATION_VARIABLE
+from agentrun.attempt.exit_codes import Exit
+from agentrun.attempt.spec import AttemptSpec
 
 LINE_MAX = 1024 * 1024
 """Bytes of one line of a child's output that are read; the runner's own lines are far shorter."""
@@ -50,7 +49,7 @@ class Process(Protocol):
 class Processes(Protocol):
     """Starts attempts."""
 
-    async def start(self, coordinates: Coordinates, on_line: OnLine) -> Process:
+    async def start(self, spec: AttemptSpec, on_line: OnLine) -> Process:
         """Begin an attempt. ``on_line`` gets each line of its progress. Raises OSError where no process can be had."""
         ...
 
@@ -62,11 +61,11 @@ class ChildProcesses:
     secrets: str | None = None
     command: Sequence[str] = field(default_factory=lambda: (*PYTHON, "-m", "agentrun.runner"))
 
-    async def start(self, coordinates: Coordinates, on_line: OnLine) -> Child:
+    async def start(self, spec: AttemptSpec, on_line: OnLine) -> Child:
         """See ``Processes``."""
         _check_descriptors()
         environment = {k: v for k, v in os.environ.items() if k != TERMINATION_VARIABLE}
-        environment[VARIABLE] = coordinates.to_json()
+        environment[STEP_VARIABLE] = spec.to_json()
         if self.secrets is not None:
             environment[SECRETS_VARIABLE] = self.secrets
         child = await asyncio.create_subprocess_exec(

@@ -12,7 +12,7 @@ def in_our_time(fact: StepFact, now: float) -> StepFact:
 
     The clock that stamped it may be ahead of ours, and nothing of it has happened in the future. Without this, a pause
     or a person's answer would wait until our clock has come there. (A runner's clock that is behind is set right by the
-    runner: ``Coordinates.at``.)
+    runner: ``AttemptSpec.at``.)
     """
     ahead = fact.at - now
     if ahead <= 0:

@@ -83,7 +83,7 @@ class Ref:
     """Or the run's event that settled it."""
 
     def to_json(self) -> dict[str, Any]:
-        """For the attempt's coordinates."""
+        """For the attempt's spec."""
         found: dict[str, Any] = {"state": self.state, "seq": self.seq, "event": self.event}
         return {k: v for k, v in found.items() if v is not None}
 

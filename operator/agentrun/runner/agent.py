@@ -55,7 +55,7 @@ class _Loop:
         assert agent is not None and attempt.state.task is not None
         self.attempt, self.model, self.client, self.tools, self.agent = attempt, model, client, tools, agent
         self.task: dict[str, Any] = attempt.state.task
-        known = {tool.name: tool for tool in attempt.spec.tools}
+        known = {tool.name: tool for tool in attempt.workflow.tools}
         self._history = History(client, as_text(self.task["prompt"]))
         self.specs = [ToolSpec(n, known[n].description, known[n].parameters) for n in agent.tools]
 

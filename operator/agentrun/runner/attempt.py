@@ -1,4 +1,4 @@
-"""One attempt of one step, from its coordinates to ``closed`` (or to a reason to wait, or to a failure).
+"""One attempt of one step, from what it is told to ``closed`` (or to a reason to wait, or to a failure).
 
 The order is what makes it safe: take the log over, fold what is there, settle what an earlier attempt left in the
 air, then work; and nothing is acted on before it is committed.
@@ -17,6 +17,8 @@ from agentrun import __version__
 from agentrun.api.facts import FailureInfo, StepFact, StepKey
 from agentrun.api.run import StepState
 from agentrun.api.workflow import FailureClass, Model, WorkflowSpec
+from agentrun.attempt.exit_codes import Exit
+from agentrun.attempt.spec import AttemptSpec
 from agentrun.expressions.templates import ExpressionError, Values
 from agentrun.journal.fold import Folded, apply, checkpoint, fold
 from agentrun.journal.layout import RunPath
@@ -24,11 +26,10 @@ from agentrun.journal.log import StepLog, open_step, parse_manifest, read_record
 from agentrun.journal.log import load_body as load
 from agentrun.journal.records import Kind, Record
 from agentrun.plan.retry import retries
-from agentrun.runner.coordinates import Coordinates
-from agentrun.runner.exits import Closed, Exit, Parked, failed
 from agentrun.runner.failures import Failure
 from agentrun.runner.identity import surely_dead, this_process
 from agentrun.runner.masking import Mask, environment_secrets
+from agentrun.runner.outcomes import Closed, Parked, failed
 from agentrun.runner.ports import Ports
 from agentrun.runner.refusals import recorded, to_record
 from agentrun.runner.secrets import secrets_of
@@ -40,11 +41,11 @@ from agentrun.workflow.program import CompiledStep, compile_step, model_of
 class Attempt:
     """An opened attempt: its step, its journal, and what it may use. The agent loop and the tools work on it."""
 
-    coordinates: Coordinates
+    spec: AttemptSpec
     ports: Ports
     store: Store
     manifest: dict[str, Any]
-    spec: WorkflowSpec
+    workflow: WorkflowSpec
     step: CompiledStep
     values: dict[str, Any]
     """The variables that the step's expressions see."""
@@ -95,7 +96,7 @@ class Attempt:
 
     def is_retried(self, info: FailureInfo) -> bool:
         """Whether another attempt follows one that fails so."""
-        return not self.coordinates.drain and retries(self.step.retry, info, self.state.failures + 1)
+        return not self.spec.drain and retries(self.step.retry, info, self.state.failures + 1)
 
     def _with_refused(self, body: dict[str, Any]) -> dict[str, Any]:
         """``body`` with what is known to be refused, where no record says so yet."""
@@ -106,8 +107,8 @@ class Attempt:
     @property
     def model(self) -> Model | None:
         """The model of an agent step; None for another."""
-        agent = self.step.spec.agent is not None and not self.coordinates.key.compensate
-        return model_of(self.spec, self.step.spec) if agent else None
+        agent = self.step.spec.agent is not None and not self.spec.key.compensate
+        return model_of(self.workflow, self.step.spec) if agent else None
 
     def check_stop(self) -> None:
         """Leave between two calls where somebody asked for it. Raises Parked."""
@@ -117,7 +118,7 @@ class Attempt:
     @property
     def tool_call(self) -> tuple[str, dict[str, Any]]:
         """The tool and the rendered arguments of a tool step or of a compensation."""
-        call = self.step.spec.compensate if self.coordinates.key.compensate else self.step.spec.tool
+        call = self.step.spec.compensate if self.spec.key.compensate else self.step.spec.tool
         assert call is not None and self.state.task is not None
         return call.name, self.state.task["args"]
 
@@ -125,9 +126,7 @@ class Attempt:
 Work = Callable[[Attempt], Any]
 
 
-async def run_attempt(
-    coordinates: Coordinates, ports: Ports, work: Work, stopping: asyncio.Event
-) -> tuple[Exit, StepFact]:
+async def run_attempt(spec: AttemptSpec, ports: Ports, work: Work, stopping: asyncio.Event) -> tuple[Exit, StepFact]:
     """Run the attempt; how it ended, in a word and in full.
 
     ``stopping`` asks it to leave between two calls. Cancellation abandons the call in hand and commits the reason.
@@ -137,18 +136,18 @@ async def run_attempt(
         StoreError: the store is out of reach or unfit.
         Damaged: an object of the journal is not what was written.
     """
-    attempt = await asyncio.to_thread(_open, coordinates, ports)
+    attempt = await asyncio.to_thread(_open, spec, ports)
     attempt.stopping = stopping
     ports.progress.hide = attempt.mask.text
     if attempt.state.end == "closed":
         return Exit.CLOSED, attempt.state.fact()
-    ports.progress.attach(attempt.store, coordinates.run, coordinates.key, coordinates.attempt)
-    ports.progress("opened", seq=attempt.state.seq, attempt=coordinates.attempt)
+    ports.progress.attach(attempt.store, spec.run, spec.key, spec.attempt)
+    ports.progress("opened", seq=attempt.state.seq, attempt=spec.attempt)
     try:
         await _settle_unknown(attempt)
-        if coordinates.drain:
+        if spec.drain:
             raise Closed({"outcome": str(StepState.CANCELLED)})
-        async with asyncio.timeout(coordinates.timeout):
+        async with asyncio.timeout(spec.timeout):
             output = await work(attempt)
         await attempt.commit(Kind.CLOSED, {"outcome": str(StepState.SUCCEEDED), **output})
     except Closed as closed:
@@ -170,59 +169,59 @@ async def run_attempt(
     return ends[attempt.state.end or "closed"], attempt.state.fact()
 
 
-def _open(coordinates: Coordinates, ports: Ports) -> Attempt:
-    store = ports.open_store(coordinates.store)
-    run = coordinates.run
+def _open(spec: AttemptSpec, ports: Ports) -> Attempt:
+    store = ports.open_store(spec.store)
+    run = spec.run
     manifest = parse_manifest(store.get(run.manifest), run.manifest)
-    spec = WorkflowSpec.model_validate(manifest["workflow"])
-    step = compile_step(spec, coordinates.key.name)
-    if step.spec.agent is not None and not coordinates.key.compensate:
+    workflow = WorkflowSpec.model_validate(manifest["workflow"])
+    step = compile_step(workflow, spec.key.name)
+    if step.spec.agent is not None and not spec.key.compensate:
         ports.preload()
-    values = _values(store, run, coordinates, manifest, step)
-    events = {str(seq): _event(store, run, seq) for seq in coordinates.events}
+    values = _values(store, run, spec, manifest, step)
+    events = {str(seq): _event(store, run, seq) for seq in spec.events}
 
     def body(before: list[Record]) -> dict[str, Any]:
         found: dict[str, Any] = {
             "writer": ports.new_id(),
             "process": this_process(),
             "version": __version__,
-            "allowance": coordinates.allowance.to_json(),
+            "allowance": spec.allowance.to_json(),
         }
         if events:
             found["events"] = events
         if fold(before).task is None:
-            found["task"] = _task(step, coordinates.key, values)
+            found["task"] = _task(step, spec.key, values)
         return found
 
-    log, records = open_step(store, run, coordinates.key, coordinates.attempt, body, ports.clock, checkpoint=checkpoint)
+    log, records = open_step(store, run, spec.key, spec.attempt, body, ports.clock, checkpoint=checkpoint)
     state = fold(records)
-    attempt = Attempt(coordinates, ports, store, manifest, spec, step, values, log, state, dict(state.usage))
+    attempt = Attempt(spec, ports, store, manifest, workflow, step, values, log, state, dict(state.usage))
     if (model := attempt.model) is not None:
-        attempt.refused |= recorded((*state.refused, *coordinates.refused), model.name)
-    attempt.mask = Mask([*secrets_of(spec, ports.secret), *environment_secrets(os.environ)])
+        attempt.refused |= recorded((*state.refused, *spec.refused), model.name)
+    attempt.mask = Mask([*secrets_of(workflow, ports.secret), *environment_secrets(os.environ)])
     return attempt
 
 
 def _values(
-    store: Store, run: RunPath, coordinates: Coordinates, manifest: dict[str, Any], step: CompiledStep
+    store: Store, run: RunPath, spec: AttemptSpec, manifest: dict[str, Any], step: CompiledStep
 ) -> dict[str, Any]:
     """What the step's expressions see: read from the journal, never handed over, so it is what was committed."""
     steps: dict[str, Any] = {}
-    for name, ref in coordinates.refs.items():
+    for name, ref in spec.refs.items():
         output = None
         if ref.event is not None:
             output = _event(store, run, ref.event).get("output")
         elif ref.seq is not None:
-            own = StepKey(name, coordinates.key.index if name == coordinates.key.name else None)
+            own = StepKey(name, spec.key.index if name == spec.key.name else None)
             [record] = read_records(store, run.step(own), [ref.seq])
             output = load(store, run, record).body.get("output")
         steps[name] = {"state": ref.state, "output": output}
-        if name == coordinates.key.name and ref.state != StepState.SUCCEEDED:
+        if name == spec.key.name and ref.state != StepState.SUCCEEDED:
             del steps[name]["output"]  # it took effect and has none: a compensation that reads it is not made with null
     about = {k: manifest[k] for k in ("name", "namespace", "requestedBy")}
-    about["outcome"] = coordinates.outcome
+    about["outcome"] = spec.outcome
     found: dict[str, Any] = {"inputs": manifest["inputs"], "run": about, "steps": steps}
-    index = coordinates.key.index
+    index = spec.key.index
     if index is not None and step.items is not None:
         found |= {"item": step.items.render(Values(found))[index], "index": index}
     return found
@@ -271,7 +270,7 @@ async def _settle_unknown(attempt: Attempt) -> None:
         because = f"{answer['by']} says that it did not happen"
         await attempt.commit(Kind.RESULT, {"undone": call_id, "by": answer["by"], "because": because})
         return
-    if attempt.step.spec.agent is None or attempt.coordinates.key.compensate:
+    if attempt.step.spec.agent is None or attempt.spec.key.compensate:
         body = {"outcome": str(StepState.SUCCEEDED), "output": answer["result"]}
         raise Closed(body | {"resolvedBy": answer["by"]})
     text = answer["result"] if isinstance(answer["result"], str) else json.dumps(answer["result"])

@@ -23,9 +23,9 @@ from agentrun.journal.records import Kind
 from agentrun.plan.events import Tally, tally
 from agentrun.plan.snapshot import Event
 from agentrun.runner.attempt import Attempt
-from agentrun.runner.exits import Parked
 from agentrun.runner.failures import Failure, plain
 from agentrun.runner.http_tool import HttpTool
+from agentrun.runner.outcomes import Parked
 from agentrun.runner.reserve import reserve_tool
 from agentrun.workflow.integers import with_integers
 from agentrun.workflow.json_schema import compile_schema
@@ -55,7 +55,7 @@ class Tools:
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
-        self._tools = {tool.name: tool for tool in attempt.spec.tools}
+        self._tools = {tool.name: tool for tool in attempt.workflow.tools}
         self._clients: dict[str, HttpTool] = {}
 
     async def close(self) -> None:
@@ -98,7 +98,7 @@ class Tools:
                 return None
         asked = {
             "run": attempt.manifest["uid"],
-            "step": attempt.coordinates.key.path,
+            "step": attempt.spec.key.path,
             "call": call["id"],
             "tool": tool.name,
             "args": call["args"],
@@ -197,7 +197,7 @@ class Tools:
 
     def _key(self, call: dict[str, Any]) -> str:
         """The same for every try of this call, and for no other call of any run."""
-        whole = [self._attempt.manifest["uid"], self._attempt.coordinates.key.path, call["id"]]
+        whole = [self._attempt.manifest["uid"], self._attempt.spec.key.path, call["id"]]
         return digest_of(whole).removeprefix("sha256:")[:32]
 
 

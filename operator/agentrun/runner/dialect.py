@@ -16,7 +16,7 @@ from agentrun.api.values import JSON
 from agentrun.runner.failures import plain
 from agentrun.runner.lenient import Unsayable, mended
 from agentrun.runner.models import Usage
-from agentrun.runner.untrusted import parse_json
+from agentrun.workflow.bounded_json import parse_json
 
 TOKENS_MAX = 10**9
 """More than any window holds: a larger count is no count."""

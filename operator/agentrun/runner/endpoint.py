@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentrun.api.workflow import FailureClass, Model
 from agentrun.runner import refusals
+from agentrun.runner.bounded_body import TooLarge, Undecodable, read_body
 from agentrun.runner.connections import BadEnvironment, why
 from agentrun.runner.dialect import AnswerFailed, Malformed
 from agentrun.runner.failures import Failure
@@ -21,7 +22,6 @@ from agentrun.runner.lenient import read_answer
 from agentrun.runner.models import Request
 from agentrun.runner.retrying import Clock, Sleep, with_retries
 from agentrun.runner.secrets import MissingSecret, Secrets, header_value, read_secret
-from agentrun.runner.untrusted import TooLarge, Undecodable, read_body
 from agentrun.runner.verdicts import Rejected, Verdicts, is_error
 from agentrun.workflow.address import PATHS, BadAddress, address_of
 

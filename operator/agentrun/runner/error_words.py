@@ -10,7 +10,7 @@ from typing import Any
 
 from agentrun.runner.charsets import declared, decoded
 from agentrun.runner.failures import plain
-from agentrun.runner.untrusted import parse_json
+from agentrun.workflow.bounded_json import parse_json
 from agentrun.workflow.http import media_type
 
 WORDS_MAX = 300

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from agentrun import __version__
 from agentrun.api.values import JSON, seconds
 from agentrun.api.workflow import Effect, FailureClass, Tool
+from agentrun.runner.bounded_body import TooLarge, Undecodable, read_body
 from agentrun.runner.charsets import declared, decoded
 from agentrun.runner.connections import BadEnvironment, why
 from agentrun.runner.failures import Failure, Happened, plain
@@ -26,7 +27,6 @@ from agentrun.runner.http_response import Response, ToolOutput, carried_out, phr
 from agentrun.runner.masking import Mask
 from agentrun.runner.retrying import Clock, Sleep, retry_after, with_retries
 from agentrun.runner.secrets import MissingSecret, Secrets, read_secret
-from agentrun.runner.untrusted import TooLarge, Undecodable, read_body
 from agentrun.workflow.http import compile_http, media_type
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any
 
 from agentrun.api.values import JSON
 from agentrun.runner.charsets import declared, decoded
-from agentrun.runner.untrusted import MAX_DEPTH, parse_json
+from agentrun.workflow.bounded_json import MAX_DEPTH, parse_json
 from agentrun.workflow.json_schema import depth
 
 MENDED_MAX = 1024 * 1024

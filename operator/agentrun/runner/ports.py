@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agentrun.api.workflow import Model, SecretKey, Tool
+from agentrun.attempt.environment import SECRETS_VARIABLE
 from agentrun.runner.clocks import steady_clock
 from agentrun.runner.http_tool import HttpTool
 from agentrun.runner.models import ModelClient, open_model
 from agentrun.runner.progress import Progress
 from agentrun.store.open import open_store
 from agentrun.store.protocol import Store
-
-SECRETS_VARIABLE = "AGENTRUN_SECRETS"
 
 SEND_WITHIN = 10.0
 """Seconds after an intent began to be written within which its call is sent; later, a stopped process has woken up

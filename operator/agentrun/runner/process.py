@@ -15,33 +15,29 @@ from typing import Any
 from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepFact
 from agentrun.api.run import StepState
+from agentrun.attempt.environment import GRACE, TERMINATION_VARIABLE
+from agentrun.attempt.exit_codes import Exit
+from agentrun.attempt.spec import AttemptSpec, BadAttemptSpec
 from agentrun.journal.log import Fenced
 from agentrun.runner.attempt import Attempt, run_attempt
-from agentrun.runner.coordinates import BadCoordinates, Coordinates
-from agentrun.runner.exits import Exit
 from agentrun.runner.ports import Ports
 from agentrun.store.protocol import StoreError
-
-GRACE = 20.0
-"""Seconds that a call in hand may still take after SIGTERM; less than a pod's 30 until SIGKILL."""
-
-TERMINATION_VARIABLE = "AGENTRUN_TERMINATION_LOG"
 
 MESSAGE_MAX = 4000
 """Bytes of a pod's termination message; the kubelet cuts at 4,096."""
 
 
 def main(ports: Ports | None = None) -> int:
-    """Run the step that the environment names; the exit code (``agentrun.runner.exits.Exit``)."""
+    """Run the step that the environment names; the exit code (``agentrun.attempt.exit_codes.Exit``)."""
     ports = ports or Ports()
     try:
-        coordinates = Coordinates.from_environment(os.environ)
-    except BadCoordinates as error:
+        spec = AttemptSpec.from_environment(os.environ)
+    except BadAttemptSpec as error:
         print(f"agentrun: {error}", file=sys.stderr)
         return Exit.USAGE
-    ports.set_clock(coordinates.at)
+    ports.set_clock(spec.at)
     try:
-        code, fact = asyncio.run(_run(coordinates, ports))
+        code, fact = asyncio.run(_run(spec, ports))
     except Fenced as error:
         ports.progress("fenced", message=str(error))
         return Exit.FENCED
@@ -61,10 +57,10 @@ def main(ports: Ports | None = None) -> int:
     return code if os.environ.get(TERMINATION_VARIABLE) is None else _pod_exit(fact)
 
 
-async def _run(coordinates: Coordinates, ports: Ports) -> tuple[Exit, StepFact]:
+async def _run(spec: AttemptSpec, ports: Ports) -> tuple[Exit, StepFact]:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    running = asyncio.ensure_future(run_attempt(coordinates, ports, _work, stopping))
+    running = asyncio.ensure_future(run_attempt(spec, ports, _work, stopping))
 
     def stop() -> None:
         if not stopping.is_set():
@@ -74,7 +70,7 @@ async def _run(coordinates: Coordinates, ports: Ports) -> tuple[Exit, StepFact]:
     loop.add_signal_handler(signal.SIGTERM, stop)
     # A Ctrl-C at a terminal reaches every process of its group; the driver hears it too and sends SIGTERM.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
-    if coordinates.leash:
+    if spec.leash:
         loop.add_reader(sys.stdin.fileno(), _on_leash, loop, stop)
     try:
         return await running
@@ -93,7 +89,7 @@ def _on_leash(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None
 
 
 async def _work(attempt: Attempt) -> dict[str, Any]:
-    if attempt.step.spec.agent is not None and not attempt.coordinates.key.compensate:
+    if attempt.step.spec.agent is not None and not attempt.spec.key.compensate:
         from agentrun.runner.agent import run_agent_step  # noqa: PLC0415  (lazy: a tool step needs no model)
 
         return await run_agent_step(attempt)

@@ -12,8 +12,8 @@ from agentrun.api.facts import Usage
 from agentrun.api.values import money
 from agentrun.api.workflow import FailureClass, Model, Price
 from agentrun.runner.attempt import Attempt
-from agentrun.runner.exits import Parked
 from agentrun.runner.failures import Failure
+from agentrun.runner.outcomes import Parked
 
 MILLION = Decimal(1_000_000)
 OUTPUT_MIN = 16
@@ -52,7 +52,7 @@ def reserve_tool(attempt: Attempt) -> None:
         Parked: it may fit when other attempts have given back what they do not use.
         Failure: of class Budget: it never will.
     """
-    allowance = attempt.coordinates.allowance
+    allowance = attempt.spec.allowance
     if allowance.tool_calls is not None and spent(attempt).tool_calls + attempt.uncounted >= allowance.tool_calls:
         _refuse(attempt, "toolCalls")
 
@@ -65,7 +65,7 @@ def reserve_model(attempt: Attempt, model: Model, expected_input: int) -> int | 
     Raises:
         Parked, Failure: as ``reserve_tool``.
     """
-    allowance = attempt.coordinates.allowance
+    allowance = attempt.spec.allowance
     used = spent(attempt)
     agent = attempt.step.spec.agent
     assert agent is not None
@@ -94,7 +94,7 @@ def estimate(value: object) -> int:
 
 
 def _refuse(attempt: Attempt, what: str) -> None:
-    if not attempt.coordinates.allowance.last:
+    if not attempt.spec.allowance.last:
         raise Parked({"budget": what})
     message = f"the run's budget of {what} does not cover the next call"
     raise Failure(FailureClass.BUDGET, message, retryable=False, happened="no")

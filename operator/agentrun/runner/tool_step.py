@@ -10,8 +10,8 @@ from agentrun.journal.records import Kind
 from agentrun.plan.effects import asks_people
 from agentrun.runner.attempt import Attempt, unknown_of
 from agentrun.runner.calls import Answer, Tools, not_approved
-from agentrun.runner.exits import Closed, Parked, failed
 from agentrun.runner.failures import MESSAGE_MAX, Failure, plain
+from agentrun.runner.outcomes import Closed, Parked, failed
 
 REFUSAL_MAX = 200
 """Characters of a refusal (a 4xx, often a page of HTML) that stand in the step's failure."""
@@ -66,7 +66,7 @@ async def _carried_out(attempt: Attempt, tools: Tools, call: dict[str, Any], ans
 
     A compensation has done what it is for. Of a step, ``asks_people`` decides between a person and a failure.
     """
-    if attempt.coordinates.key.compensate:
+    if attempt.spec.key.compensate:
         return {"output": None, "answer": answer.kept}
     what, _, came = answer.text.partition("\n")
     if asks_people(attempt.step, tools.effect(call)):

@@ -1,23 +1,11 @@
-"""Exit codes of a step's process (listed in docs/spec.md), and the exceptions that end an attempt on purpose."""
+"""The exceptions that end an attempt on purpose, and the end of a step that failed."""
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Any
 
 from agentrun.api.facts import FailureInfo
 from agentrun.api.run import StepState
-
-
-class Exit(IntEnum):
-    """What the process says to whoever started it; the termination message says the rest."""
-
-    CLOSED = 0
-    FAILED = 1
-    USAGE = 2
-    WAITING = 3
-    STORE = 4
-    FENCED = 5
 
 
 class Parked(Exception):

@@ -12,18 +12,17 @@ from typing import Any
 
 from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import Allowance, StepKey
+from agentrun.attempt.environment import STEP_VARIABLE
 from agentrun.journal.layout import RunPath
 from agentrun.plan.snapshot import Ref, Start
 
-VARIABLE = "AGENTRUN_STEP"
 
-
-class BadCoordinates(AgentrunError):
+class BadAttemptSpec(AgentrunError):
     """The environment does not say which step to run."""
 
 
 @dataclass(frozen=True, slots=True)
-class Coordinates:
+class AttemptSpec:
     """One attempt."""
 
     store: str
@@ -44,8 +43,8 @@ class Coordinates:
     """What the model's endpoint refused of other steps of the run."""
 
     @classmethod
-    def of(cls, store: str, run: RunPath, start: Start, *, leash: bool) -> Coordinates:
-        """The coordinates of a planned start."""
+    def of(cls, store: str, run: RunPath, start: Start, *, leash: bool) -> AttemptSpec:
+        """The attempt that a planned start asks for."""
         return cls(
             store,
             run,
@@ -82,15 +81,15 @@ class Coordinates:
         return json.dumps(found, separators=(",", ":"))
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> Coordinates:
+    def from_environment(cls, environment: Mapping[str, str]) -> AttemptSpec:
         """Read the variable.
 
         Raises:
-            BadCoordinates: it is missing or is not what ``to_json`` writes.
+            BadAttemptSpec: it is missing or is not what ``to_json`` writes.
         """
-        text = environment.get(VARIABLE)
+        text = environment.get(STEP_VARIABLE)
         if text is None:
-            raise BadCoordinates(f"{VARIABLE} is not set: this program is started by agentrun, not by hand")
+            raise BadAttemptSpec(f"{STEP_VARIABLE} is not set: this program is started by agentrun, not by hand")
         try:
             value: dict[str, Any] = json.loads(text)
             return cls(
@@ -109,4 +108,4 @@ class Coordinates:
                 tuple(value.get("refused", ())),
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise BadCoordinates(f"{VARIABLE} cannot be read ({type(error).__name__}: {error})") from error
+            raise BadAttemptSpec(f"{STEP_VARIABLE} cannot be read ({type(error).__name__}: {error})") from error
