@@ -455,10 +455,21 @@ def test_scalars_are_those_of_yaml_1_2() -> None:
     assert isinstance(read("1.0"), float)
 
 
-@pytest.mark.parametrize("text", ["{on: 1}", "[yes]", "a: No", "{a: OFF}", "n: 1", "a: Y"])
+@pytest.mark.parametrize("text", ["{on: 1}", "[yes]", "a: No", "{a: OFF}"])
 def test_words_that_kubectl_reads_as_booleans_are_refused(text: str) -> None:
     with pytest.raises(InvalidDocument, match="is a truth value for some readers"):
         read(text)
+
+
+def test_a_letter_is_a_text_and_kubectl_reads_another_value() -> None:
+    (document,) = parse(step("{name: a, tool: {name: t, args: {n: 1, answer: Y, 'y': n}}}").encode(), "wf.yaml")
+    assert isinstance(document.model, AgentWorkflow)
+    call = document.model.spec.steps[0].tool
+    assert call is not None
+    assert call.args == {"n": 1, "answer": "Y", "y": "n"}
+    args = ("spec", "steps", 0, "tool", "args")
+    assert {doubt.path for doubt in document.node.doubts} == {(*args, "n"), (*args, "answer")}
+    assert "kubectl reads an unquoted n as false" in document.node.doubts[0].message
 
 
 def test_the_classes_of_retry() -> None:

@@ -36,8 +36,10 @@ _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
 _DISPUTED_WORDS = frozenset(
-    form for word in ("yes", "no", "on", "off", "y", "n") for form in (word, word.capitalize(), word.upper())
+    form for word in ("yes", "no", "on", "off") for form in (word, word.capitalize(), word.upper())
 )
+_LETTERS = {"y": "true", "Y": "true", "n": "false", "N": "false"}
+"""Letters that are names far more often than answers, and what kubectl takes them for."""
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _DISPUTED = re.compile(
@@ -74,6 +76,8 @@ class Node:
     values: int = 1
     text: int = 0
     height: int = 0
+    doubts: tuple[Problem, ...] = ()
+    """Of a document: what kubectl reads as something else, each such text where it stands first."""
 
     def line_of(self, path: Path) -> int:
         """The 1-based line of what ``path`` leads to, or of the last part of it that is there."""
@@ -193,6 +197,7 @@ class _Builder:
         self._anchors: dict[str, Node | None] = {}
         self._values = 0
         self._text = 0
+        self._doubts: dict[str, Problem] = {}
 
     def refuse(self, message: str, line: int, at: Path | None = None) -> Never:
         """Raise for ``line`` and, unless ``at`` says otherwise, the path that is open."""
@@ -229,8 +234,6 @@ class _Builder:
         self._untagged(event, line)
         frame = self._expects_key()
         if frame is not None:
-            if plain:
-                self._undisputed(event.value, line)
             self._key(frame, event.value, plain, line)
             return
         value = self._resolve(event.value, line) if plain else event.value
@@ -297,7 +300,7 @@ class _Builder:
                 self.refuse("the key << stands twice: merge a list, <<: [*a, *b]", line)
             frame.merges, frame.merging = [], True
             return
-        if plain and not isinstance(self._resolve(key, line), str):
+        if plain and not isinstance(self._resolve(key, line, key=True), str):
             self.refuse(f'the key {shown(key) or "(nothing)"} is not a text: write it in quotes, "{shown(key)}"', line)
         if key in children:
             lines = f"lines {children[key].line} and {line}" if children[key].line != line else f"line {line}"
@@ -310,6 +313,7 @@ class _Builder:
         """Put a finished value where it belongs."""
         if not self._stack:
             if node.value is not None:
+                node.doubts, self._doubts = tuple(self._doubts.values()), {}
                 self.documents.append(node)
             return
         frame = self._stack[-1]
@@ -346,15 +350,16 @@ class _Builder:
             short = shown(tag.replace("tag:yaml.org,2002:", "!!"))
             self.refuse(f"the tag {short} is not allowed: only plain values are read; remove the tag", line)
 
-    def _undisputed(self, text: str, line: int) -> None:
-        if text in _DISPUTED_WORDS:
-            self.refuse(f'{text} is a truth value for some readers of YAML: write true or false, or "{text}"', line)
-
-    def _resolve(self, text: str, line: int) -> Any:
-        """The value of an unquoted scalar."""
+    def _resolve(self, text: str, line: int, *, key: bool = False) -> Any:
+        """The value of an unquoted scalar; ``key``: of one that is to be a key."""
         if text in _WORDS:
             return _WORDS[text]
-        self._undisputed(text, line)
+        if text in _DISPUTED_WORDS:
+            self.refuse(f'{text} is a truth value for some readers of YAML: write true or false, or "{text}"', line)
+        if text in _LETTERS and text not in self._doubts:
+            path = (*self._path(), text) if key else self._path()
+            why = f'kubectl reads an unquoted {text} as {_LETTERS[text]}: write "{text}", if kubectl applies the file'
+            self._doubts[text] = Problem(path, why)
         if text[0] not in _NUMERIC:
             return text
         if _NOT_FINITE.fullmatch(text):

@@ -66,6 +66,8 @@ class _Compiled:
 def _compile_all(documents: Sequence[Document], compiled: Compiler, warn: Tell | None) -> list[_Compiled]:
     found = []
     for document in documents:
+        if warn is not None:
+            _warn(document, document.node.doubts, warn)
         path: Path = ("spec",)
         if isinstance(document.model, AgentWorkflow):
             spec = document.model.spec
