@@ -16,12 +16,12 @@ from agentrun.api.facts import (
     Allowance,
     StepKey,
 )
+from agentrun.attempt.environment import GRACE
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.control.views import RunRef, RunView
 from agentrun.journal.layout import RunPath
 from agentrun.journal.pinned import Pinned
 from agentrun.plan.snapshot import Ref, Start
-from agentrun.runner import process
 from tests.unit.plan_world import compiled
 
 UID = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -266,7 +266,7 @@ def test_a_pod_does_not_outlive_a_dead_operator() -> None:
     assert build(timeout=0.0)["spec"]["activeDeadlineSeconds"] == 900
     assert build(timeout=None)["spec"]["activeDeadlineSeconds"] == 3600 + 900
     assert build(timeout=1e12)["spec"]["activeDeadlineSeconds"] == 2**31 - 1
-    assert build()["spec"]["terminationGracePeriodSeconds"] > process.GRACE
+    assert build()["spec"]["terminationGracePeriodSeconds"] > GRACE
 
 
 def test_a_pod_is_small() -> None:
