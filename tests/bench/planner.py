@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agentrun.api.document import Document, parse
-from agentrun.api.facts import StepFact, StepKey
+from agentrun.api.facts import AttemptEnd, StepFact, StepKey
 from agentrun.api.run import AgentRun, StepState
 from agentrun.expressions.cel import forget
 from agentrun.plan.planner import plan
@@ -31,7 +31,7 @@ DONE = StepFact(
     head="sha256:0",
     started=NOW - 60,
     at=NOW - 50,
-    end="closed",
+    end=AttemptEnd.CLOSED,
     intervals=((NOW - 60, NOW - 50),),
     outcome=StepState.SUCCEEDED,
     output={"score": 3, "text": "an answer of some length that another step will read"},

@@ -25,7 +25,8 @@ from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.fold import Folded, apply, checkpoint, fold
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import StepLog, open_step, read_step
-from agentrun.journal.records import Kind, Record
+from agentrun.journal.records import Record
+from agentrun.records.step_records import Kind
 from agentrun.store.open import open_store
 from agentrun.store.protocol import Store
 from tests.bench.parts import ModelServer, Parts, first_start, runner, start_run

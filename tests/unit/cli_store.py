@@ -18,8 +18,9 @@ from agentrun.api.workflow import WorkflowSpec
 from agentrun.cli.main import main
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, StepLog
-from agentrun.journal.records import Kind, Record
+from agentrun.journal.records import Record
 from agentrun.journal.run import create_run
+from agentrun.records.step_records import Kind
 from agentrun.store.folder import FolderStore
 
 LOOK_UP = {"name": "look_up", "effect": "ReadOnly", "http": {"method": "GET", "url": "http://127.0.0.1:1/x"}}

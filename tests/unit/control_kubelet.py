@@ -12,10 +12,11 @@ from agentrun.api.workflow import Approvers, FailureClass
 from agentrun.journal.fold import Folded, apply, checkpoint, fold
 from agentrun.journal.log import Fenced, StepLog, open_step, read_records
 from agentrun.journal.pinned import Pinned
-from agentrun.journal.records import Kind, Record
+from agentrun.journal.records import Record
 from agentrun.plan.events import tally
 from agentrun.plan.retry import retries
 from agentrun.plan.snapshot import Event, Start
+from agentrun.records.step_records import Kind
 from agentrun.runner.ports import Ports
 
 if TYPE_CHECKING:

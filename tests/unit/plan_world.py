@@ -11,7 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agentrun.api.facts import Allowance, ApprovalRequest, FailureInfo, StepFact, StepKey, UnknownCall, Usage
+from agentrun.api.facts import (
+    Allowance,
+    ApprovalRequest,
+    AttemptEnd,
+    FailureInfo,
+    StepFact,
+    StepKey,
+    UnknownCall,
+    Usage,
+)
 from agentrun.api.run import StepState
 from agentrun.api.workflow import Approvers, FailureClass, WorkflowSpec
 from agentrun.plan.planner import plan
@@ -143,7 +152,7 @@ class World:
 
     def succeed(self, name: str, output: Any = None, after: float = 1.0, usage: Usage | None = None) -> None:
         more = {"output": output, "usage": usage or Usage()}
-        self._leave(name, after, end="closed", outcome=StepState.SUCCEEDED, failure=None, **more)
+        self._leave(name, after, end=AttemptEnd.CLOSED, outcome=StepState.SUCCEEDED, failure=None, **more)
 
     def fail(
         self,
@@ -158,13 +167,13 @@ class World:
         info = FailureInfo(failure, message, retry_after)
         failures = self.facts.get(key, StepFact()).failures + 1
         if retries(self.program.step(key.name).retry, info, failures):
-            self._leave(name, after, end="failed", failures=failures, failure=info)
+            self._leave(name, after, end=AttemptEnd.FAILED, failures=failures, failure=info)
         else:
-            self._leave(name, after, end="closed", outcome=StepState.FAILED, failure=info)
+            self._leave(name, after, end=AttemptEnd.CLOSED, outcome=StepState.FAILED, failure=info)
 
     def drain(self, name: str) -> None:
         """The attempt of a run that is ending leaves the step cancelled."""
-        self._leave(name, 1.0, end="closed", outcome=StepState.CANCELLED, failure=None)
+        self._leave(name, 1.0, end=AttemptEnd.CLOSED, outcome=StepState.CANCELLED, failure=None)
 
     def park(
         self,
@@ -177,7 +186,7 @@ class World:
         """The attempt leaves to wait: for approvals, for a person who knows, for budget, or as it was told to."""
         call = UnknownCall(unknown, "t", {}, "did it happen?") if unknown else None
         more: dict[str, Any] = {"approvals": approvals, "unknown": call, "needs_budget": needs_budget}
-        self._leave(name, 1.0, end="waiting", usage=usage or Usage(), **more)
+        self._leave(name, 1.0, end=AttemptEnd.WAITING, usage=usage or Usage(), **more)
 
     def lose(self, name: str, after: float = 0.0, unknown: str | None = None) -> None:
         """The attempt dies without a word; ``unknown``: within that call."""

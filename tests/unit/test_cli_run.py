@@ -15,8 +15,9 @@ from agentrun.cli.inputs import read_inputs
 from agentrun.cli.run import _unpark
 from agentrun.cli.view import View
 from agentrun.journal.log import StepLog
-from agentrun.journal.records import Kind, Record
+from agentrun.journal.records import Record
 from agentrun.journal.run import find_run, read_manifest
+from agentrun.records.step_records import Kind
 from agentrun.runner.identity import this_process
 from tests.unit.cli_store import PEOPLE, REFUND, Scene, Type, agentrun, scene
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agentrun.journal.log import read_step
-from agentrun.journal.records import Kind
+from agentrun.records.step_records import Kind
 from agentrun.runner.compaction import HALVINGS
 from agentrun.runner.http_response import ToolOutput
 from agentrun.runner.models import Request, Turn, Usage

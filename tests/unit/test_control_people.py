@@ -9,7 +9,8 @@ import pytest
 
 from agentrun.control import hearing
 from agentrun.control.leftovers import AT_A_TIME, COMMANDS_KEPT, GRACE
-from agentrun.journal.records import EventKind, Record
+from agentrun.journal.records import Record
+from agentrun.records.run_events import EventKind
 from tests.unit.control_world import Operator, World, lost, world
 from tests.unit.plan_world import approval, step
 from tests.unit.test_control_faults import begin, workflow

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from agentrun.journal.records import EventKind
 from agentrun.plan.events import EventIndex, tally
 from agentrun.plan.snapshot import Event
+from agentrun.records.run_events import EventKind
 from tests.unit.control_world import METRICS, Operator, World, steps_of
 from tests.unit.plan_world import approval, request, step
 from tests.unit.test_control_faults import workflow

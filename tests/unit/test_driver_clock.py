@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agentrun.api.facts import StepFact, StepKey
+from agentrun.api.facts import AttemptEnd, StepFact, StepKey
 from agentrun.api.run import StepState
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.pinned import Pinned
@@ -58,7 +58,7 @@ class Ended:
     pid = 1
 
     async def ended(self) -> tuple[int, dict[str, Any] | None]:
-        fact = StepFact(attempt=1, seq=2, end="closed", outcome=StepState.SUCCEEDED, output=7)
+        fact = StepFact(attempt=1, seq=2, end=AttemptEnd.CLOSED, outcome=StepState.SUCCEEDED, output=7)
         return 0, fact.to_json()
 
     def stop(self) -> None:

@@ -16,7 +16,8 @@ from agentrun.api.facts import StepFact, StepKey, Usage
 from agentrun.journal.fold import Folded, apply, checkpoint, fold
 from agentrun.journal.layout import RunPath, entry
 from agentrun.journal.log import CHECKPOINT_EVERY, StepLog, open_step, read_step
-from agentrun.journal.records import Kind, Record
+from agentrun.journal.records import Record
+from agentrun.records.step_records import Kind
 from tests.unit.journal_world import Crash, LossyStore, MemoryStore
 
 RUN = RunPath("support", "refund-4711", "c0ffee")

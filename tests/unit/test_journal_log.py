@@ -15,7 +15,8 @@ from agentrun.api.facts import StepKey
 from agentrun.journal.fold import checkpoint
 from agentrun.journal.layout import RunPath, entry
 from agentrun.journal.log import EventLog, Fenced, StepLog, open_step, read_blob, read_records, read_step
-from agentrun.journal.records import INLINE_MAX, Damaged, Kind, Record
+from agentrun.journal.records import INLINE_MAX, Damaged, Record
+from agentrun.records.step_records import Kind
 from agentrun.store.protocol import StoreUnavailable
 from tests.unit.journal_world import Crash, LossyStore, MemoryStore, ScheduledStore, Scheduler, every_path
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentrun.api.facts import StepFact, StepKey
+from agentrun.api.facts import AttemptEnd, StepFact, StepKey
 from agentrun.api.footprint import footprint
 from agentrun.api.run import StepState
 from agentrun.control.held import Held
@@ -134,7 +134,7 @@ def test_a_run_that_gives_what_it_may_succeeds(little: int) -> None:
 
 @pytest.mark.parametrize("output", [None, 1, "text", ["a", {"b": 2.5}], {"k": [{}] * 50}])
 def test_how_large_an_output_is_is_nobodys_word(output: Any) -> None:
-    fact = StepFact(attempt=1, end="closed", outcome=StepState.SUCCEEDED, output=output)
+    fact = StepFact(attempt=1, end=AttemptEnd.CLOSED, outcome=StepState.SUCCEEDED, output=output)
     told = fact.to_json()
     assert "size" not in told
     assert StepFact.from_json(told | {"size": 0}).size == footprint(output)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentrun.api.facts import Allowance, StepFact, StepKey, Usage
+from agentrun.api.facts import Allowance, AttemptEnd, StepFact, StepKey, Usage
 from agentrun.plan.snapshot import Execution, Start
 from tests.unit.plan_world import CALL, World, approval, compiled, planned, request, step
 
@@ -138,7 +138,9 @@ def test_a_run_does_not_time_out_once_finally_was_told_that_it_succeeded() -> No
 def test_a_run_of_the_first_journals_that_had_timed_out_begins_nothing_again() -> None:
     """They have no record of it, and ``finally`` has begun: a step that was told to leave went on."""
     world = World(compiled(step("a"), step("b", "a"), **{"finally": [step("z")]}), timeout=60.0, now=1070.0)
-    world.facts[A] = StepFact(attempt=1, seq=2, started=1000.0, at=1061.0, end="waiting", intervals=((1000.0, 1061.0),))
+    world.facts[A] = StepFact(
+        attempt=1, seq=2, started=1000.0, at=1061.0, end=AttemptEnd.WAITING, intervals=((1000.0, 1061.0),)
+    )
     world.executions[StepKey("z")] = Execution(1, 1062.0)
     world.go()
     assert not world.starts

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agentrun.api.facts import Allowance, FailureInfo, StepFact, StepKey, Usage
+from agentrun.api.facts import Allowance, AttemptEnd, FailureInfo, StepFact, StepKey, Usage
 from agentrun.api.run import StepState
 from agentrun.api.workflow import FailureClass
 from agentrun.plan.planner import plan
@@ -145,7 +145,7 @@ class Unruly(World):
                 return
             if answer == "giveUp":
                 failure = FailureInfo(FailureClass.UNKNOWN, "gave up")
-                self._leave(name, 1.0, end="closed", outcome=StepState.FAILED, failure=failure)
+                self._leave(name, 1.0, end=AttemptEnd.CLOSED, outcome=StepState.FAILED, failure=failure)
                 return
             if answer == "happened":
                 self.succeed(name, "it happened")

@@ -37,7 +37,7 @@ from agentrun.runner import process
 from agentrun.store.folder import FolderStore
 from tests.unit.test_pods import RUN, RUN_PATH, UID, build, start
 
-FACT = StepFact(attempt=1, seq=3, head="sha256:a", started=5.0, at=9.0, end="closed", intervals=((5.0, 9.0),))
+FACT = StepFact(attempt=1, seq=3, head="sha256:a", started=5.0, at=9.0, end=AttemptEnd.CLOSED, intervals=((5.0, 9.0),))
 FACT = replace(FACT, outcome=StepState.SUCCEEDED, output={"paid": 5})
 WORD = json.dumps(FACT.to_json())
 BEGAN, ENDED = "2026-05-01T10:00:05Z", "2026-05-01T10:00:09Z"
@@ -328,8 +328,8 @@ REQUESTS = st.builds(
     st.integers(1, 10), TIMES, st.just("call-1"), st.just("pay"),
 )  # fmt: skip
 ENDS: st.SearchStrategy[tuple[AttemptEnd, StepState | None]] = st.sampled_from(
-    [("closed", StepState.SUCCEEDED), ("closed", StepState.FAILED), ("closed", StepState.CANCELLED),
-     ("waiting", None), ("failed", None)]
+    [(AttemptEnd.CLOSED, StepState.SUCCEEDED), (AttemptEnd.CLOSED, StepState.FAILED),
+     (AttemptEnd.CLOSED, StepState.CANCELLED), (AttemptEnd.WAITING, None), (AttemptEnd.FAILED, None)]
 )  # fmt: skip
 
 

@@ -14,8 +14,8 @@ from agentrun.attempt.environment import STEP_VARIABLE
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.fold import Folded, fold
 from agentrun.journal.log import manifest_bytes, read_step
-from agentrun.journal.records import Kind
 from agentrun.plan.snapshot import Start
+from agentrun.records.step_records import Kind
 from agentrun.runner.failures import Failure
 from agentrun.runner.models import Request, Turn
 from agentrun.runner.ports import Ports

@@ -16,8 +16,8 @@ from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.fold import Folded, fold
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, manifest_bytes, read_step
-from agentrun.journal.records import Kind
 from agentrun.plan.attempts import time_left
+from agentrun.records.step_records import Kind
 from agentrun.runner.attempt import run_attempt
 from agentrun.runner.failures import ContextOverflow, Failure
 from agentrun.runner.http_response import ToolOutput

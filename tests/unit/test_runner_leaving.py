@@ -10,7 +10,7 @@ from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.fold import checkpoint, fold
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import manifest_bytes, open_step, read_step
-from agentrun.journal.records import Kind
+from agentrun.records.step_records import Kind
 from agentrun.runner.attempt import Attempt, run_attempt
 from agentrun.runner.ports import Ports
 from tests.unit.journal_world import MemoryStore

@@ -21,7 +21,8 @@ from agentrun.api.run import AgentRun, AgentWorkflow, ConditionType, Outcome, Re
 from agentrun.api.workflow import Effect, FailureClass
 from agentrun.attempt.exit_codes import Exit
 from agentrun.cli.main import app
-from agentrun.journal.records import EventKind, Kind
+from agentrun.records.run_events import EventKind
+from agentrun.records.step_records import Kind
 
 ROOT = Path(__file__).parents[2]
 SPEC = ROOT / "docs" / "spec.md"

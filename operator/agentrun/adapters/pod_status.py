@@ -16,7 +16,7 @@ from agentrun.adapters.objects import condition
 from agentrun.adapters.pods import CONTAINER
 from agentrun.api.canonical import moment
 from agentrun.api.decoding import decode
-from agentrun.api.facts import Allowance, StepFact, StepKey
+from agentrun.api.facts import Allowance, AttemptEnd, StepFact, StepKey
 from agentrun.api.names import ATTEMPT, KEY, RUN_UID
 from agentrun.api.printable import printable
 from agentrun.api.run import Reason
@@ -300,10 +300,10 @@ def _sound(fact: StepFact) -> bool:
         and all(isinstance(text, str) for text in texts)
         and all(type(request.required) is int for request in fact.approvals)
         and _is_cost(usage.cost_usd)
-        and fact.end in ("waiting", "failed", "closed")  # a tuple: what comes may not be hashable
-        and (fact.outcome.final if fact.outcome is not None else fact.end != "closed")
-        and (fact.outcome is None or fact.end == "closed")
-        and (fact.end != "failed" or fact.failure is not None)
+        and fact.end is not None
+        and (fact.outcome.final if fact.outcome is not None else fact.end is not AttemptEnd.CLOSED)
+        and (fact.outcome is None or fact.end is AttemptEnd.CLOSED)
+        and (fact.end is not AttemptEnd.FAILED or fact.failure is not None)
         and isinstance(fact.needs_budget, bool)
         and isinstance(fact.again, bool)
         and isinstance(fact.happened, bool)

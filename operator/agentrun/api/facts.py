@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple
+from enum import StrEnum
+from typing import Any, NamedTuple
 
 from agentrun.api.footprint import footprint
 from agentrun.api.run import StepState
@@ -256,7 +257,12 @@ def refused_words(value: Any) -> list[str]:
     return [word for word in words if isinstance(word, str) and len(word) <= REFUSED_WORD_MAX]
 
 
-AttemptEnd = Literal["waiting", "failed", "closed"]
+class AttemptEnd(StrEnum):
+    """How an attempt ended, by the last record that it wrote."""
+
+    WAITING = "waiting"
+    FAILED = "failed"
+    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +330,8 @@ class StepFact:
         found["usage"] = Usage.from_json(value["usage"])
         found["intervals"] = tuple((start, end) for start, end in value.get("intervals", ()))
         found["approvals"] = tuple(ApprovalRequest.from_json(request) for request in value.get("approvals", ()))
+        if "end" in value:
+            found["end"] = AttemptEnd(value["end"])
         if "failure" in value:
             found["failure"] = FailureInfo.from_json(value["failure"])
         if "unknown" in value:

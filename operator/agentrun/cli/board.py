@@ -19,6 +19,7 @@ from agentrun.cli.printable import printable, value
 from agentrun.cli.timeline import lasting
 from agentrun.journal.fold import Folded
 from agentrun.plan.snapshot import Plan
+from agentrun.records.step_records import Kind
 
 _TROUBLE = frozenset({"output", "crashed", "error", "fenced", "log-lost", "abandoned"})
 """Lines of progress that a person has to see; the rest shows in how the steps stand."""
@@ -68,17 +69,17 @@ class Board:
         """Take a line of progress of an attempt."""
         count = self.counts.setdefault(key.label, Count())
         match line.get("event"):
-            case "turn":
+            case Kind.TURN:
                 count.turns += 1
                 count.usage += Usage.from_json(line["usage"])
                 calls = ", ".join(printable(name, 60) for name in line["calls"])
                 self.tell(f"{key.label}: turn {count.turns}: {f'calls {calls}' if calls else 'answers'}")
-            case "intent":
+            case Kind.INTENT:
                 self.tell(f"{key.label}: begins {printable(line['tool'], 60)}")
-            case "result" if "tools" in line:
+            case Kind.RESULT if "tools" in line:
                 count.calls += len(line["tools"])
                 self.tell(f"{key.label}: answered: {', '.join(printable(name, 60) for name in line['tools'])}")
-            case "failed":
+            case Kind.FAILED:
                 self.tell(f"{key.label}: {said(line)}")
             case event if event in _TROUBLE:
                 self.say(f"{key.label}: {said(line)}")

@@ -11,10 +11,11 @@ from agentrun.cli.options import Place, verb
 from agentrun.cli.output import emit, tell
 from agentrun.cli.printable import printable
 from agentrun.cli.view import View
-from agentrun.journal.records import EventKind, Record
+from agentrun.journal.records import Record
 from agentrun.journal.run import as_events
 from agentrun.local.user import user
 from agentrun.plan.events import EventIndex
+from agentrun.records.run_events import EventKind
 
 
 @verb("suspend")

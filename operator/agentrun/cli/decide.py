@@ -19,10 +19,12 @@ from agentrun.cli.printable import printable, value
 from agentrun.cli.timeline import approvers, asked, clock
 from agentrun.cli.view import View
 from agentrun.journal.log import read_step
-from agentrun.journal.records import EventKind, Kind, Record
+from agentrun.journal.records import Record
 from agentrun.journal.run import as_events
 from agentrun.local.user import user
 from agentrun.plan.events import EventIndex, may_decide
+from agentrun.records.run_events import EventKind
+from agentrun.records.step_records import Kind
 
 Decision = Literal["Approved", "Rejected"]
 

@@ -16,9 +16,9 @@ from agentrun.cli.options import AnyPlace, Place, verb
 from agentrun.cli.printable import printable, value
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
-from agentrun.journal.records import EventKind
 from agentrun.journal.run import is_step, read_manifest
 from agentrun.local.lease import HolderWatch
+from agentrun.records.run_events import EventKind
 from agentrun.store.protocol import Store
 
 _PART = re.compile(r"/[0-9]+\.[0-9]+\.log$")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from agentrun.api.facts import StepFact
+from agentrun.api.facts import AttemptEnd, StepFact
 from agentrun.cli.failures import Refused
 from agentrun.cli.next_steps import tell_who_goes_on
 from agentrun.cli.options import Place, verb
@@ -16,9 +16,10 @@ from agentrun.cli.printable import printable, value
 from agentrun.cli.signal import json_or_text
 from agentrun.cli.timeline import call, clock
 from agentrun.cli.view import View
-from agentrun.journal.records import EventKind, Record
+from agentrun.journal.records import Record
 from agentrun.local.user import user
 from agentrun.plan.events import answers_to
+from agentrun.records.run_events import EventKind
 
 
 @verb("resolve")
@@ -38,7 +39,7 @@ def resolve_command(place: Place, run: str, step: str, happened: str | None, ret
     view.still_going()
     key = view.key(step)
     fact = view.states[key].fact() if key in view.states else None
-    unknown = fact.unknown if fact is not None and fact.end == "waiting" else None
+    unknown = fact.unknown if fact is not None and fact.end is AttemptEnd.WAITING else None
     if fact is None or unknown is None:
         raise Refused(_known(view, key.label))
     body: dict[str, Any] = {

@@ -26,11 +26,12 @@ from agentrun.cli.view import View
 from agentrun.journal.fork import plan_fork, write_fork
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
-from agentrun.journal.records import EventKind, Record
+from agentrun.journal.records import Record
 from agentrun.journal.run import as_events, create_run
 from agentrun.local.lease import HolderWatch
 from agentrun.local.user import user
 from agentrun.plan.events import EventIndex
+from agentrun.records.run_events import EventKind
 from agentrun.store.protocol import Store
 from agentrun.workflow.pinning import pin, workflow_of
 from agentrun.workflow.program import Program, compile_program

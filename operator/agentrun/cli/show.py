@@ -19,7 +19,8 @@ from agentrun.cli.view import View
 from agentrun.journal.fold import Folded
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import read_step
-from agentrun.journal.records import Kind, Record
+from agentrun.journal.records import Record
+from agentrun.records.step_records import Kind
 from agentrun.store.protocol import Store
 
 ROWS_MAX = 60

@@ -14,8 +14,8 @@ from agentrun.cli.options import Place, verb
 from agentrun.cli.output import emit, tell
 from agentrun.cli.printable import value
 from agentrun.cli.view import View
-from agentrun.journal.records import EventKind
 from agentrun.local.user import user
+from agentrun.records.run_events import EventKind
 from agentrun.workflow.bounded_json import parse_json
 
 PAYLOAD_MAX = 64 * 1024

@@ -15,7 +15,9 @@ from agentrun.api.facts import ApprovalRequest, StepKey, Usage
 from agentrun.api.run import StepState
 from agentrun.cli.output import spell
 from agentrun.cli.printable import printable, value
-from agentrun.journal.records import EventKind, Kind, Record
+from agentrun.journal.records import Record
+from agentrun.records.run_events import EventKind
+from agentrun.records.step_records import Kind
 
 LONG = 160
 """Characters of an output, an answer or a message that are shown; ``-o json`` and the journal have the whole."""
@@ -107,7 +109,7 @@ def _step(record: Record, turns: int) -> list[str]:
 
 
 def _took(events: dict[str, Any]) -> str:
-    kinds = {"decided": "decision", "resolved": "resolution"}
+    kinds: dict[str, str] = {EventKind.DECIDED: "decision", EventKind.RESOLVED: "resolution"}
     taken = [f"{kinds.get(e.get('kind', ''), 'event')} of {printable(e.get('by', '?'), 60)}" for e in events.values()]
     return f", with the {', the '.join(taken)}" if taken else ""
 

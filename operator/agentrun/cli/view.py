@@ -10,7 +10,7 @@ from typing import Any
 
 from agentrun.api.canonical import digest_of
 from agentrun.api.errors import AgentrunError
-from agentrun.api.facts import ApprovalRequest, StepKey
+from agentrun.api.facts import ApprovalRequest, AttemptEnd, StepKey
 from agentrun.api.names import REQUESTED_BY
 from agentrun.api.run import StepState
 from agentrun.api.texts import quoted
@@ -21,13 +21,14 @@ from agentrun.journal.fold import Folded
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
 from agentrun.journal.pinned import Pinned, program_of
-from agentrun.journal.records import Damaged, EventKind, Record
+from agentrun.journal.records import Damaged, Record
 from agentrun.journal.run import Unreadable, list_runs, out_of_reach, read_manifest, read_states
 from agentrun.local.lease import holder_of
 from agentrun.plan.clocks import in_our_time
 from agentrun.plan.events import EventIndex
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Execution, Plan, Start
+from agentrun.records.run_events import EventKind
 from agentrun.runner.identity import surely_alive, surely_dead
 from agentrun.store.protocol import Store
 from agentrun.store.side_by_side import each
@@ -190,7 +191,7 @@ class View:
                 if index.tally(request, self.now).state == "Pending":
                     yield StepKey(name), request
             for key, state in sorted(self.states.items(), key=lambda item: (item[0].index or 0, item[0].path)):
-                if key.name != name or state.end != "waiting":
+                if key.name != name or state.end is not AttemptEnd.WAITING:
                     continue
                 for request in state.fact().approvals:
                     if index.tally(request, self.now).state == "Pending":

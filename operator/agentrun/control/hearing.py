@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agentrun.api.command import Command, Resolve, Resume, Signal
-from agentrun.api.facts import StepKey
+from agentrun.api.facts import AttemptEnd, StepKey
 from agentrun.control.live import LiveRun
 from agentrun.control.views import ApprovalView, CommandView, RunView
-from agentrun.journal.records import EventKind, Record
+from agentrun.journal.records import Record
+from agentrun.records.run_events import EventKind
 
 SIGNALS_MAX = 1000
 """Signals of a run that no step has taken yet: a run has about as many steps."""
@@ -123,7 +124,7 @@ def _resolved(
 ) -> tuple[EventKind, dict[str, Any]] | str:
     key = StepKey.parse(resolve.step)
     fact = live.facts.get(key)
-    unknown = fact.unknown if fact is not None and fact.end == "waiting" else None
+    unknown = fact.unknown if fact is not None and fact.end is AttemptEnd.WAITING else None
     if fact is None or unknown is None:
         return f"{key.label} has no call whose outcome is unknown: there is nothing to resolve"
     if resolve.call_id is not None and resolve.call_id != unknown.call_id:

@@ -16,10 +16,11 @@ from agentrun.control.views import PodView
 from agentrun.journal.log import EventLog
 from agentrun.journal.outputs import Outputs
 from agentrun.journal.pinned import Pinned
-from agentrun.journal.records import EventKind, Record
+from agentrun.journal.records import Record
 from agentrun.plan.clocks import in_our_time
 from agentrun.plan.snapshot import Execution, Snapshot, Start
 from agentrun.plan.work import Work
+from agentrun.records.run_events import EventKind
 
 LEAVE_MARGIN = 10.0
 """Seconds past its grace period, by our own clock, after which a pod that was told to leave counts as gone: its node is

@@ -20,10 +20,11 @@ from agentrun.control.journal import Journal
 from agentrun.control.live import LiveRun
 from agentrun.control.views import ApprovalView, CommandView, RunView
 from agentrun.control.visits import run_log
-from agentrun.journal.records import EventKind, Record
+from agentrun.journal.records import Record
 from agentrun.journal.run import as_events
 from agentrun.plan.events import EventIndex
 from agentrun.plan.snapshot import Plan
+from agentrun.records.run_events import EventKind
 
 
 @dataclass(slots=True)

@@ -20,7 +20,8 @@ from agentrun.api.facts import StepKey
 from agentrun.api.texts import quoted
 from agentrun.journal.layout import RunPath, entry
 from agentrun.journal.log import parse_manifest
-from agentrun.journal.records import Damaged, EventKind, Record, parse
+from agentrun.journal.records import Damaged, Record, parse
+from agentrun.records.run_events import EventKind
 from agentrun.store.protocol import KeyMissing, Store
 
 FORMAT = "agentrun-journal"

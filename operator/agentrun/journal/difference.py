@@ -12,7 +12,9 @@ from itertools import zip_longest
 from typing import Any
 
 from agentrun.api.facts import StepKey
-from agentrun.journal.records import EventKind, Kind, Record
+from agentrun.journal.records import Record
+from agentrun.records.run_events import EventKind
+from agentrun.records.step_records import Kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any
 from agentrun.api.facts import (
     REFUSED_MAX,
     ApprovalRequest,
+    AttemptEnd,
     FailureInfo,
     StepFact,
     UnknownCall,
@@ -22,7 +23,8 @@ from agentrun.api.facts import (
 )
 from agentrun.api.footprint import footprint
 from agentrun.api.run import StepState
-from agentrun.journal.records import Kind, Record
+from agentrun.journal.records import Record
+from agentrun.records.step_records import Kind
 
 
 @dataclass(slots=True)
@@ -34,7 +36,7 @@ class Folded:
     head: str = ""
     started: float = 0.0
     at: float = 0.0
-    end: str | None = None
+    end: AttemptEnd | None = None
     intervals: list[list[float]] = field(default_factory=list)
     usage: dict[str, Any] = field(default_factory=lambda: Usage().to_json())
     failures: int = 0
@@ -101,7 +103,7 @@ class Folded:
             head=self.head,
             started=self.started,
             at=self.at,
-            end=self.end,  # type: ignore[arg-type]  # only ``apply`` sets it
+            end=self.end,
             intervals=tuple((start, end) for start, end in self.intervals),
             usage=Usage.from_json(self.usage),
             failures=self.failures,
@@ -152,17 +154,17 @@ def apply(state: Folded, record: Record) -> None:
         case Kind.RESULT:
             _result(state, body)
         case Kind.WAITING:
-            state.end, state.waiting = "waiting", {k: v for k, v in body.items() if k != "answer"}
+            state.end, state.waiting = AttemptEnd.WAITING, {k: v for k, v in body.items() if k != "answer"}
             state.happened |= body.get("unknown", {}).get("happened", False)
             _count_calls(state, body.get("toolCalls", 0))
             state.requests |= {request["callId"]: request for request in body.get("approvals", ())}
         case Kind.FAILED:
-            state.end, state.failure = "failed", body
+            state.end, state.failure = AttemptEnd.FAILED, body
             state.failures += 1
             state.happened |= body.get("happened", False)
             _count_calls(state, body.get("toolCalls", 0))
         case Kind.CLOSED:
-            state.end = "closed"
+            state.end = AttemptEnd.CLOSED
             state.outcome, state.output = body["outcome"], body.get("output")
             state.failure = body.get("failure")
             state.happened |= (state.failure or {}).get("happened", False)
@@ -184,6 +186,7 @@ def _restore(state: Folded, saved: dict[str, Any]) -> None:
     """
     for name, value in saved.items():
         setattr(state, name, copy(value))
+    state.end = AttemptEnd(state.end) if state.end is not None else None  # a checkpoint has the word
     state.intervals = [list(interval) for interval in state.intervals]
 
 
@@ -194,7 +197,7 @@ def _open(state: Folded, record: Record) -> None:
     elif state.attempt:
         # The attempt before was lost without a word; if it committed anything, the count starts again.
         state.losses = 1 if state.progress else state.losses + 1
-    if state.end == "failed":
+    if state.end is AttemptEnd.FAILED:
         state.repairs = 0
     state.attempt, state.end, state.waiting, state.progress = record.attempt, None, {}, False
     state.process = body.get("process", {})

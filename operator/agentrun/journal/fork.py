@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from agentrun.api.canonical import digest_of, timestamp
 from agentrun.api.errors import AgentrunError, InvalidDocument, Problem
-from agentrun.api.facts import StepKey, Usage
+from agentrun.api.facts import AttemptEnd, StepKey, Usage
 from agentrun.api.run import StepState
 from agentrun.api.texts import quoted
 from agentrun.api.workflow import WorkflowSpec
@@ -26,10 +26,12 @@ from agentrun.journal.fold import Folded, fold
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, Fenced, StepLog, read_step
 from agentrun.journal.pinned import Pinned
-from agentrun.journal.records import EventKind, Kind, Record
+from agentrun.journal.records import Record
 from agentrun.journal.run import NoSuchRun, RunExists, create_run, find_run, read_states
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Plan, Snapshot
+from agentrun.records.run_events import EventKind
+from agentrun.records.step_records import Kind
 from agentrun.store.protocol import Store
 from agentrun.store.side_by_side import each
 from agentrun.workflow.json_schema import compile_schema
@@ -297,7 +299,7 @@ def _state_at(
     changed = manifest["inputs"] != origin.manifest["inputs"] or _step(manifest, at) != _step(origin.manifest, at)
     # It goes on as a step does that was asked to leave between two calls. Neither decisions nor questions come along,
     # for they are bound to the source's calls, nor what was spent, nor a process that somebody could wait for.
-    state.end, state.waiting, state.process, state.caller = "waiting", {"interrupted": True}, {}, {}
+    state.end, state.waiting, state.process, state.caller = AttemptEnd.WAITING, {"interrupted": True}, {}, {}
     state.events, state.requests, state.failure = {}, {}, None
     state.failures = state.losses = 0
     state.usage = Usage().to_json()

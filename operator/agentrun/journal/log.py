@@ -17,7 +17,8 @@ from agentrun.api.canonical import canonical, digest_of, sha256
 from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepKey
 from agentrun.journal.layout import RunPath, entries, entry, seq_of
-from agentrun.journal.records import INLINE_MAX, SCHEMA, Damaged, Kind, Record, parse
+from agentrun.journal.records import INLINE_MAX, SCHEMA, Damaged, Record, parse
+from agentrun.records.step_records import Kind
 from agentrun.store.protocol import KeyExists, KeyMissing, Store
 from agentrun.store.side_by_side import each
 

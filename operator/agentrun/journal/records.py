@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from agentrun.api.canonical import canonical, moment, sha256, timestamp
@@ -20,37 +19,6 @@ SCHEMA = 1
 
 INLINE_MAX = 64 * 1024
 """Bytes of a body that stay in the record; a larger one is a blob."""
-
-
-class Kind(StrEnum):
-    """What a step's record says."""
-
-    OPENED = "opened"
-    TURN = "turn"
-    INTENT = "intent"
-    RESULT = "result"
-    WAITING = "waiting"
-    COMPACTED = "compacted"
-    FAILED = "failed"
-    CLOSED = "closed"
-
-
-class EventKind(StrEnum):
-    """What a record of the run as a whole says."""
-
-    APPROVAL_REQUESTED = "approvalRequested"
-    DECIDED = "decided"
-    SIGNALLED = "signalled"
-    WAIT_STARTED = "waitStarted"
-    SETTLED = "settled"
-    SUSPENDED = "suspended"
-    UNSUSPENDED = "unsuspended"
-    CANCELLED = "cancelled"
-    TTL_CHANGED = "ttlChanged"
-    TIMED_OUT = "timedOut"
-    RESUMED = "resumed"
-    RESOLVED = "resolved"
-    ENDED = "ended"
 
 
 class Damaged(AgentrunError):

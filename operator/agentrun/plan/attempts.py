@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from agentrun.api.facts import ApprovalRequest, FailureInfo, StepFact, StepKey
+from agentrun.api.facts import ApprovalRequest, AttemptEnd, FailureInfo, StepFact, StepKey
 from agentrun.api.run import Reason, StepState
 from agentrun.api.workflow import FailureClass, Retry
 from agentrun.plan.events import EventIndex
@@ -78,9 +78,9 @@ def stand(
             return Standing(StepState.RUNNING, fact, reason, {"pod": what}, stop=late, wake_at=wake)
         return Standing(StepState.RUNNING, fact, Reason.RUNNING, stop=late, wake_at=wake)
     match fact.end:
-        case "waiting":
+        case AttemptEnd.WAITING:
             standing = _waiting(key, fact, events, now)
-        case "failed":
+        case AttemptEnd.FAILED:
             assert fact.failure is not None
             due = fact.at + retry_delay(retry, fact.failures, fact.failure.retry_after)
             standing = Standing(StepState.PENDING, fact, Reason.RETRYING, begin=True)

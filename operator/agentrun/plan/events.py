@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from agentrun.api.facts import ApprovalRequest, StepFact, StepKey
 from agentrun.api.run import StepState
 from agentrun.api.workflow import FailureClass
+from agentrun.records.run_events import EventKind
 
 if TYPE_CHECKING:
     from agentrun.api.approval import DecidedReason
@@ -124,36 +125,9 @@ class EventIndex:
         self.timed_out = False
         self.ended: Event | None = None
         for event in events:
-            self._take(event)
-
-    def _take(self, event: Event) -> None:
-        body: dict[str, Any] = event.body
-        match event.kind:
-            case "decided":
-                self.decisions.setdefault(body["digest"], []).append(event)
-            case "settled":
-                self.settled.setdefault(body["step"], event)
-            case "approvalRequested":
-                self.requested.setdefault(body["step"], event)
-            case "waitStarted":
-                self.waits[body["step"]] = event
-                self.begun.setdefault(body["step"], []).append(event)
-            case "resolved":
-                self.resolved.setdefault((body["step"], body["callId"]), []).append(event)
-            case "signalled":
-                self.signals.setdefault(body["name"], []).append(event)
-            case "resumed":
-                self.resumed.append(event)
-            case "suspended":
-                self.suspended = True
-            case "unsuspended":
-                self.suspended = False
-            case "cancelled":
-                self.cancelled = self.cancelled or event
-            case "timedOut":
-                self.timed_out = True
-            case "ended":
-                self.ended = self.ended or event
+            take = _TAKE.get(event.kind)
+            if take is not None:  # none: a kind that the planner does not read
+                take(self, event)
 
     def tally(self, request: ApprovalRequest, now: float) -> Tally:
         """See ``tally``. The time of a question is not over while an answer that came in time is not heard."""
@@ -202,3 +176,65 @@ class EventIndex:
             return event.at >= at
 
         return any(e.body.get("step") in (None, key.path, key.label) and is_about_it(e) for e in self.resumed)
+
+
+def _decided(index: EventIndex, event: Event) -> None:
+    index.decisions.setdefault(event.body["digest"], []).append(event)
+
+
+def _settled(index: EventIndex, event: Event) -> None:
+    index.settled.setdefault(event.body["step"], event)
+
+
+def _requested(index: EventIndex, event: Event) -> None:
+    index.requested.setdefault(event.body["step"], event)
+
+
+def _wait_started(index: EventIndex, event: Event) -> None:
+    index.waits[event.body["step"]] = event
+    index.begun.setdefault(event.body["step"], []).append(event)
+
+
+def _resolved(index: EventIndex, event: Event) -> None:
+    index.resolved.setdefault((event.body["step"], event.body["callId"]), []).append(event)
+
+
+def _signalled(index: EventIndex, event: Event) -> None:
+    index.signals.setdefault(event.body["name"], []).append(event)
+
+
+def _resumed(index: EventIndex, event: Event) -> None:
+    index.resumed.append(event)
+
+
+def _suspended(index: EventIndex, event: Event) -> None:
+    index.suspended = event.kind == EventKind.SUSPENDED
+
+
+def _cancelled(index: EventIndex, event: Event) -> None:
+    index.cancelled = index.cancelled or event
+
+
+def _timed_out(index: EventIndex, event: Event) -> None:
+    index.timed_out = True
+
+
+def _ended(index: EventIndex, event: Event) -> None:
+    index.ended = index.ended or event
+
+
+# A table and not a ``match``: a ``match`` looks up one member of the enum for each case, and every plan comes by here.
+_TAKE: dict[str, Callable[[EventIndex, Event], None]] = {
+    EventKind.DECIDED: _decided,
+    EventKind.SETTLED: _settled,
+    EventKind.APPROVAL_REQUESTED: _requested,
+    EventKind.WAIT_STARTED: _wait_started,
+    EventKind.RESOLVED: _resolved,
+    EventKind.SIGNALLED: _signalled,
+    EventKind.RESUMED: _resumed,
+    EventKind.SUSPENDED: _suspended,
+    EventKind.UNSUSPENDED: _suspended,
+    EventKind.CANCELLED: _cancelled,
+    EventKind.TIMED_OUT: _timed_out,
+    EventKind.ENDED: _ended,
+}

@@ -16,6 +16,7 @@ from agentrun.plan.outputs import is_left_out
 from agentrun.plan.planning import NO_FACT, Planning
 from agentrun.plan.snapshot import Append
 from agentrun.plan.work import TooMuchWork
+from agentrun.records.run_events import EventKind
 from agentrun.workflow.program import CompiledStep
 
 ITEMS_MAX = 50_000
@@ -105,7 +106,7 @@ def _settle(p: Planning, step: CompiledStep, group: Group, items: int) -> None:
             states.setdefault(str(standing.state), []).append(key.index)
     if group.whole.failure is not None:
         body["failure"] = group.whole.failure.to_json()
-    p.effects.append(Append("settled", body))
+    p.effects.append(Append(EventKind.SETTLED, body))
     # Not final before it is recorded: what depends on it refers to the event.
     group.whole.state = StepState.RUNNING
 

@@ -14,6 +14,7 @@ from agentrun.expressions.templates import ExpressionError
 from agentrun.plan.attempts import Standing
 from agentrun.plan.snapshot import Append, Event
 from agentrun.plan.work import TooMuchWork
+from agentrun.records.run_events import EventKind
 from agentrun.workflow.program import CompiledStep
 
 CLOCK_SET_BACK = 60.0
@@ -57,7 +58,7 @@ def approval_step(step: CompiledStep, planner: Planning, failing: bool) -> Stand
     else:
         why = f"nobody decided within {step.spec.approval.timeout}"
         body |= {"state": str(StepState.FAILED), "failure": FailureInfo(FailureClass.TIMEOUT, why).to_json()}
-    planner.effects.append(Append("settled", body))
+    planner.effects.append(Append(EventKind.SETTLED, body))
     return Standing(StepState.WAITING, fact, Reason.RUNNING)
 
 
@@ -80,7 +81,7 @@ def _ask(step: CompiledStep, planner: Planning) -> Standing:
         required=spec.required,
         expires_at=planner.s.now + min(seconds(spec.timeout), DELAY_MAX),
     )
-    planner.effects.append(Append("approvalRequested", {"step": step.name, "request": request.to_json()}))
+    planner.effects.append(Append(EventKind.APPROVAL_REQUESTED, {"step": step.name, "request": request.to_json()}))
     return _pending()
 
 
@@ -96,7 +97,9 @@ def wait_step(step: CompiledStep, planner: Planning, failing: bool) -> Standing:
     if event is None:
         # The clock that began the wait was ahead and was set right since. What is to last a while lasts no longer.
         last = begun[-1]
-        planner.effects.append(Append("waitStarted", last.body | {"until": now + last.body["until"] - last.at}))
+        planner.effects.append(
+            Append(EventKind.WAIT_STARTED, last.body | {"until": now + last.body["until"] - last.at})
+        )
         return _pending()
     until: float | None = event.body.get("until")
     fact = StepFact(attempt=1, started=event.at)
@@ -117,7 +120,7 @@ def wait_step(step: CompiledStep, planner: Planning, failing: bool) -> Standing:
         if failing:
             return _cancelled(step, planner, fact)
         return Standing(StepState.WAITING, fact, Reason.AWAITING_TIMER, {"until": until}, wake_at=until)
-    planner.effects.append(Append("settled", body))
+    planner.effects.append(Append(EventKind.SETTLED, body))
     return Standing(StepState.WAITING, fact, Reason.RUNNING)
 
 
@@ -155,13 +158,13 @@ def _begin_wait(step: CompiledStep, planner: Planning) -> Standing:
         return planner.unaffordable(step, f"wait {why}")
     except (ExpressionError, ValueError) as error:
         return planner.settle_failed(step.name, FailureInfo(FailureClass.INVALID, f"wait: {error}"))
-    planner.effects.append(Append("waitStarted", body))
+    planner.effects.append(Append(EventKind.WAIT_STARTED, body))
     return _pending()
 
 
 def _cancelled(step: CompiledStep, planner: Planning, fact: StepFact) -> Standing:
     """Nobody waits for it any more. Recorded: else its time, or a signal for another wait, would end it once more."""
-    planner.effects.append(Append("settled", {"step": step.name, "state": str(StepState.CANCELLED)}))
+    planner.effects.append(Append(EventKind.SETTLED, {"step": step.name, "state": str(StepState.CANCELLED)}))
     return Standing(StepState.CANCELLED, fact)
 
 

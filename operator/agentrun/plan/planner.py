@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agentrun.api.facts import FailureInfo, StepFact, StepKey, Usage
+from agentrun.api.facts import AttemptEnd, FailureInfo, StepFact, StepKey, Usage
 from agentrun.api.run import Outcome, Reason, StepState
 from agentrun.api.workflow import FailureClass
 from agentrun.expressions.templates import ExpressionError
@@ -23,6 +23,7 @@ from agentrun.plan.starting import start_candidates
 from agentrun.plan.status import run_status
 from agentrun.plan.steps import look, settled
 from agentrun.plan.work import MoreWork, TooMuchWork, Work
+from agentrun.records.run_events import EventKind
 from agentrun.workflow.program import CompiledStep
 
 _STAYS_MAX, _WHY_MAX = 100, 500
@@ -110,7 +111,7 @@ def _end(p: Planning, output: Any) -> None:
     if stays := p.not_undone:
         body["notUndone"] = {label: why[:_WHY_MAX] for label, why in stays[:_STAYS_MAX]}
     body["heads"] = {key.path: [fact.seq, fact.head] for key, fact in sorted(p.s.facts.items(), key=_by_path)}
-    p.effects.append(Append("ended", body))
+    p.effects.append(Append(EventKind.ENDED, body))
 
 
 def _times_out(p: Planning) -> bool:
@@ -124,7 +125,7 @@ def _times_out(p: Planning) -> bool:
     spans = [span for key, fact in p.s.facts.items() if _is_main(p, key) for span in fact.intervals]
     active = _union([*spans, *((e.started, p.s.now) for e in running)])
     if active >= p.s.timeout:
-        p.effects.append(Append("timedOut", {"active": round(active, 3)}))
+        p.effects.append(Append(EventKind.TIMED_OUT, {"active": round(active, 3)}))
         return True
     if running:
         p.wakes.append(p.s.now + p.s.timeout - active)
@@ -219,7 +220,7 @@ def _dropped(p: Planning) -> frozenset[str]:
         request.digest
         for group in p.groups.values()
         for standing in group.members.values()
-        if standing.state is StepState.CANCELLED and standing.fact.end == "waiting"
+        if standing.state is StepState.CANCELLED and standing.fact.end is AttemptEnd.WAITING
         for request in standing.fact.approvals
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from agentrun.api.facts import Allowance, ApprovalRequest, StepFact, StepKey
 from agentrun.api.run import Reason
+from agentrun.records.run_events import EventKind
 from agentrun.workflow.program import Program
 
 
@@ -122,7 +123,7 @@ class Stop:
 class Append:
     """Record an event of the run, unless somebody has recorded anything since the snapshot: then plan anew."""
 
-    kind: str
+    kind: EventKind
     body: dict[str, Any]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from agentrun.api.facts import Usage
 from agentrun.api.texts import as_text
 from agentrun.api.workflow import FailureClass, Model
-from agentrun.journal.records import Kind
+from agentrun.records.step_records import Kind
 from agentrun.runner.attempt import Attempt
 from agentrun.runner.calls import Tools, answer_calls
 from agentrun.runner.compaction import compact, outgrown

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentrun import __version__
-from agentrun.api.facts import FailureInfo, StepFact, StepKey
+from agentrun.api.facts import AttemptEnd, FailureInfo, StepFact, StepKey
 from agentrun.api.run import StepState
 from agentrun.api.workflow import FailureClass, Model, WorkflowSpec
 from agentrun.attempt.exit_codes import Exit
@@ -24,8 +24,10 @@ from agentrun.journal.fold import Folded, apply, checkpoint, fold
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import StepLog, open_step, parse_manifest, read_records
 from agentrun.journal.log import load_body as load
-from agentrun.journal.records import Kind, Record
+from agentrun.journal.records import Record
 from agentrun.plan.retry import retries
+from agentrun.records.run_events import EventKind
+from agentrun.records.step_records import Kind
 from agentrun.runner.failures import Failure
 from agentrun.runner.identity import surely_dead, this_process
 from agentrun.runner.masking import Mask, environment_secrets
@@ -125,6 +127,8 @@ class Attempt:
 
 Work = Callable[[Attempt], Any]
 
+_EXITS = {AttemptEnd.CLOSED: Exit.CLOSED, AttemptEnd.WAITING: Exit.WAITING, AttemptEnd.FAILED: Exit.FAILED}
+
 
 async def run_attempt(spec: AttemptSpec, ports: Ports, work: Work, stopping: asyncio.Event) -> tuple[Exit, StepFact]:
     """Run the attempt; how it ended, in a word and in full.
@@ -139,10 +143,10 @@ async def run_attempt(spec: AttemptSpec, ports: Ports, work: Work, stopping: asy
     attempt = await asyncio.to_thread(_open, spec, ports)
     attempt.stopping = stopping
     ports.progress.hide = attempt.mask.text
-    if attempt.state.end == "closed":
+    if attempt.state.end is AttemptEnd.CLOSED:
         return Exit.CLOSED, attempt.state.fact()
     ports.progress.attach(attempt.store, spec.run, spec.key, spec.attempt)
-    ports.progress("opened", seq=attempt.state.seq, attempt=spec.attempt)
+    ports.progress(str(Kind.OPENED), seq=attempt.state.seq, attempt=spec.attempt)
     try:
         await _settle_unknown(attempt)
         if spec.drain:
@@ -165,8 +169,7 @@ async def run_attempt(spec: AttemptSpec, ports: Ports, work: Work, stopping: asy
         await _fail(attempt, FailureInfo(FailureClass.INVALID, str(error), retryable=False))
     except Failure as failure:
         await _fail(attempt, failure.info, failure.kept)
-    ends = {"closed": Exit.CLOSED, "waiting": Exit.WAITING, "failed": Exit.FAILED}
-    return ends[attempt.state.end or "closed"], attempt.state.fact()
+    return _EXITS[attempt.state.end or AttemptEnd.CLOSED], attempt.state.fact()
 
 
 def _open(spec: AttemptSpec, ports: Ports) -> Attempt:
@@ -254,7 +257,7 @@ async def _settle_unknown(attempt: Attempt) -> None:
         return
     call_id = state.intent["id"]
     said = sorted(state.events.items(), key=lambda entry: int(entry[0]))
-    answers = [e for _, e in said if e["kind"] == "resolved" and e["callId"] == call_id]
+    answers = [e for _, e in said if e["kind"] == EventKind.RESOLVED and e["callId"] == call_id]
     if not answers:
         await _outlast_caller(attempt)
         raise Parked(unknown_of(attempt) or {})

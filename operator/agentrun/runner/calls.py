@@ -19,9 +19,10 @@ from agentrun.api.texts import quoted
 from agentrun.api.values import DELAY_MAX, seconds
 from agentrun.api.workflow import Effect, FailureClass
 from agentrun.expressions.templates import ExpressionError, Values, compile_expression
-from agentrun.journal.records import Kind
 from agentrun.plan.events import Tally, tally
 from agentrun.plan.snapshot import Event
+from agentrun.records.run_events import EventKind
+from agentrun.records.step_records import Kind
 from agentrun.runner.attempt import Attempt
 from agentrun.runner.failures import Failure, plain
 from agentrun.runner.http_tool import HttpTool
@@ -117,9 +118,9 @@ class Tools:
     def decided(self, request: ApprovalRequest) -> Tally:
         """What people have said, by the decisions that attempts took in."""
         events = [
-            Event(int(seq), body["at"], "decided", body)
+            Event(int(seq), body["at"], EventKind.DECIDED, body)
             for seq, body in sorted(self._attempt.state.events.items(), key=lambda item: int(item[0]))
-            if body["kind"] == "decided"
+            if body["kind"] == EventKind.DECIDED
         ]
         # On a cluster the API server has looked at who decides, and their groups are not known here.
         verified = bool(self._attempt.manifest.get("cluster"))

@@ -12,7 +12,7 @@ from typing import Any
 
 from agentrun.api.facts import Usage
 from agentrun.api.workflow import FailureClass, Model
-from agentrun.journal.records import Kind
+from agentrun.records.step_records import Kind
 from agentrun.runner.attempt import Attempt
 from agentrun.runner.failures import ContextOverflow, Failure
 from agentrun.runner.models import ModelClient, Request

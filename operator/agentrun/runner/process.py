@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agentrun.api.errors import AgentrunError
-from agentrun.api.facts import StepFact
+from agentrun.api.facts import AttemptEnd, StepFact
 from agentrun.api.run import StepState
 from agentrun.attempt.environment import GRACE, TERMINATION_VARIABLE
 from agentrun.attempt.exit_codes import Exit
@@ -113,5 +113,5 @@ def _say(fact: StepFact) -> None:
 
 def _pod_exit(fact: StepFact) -> Exit:
     """Of a pod that said its word, people see only whether it failed: to wait, or to make room, is no error."""
-    failed = fact.end == "failed" or fact.outcome is StepState.FAILED
+    failed = fact.end is AttemptEnd.FAILED or fact.outcome is StepState.FAILED
     return Exit.FAILED if failed else Exit.CLOSED

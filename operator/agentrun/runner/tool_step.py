@@ -6,8 +6,8 @@ from typing import Any
 
 from agentrun.api.facts import FailureInfo
 from agentrun.api.workflow import FailureClass
-from agentrun.journal.records import Kind
 from agentrun.plan.effects import asks_people
+from agentrun.records.step_records import Kind
 from agentrun.runner.attempt import Attempt, unknown_of
 from agentrun.runner.calls import Answer, Tools, not_approved
 from agentrun.runner.failures import MESSAGE_MAX, Failure, plain

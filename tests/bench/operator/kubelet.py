@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from agentrun.api.canonical import timestamp
-from agentrun.api.facts import StepFact, Usage
+from agentrun.api.facts import AttemptEnd, StepFact, Usage
 from agentrun.api.names import ATTEMPT, RUN_LABEL
 from agentrun.api.run import StepState
 from tests.bench.operator.api import MERGE_PATCH, PODS, Json, call, follow, session
@@ -35,7 +35,7 @@ def ended(attempt: int, now: float) -> Json:
         head="0" * 64,
         started=begun,
         at=now,
-        end="closed",
+        end=AttemptEnd.CLOSED,
         intervals=((begun, now),),
         usage=usage,
         outcome=StepState.SUCCEEDED,

@@ -20,7 +20,7 @@ from agentrun.cli.options import ClusterPlace
 from agentrun.cli.output import coloured, emit, tell
 from agentrun.cli.printable import document, printable
 from agentrun.journal.log import EventLog
-from agentrun.journal.records import EventKind
+from agentrun.records.run_events import EventKind
 from agentrun.store.protocol import StoreError
 
 PATIENCE = 60.0
