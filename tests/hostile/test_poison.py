@@ -15,8 +15,8 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from agentrun.adapters.kube import METADATA_OF_ALL
 from agentrun.api.workflow import API_VERSION
+from agentrun.kube.client import METADATA_OF_ALL
 from tests import poison
 from tests.cluster.component import Component
 from tests.cluster.control_plane import ControlPlane

@@ -12,9 +12,9 @@ from agentrun.api.canonical import timestamp
 from agentrun.api.names import REQUESTED_BY
 from agentrun.api.run import CHANGED_BY
 from agentrun.api.workflow import API_VERSION
-from agentrun.control.cluster import AlreadyExists, Conflict, NotFound, Refused
 from agentrun.control.views import ApprovalView, CommandView, PodView, RunView
 from agentrun.journal.pinned import Pinned
+from agentrun.kube.errors import AlreadyExists, Conflict, NotFound, Refused
 from agentrun.plan.snapshot import Start
 from tests.unit.control_kubelet import Container
 

@@ -19,7 +19,7 @@ import pytest
 
 from agentrun.adapters.objects import run_view, whole_command
 from agentrun.control.cache import Cache
-from agentrun.control.cluster import Conflict, Unavailable, Written
+from agentrun.control.cluster import Written
 from agentrun.control.controller import WORKERS, Controller
 from agentrun.control.journal import Journal
 from agentrun.control.leader import NotLeader
@@ -31,6 +31,7 @@ from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import Record
+from agentrun.kube.errors import Conflict, Unavailable
 from agentrun.observe.metrics import Metrics, ReconcileResult
 from agentrun.plan.slots import UNBOUNDED, Bounds, reserve
 from agentrun.plan.snapshot import Start

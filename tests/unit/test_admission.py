@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 
 from agentrun.adapters.admission import Admission
-from agentrun.adapters.kube import Kube
-from agentrun.control.cluster import ClusterError, NotFound, Refused, Unavailable
+from agentrun.kube.client import Kube
+from agentrun.kube.errors import ClusterError, NotFound, Refused, Unavailable
 
 
 class Answers(Kube):

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from agentrun.api.canonical import timestamp
 from agentrun.cli.failures import OutOfReach
 from agentrun.cli.main import main
-from agentrun.cli.on_cluster.impersonation import acting_as
 from agentrun.cli.on_cluster.listing import list_verb
 from agentrun.cli.on_cluster.refusals import Cause, Conflict, Denied, Missing, NotInstalled, Taken, Unfit, error_of
 from agentrun.cli.on_cluster.runs import Run
@@ -26,6 +25,7 @@ from agentrun.cli.options import ClusterPlace
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import manifest_bytes
 from agentrun.journal.run import NoSuchRun, find_run, list_runs
+from agentrun.kube.impersonation import acting_as
 from tests.unit.cli_store import PEOPLE, REFUND, Scene, Type, agentrun, closed, request, scene
 
 __all__ = ["agentrun", "scene"]

@@ -16,9 +16,9 @@ from agentrun.api.footprint import footprint
 from agentrun.api.run import Reason
 from agentrun.api.workflow import API_VERSION
 from agentrun.control import hearing, held, opening, showing
-from agentrun.control.cluster import Unfit
 from agentrun.control.footprint import program_footprint
 from agentrun.control.views import RunRef, RunView
+from agentrun.kube.errors import Unfit
 from tests import poison
 from tests.unit.control_world import Operator, World, world
 from tests.unit.plan_world import CALL, TOOL, approval, step

@@ -10,13 +10,13 @@ import pytest
 
 from agentrun.api.facts import StepFact, StepKey
 from agentrun.api.run import Reason
-from agentrun.control.cluster import Refused
 from agentrun.control.controller import RESYNC
 from agentrun.control.live import Attempt, LiveRun
 from agentrun.control.views import PodView
 from agentrun.journal.fork import plan_fork
 from agentrun.journal.log import EventLog
 from agentrun.journal.run import read_manifest
+from agentrun.kube.errors import Refused
 from tests.unit.control_world import Operator, World, lost, world
 from tests.unit.plan_world import CALL, approval, step
 from tests.unit.test_control_faults import begin, workflow

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from agentrun.api.canonical import moment
-from agentrun.control.cluster import Unavailable
 from agentrun.journal.log import read_step
 from agentrun.journal.run import read_facts
+from agentrun.kube.errors import Unavailable
 from agentrun.plan.slots import UNBOUNDED, Bounds
 from tests.unit.control_api import KINDS
 from tests.unit.control_world import METRICS, Operator, World, lost, steps_of

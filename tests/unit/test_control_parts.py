@@ -17,10 +17,10 @@ from agentrun.api.facts import StepFact
 from agentrun.api.run import ConditionType, Reason
 from agentrun.control import showing
 from agentrun.control.cache import Cache
-from agentrun.control.cluster import Refused
 from agentrun.control.controller import Controller
 from agentrun.control.queue import BACKOFF_FIRST, BACKOFF_MAX, WorkQueue
 from agentrun.control.views import RunRef, RunView
+from agentrun.kube.errors import Refused
 from agentrun.observe.health import Health
 from agentrun.observe.metrics import Metrics
 from agentrun.plan.clocks import in_our_time

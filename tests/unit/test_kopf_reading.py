@@ -15,7 +15,7 @@ from agentrun.adapters import kopf_reading
 from agentrun.adapters.kopf_reading import SEEN, reading
 from agentrun.adapters.source import views_for
 from agentrun.api.decoding import decode_list
-from agentrun.control.cluster import Refused, Unavailable
+from agentrun.kube.errors import Refused, Unavailable
 from tests import poison
 
 META = {"name": "r", "namespace": "n", "uid": "u", "resourceVersion": "5", "creationTimestamp": "2026-01-01T00:00:00Z"}

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from agentrun.adapters.kube import PAGE_BYTES, Call, Kube
-from agentrun.adapters.kube_answers import TooLong
+from agentrun.kube.answers import TooLong
+from agentrun.kube.client import PAGE_BYTES, Call, Kube
 
 
 class Served(Kube):

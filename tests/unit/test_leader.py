@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentrun.control.cluster import AlreadyExists, Conflict, NotFound, Unavailable
 from agentrun.control.leader import DURATION, GIVE_UP, PERIOD, Held, Leader, NotLeader
+from agentrun.kube.errors import AlreadyExists, Conflict, NotFound, Unavailable
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

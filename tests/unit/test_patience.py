@@ -10,15 +10,15 @@ from typing import Any, cast
 
 import pytest
 
-from agentrun.adapters import kube as client
-from agentrun.adapters.access import Access
-from agentrun.adapters.kube import Kube
-from agentrun.adapters.kube_answers import error_of
 from agentrun.adapters.objects import run_view
-from agentrun.control.cluster import TooSlow, Unavailable
 from agentrun.control.patience import OFTEN, PAUSE_FIRST, PAUSE_MAX, NotNow, Patience
 from agentrun.control.turns import Turns
 from agentrun.control.views import RunView
+from agentrun.kube import client
+from agentrun.kube.answers import error_of
+from agentrun.kube.client import Kube
+from agentrun.kube.credentials import Access
+from agentrun.kube.errors import TooSlow, Unavailable
 from tests.unit.control_world import Operator, World, world
 from tests.unit.loopback import loopback
 from tests.unit.plan_world import step

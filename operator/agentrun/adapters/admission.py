@@ -6,8 +6,8 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from agentrun.adapters.kube import Kube
-from agentrun.control.cluster import ClusterError, NotFound, Refused
+from agentrun.kube.client import Kube
+from agentrun.kube.errors import ClusterError, NotFound, Refused
 
 log = logging.getLogger("agentrun.admission")
 

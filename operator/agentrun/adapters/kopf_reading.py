@@ -20,10 +20,10 @@ from typing import Any, Final, cast
 import aiohttp
 from kopf._cogs.clients import api, fetching
 
-from agentrun.adapters.kube import Kube
-from agentrun.adapters.kube_answers import APART
 from agentrun.api.decoding import Unreadable, decode_object
-from agentrun.control.cluster import ClusterError, Refused
+from agentrun.kube.answers import APART
+from agentrun.kube.client import Kube
+from agentrun.kube.errors import ClusterError, Refused
 
 SEEN: Final = "seen"
 """The key of what kopf is shown of an object that holds the view of it."""

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from agentrun.adapters.kube import JSON_PATCH, METADATA, Kube
 from agentrun.adapters.objects import approval_view, owned_by, run_view, shown_as, whole_command
 from agentrun.adapters.pod_status import pod_view
 from agentrun.api.approval import DECIDED
@@ -24,10 +23,12 @@ from agentrun.api.decoding import UNREADABLE
 from agentrun.api.names import RUN_LABEL
 from agentrun.api.printable import printable
 from agentrun.api.workflow import API_VERSION
-from agentrun.control.cluster import AlreadyExists, ClusterError, Conflict, NotFound, Refused, Unavailable, Written
+from agentrun.control.cluster import Written
 from agentrun.control.leader import DURATION, Held
 from agentrun.control.views import ApprovalView, CommandView, PodView, RunRef, RunView
 from agentrun.journal.pinned import Pinned
+from agentrun.kube.client import JSON_PATCH, METADATA, Kube
+from agentrun.kube.errors import AlreadyExists, ClusterError, Conflict, NotFound, Refused, Unavailable
 from agentrun.plan.snapshot import Start
 
 ENDED = "status.phase!=Pending,status.phase!=Running,status.phase!=Unknown"

@@ -16,9 +16,7 @@ import uuid
 from contextlib import ExitStack
 from functools import partial
 
-from agentrun.adapters.access import find_login
 from agentrun.adapters.admission import Admission
-from agentrun.adapters.kube import Kube
 from agentrun.adapters.kubernetes import KubernetesCluster, KubernetesLease
 from agentrun.adapters.pods import build_pod
 from agentrun.adapters.settings import Settings
@@ -31,6 +29,8 @@ from agentrun.control.leader import Leader
 from agentrun.control.queue import WorkQueue
 from agentrun.control.reconciler import Reconciler
 from agentrun.control.views import RunRef
+from agentrun.kube.client import Kube
+from agentrun.kube.credentials import find_login
 from agentrun.observe.health import Health, measure_lag
 from agentrun.observe.logs import configure
 from agentrun.observe.metrics import Metrics, Verb

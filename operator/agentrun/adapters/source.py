@@ -18,16 +18,16 @@ from typing import Any, TypeVar, cast
 
 import kopf
 
-from agentrun.adapters.access import Access, Login
 from agentrun.adapters.kopf_reading import PAGE, SEEN, reading
-from agentrun.adapters.kube import Kube
 from agentrun.adapters.objects import approval_view, command_view, run_view
 from agentrun.adapters.pod_status import pod_view
 from agentrun.api.names import RUN_LABEL
 from agentrun.api.workflow import GROUP, VERSION
-from agentrun.control.cluster import Refused
 from agentrun.control.controller import Controller
 from agentrun.control.views import ApprovalView, CommandView, PodView, RunView
+from agentrun.kube.client import Kube
+from agentrun.kube.credentials import Access, Login
+from agentrun.kube.errors import Refused
 from agentrun.observe.health import Health
 from agentrun.observe.metrics import Metrics
 

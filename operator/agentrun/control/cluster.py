@@ -1,4 +1,7 @@
-"""What the reconciler asks of the cluster, and how that can fail. The adapters implement it on the Kubernetes API."""
+"""What the reconciler asks of the cluster. The adapters implement it on the Kubernetes API.
+
+How a call fails: ``agentrun.kube.errors``.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from agentrun.api.errors import AgentrunError
 from agentrun.control.views import ApprovalView, CommandView, PodView, RunRef, RunView
 from agentrun.journal.pinned import Pinned
 from agentrun.plan.snapshot import Start
@@ -22,42 +24,6 @@ class Written:
     """Bytes of the whole object as JSON, which is how etcd has it."""
     problem: str = ""
     """Why it cannot be read whole."""
-
-
-class ClusterError(AgentrunError):
-    """Base of what can go wrong with a request to the API server."""
-
-
-class NotFound(ClusterError):
-    """There is no such object, or its namespace is gone."""
-
-
-class AlreadyExists(ClusterError):
-    """An object of that name is there."""
-
-
-class Conflict(ClusterError):
-    """The object has changed since it was read: look again."""
-
-
-class Refused(ClusterError):
-    """The API server will not do it: permissions, quota, Pod Security, a schema. Waiting alone will not help."""
-
-
-class Unfit(Refused):
-    """The API server will never take what was sent: it is too large, or not as the schema has it."""
-
-
-class Unavailable(ClusterError):
-    """No answer, 429 or 5xx, after the client's own bounded retries; ``retry_after`` in seconds if it said so."""
-
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
-class TooSlow(Unavailable):
-    """No answer in the time that a call has: what was asked for may be done all the same."""
 
 
 class Cluster(Protocol):

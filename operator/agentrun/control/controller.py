@@ -14,12 +14,13 @@ from typing import Protocol, TypeVar
 
 from agentrun.control import showing
 from agentrun.control.cache import Cache, Shelf
-from agentrun.control.cluster import Cluster, ClusterError, Unavailable
+from agentrun.control.cluster import Cluster
 from agentrun.control.leader import NotLeader
 from agentrun.control.leftovers import Leftovers
 from agentrun.control.queue import WorkQueue
 from agentrun.control.reconciler import Reconciler
 from agentrun.control.views import ApprovalView, CommandView, PodView, RunRef, RunView
+from agentrun.kube.errors import ClusterError, Unavailable
 from agentrun.observe.metrics import Metrics, ReconcileResult
 
 WORKERS = 48

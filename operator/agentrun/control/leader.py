@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from agentrun.api.canonical import timestamp
-from agentrun.control.cluster import AlreadyExists, ClusterError, Conflict, NotFound
+from agentrun.kube.errors import AlreadyExists, ClusterError, Conflict, NotFound
 
 DURATION: Final = 15.0
 """Seconds for which the others leave a Lease alone."""

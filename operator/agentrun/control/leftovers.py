@@ -16,8 +16,9 @@ from itertools import chain, zip_longest
 
 from agentrun.api.values import NAME_PATTERN
 from agentrun.control.cache import Cache
-from agentrun.control.cluster import Cluster, ClusterError
+from agentrun.control.cluster import Cluster
 from agentrun.control.views import ApprovalView, CommandView, RunRef
+from agentrun.kube.errors import ClusterError
 
 GRACE = 30.0
 """Seconds in which the run may still show up, whose watch is another one, and the cluster collects what was its own."""

@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from agentrun.control.cluster import Cluster, ClusterError, TooSlow
+from agentrun.control.cluster import Cluster
 from agentrun.control.turns import Turns
 from agentrun.control.views import RunRef, RunView
 from agentrun.control.visits import run_log
+from agentrun.kube.errors import ClusterError, TooSlow
 
 T = TypeVar("T")
 

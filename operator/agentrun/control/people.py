@@ -14,7 +14,7 @@ from typing import Any
 from agentrun.api.approval import DecidedReason, Owner, approval_object
 from agentrun.api.printable import printable
 from agentrun.control.cache import Cache
-from agentrun.control.cluster import AlreadyExists, Cluster, Refused
+from agentrun.control.cluster import Cluster
 from agentrun.control.hearing import commanded, decisions, is_there, switches
 from agentrun.control.journal import Journal
 from agentrun.control.live import LiveRun
@@ -22,6 +22,7 @@ from agentrun.control.views import ApprovalView, CommandView, RunView
 from agentrun.control.visits import run_log
 from agentrun.journal.records import Record
 from agentrun.journal.run import as_events
+from agentrun.kube.errors import AlreadyExists, Refused
 from agentrun.plan.events import EventIndex
 from agentrun.plan.snapshot import Plan
 from agentrun.records.run_events import EventKind

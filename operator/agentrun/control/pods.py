@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agentrun.control.cache import Cache
-from agentrun.control.cluster import Cluster, Conflict, Refused
+from agentrun.control.cluster import Cluster
 from agentrun.control.live import LiveRun
 from agentrun.control.queue import WorkQueue
 from agentrun.control.slots import Slots
 from agentrun.control.views import PodView, RunRef, RunView
+from agentrun.kube.errors import Conflict, Refused
 from agentrun.observe.metrics import Metrics
 from agentrun.plan.snapshot import Start, Stop
 

@@ -14,7 +14,7 @@ from agentrun.api.facts import StepKey
 from agentrun.api.run import Reason
 from agentrun.control import showing
 from agentrun.control.cache import Cache
-from agentrun.control.cluster import Cluster, Conflict, NotFound
+from agentrun.control.cluster import Cluster
 from agentrun.control.held import Held
 from agentrun.control.journal import Journal
 from agentrun.control.live import LiveRun
@@ -29,6 +29,7 @@ from agentrun.control.thinking import Thinking
 from agentrun.control.views import PodView, RunRef, RunView
 from agentrun.control.visits import begin_visit, run_log
 from agentrun.journal.records import Damaged
+from agentrun.kube.errors import Conflict, NotFound
 from agentrun.observe.metrics import Lost, Metrics
 from agentrun.plan.slots import UNBOUNDED, Bounds
 from agentrun.plan.snapshot import Append, Plan, Start, Stop

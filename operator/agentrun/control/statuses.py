@@ -12,13 +12,14 @@ from agentrun.api.approval import Owner, approval_name
 from agentrun.api.run import Outcome, Reason
 from agentrun.control import showing
 from agentrun.control.cache import Cache
-from agentrun.control.cluster import Cluster, NotFound, Unfit
+from agentrun.control.cluster import Cluster
 from agentrun.control.journal import Journal
 from agentrun.control.live import LiveRun
 from agentrun.control.patience import NotNow, Patience
 from agentrun.control.queue import WorkQueue
 from agentrun.control.views import RunRef, RunView
 from agentrun.control.visits import run_log
+from agentrun.kube.errors import NotFound, Unfit
 from agentrun.observe.logs import transition
 from agentrun.observe.metrics import Metrics
 from agentrun.plan.snapshot import Ask, Plan

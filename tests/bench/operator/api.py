@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from agentrun.adapters.access import find_login
+from agentrun.kube.credentials import find_login
 
 RUNS = "/apis/agentrun.dev/v1alpha1/namespaces/default/agentruns"
 PODS = "/api/v1/namespaces/default/pods"

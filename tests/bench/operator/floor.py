@@ -17,10 +17,10 @@ from typing import Any
 import aiohttp
 import kopf
 
-from agentrun.adapters.access import find_login
 from agentrun.adapters.source import connection, settings_for
 from agentrun.api.canonical import timestamp
 from agentrun.api.names import ATTEMPT, RUN_LABEL
+from agentrun.kube.credentials import find_login
 from tests.bench.operator.api import MERGE_PATCH, PODS, RUNS, Json, call, session
 
 WORKERS = 32

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from agentrun.adapters.access import Access, InCluster, NoAccess, find_login
 from agentrun.api.decoding import Unreadable, decode_list, decode_object
 from agentrun.api.texts import quoted
 from agentrun.api.workflow import API_VERSION
 from agentrun.cli.failures import OutOfReach
-from agentrun.cli.on_cluster.impersonation import acting_as
 from agentrun.cli.on_cluster.refusals import error_of
+from agentrun.kube.credentials import Access, InCluster, NoAccess, find_login
+from agentrun.kube.impersonation import acting_as
 
 if TYPE_CHECKING:
     import httpx2

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import yaml
 
-from agentrun.adapters.access import NoAccess
+from agentrun.kube.credentials import NoAccess
 
 
 def acting_as(kubeconfig: str | None, context: str | None, environ: Mapping[str, str]) -> list[tuple[str, str]]:

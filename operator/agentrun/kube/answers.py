@@ -12,10 +12,11 @@ from typing import Any, Final
 import aiohttp
 
 from agentrun.api.decoding import Unreadable, decode, decode_list, decode_object
-from agentrun.control.cluster import (
+from agentrun.kube.errors import (
     AlreadyExists,
     ClusterError,
     Conflict,
+    Gone,
     NotFound,
     Refused,
     TooSlow,
@@ -32,10 +33,6 @@ _MESSAGE_MAX = 2000
 
 class TooLong(Refused):
     """An answer has more bytes than were to be read of it."""
-
-
-class Gone(ClusterError):
-    """A page or a watch began too long ago to go on."""
 
 
 async def body_of(response: aiohttp.ClientResponse, at_most: int) -> bytes:

@@ -1,7 +1,7 @@
 """A thin client of the Kubernetes API for the hot path: paths and plain dictionaries over keep-alive connections.
 
 The official client's model classes take a hundred times what ``json.loads`` takes, so nothing here knows a kind. What
-the API server answers becomes one of the errors of ``control.cluster``.
+the API server answers becomes one of ``kube.errors``.
 https://kubernetes.io/docs/reference/using-api/api-concepts/
 """
 
@@ -20,10 +20,10 @@ from typing import Any, Final, Self
 import aiohttp
 from yarl import URL
 
-from agentrun.adapters.access import Access, Login, NoAccess
-from agentrun.adapters.kube_answers import TooLong, body_of, decoded, error_of
 from agentrun.api.decoding import MAX_BYTES
-from agentrun.control.cluster import ClusterError, TooSlow, Unavailable
+from agentrun.kube.answers import TooLong, body_of, decoded, error_of
+from agentrun.kube.credentials import Access, Login, NoAccess
+from agentrun.kube.errors import ClusterError, TooSlow, Unavailable
 from agentrun.observe.metrics import Verb
 
 MERGE_PATCH: Final = "application/merge-patch+json"
@@ -78,7 +78,7 @@ class Call:
 class Kube:
     """Requests to one API server; an async context manager (which raises NoAccess where there is no way to it).
 
-    Every method raises the errors of ``control.cluster``. It tries a few times, for about a second in all, where there
+    Every method raises the errors of ``kube.errors``. It tries a few times, for about a second in all, where there
     is no connection and where the API server says that it did nothing (429); also a creation, since our names are
     deterministic: what the lost try made shows as AlreadyExists. Cancellation leaves a request that may have been done.
 
