@@ -27,8 +27,9 @@ from agentrun.cli.on_cluster.client import Client
 from agentrun.cli.on_cluster.commands import command
 from agentrun.cli.on_cluster.control import change
 from agentrun.cli.on_cluster.decide import _record
-from agentrun.cli.on_cluster.refusals import Denied, Unfit
+from agentrun.cli.on_cluster.refusals import REJECTED
 from agentrun.cli.on_cluster.runs import Run, approvals_of, journal_of
+from agentrun.kube.errors import Forbidden
 from tests.chart.api import Api
 from tests.chart.conftest import SYSTEM, until
 from tests.cluster.control_plane import ControlPlane
@@ -306,7 +307,7 @@ def test_of_two_who_suspend_at_once_the_first_has_done_it(
         after = change(client, seen, "suspend", value=True)
         assert after.spec["suspend"] is True and after.changer("suspend") == "ana"
         other = Run(seen.obj | {"metadata": seen.obj["metadata"] | {"uid": "another"}})
-        with pytest.raises(Unfit):
+        with pytest.raises(REJECTED):
             change(client, other, "suspend", value=False)
 
 
@@ -344,7 +345,7 @@ def test_two_people_who_decide_at_once_both_count(
     after = _record(carl, seen, "carl", "Approved", "")  # as carl saw it before ben decided
     assert [entry["by"] for entry in after["status"]["decisions"]] == ["ben", "carl"]
     assert type_("ana", "run", file(tmp_path, ("AgentWorkflow", "go", spec)), "--name", f"{name}-2").code == 3
-    with pytest.raises(Denied, match="may not decide in the name of ben"):
+    with pytest.raises(Forbidden, match="may not decide in the name of ben"):
         _record(carl, approvals_of(carl, found(plane, f"{name}-2"))[0], "ben", "Approved", "")
 
 

@@ -26,7 +26,7 @@ from agentrun.control.views import RunView
 from agentrun.journal.pinned import Pinned
 from agentrun.kube.client import PAGE, Kube
 from agentrun.kube.credentials import Access, InCluster, Kubeconfig, NoAccess
-from agentrun.kube.errors import AlreadyExists, Conflict, NotFound, Refused, Unavailable
+from agentrun.kube.errors import AlreadyExists, Conflict, Forbidden, NotFound, Refused, Unauthorized, Unavailable
 from agentrun.plan.snapshot import Start
 from tests.cluster.control_plane import ControlPlane
 
@@ -331,7 +331,7 @@ async def test_a_refused_token_is_read_anew_once(plane: ControlPlane, ns: str) -
     assert login.reads == [False, True]
     login = Rotating(good, 9)
     async with Kube(login) as kube:
-        with pytest.raises(Unavailable, match="401"):
+        with pytest.raises(Unauthorized, match="401"):
             await kube.list_all(RUNS.format(ns))
     assert login.reads == [False, True]
 
@@ -372,7 +372,7 @@ async def test_a_kubeconfig_whose_user_is_a_program(plane: ControlPlane, ns: str
 
     plugin.unlink()
     async with Kube(Kubeconfig(str(tmp_path / "config"))) as kube:
-        with pytest.raises((Refused, Unavailable), match="did its exec plugin fail"):
+        with pytest.raises((Forbidden, Unauthorized), match="did its exec plugin fail"):
             await kube.list_all(RUNS.format(ns))
     for path, context in ((tmp_path / "config", "other"), (tmp_path / "none", None)):
         with pytest.raises(NoAccess, match=re.escape(str(path))):

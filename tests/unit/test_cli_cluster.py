@@ -16,16 +16,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrun.api.canonical import timestamp
-from agentrun.cli.failures import OutOfReach
+from agentrun.api.errors import Problem
 from agentrun.cli.main import main
 from agentrun.cli.on_cluster.listing import list_verb
-from agentrun.cli.on_cluster.refusals import Cause, Conflict, Denied, Missing, NotInstalled, Taken, Unfit, error_of
+from agentrun.cli.on_cluster.refusals import NotInstalled, fields_of, refusal_of
 from agentrun.cli.on_cluster.runs import Run
 from agentrun.cli.options import ClusterPlace
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import manifest_bytes
 from agentrun.journal.run import NoSuchRun, find_run, list_runs
+from agentrun.kube.errors import (
+    AlreadyExists,
+    BadRequest,
+    ClusterError,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Unauthorized,
+    Unavailable,
+)
 from agentrun.kube.impersonation import acting_as
+from agentrun.kube.status import read_status
 from tests.unit.cli_store import PEOPLE, REFUND, Scene, Type, agentrun, closed, request, scene
 
 __all__ = ["agentrun", "scene"]
@@ -126,20 +138,20 @@ def status(code: int, message: str, **more: Any) -> bytes:
     ("code", "body", "error", "words"),
     [
         (404, b"404 page not found\n", NotInstalled, "helm install agentrun-crds"),
-        (404, status(404, 'agentruns "r" not found', details={"name": "r"}), Missing, "r"),
-        (409, status(409, "there", reason="AlreadyExists"), Taken, "there"),
+        (404, status(404, 'agentruns "r" not found', details={"name": "r"}), NotFound, "r"),
+        (409, status(409, "there", reason="AlreadyExists"), AlreadyExists, "there"),
         (409, status(409, "changed", reason="Conflict"), Conflict, "changed"),
-        (401, status(401, "Unauthorized"), Denied, "Log in again"),
-        (403, status(403, "ValidatingAdmissionPolicy denied request: eve may not"), Denied, "eve may not"),
-        (429, status(429, "busy"), OutOfReach, "429"),
-        (500, status(500, "etcdserver: request is too large"), Unfit, "too large"),
-        (503, b"<html>no backend</html>", OutOfReach, "no backend"),
-        (422, status(422, "bad"), Unfit, "bad"),
-        (418, b"", Unfit, "418"),
+        (401, status(401, "Unauthorized"), Unauthorized, "Log in again"),
+        (403, status(403, "ValidatingAdmissionPolicy denied request: eve may not"), Forbidden, "eve may not"),
+        (429, status(429, "busy"), Unavailable, "429"),
+        (500, status(500, "etcdserver: request is too large"), Invalid, "too large"),
+        (503, b"<html>no backend</html>", Unavailable, "no backend"),
+        (422, status(422, "bad"), Invalid, "bad"),
+        (418, b"", BadRequest, "418"),
     ],
 )
 def test_every_refusal_has_its_kind(code: int, body: bytes, error: type[Exception], words: str) -> None:
-    found = error_of(code, body)
+    found = refusal_of(read_status(code, body))
     assert type(found) is error and words in str(found)
 
 
@@ -158,7 +170,7 @@ def test_a_missing_permission_names_the_role_that_has_it(verb: str, resource: st
         f'x is forbidden: User "eve@example.com" cannot {verb} resource "{resource}" in API group "{group}" '
         'in the namespace "support"'
     )
-    found = str(error_of(403, status(403, said)))
+    found = str(refusal_of(read_status(403, status(403, said))))
     wanted = f"kubectl create rolebinding {role}-eve-example-com -n support --clusterrole={role} --user=eve@example.com"
     assert found == f"{said}. The role {role} has it: {wanted}"
 
@@ -166,18 +178,19 @@ def test_a_missing_permission_names_the_role_that_has_it(verb: str, resource: st
 def test_over_all_namespaces_the_binding_is_the_clusters() -> None:
     said = 'User "eve" cannot list resource "agentruns" in API group "agentrun.dev" at the cluster scope'
     assert "kubectl create clusterrolebinding agentrun-viewer-eve --clusterrole" in str(
-        error_of(403, status(403, said))
+        refusal_of(read_status(403, status(403, said)))
     )
 
 
 def test_a_refused_field_is_a_place_in_the_file() -> None:
     causes = [{"field": "spec.steps[1].when", "message": "no"}, {"field": "<nil>", "message": "all"}, {"message": "x"}]
-    found = error_of(422, status(422, "bad", details={"causes": causes}))
-    assert isinstance(found, Unfit)
-    assert found.causes == (Cause(("spec", "steps", 1, "when"), "no"), Cause((), "all"))
-    strict = error_of(400, status(400, 'strict decoding error: unknown field "spec.steps[0].agent.tool"'))
-    assert isinstance(strict, Unfit)
-    assert [cause.path for cause in strict.causes] == [("spec", "steps", 0, "agent", "tool")]
+    found = refusal_of(read_status(422, status(422, "bad", details={"causes": causes})))
+    assert isinstance(found, Invalid)
+    assert fields_of(found) == [Problem(("spec", "steps", 1, "when"), "no"), Problem((), "all")]
+    said = status(400, 'strict decoding error: unknown field "spec.steps[0].agent.tool"')
+    strict = refusal_of(read_status(400, said))
+    assert isinstance(strict, BadRequest)
+    assert [problem.path for problem in fields_of(strict)] == [("spec", "steps", 0, "agent", "tool")]
 
 
 JSON = st.recursive(
@@ -191,7 +204,8 @@ JSON = st.recursive(
 
 @given(st.integers(400, 599), JSON.map(lambda found: json.dumps(found).encode()) | st.binary())
 def test_no_answer_is_a_defect_of_ours(code: int, body: bytes) -> None:
-    assert isinstance(error_of(code, body), Exception)
+    found = refusal_of(read_status(code, body))
+    assert not isinstance(found, ClusterError) or isinstance(fields_of(found), list)
 
 
 # -- in whose name ----------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from agentrun.api.workflow import API_VERSION
 from agentrun.control import hearing, held, opening, showing
 from agentrun.control.footprint import program_footprint
 from agentrun.control.views import RunRef, RunView
-from agentrun.kube.errors import Unfit
+from agentrun.kube.errors import Invalid
 from tests import poison
 from tests.unit.control_world import Operator, World, world
 from tests.unit.plan_world import CALL, TOOL, approval, step
@@ -272,7 +272,7 @@ def limit_statuses(world: World, most: int) -> None:
 
     def patch(run: RunView, version: int, status: Mapping[str, Any]) -> RunView:
         if len(json.dumps(status)) > most:
-            raise Unfit("etcdserver: request is too large")
+            raise Invalid("etcdserver: request is too large")
         return take(run, version, status)
 
     world.api.patch_status = patch  # type: ignore[method-assign]

@@ -15,10 +15,10 @@ from agentrun.control.patience import OFTEN, PAUSE_FIRST, PAUSE_MAX, NotNow, Pat
 from agentrun.control.turns import Turns
 from agentrun.control.views import RunView
 from agentrun.kube import client
-from agentrun.kube.answers import error_of
 from agentrun.kube.client import Kube
 from agentrun.kube.credentials import Access
 from agentrun.kube.errors import TooSlow, Unavailable
+from agentrun.kube.status import error_of, read_status
 from tests.unit.control_world import Operator, World, world
 from tests.unit.loopback import loopback
 from tests.unit.plan_world import step
@@ -286,4 +286,4 @@ async def test_a_write_without_an_answer_in_time_is_too_slow(monkeypatch: pytest
 
 @pytest.mark.parametrize(("code", "kind"), [(504, TooSlow), (500, Unavailable), (503, Unavailable), (429, Unavailable)])
 def test_which_answers_are_too_slow(code: int, kind: type[Exception]) -> None:
-    assert type(error_of(code, b"<html>", None, "patch x")) is kind
+    assert type(error_of(read_status(code, b"<html>"), "patch x")) is kind

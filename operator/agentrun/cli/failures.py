@@ -15,7 +15,7 @@ class Refused(AgentrunError):
 
 
 class OutOfReach(AgentrunError):
-    """The cluster's API server or the operator there does not answer, or this machine gives no process."""
+    """The operator of a cluster does not answer, or this machine gives no process."""
 
 
 def warn(text: str) -> None:
@@ -25,12 +25,14 @@ def warn(text: str) -> None:
 
 def explain(error: Exception) -> int | None:
     """Print ``error`` to standard error; its exit code, or None where it is a defect that needs its traceback."""
+    from agentrun.kube.errors import Unavailable  # noqa: PLC0415  (lazy: who does not fail needs none of it)
+
     match error:
         case InvalidDocument():
             for line in error.describe():
                 click.echo(printable(line), err=True)
             return 2
-        case StoreError() | OutOfReach():
+        case StoreError() | OutOfReach() | Unavailable():
             code = 4
         case Damaged():
             code = 1

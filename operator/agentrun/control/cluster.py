@@ -27,7 +27,10 @@ class Written:
 
 
 class Cluster(Protocol):
-    """The API server. Every method may raise Unavailable; cancellation leaves a request that may have been done."""
+    """The API server. Every method may raise Unavailable or Unauthorized.
+
+    Cancellation leaves a request that may have been done.
+    """
 
     async def get_run(self, ref: RunRef) -> RunView | None:
         """The run as it is now, not as it was last seen."""
@@ -81,7 +84,7 @@ class Cluster(Protocol):
     async def patch_status(self, run: RunView, version: int, status: Mapping[str, Any]) -> RunView:
         """Replace the run's status if it still has ``version``; the run after that.
 
-        Raises Conflict, NotFound; Unfit where the API server will never take this status.
+        Raises Conflict, NotFound; Invalid where the API server will never take this status.
         """
 
     async def observe(self, run: RunView) -> RunView:

@@ -19,7 +19,7 @@ from agentrun.control.patience import NotNow, Patience
 from agentrun.control.queue import WorkQueue
 from agentrun.control.views import RunRef, RunView
 from agentrun.control.visits import run_log
-from agentrun.kube.errors import NotFound, Unfit
+from agentrun.kube.errors import Invalid, NotFound
 from agentrun.observe.logs import transition
 from agentrun.observe.metrics import Metrics
 from agentrun.plan.snapshot import Ask, Plan
@@ -145,12 +145,12 @@ class StatusWriter:
 
         try:
             return await write(status)
-        except Unfit as error:
+        except Invalid as error:
             refusal = str(error)[:300]
         for less in showing.smaller(status):
             try:
                 after = await write(less)
-            except Unfit:
+            except Invalid:
                 continue
             run_log(run).warning("the status is cut, since the API server does not take it whole: %s", refusal)
             return after

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -21,9 +20,11 @@ import aiohttp
 from yarl import URL
 
 from agentrun.api.decoding import MAX_BYTES
-from agentrun.kube.answers import TooLong, body_of, decoded, error_of
+from agentrun.kube.answers import body_of, decoded
 from agentrun.kube.credentials import Access, Login, NoAccess
-from agentrun.kube.errors import ClusterError, TooSlow, Unavailable
+from agentrun.kube.errors import ClusterError, Forbidden, TooLong, TooSlow, Unauthorized, Unavailable
+from agentrun.kube.retry import RetryPolicy, Tries
+from agentrun.kube.status import error_of, read_status
 from agentrun.observe.metrics import Verb
 
 MERGE_PATCH: Final = "application/merge-patch+json"
@@ -38,11 +39,9 @@ WRITE_TIMEOUT: Final = 5.0
 """Seconds from the guard's word to the answer. Not longer than a Lease lasts after its holder gave up: a write that the
 old leader had in flight is over before the next one begins (control/leader.py)."""
 
-PAUSES: Final = (0.05, 0.25, 1.0)
-"""Seconds before each further try."""
-
-PATIENCE: Final = 2.0
-"""A longer Retry-After is the caller's to wait for: a worker that sleeps serves no other run."""
+RETRIES: Final = RetryPolicy((0.05, 0.25, 1.0), patience=2.0, unanswered=True)
+"""A worker that sleeps serves no other run, so no call waits longer. Without an answer a call is sent again, a creation
+too: our names are deterministic, and what the lost try made shows as AlreadyExists."""
 
 PAGE: Final = 500
 PAGE_BYTES: Final = 2 * 1024 * 1024
@@ -78,9 +77,9 @@ class Call:
 class Kube:
     """Requests to one API server; an async context manager (which raises NoAccess where there is no way to it).
 
-    Every method raises the errors of ``kube.errors``. It tries a few times, for about a second in all, where there
-    is no connection and where the API server says that it did nothing (429); also a creation, since our names are
-    deterministic: what the lost try made shows as AlreadyExists. Cancellation leaves a request that may have been done.
+    Every method raises the errors of ``kube.errors``. It tries a few times, for about a second in all (``RETRIES``),
+    where there is no connection and where the API server says that it did nothing (429). Cancellation leaves a request
+    that may have been done.
 
     ``may_write`` is called right before each try of a write and stops it by raising. ``on_call`` hears of each try.
     """
@@ -206,8 +205,7 @@ class Kube:
         headers = {"Content-Type": call.content_type} if body is not None else {}
         if call.accept is not None:
             headers["Accept"] = call.accept
-        shown_anew = False
-        pauses = iter(PAUSES)
+        tries = Tries(RETRIES)
         while True:
             if time.monotonic() >= self._reread_at:
                 await self._read_access(self._access, anew=False)
@@ -232,31 +230,24 @@ class Kube:
             except TimeoutError:
                 # it may still be done; the time is up for another try
                 raise TooSlow(f"the API server did not answer within {limit:g} s ({call.verb} {call.path})") from None
-            except (aiohttp.ClientError, OSError) as error:
-                failure = f"no connection to the API server ({call.verb} {call.path}): {error}"
+            except (aiohttp.ClientError, OSError) as lost:
+                failure = f"no connection to the API server ({call.verb} {call.path}): {lost}"
             finally:
                 self._on_call(call.verb, resource, code, time.monotonic() - began)
             if 200 <= code < 300:
                 return data
-            if failure:
-                refusal: ClusterError = Unavailable(failure)
-                wait = next(pauses, None)
-            else:
-                if code == 401 and not shown_anew:
-                    shown_anew = True
-                    await self._read_access(access, anew=True)
-                    continue
-                refusal = error_of(code, data, asked, f"{call.verb} {call.path}")
-                wait = next(pauses, None) if code == 429 else None
-            if code in (401, 403) and access.anonymous:
-                raise type(refusal)(f"{refusal}; the kubeconfig's user gave no credentials: did its exec plugin fail?")
-            if wait is None:
-                raise refusal
-            if isinstance(refusal, Unavailable) and refusal.retry_after is not None:
-                if refusal.retry_after > PATIENCE:
-                    raise refusal
-                wait = max(wait, refusal.retry_after)
-            await asyncio.sleep(wait * random.uniform(1, 1.25))  # noqa: S311  # so that not all come back at once
+            error: ClusterError = Unavailable(failure)
+            if not failure:
+                error = error_of(read_status(code, data, asked), f"{call.verb} {call.path}")
+            if tries.renew(error):
+                await self._read_access(access, anew=True)
+                continue
+            if isinstance(error, Unauthorized | Forbidden) and access.anonymous:
+                raise error.saying(f"{error}; the kubeconfig's user gave no credentials: did its exec plugin fail?")
+            pause = tries.pause(error)
+            if pause is None:
+                raise error
+            await asyncio.sleep(pause)
 
     def _url(self, path: str, query: Mapping[str, str] | None) -> URL:
         if query is None:

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 from agentrun.api.decoding import Unreadable, decode_list, decode_object
 from agentrun.api.texts import quoted
 from agentrun.api.workflow import API_VERSION
-from agentrun.cli.failures import OutOfReach
-from agentrun.cli.on_cluster.refusals import error_of
+from agentrun.cli.on_cluster.refusals import refusal_of
 from agentrun.kube.credentials import Access, InCluster, NoAccess, find_login
+from agentrun.kube.errors import ClusterError, Unavailable
 from agentrun.kube.impersonation import acting_as
+from agentrun.kube.retry import RetryPolicy, Tries
+from agentrun.kube.status import read_status
 
 if TYPE_CHECKING:
     import httpx2
@@ -36,8 +38,8 @@ TIMEOUT: Final = 30.0
 WATCH: Final = 240
 """Seconds after which the API server ends a watch and a new one begins."""
 
-PAUSES: Final = (0.5, 1.0, 2.0)
-"""Seconds before each further try, where the API server says that it did nothing because it is busy."""
+RETRIES: Final = RetryPolicy((0.5, 1.0, 2.0), patience=5.0, unanswered=False)
+"""A person waits some seconds for an API server that is busy. Without an answer they are told: a run may be made."""
 
 PAGE: Final = 500
 
@@ -51,7 +53,7 @@ def collection(plural: str, namespace: str | None) -> str:
 class Client:
     """One API server, as the person of the kubeconfig. Nothing is read before the first request, or ``namespace``.
 
-    Methods raise OutOfReach where there is no answer, and the errors of ``refusals`` for an answer that is no yes.
+    Methods raise the errors of ``kube.errors`` in words for a person (``refusals``), and NotInstalled.
     """
 
     def __init__(self, kubeconfig: str | None, context: str | None) -> None:
@@ -82,7 +84,7 @@ class Client:
         return [kind | item for item in items]
 
     def create(self, path: str, body: Mapping[str, Any], *, dry: bool = False) -> dict[str, Any]:
-        """The object as it was made; ``dry``: as it would be. Unknown fields are refused. Raises Taken."""
+        """The object as it was made; ``dry``: as it would be. Unknown fields are refused. Raises AlreadyExists."""
         return self._send("POST", path, _written(dry), body)
 
     def apply(self, path: str, body: Mapping[str, Any], *, dry: bool = False) -> dict[str, Any]:
@@ -118,7 +120,7 @@ class Client:
             response = self._client().send(request, stream=True)
             try:
                 if response.status_code != 200:
-                    raise error_of(response.status_code, response.read())
+                    raise refusal_of(read_status(response.status_code, response.read()))
                 yield from response.iter_lines()
             finally:
                 response.close()
@@ -140,8 +142,7 @@ class Client:
     ) -> dict[str, Any]:
         content = json.dumps(body).encode() if body is not None else None
         headers = {"Content-Type": content_type} if body is not None else {}
-        pauses = iter(PAUSES)
-        shown_anew = False
+        tries = Tries(RETRIES)
         while True:
             with self._answering(path, "; it may have been done" if method != "GET" else ""):
                 response = self._client().request(method, path, params=dict(query), content=content, headers=headers)
@@ -150,16 +151,19 @@ class Client:
                     return read(response.content)
                 except Unreadable:
                     said = f"{response.headers.get('content-type', 'nothing')} instead of an object"
-                    raise OutOfReach(
+                    raise Unavailable(
                         f"what answers at {self._read().server} is no API server: it gives {said}"
                     ) from None
-            if response.status_code == 401 and not shown_anew:
-                shown_anew = True
+            status = read_status(response.status_code, response.content, response.headers.get("Retry-After"))
+            error = refusal_of(status)
+            if not isinstance(error, ClusterError):
+                raise error
+            if tries.renew(error):
                 self._read(anew=True)
-            elif response.status_code == 429 and (pause := next(pauses, None)) is not None:
+            elif (pause := tries.pause(error)) is not None:
                 time.sleep(pause)
             else:
-                raise error_of(response.status_code, response.content)
+                raise error
 
     @contextmanager
     def _answering(self, path: str, otherwise: str = "") -> Iterator[None]:
@@ -170,7 +174,7 @@ class Client:
         except httpx2.TransportError as error:
             what = str(error) or type(error).__name__
             server = self._read().server
-            raise OutOfReach(f"the API server at {server} does not answer ({path}): {what}{otherwise}") from error
+            raise Unavailable(f"the API server at {server} does not answer ({path}): {what}{otherwise}") from error
 
     def _read(self, *, anew: bool = False) -> Access:
         if self._access is None or anew:

@@ -10,8 +10,9 @@ from agentrun.api.names import REQUESTED_BY
 from agentrun.api.workflow import API_VERSION
 from agentrun.cli.failures import OutOfReach, Refused
 from agentrun.cli.on_cluster.client import Client, collection
-from agentrun.cli.on_cluster.refusals import Denied, Missing
+from agentrun.cli.on_cluster.refusals import DENIED
 from agentrun.cli.on_cluster.runs import COMMANDS, Run
+from agentrun.kube.errors import NotFound
 
 PATIENCE = 15.0
 """Seconds within which an operator takes a command."""
@@ -43,7 +44,7 @@ def command(client: Client, run: Run, verb: Mapping[str, Any]) -> None:
     while True:
         try:
             client.get(f"{path}/{name}")
-        except Missing:
+        except NotFound:
             break
         if time.monotonic() > until:
             raise OutOfReach(
@@ -61,7 +62,7 @@ def _refusal(client: Client, run: Run, name: str) -> str | None:
     selector = f"involvedObject.uid={run.uid},reason=CommandRefused"
     try:
         events = client.get(f"/api/v1/namespaces/{run.namespace}/events", fieldSelector=selector)["items"]
-    except Denied:
+    except DENIED:
         return None
     said = (str(event.get("message", "")) for event in events)
     return next((text.partition(": ")[2] for text in said if text.startswith(f"{name}: ")), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentrun.api.run import CHANGED_BY
 from agentrun.cli.on_cluster.client import Client
-from agentrun.cli.on_cluster.refusals import Denied
+from agentrun.cli.on_cluster.refusals import DENIED
 from agentrun.cli.on_cluster.runs import Run, find
 from agentrun.cli.options import ClusterPlace
 from agentrun.cli.output import emit, tell
@@ -30,7 +30,7 @@ def change(client: Client, run: Run, field: str, *, value: bool) -> Run:
     metadata = {"uid": run.uid, "annotations": {CHANGED_BY[field]: client.user()}}
     try:
         return Run(client.patch(run.path, {"metadata": metadata, "spec": {field: value}}))
-    except Denied:
+    except DENIED:
         now = Run(client.get(run.path))
         if now.uid != run.uid or bool(now.spec.get(field)) is not value:
             raise

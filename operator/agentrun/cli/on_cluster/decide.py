@@ -12,12 +12,12 @@ from agentrun.api.texts import quoted
 from agentrun.cli.decide import check_comment
 from agentrun.cli.failures import OutOfReach, Refused
 from agentrun.cli.on_cluster.client import Client, collection
-from agentrun.cli.on_cluster.refusals import Conflict
 from agentrun.cli.on_cluster.runs import APPROVALS, Run, approvals_of, find, is_decided
 from agentrun.cli.on_cluster.todo import approvers
 from agentrun.cli.options import ClusterPlace
 from agentrun.cli.output import emit, tell
 from agentrun.cli.printable import printable, value
+from agentrun.kube.errors import Conflict
 
 TRIES = 20
 """Times that a decision is written anew because somebody else's came between."""
@@ -91,7 +91,7 @@ def _record(client: Client, approval: dict[str, Any], by: str, decision: Verdict
 
     Raises:
         Refused: it was decided meanwhile, or this person has decided before.
-        Denied: an admission policy refuses it, in its own words.
+        Forbidden: an admission policy refuses it, in its own words.
     """
     path = f"{collection(APPROVALS, approval['metadata']['namespace'])}/{approval['metadata']['name']}"
     uid, spec = approval["metadata"]["uid"], approval["spec"]

@@ -11,15 +11,16 @@ import click
 from agentrun.api.facts import Usage
 from agentrun.api.run import Outcome
 from agentrun.cli.board import Board, shown
-from agentrun.cli.failures import OutOfReach, Refused
+from agentrun.cli.failures import Refused
 from agentrun.cli.on_cluster.client import Client, collection
-from agentrun.cli.on_cluster.refusals import Missing
 from agentrun.cli.on_cluster.runs import RUNS, Run, journal_of, workflow_of
 from agentrun.cli.on_cluster.todo import todo
 from agentrun.cli.options import ClusterPlace
 from agentrun.cli.output import coloured, emit, tell
 from agentrun.cli.printable import document, printable
 from agentrun.journal.log import EventLog
+from agentrun.journal.records import EventKind
+from agentrun.kube.errors import NotFound, Unavailable
 from agentrun.records.run_events import EventKind
 from agentrun.store.protocol import StoreError
 
@@ -37,7 +38,7 @@ def follow(place: ClusterPlace, client: Client, run: Run, *, before: dict[str, A
 
     Raises:
         Refused: the run was deleted.
-        OutOfReach: the API server is away for longer than ``PATIENCE``.
+        Unavailable: the API server is away for longer than ``PATIENCE``.
     """
     try:
         with shown(place, {}) as board:
@@ -78,9 +79,9 @@ def _moments(client: Client, run: Run, before: dict[str, Any] | None, board: Boa
             if quick and _waits_for_operator(run, before) and time.monotonic() - began > SILENCE:
                 told = True
                 board.say("no operator has come to the run: is the chart agentrun installed, and does it run?")
-        except Missing as error:
+        except NotFound as error:
             raise Refused(f"run {run.name} was deleted; its journal stays in the store") from error
-        except OutOfReach:
+        except Unavailable:
             now = time.monotonic()
             lost = lost or now
             if now - lost > PATIENCE:

@@ -12,7 +12,6 @@ from agentrun.cli.failures import Refused
 from agentrun.cli.fork import check_name, parse_point
 from agentrun.cli.inputs import read_inputs
 from agentrun.cli.on_cluster.client import Client, collection
-from agentrun.cli.on_cluster.refusals import Missing
 from agentrun.cli.on_cluster.run import begin, create
 from agentrun.cli.on_cluster.runs import WORKFLOWS, Run, find, journal_of, workflow_of
 from agentrun.cli.options import ClusterPlace
@@ -20,6 +19,7 @@ from agentrun.cli.printable import printable
 from agentrun.journal.fork import forked_manifest, plan_fork
 from agentrun.journal.layout import RunPath
 from agentrun.journal.run import read_manifest
+from agentrun.kube.errors import NotFound
 from agentrun.store.protocol import KeyMissing, Store, StoreError
 
 _KEPT = ("budget", "timeout", "identity", "ttlSecondsAfterFinished")
@@ -77,7 +77,7 @@ def _before(client: Client, source: Run) -> tuple[tuple[Store, RunPath] | None, 
         name = source.spec["workflowRef"]["name"]
         try:
             workflow = client.get(f"{collection(WORKFLOWS, source.namespace)}/{name}")["spec"]
-        except Missing as error:
+        except NotFound as error:
             raise Refused(f"AgentWorkflow {name} is gone, and the journal, which has it, cannot be read") from error
         click.echo(f"agentrun: AgentWorkflow {name} has changed since; the new run has it as it is now", err=True)
     return None, {"name": source.name, "workflow": workflow, "inputs": source.spec.get("inputs") or {}}

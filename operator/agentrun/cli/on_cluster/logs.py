@@ -13,15 +13,16 @@ import click
 
 from agentrun.api.facts import StepKey
 from agentrun.api.names import ATTEMPT, KEY, RUN_LABEL, RUN_UID
-from agentrun.cli.failures import OutOfReach, Refused
+from agentrun.cli.failures import Refused
 from agentrun.cli.logs import new_lines, parsed, print_line
 from agentrun.cli.on_cluster.client import Client
-from agentrun.cli.on_cluster.refusals import Denied, Missing, Unfit
+from agentrun.cli.on_cluster.refusals import DENIED, REJECTED
 from agentrun.cli.on_cluster.runs import Run, find, journal_of
 from agentrun.cli.options import ClusterPlace
 from agentrun.cli.printable import printable
 from agentrun.journal.layout import RunPath
 from agentrun.journal.records import Damaged
+from agentrun.kube.errors import NotFound, Unavailable
 from agentrun.store.protocol import Store, StoreError
 
 CONTAINER = "step"
@@ -117,7 +118,7 @@ class _Reader:
         space = f"/api/v1/namespaces/{self.run.namespace}/pods"
         try:
             objects = self.client.list_all(space, f"{RUN_LABEL}={self.run.name}")
-        except Denied as error:
+        except DENIED as error:
             self._say(f"the pods cannot be looked at: {error}")
             return []
         pods = []
@@ -144,9 +145,9 @@ class _Reader:
             return []
         try:
             return list(self._read(pod, {}))
-        except (Missing, Unfit):
+        except (NotFound, *REJECTED):
             pass  # gone, or not begun: what there is stands in the store
-        except (Denied, OutOfReach) as error:
+        except (*DENIED, Unavailable) as error:
             self._say(f"{pod.key.label}: the pod's log cannot be read: {error}")
         self.from_pods.discard(attempt)
         return []
@@ -165,11 +166,11 @@ class _Reader:
             for line in self._read(pod, {"follow": "true"}):
                 any_ = True
                 self.arrived.put(line)
-        except (Missing, Unfit, Denied, OutOfReach) as error:
+        except (NotFound, *REJECTED, *DENIED, Unavailable) as error:
             if any_:
                 self._say(f"{pod.key.label}: the pod's log broke off: {error}")
                 return
-            if isinstance(error, Denied | OutOfReach):
+            if isinstance(error, (*DENIED, Unavailable)):
                 self._say(f"{pod.key.label}: the pod's log cannot be read: {error}")
             self.from_pods.discard((pod.key.path, pod.attempt))
 

@@ -1,53 +1,35 @@
-"""What an API server answers instead of yes, as errors that tell a person what to do.
+"""Errors of the API server as a person reads them: what to do now is added to its own words.
 
-https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
+The classes stay those of ``kube.errors``.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Final
 
-from agentrun.api.decoding import Unreadable, decode
-from agentrun.api.errors import AgentrunError, Path
-from agentrun.cli.failures import OutOfReach
+from agentrun.api.errors import AgentrunError, Path, Problem
+from agentrun.kube.errors import (
+    BadRequest,
+    ClusterError,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Status,
+    Unauthorized,
+    Unavailable,
+)
+from agentrun.kube.status import error_of
 
+DENIED: Final = (Unauthorized, Forbidden)
+"""The person is not known, or may not: a login, a role or an admission policy decides that."""
 
-class Missing(AgentrunError):
-    """There is no such object."""
+REJECTED: Final = (BadRequest, Invalid)
+"""The request itself is wrong."""
 
 
 class NotInstalled(AgentrunError):
     """The cluster does not know our kinds."""
-
-
-class Denied(AgentrunError):
-    """A role is missing, or an admission policy refused; its words are shown as they stand."""
-
-
-class Taken(AgentrunError):
-    """An object of that name is there already."""
-
-
-class Conflict(AgentrunError):
-    """Somebody else changed the object meanwhile, or owns what was to be changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """One field that the API server refuses."""
-
-    path: Path
-    message: str
-
-
-class Unfit(AgentrunError):
-    """The API server refuses the object itself."""
-
-    def __init__(self, message: str, causes: tuple[Cause, ...] = ()) -> None:
-        self.causes = causes
-        super().__init__(message)
 
 
 _CANNOT = re.compile(
@@ -58,38 +40,37 @@ _STRICT = re.compile(r"strict decoding error: (.*)", re.DOTALL)
 _UNKNOWN = re.compile(r'(unknown|duplicate) field "([^"]+)"')
 
 
-def error_of(code: int, body: bytes) -> AgentrunError:
-    """The error for an answer with ``body``, which is a Status unless something before the API server answered."""
-    try:
-        status = decode(body)
-    except Unreadable:
-        status = None
-    found: dict[str, Any] = status if isinstance(status, dict) else {}
-    said = str(found.get("message") or body[:200].decode(errors="replace").strip() or f"status {code}")
-    details = found.get("details")
-    details = details if isinstance(details, dict) else {}
-    match code:
-        case 401:
-            return Denied(f"the API server does not know you: {said}. Log in again, or choose another --context")
-        case 403:
-            return Denied(said + _role(said))
-        case 404 if details.get("name"):
-            return Missing(said)
-        case 404:
+def refusal_of(status: Status) -> AgentrunError:
+    """The error for an answer that is no yes, in words for the person who asked."""
+    error = error_of(status, "")
+    said = status.message or status.begins.strip() or f"status {status.code}"
+    match error:
+        case Unauthorized():
+            return error.saying(f"the API server does not know you: {said}. Log in again, or choose another --context")
+        case Forbidden():
+            return error.saying(said + _role(said))
+        case NotFound() if status.code == 403:  # the namespace is being deleted: the person may not create there now
+            return Forbidden(said + _role(said), status=status)
+        case NotFound() if not status.name:
             return NotInstalled(
                 "this cluster does not know AgentRuns: helm install agentrun-crds charts/agentrun-crds "
                 "--namespace agentrun-system --create-namespace, then the chart agentrun"
             )
-        case 409:
-            return Taken(said) if found.get("reason") == "AlreadyExists" else Conflict(said)
-        case 400 | 422:
-            return Unfit(said, tuple(_causes(said, details)))
-        case _ if code == 413 or "too large" in said:  # etcd's limit comes as 500; the same object will never fit
-            return Unfit(said)
-        case _ if code == 429 or code >= 500:
-            return OutOfReach(f"the API server answered {code}: {said}; try again")
+        case Unavailable():
+            return error.saying(f"the API server answered {status.code}: {said}; try again")
         case _:
-            return Unfit(said)
+            return error.saying(said)
+
+
+def fields_of(error: ClusterError) -> list[Problem]:
+    """Which fields the API server refuses; none where it does not say it."""
+    if error.status is None:
+        return []
+    found = [Problem(_path(cause.field), cause.message) for cause in error.status.causes if cause.field]
+    strict = _STRICT.search(error.status.message)
+    if not found and strict is not None:
+        found = [Problem(_path(m[2]), f"{m[1]} field for the API server") for m in _UNKNOWN.finditer(strict[1])]
+    return found
 
 
 def _role(said: str) -> str:
@@ -113,19 +94,6 @@ def _role(said: str) -> str:
 
 def _plain(user: str) -> str:
     return re.sub("[^a-z0-9]+", "-", user.lower()).strip("-") or "user"
-
-
-def _causes(said: str, details: dict[str, Any]) -> list[Cause]:
-    causes = details.get("causes")
-    found = [
-        Cause(_path(cause["field"]), str(cause.get("message", "")))
-        for cause in (causes if isinstance(causes, list) else ())
-        if isinstance(cause, dict) and isinstance(cause.get("field"), str)
-    ]
-    strict = _STRICT.search(said)
-    if not found and strict is not None:
-        found = [Cause(_path(m[2]), f"{m[1]} field for the API server") for m in _UNKNOWN.finditer(strict[1])]
-    return found
 
 
 def _path(field: str) -> Path:

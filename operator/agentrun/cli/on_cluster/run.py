@@ -22,12 +22,12 @@ from agentrun.cli.on_cluster.client import Client, collection
 from agentrun.cli.on_cluster.commands import command
 from agentrun.cli.on_cluster.control import change
 from agentrun.cli.on_cluster.following import follow, report
-from agentrun.cli.on_cluster.refusals import Conflict, Missing, Taken
 from agentrun.cli.on_cluster.runs import RUNS, WORKFLOWS, Run, find, namespace_of, workflow_digest
 from agentrun.cli.options import ClusterPlace
 from agentrun.cli.output import emit, tell
 from agentrun.cli.printable import printable
 from agentrun.cli.run import inputs_schema
+from agentrun.kube.errors import AlreadyExists, Conflict, NotFound
 from agentrun.workflow.pinning import pin
 
 
@@ -91,7 +91,7 @@ def _read(
     if missing is not None:
         try:
             documents = [*documents, from_object(client.get(f"{collection(WORKFLOWS, namespace)}/{missing}"))]
-        except Missing as error:
+        except NotFound as error:
             raise Refused(
                 f"there is no AgentWorkflow {quoted(missing)}, neither in this file nor in namespace {namespace} of "
                 "the cluster: put it into the file after a line ---, or apply it first"
@@ -135,7 +135,7 @@ def _apply(place: ClusterPlace, client: Client, document: Document, namespace: s
     try:
         if workflow_digest(client.get(path)["spec"]) == wanted:
             return wanted
-    except Missing:
+    except NotFound:
         pass
     try:
         for dry in (True, False):  # what would not become the file's is not touched
@@ -176,7 +176,7 @@ def create(client: Client, namespace: str, name: str, spec: Mapping[str, Any], m
     }
     try:
         return Run(client.create(collection(RUNS, namespace), body))
-    except Taken as error:
+    except AlreadyExists as error:
         raise Refused(f"a run named {name} exists in {namespace}: give another name with --name") from error
 
 

@@ -15,10 +15,11 @@ from agentrun.api.texts import quoted
 from agentrun.api.workflow import WorkflowSpec
 from agentrun.cli.failures import Refused
 from agentrun.cli.on_cluster.client import Client, collection
-from agentrun.cli.on_cluster.refusals import Denied, Missing
+from agentrun.cli.on_cluster.refusals import DENIED
 from agentrun.cli.options import ClusterPlace, run_name
 from agentrun.cli.printable import printable
 from agentrun.journal.layout import RunPath
+from agentrun.kube.errors import NotFound
 from agentrun.store.open import open_store
 from agentrun.store.protocol import Store
 
@@ -160,12 +161,12 @@ def find(place: ClusterPlace, client: Client, name: str) -> Run:
 
     Raises:
         Refused: there is none.
-        OutOfReach, Denied, NotInstalled: see ``Client``.
+        ClusterError, NotInstalled: see ``Client``.
     """
     namespace = namespace_of(place, client)
     try:
         return Run(client.get(f"{collection(RUNS, namespace)}/{run_name(name)}"))
-    except Missing as error:
+    except NotFound as error:
         raise Refused(
             f"there is no run {quoted(name)} in namespace {namespace} of the cluster: see {place.command('list')}. "
             f"The journal of one that was deleted is still in its store: agentrun show {name} -n {namespace} "
@@ -193,7 +194,7 @@ def workflow_of(client: Client, run: Run) -> dict[str, Any] | None:
     try:
         obj = client.get(f"{collection(WORKFLOWS, run.namespace)}/{run.spec['workflowRef']['name']}")
         digest = workflow_digest(obj["spec"])
-    except (Missing, Denied, ValidationError):
+    except (NotFound, *DENIED, ValidationError):
         return None
     return obj["spec"] if digest == run.status.get("workflowDigest") else None
 

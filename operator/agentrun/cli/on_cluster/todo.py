@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentrun.cli.on_cluster.client import Client
-from agentrun.cli.on_cluster.refusals import Denied
+from agentrun.cli.on_cluster.refusals import DENIED
 from agentrun.cli.on_cluster.runs import Run, open_approvals
 from agentrun.cli.options import ClusterPlace
 from agentrun.cli.printable import printable, value
@@ -49,7 +49,7 @@ def todo(place: ClusterPlace, client: Client, run: Run) -> list[str]:
 def _approvals(place: ClusterPlace, client: Client, run: Run, waiting: Mapping[str, Any]) -> list[str]:
     try:
         found = list(open_approvals(client, run))
-    except Denied:  # who may not read what is asked is told what the status has
+    except DENIED:  # who may not read what is asked is told what the status has
         asked = [(name, "; ".join(what["subjects"]), "") for name, what in waiting.items() if "approval" in what]
     else:
         asked = [(obj["spec"]["step"], obj["spec"]["subject"], approvers(obj["spec"])) for obj in found]

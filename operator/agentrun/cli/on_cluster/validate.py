@@ -11,12 +11,13 @@ from agentrun.api.errors import InvalidDocument, Problem
 from agentrun.api.run import AgentRun
 from agentrun.cli.failures import explain, warn
 from agentrun.cli.on_cluster.client import Client, collection
-from agentrun.cli.on_cluster.refusals import Conflict, Denied, Taken, Unfit
+from agentrun.cli.on_cluster.refusals import DENIED, REJECTED, fields_of
 from agentrun.cli.on_cluster.runs import RUNS, WORKFLOWS, namespace_of
 from agentrun.cli.options import ClusterPlace
 from agentrun.cli.output import emit_list, tell
 from agentrun.cli.printable import printable
 from agentrun.cli.validate import described
+from agentrun.kube.errors import AlreadyExists, Conflict
 from agentrun.workflow.pinning import check
 
 
@@ -33,7 +34,7 @@ def validate_verb(place: ClusterPlace, files: tuple[str, ...]) -> int:
             for document in documents:
                 namespace = place.given_namespace or document.metadata.namespace or namespace_of(place, client)
                 _dry_run(client, document, namespace)
-        except (InvalidDocument, Denied) as error:
+        except (InvalidDocument, *DENIED) as error:
             code = explain(error) or code
             continue
         valid += [document.raw for document in documents]
@@ -44,7 +45,7 @@ def validate_verb(place: ClusterPlace, files: tuple[str, ...]) -> int:
 
 
 def _dry_run(client: Client, document: Document, namespace: str) -> None:
-    """Raise InvalidDocument with what the API server refuses, Denied where the caller may not make it."""
+    """Raise InvalidDocument with what the API server refuses, and one of ``DENIED`` where the caller may not."""
     metadata = {**(document.raw.get("metadata") or {}), "namespace": namespace}
     name = metadata.get("name")
     if name is None:
@@ -56,11 +57,10 @@ def _dry_run(client: Client, document: Document, namespace: str) -> None:
             client.create(collection(plural, namespace), body, dry=True)
         else:
             client.apply(f"{collection(WORKFLOWS, namespace)}/{name}", body, dry=True)
-    except Taken:
+    except AlreadyExists:
         click.echo(f"agentrun: a run named {name} exists in {namespace} already: give another name", err=True)
     except Conflict as error:
         click.echo(f"agentrun: {printable(error, 500)}", err=True)
-    except Unfit as error:
-        causes = [Problem(cause.path, cause.message) for cause in error.causes]
-        problems = causes or [Problem((), f"the API server refuses it: {error}")]
+    except REJECTED as error:
+        problems = fields_of(error) or [Problem((), f"the API server refuses it: {error}")]
         raise InvalidDocument(problems, document.source, dict(document.lines)) from error
