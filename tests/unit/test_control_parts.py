@@ -10,9 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from agentrun.adapters import source
+from agentrun.adapters import lister
+from agentrun.adapters.kopf_handlers import registry_for
+from agentrun.adapters.lister import LISTED, ApiLists
 from agentrun.adapters.settings import BadSetting, Settings
-from agentrun.adapters.source import LISTED, ApiLists, registry_for
 from agentrun.api.facts import StepFact
 from agentrun.api.run import ConditionType, Reason
 from agentrun.control import showing
@@ -227,7 +228,7 @@ async def test_a_namespace_that_is_refused_holds_up_no_other_and_nothing_of_it_i
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its Role was removed: nothing was listed any more, of none, and no leader began to work."""
-    monkeypatch.setattr(source, "LOOK", 0.01)
+    monkeypatch.setattr(lister, "LOOK", 0.01)
     kube, metrics, cache = Namespaces(), Metrics(), Cache()
     lists = ApiLists(cast("Any", kube), ("team-a", "team-b"), float, Health(LISTED))
     nothing: Any = None

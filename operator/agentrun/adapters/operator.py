@@ -18,9 +18,10 @@ from functools import partial
 
 from agentrun.adapters.admission import Admission
 from agentrun.adapters.kubernetes import KubernetesCluster, KubernetesLease
+from agentrun.adapters.lister import LISTED, ApiLists
 from agentrun.adapters.pods import build_pod
 from agentrun.adapters.settings import Settings
-from agentrun.adapters.source import LISTED, ApiLists, heed_signals, watch
+from agentrun.adapters.watch_supervisor import heed_signals, watch
 from agentrun.api.errors import AgentrunError
 from agentrun.control.cache import Cache
 from agentrun.control.controller import WORKERS, Controller

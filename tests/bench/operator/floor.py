@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import kopf
 
-from agentrun.adapters.source import connection, settings_for
+from agentrun.adapters.kopf_handlers import connection, settings_for
 from agentrun.api.canonical import timestamp
 from agentrun.api.names import ATTEMPT, RUN_LABEL
 from agentrun.kube.credentials import find_login

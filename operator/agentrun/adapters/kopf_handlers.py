@@ -1,0 +1,108 @@
+"""kopf as the source of events: it logs in, discovers, lists and watches, and hands every event to the controller.
+
+Handlers only update the cache and add a key to the queue, so kopf writes nothing: no finalizer, no annotation, no
+Event. What it would keep of every object to tell what changed is not kept either (it costs more CPU than all the rest).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import kopf
+
+from agentrun.adapters.kopf_reading import SEEN
+from agentrun.adapters.relist import Relisting
+from agentrun.api.names import RUN_LABEL
+from agentrun.api.workflow import GROUP, VERSION
+from agentrun.control.controller import Controller
+from agentrun.kube.credentials import Access, Login
+from agentrun.observe.metrics import Metrics
+
+V = TypeVar("V")
+
+
+class _KeepsNothing(kopf.AnnotationsDiffBaseStorage):
+    """No copy of any object: only handlers of changes, of which there are none, would read it."""
+
+    def build(self, **_: Any) -> Any:
+        return {}
+
+    def fetch(self, **_: Any) -> Any:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
+def registry_for(controller: Controller, login: Login, metrics: Metrics, listed: Relisting) -> kopf.OperatorRegistry:
+    """The handlers of every kind that is watched, feeding ``controller``.
+
+    All of them are coroutines: kopf runs a plain function in a thread, where it would change the cache and the queue
+    while the event loop reads them, and cost more than what it does.
+    """
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    async def sign_in(**_: Any) -> kopf.ConnectionInfo:
+        return connection(await asyncio.to_thread(login.read, anew=True))
+
+    def feed(seen: Callable[[V], None], gone: Callable[[V], None]) -> Any:
+        async def handle(event: Mapping[str, Any], resource: Any, **_: Any) -> None:
+            metrics.watch_heard(resource.plural)
+            if event["type"] is None:  # of a list: kopf lists again by itself where a watch is too old to go on
+                listed.ask()
+            found = event["object"][SEEN]
+            if found is not None:
+                (gone if event["type"] == "DELETED" else seen)(found)
+
+        return handle
+
+    def on(plural: str, handler: Any) -> None:
+        kopf.on.event(GROUP, VERSION, plural, registry=registry, id=plural)(handler)
+
+    async def workflow(event: Mapping[str, Any], namespace: str | None, name: str | None, **_: Any) -> None:
+        metrics.watch_heard("agentworkflows")
+        if event["type"] != "DELETED" and namespace and name:
+            controller.workflow_seen(namespace, name)
+
+    on("agentruns", feed(controller.run_seen, controller.run_gone))
+    on("approvals", feed(controller.approval_seen, controller.approval_gone))
+    on("agentcommands", feed(controller.command_seen, controller.command_gone))
+    on("agentworkflows", workflow)
+    pods = feed(controller.pod_seen, controller.pod_gone)
+    kopf.on.event("v1", "pods", registry=registry, id="pods")(pods)  # those with our label: settings_for
+    return registry
+
+
+def settings_for() -> kopf.OperatorSettings:
+    """Kopf's settings: nothing is written, pods are filtered by the API server."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    settings.scanning.disabled = True
+    settings.persistence.diffbase_storage = _KeepsNothing()
+    settings.watching.label_selectors["v1", "pods"] = RUN_LABEL
+    settings.queueing.idle_timeout = 1.0  # an object's own task ends soon: thousands of them stand still
+    settings.networking.request_timeout = 30.0  # a list whose server died without a word is asked for again
+    settings.networking.connect_timeout = 5.0
+    settings.process.ultimate_exiting_timeout = None  # it would kill the process some time after a round of watches
+    return settings
+
+
+def connection(access: Access) -> kopf.ConnectionInfo:
+    """Kopf's form of where the API server is and who we are."""
+    return kopf.ConnectionInfo(
+        server=access.server,
+        ca_path=access.ca_path,
+        insecure=access.insecure,
+        username=access.username,
+        password=access.password,
+        scheme="Bearer" if access.token is not None else None,
+        token=access.token,
+        certificate_path=access.certificate_path,
+        private_key_path=access.key_path,
+        default_namespace=access.namespace,
+        proxy_url=access.proxy,
+    )

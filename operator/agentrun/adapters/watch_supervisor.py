@@ -1,0 +1,140 @@
+"""The watches, for as long as the operator lives: they begin anew where kopf gives up.
+
+For kopf one watch that is refused is the end of all. Here everything is listed then, and the watches begin again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+
+import kopf
+
+from agentrun.adapters.kopf_handlers import registry_for, settings_for
+from agentrun.adapters.kopf_reading import reading
+from agentrun.adapters.lister import LISTED, ApiLists, views_for
+from agentrun.adapters.relist import Relisting
+from agentrun.control.controller import Controller
+from agentrun.kube.client import Kube
+from agentrun.kube.credentials import Login
+from agentrun.observe.health import Health
+from agentrun.observe.metrics import Metrics
+
+PAUSE_FIRST, PAUSE_MAX = 0.5, 30.0
+"""Half the seconds before the watches begin anew, and the most: they double while it helps nothing."""
+
+LEAVE = 10
+"""Times, a second apart, that what kopf does for a round of watches is told to end."""
+
+_KOPF = str(Path(kopf.__file__).parent)
+
+log = logging.getLogger("agentrun.source")
+
+
+def heed_signals(stop: asyncio.Event) -> None:
+    """Let SIGTERM and SIGINT set ``stop``."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+
+async def watch(
+    controller: Controller,
+    kube: Kube,
+    login: Login,
+    metrics: Metrics,
+    health: Health,
+    clock: Callable[[], float],
+    lists: ApiLists,
+    stop: asyncio.Event,
+) -> None:
+    """Watch until ``stop`` is set, which SIGTERM and SIGINT do: then this returns. Not to be cancelled.
+
+    For kopf one watch that is refused (a 4xx: the types are being replaced, a role is gone, 410) is the end of all.
+    Here they begin anew after a pause, and everything is listed, because nobody tells of what was deleted meanwhile.
+    (``kopf.operator`` would also cancel every task of the loop that is younger than itself: ours.)
+    """
+    with reading(kube, views_for(clock)):
+        await _watch(controller, login, metrics, health, lists, stop)
+
+
+async def _watch(
+    controller: Controller, login: Login, metrics: Metrics, health: Health, lists: ApiLists, stop: asyncio.Event
+) -> None:
+    pause, relisting = PAUSE_FIRST, Relisting(controller)
+    while await _types_are_there(controller, stop):
+        namespaces = lists.answering  # a watch that is refused would be the end of all
+        if not namespaces and not lists.everywhere:
+            log.error(
+                "none of the namespaces that are watched answers whole; they are asked again in %.0f s", PAUSE_MAX
+            )
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), PAUSE_MAX)
+            continue
+        tasks = await kopf.spawn_tasks(
+            registry=registry_for(controller, login, metrics, relisting),
+            settings=settings_for(),
+            standalone=True,
+            identity=cast("Any", "agentrun"),  # its peering is off; by default it asks for the user's name
+            clusterwide=lists.everywhere,
+            namespaces=tuple(namespaces),
+            stop_flag=stop,
+        )
+        heed_signals(stop)  # kopf's own handlers end only this round of watches
+        relisting.ask()
+        began = time.monotonic()
+        others = asyncio.ensure_future(lists.others_answer(namespaces))
+        done, _ = await asyncio.wait([*tasks, others], return_when=asyncio.FIRST_COMPLETED)
+        others.cancel()
+        await _end_round()
+        relisting.stop()
+        if stop.is_set():
+            return
+        if others in done:
+            log.warning("the watches begin anew: of the namespaces that are watched, %s answer", lists.answering)
+            continue
+        why = "; ".join(str(task.exception()) for task in done if not task.cancelled()) or "no reason given"
+        pause = PAUSE_FIRST if time.monotonic() - began > PAUSE_MAX else min(2 * pause, PAUSE_MAX)
+        log.error("the watches ended: %s; they begin anew in %.0f s", why[:500], pause)
+        for plural in LISTED:
+            health.watch(plural, False)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), pause)
+            return
+
+
+async def _types_are_there(controller: Controller, stop: asyncio.Event) -> bool:
+    """Wait until everything can be listed, because kopf looks for the types once; False: ``stop`` came first."""
+    tasks = [asyncio.ensure_future(controller.warm()), asyncio.ensure_future(stop.wait())]
+    done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in others:
+        task.cancel()
+    for task in done:
+        task.result()
+    return not stop.is_set()
+
+
+async def _end_round() -> None:
+    """Cancel whatever kopf still does: when one watch fails it leaves the others behind, and a cancellation that comes
+    while a watch reconnects is lost in it.
+    """
+    for _ in range(LEAVE):
+        left = [task for task in asyncio.all_tasks() if _is_kopfs(task)]
+        if not left:
+            return
+        # Those that wait for a pause are cancelled by the watch that they are for, and complain where they are not.
+        for task in [t for t in left if not t.get_name().startswith("pause-waiter")] or left:
+            task.cancel()
+        await asyncio.wait(left, timeout=1)
+    if still := [task for task in left if not task.done()]:
+        log.error("the watches do not end: %d tasks are left", len(still))
+
+
+def _is_kopfs(task: asyncio.Task[Any]) -> bool:
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and code.co_filename.startswith(_KOPF)
