@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
 
 import click
 
-from agentrun.api.approval import COMMENT_MAX
+from agentrun.api.approval import COMMENT_MAX, Verdict
 from agentrun.api.facts import ApprovalRequest, StepKey
 from agentrun.api.texts import quoted
 from agentrun.cli.failures import Refused
@@ -19,17 +18,13 @@ from agentrun.cli.printable import printable, value
 from agentrun.cli.timeline import approvers, asked, clock
 from agentrun.cli.view import View
 from agentrun.journal.log import read_step
-from agentrun.journal.records import Record
-from agentrun.journal.run import as_events
 from agentrun.local.user import user
-from agentrun.plan.events import EventIndex, may_decide
-from agentrun.records.run_events import EventKind
+from agentrun.plan.commands import Author, Decide, event_for
+from agentrun.plan.events import may_decide
 from agentrun.records.step_records import Kind
 
-Decision = Literal["Approved", "Rejected"]
 
-
-def _verb(name: str, decision: Decision, text: str) -> click.Command:
+def _verb(name: str, decision: Verdict, text: str) -> click.Command:
     @verb(name)
     @click.argument("run")
     @click.argument("step", required=False)
@@ -63,7 +58,7 @@ reject_command = _verb(
 
 
 def _decide(
-    place: Place, run: str, step: str | None, decision: Decision, comment: str, groups: Sequence[str], call: str | None
+    place: Place, run: str, step: str | None, decision: Verdict, comment: str, groups: Sequence[str], call: str | None
 ) -> int:
     check_comment(comment)
     store = place.open()
@@ -150,34 +145,21 @@ def _record(
     view: View,
     key: StepKey,
     request: ApprovalRequest,
-    decision: Decision,
+    decision: Verdict,
     comment: str,
     groups: Sequence[str],
 ) -> None:
     """Append the decision, unless this person or enough others have decided by then."""
     by = user()
-    body: dict[str, Any] = {
-        "step": key.path,
-        "digest": request.digest,
-        "by": by,
-        "groups": list(groups),
-        "verified": False,
-        "decision": decision,
-        "comment": comment,
-    }
-
-    def settled(records: Sequence[Record]) -> bool:
-        index = EventIndex(as_events(records))
-        mine = any(event.body["by"] == by for event in index.decisions.get(request.digest, ()))
-        return mine or index.ended is not None or index.tally(request, time.time()).state != "Pending"
-
-    if view.log.append(EventKind.DECIDED, body, unless=settled):
+    event = event_for(Decide(key, request.digest, decision, comment, groups), view, Author(by))
+    # On a cluster the Approval is closed by then, and takes no decision.
+    if view.record(event, unless=lambda index: index.tally(request, time.time()).state != "Pending"):
         return
     view.now = time.time()
     view.still_going()
-    before = [e for e in view.index.decisions.get(request.digest, ()) if e.body["by"] == by]
-    if before:
-        said = f"you have decided {key.label} already: {before[0].body['decision']} at {clock(before[0].at)}"
+    before = view.index.decision_by(request.digest, by)
+    if before is not None:
+        said = f"you have decided {key.label} already: {before.body['decision']} at {clock(before.at)}"
         raise Refused(
             f"{said}; a decision is not changed. To stop the run: {printable(place.command('cancel', view.name))}"
         )

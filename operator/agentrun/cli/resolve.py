@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from agentrun.api.facts import AttemptEnd, StepFact
+from agentrun.api.command import Happened, Resolve
+from agentrun.api.run import StepState
 from agentrun.cli.failures import Refused
 from agentrun.cli.next_steps import tell_who_goes_on
 from agentrun.cli.options import Place, verb
@@ -16,10 +17,8 @@ from agentrun.cli.printable import printable, value
 from agentrun.cli.signal import json_or_text
 from agentrun.cli.timeline import call, clock
 from agentrun.cli.view import View
-from agentrun.journal.records import Record
 from agentrun.local.user import user
-from agentrun.plan.events import answers_to
-from agentrun.records.run_events import EventKind
+from agentrun.plan.commands import Author, Refusal, event_for
 
 
 @verb("resolve")
@@ -30,60 +29,41 @@ from agentrun.records.run_events import EventKind
 @click.option("--give-up", is_flag=True, help="Let the step fail.")
 def resolve_command(place: Place, run: str, step: str, happened: str | None, retry: bool, give_up: bool) -> int:
     """Say what became of the call in STEP of RUN whose outcome is unknown, after you looked where it would show."""
-    answers = {"happened": happened is not None, "retry": retry, "giveUp": give_up}
-    if sum(answers.values()) != 1:
+    if (happened is not None) + retry + give_up != 1:
         raise click.UsageError("give exactly one of --happened RESULT, --retry and --give-up")
-    answer = next(name for name, given in answers.items() if given)
     store = place.open()
     view = View.find_own(place, store, run)
     view.still_going()
     key = view.key(step)
-    fact = view.states[key].fact() if key in view.states else None
-    unknown = fact.unknown if fact is not None and fact.end is AttemptEnd.WAITING else None
-    if fact is None or unknown is None:
-        raise Refused(_known(view, key.label))
-    body: dict[str, Any] = {
-        "step": key.path,
-        "callId": unknown.call_id,
-        "attempt": fact.attempt,
-        "answer": answer,
-        "result": json_or_text(happened),
-        "by": user(),
-        "verified": False,
-    }
-
-    def said(records: Sequence[Record]) -> bool:
-        ended = any(record.kind == EventKind.ENDED for record in records)
-        return ended or _answered(records, key.path, fact) is not None
-
-    if not view.log.append(EventKind.RESOLVED, body, unless=said):
+    verb = Resolve(
+        step=key.label,
+        happened=Happened(result=json_or_text(happened)) if happened is not None else None,
+        retry=True if retry else None,
+        give_up=True if give_up else None,
+    )
+    event = event_for(verb, view, Author(user()))
+    if isinstance(event, Refusal):
+        raise Refused(nothing_to_resolve(view.name, key.label, view.entries))
+    fact = event.about
+    assert fact is not None and fact.unknown is not None
+    if not view.record(event):
         View.read(store, view.run).still_going()
-        before = _answered(view.events, key.path, fact)
+        before = view.index.resolution(key, fact)
         assert before is not None
         who = f"{printable(before.body['by'], 60)} at {clock(before.at)}"
         raise Refused(f"{key.label} is resolved already: {before.body['answer']}, by {who}")
     after = View.read(store, view.run)
-    result = f" {value(body['result'])}" if answer == "happened" else ""
-    tell(place, f"resolved: {key.label}: {call(unknown.tool, unknown.args)}: {answer}{result}")
+    result = f" {value(event.body['result'])}" if verb.happened is not None else ""
+    tell(place, f"resolved: {key.label}: {call(fact.unknown.tool, fact.unknown.args)}: {verb.answer}{result}")
     tell_who_goes_on(place, after)
     if place.output:
         emit(place, after.to_json())
     return 0
 
 
-def _answered(records: Sequence[Record], path: str, fact: StepFact) -> Record | None:
-    """The resolution of this very call's unknown outcome; one from before the call was tried again does not count."""
-    assert fact.unknown is not None
-    for record in records:
-        about = record.kind == EventKind.RESOLVED and record.body["step"] == path
-        if about and record.body["callId"] == fact.unknown.call_id and answers_to(record.body, record.at, fact):
-            return record
-    return None
-
-
-def _known(view: View, label: str) -> str:
-    entry = view.entries.get(label)
-    state = entry["state"] if entry else "not one that runs"
-    unknown = [name for name, e in view.entries.items() if e["state"] == "OutcomeUnknown"]
-    there = f"; OutcomeUnknown: {', '.join(unknown)}" if unknown else f"; no step of {view.name} is"
-    return f"{label} is {state}, not OutcomeUnknown: there is nothing to resolve{there}"
+def nothing_to_resolve(run: str, step: str, entries: Mapping[str, Mapping[str, Any]]) -> str:
+    """Why there is nothing to resolve in ``step``. ``entries``: the status of each step by its label."""
+    state = entries[step]["state"] if step in entries else "not one that runs"
+    unknown = [name for name, entry in entries.items() if entry["state"] == StepState.OUTCOME_UNKNOWN]
+    there = f"; OutcomeUnknown: {', '.join(unknown)}" if unknown else f"; no step of {run} is"
+    return f"{step} is {state}, not OutcomeUnknown: there is nothing to resolve{there}"

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from agentrun.api.command import Resume
 from agentrun.api.document import Document, load
 from agentrun.api.facts import StepKey
 from agentrun.api.run import AgentRun, AgentWorkflow, StepState, cluster_only
@@ -26,12 +27,10 @@ from agentrun.cli.view import View
 from agentrun.journal.fork import plan_fork, write_fork
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
-from agentrun.journal.records import Record
-from agentrun.journal.run import as_events, create_run
+from agentrun.journal.run import create_run
 from agentrun.local.lease import HolderWatch
 from agentrun.local.user import user
-from agentrun.plan.events import EventIndex
-from agentrun.records.run_events import EventKind
+from agentrun.plan.commands import Author, Cancel, NewRun, Suspend, Unsuspend, event_for
 from agentrun.store.protocol import Store
 from agentrun.workflow.pinning import pin, workflow_of
 from agentrun.workflow.program import Program, compile_program
@@ -156,10 +155,11 @@ def _begin(
     place: Place, store: Store, run: RunPath, manifest: dict[str, Any], secrets: str | None, *, detach: bool
 ) -> int:
     tell(place, run.name)
-    by = {"by": manifest["requestedBy"], "verified": False}
-    for field, kind in (("suspend", EventKind.SUSPENDED), ("cancel", EventKind.CANCELLED)):
+    verbs: dict[str, Suspend | Cancel] = {"suspend": Suspend(), "cancel": Cancel()}
+    for field, verb_ in verbs.items():
         if manifest.get(field):
-            EventLog(store, run, time.time).append(kind, by)
+            event = event_for(verb_, NewRun(), Author(manifest["requestedBy"]))
+            EventLog(store, run, time.time).append(event.kind, event.body)
     return _go(place, store, run, secrets, detach=detach)
 
 
@@ -208,32 +208,15 @@ def resume_command(place: Place, run: str, detach: bool, secrets: str | None) ->
 
 
 def _unsuspend(view: View) -> list[str]:
-    def moves(records: Sequence[Record]) -> bool:
-        index = EventIndex(as_events(records))
-        return not index.suspended or index.ended is not None
-
-    written = view.log.append(EventKind.UNSUSPENDED, {"by": user(), "verified": False}, unless=moves)
+    written = view.record(event_for(Unsuspend(), view, Author(user())))
     return [f"{view.name} is no longer suspended"] if written else []
 
 
 def _unpark(view: View) -> list[str]:
     """Let the steps go on whose attempts were lost too often."""
-    lines = []
-    for name, entry in view.entries.items():
-        if "resume" not in entry.get("waitingFor", {}):
-            continue
-        key = StepKey.parse(name)
-        last = view.states[key].attempt if key in view.states else 0
-
-        def resumed(records: Sequence[Record], key: StepKey = key, last: int = last) -> bool:
-            index = EventIndex(as_events(records))
-            return index.ended is not None or index.resumed_after(key, last, view.now)
-
-        # It names the attempts, as an operator's does: clocks jump, and the one that stamped them may have been ahead.
-        body = {"step": key.path, "attempts": {key.path: last}, "by": user(), "verified": False}
-        if view.log.append(EventKind.RESUMED, body, unless=resumed):
-            lines.append(f"{name} is tried again")
-    return lines
+    labels = [key.label for key, _ in view.lost()]
+    events = ((label, event_for(Resume(step=label), view, Author(user()))) for label in labels)
+    return [f"{label} is tried again" for label, event in events if view.record(event)]
 
 
 @verb("drive")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from agentrun.api.command import Signal
 from agentrun.api.texts import quoted
 from agentrun.cli.failures import Refused
 from agentrun.cli.next_steps import tell_who_goes_on
@@ -15,7 +16,7 @@ from agentrun.cli.output import emit, tell
 from agentrun.cli.printable import value
 from agentrun.cli.view import View
 from agentrun.local.user import user
-from agentrun.records.run_events import EventKind
+from agentrun.plan.commands import Author, event_for
 from agentrun.workflow.bounded_json import parse_json
 
 PAYLOAD_MAX = 64 * 1024
@@ -42,11 +43,7 @@ def signal_command(place: Place, run: str, name: str, payload: str | None) -> in
         raise Refused(
             f"no step of {view.name} waits for a signal {quoted(name)}; there are: {', '.join(known) or 'none'}"
         )
-    body = {"name": name, "payload": found, "by": user(), "verified": False}
-    ended = view.log.append(
-        EventKind.SIGNALLED, body, unless=lambda records: any(r.kind == EventKind.ENDED for r in records)
-    )
-    if not ended:
+    if not view.record(event_for(Signal(name=name, payload=found), view, Author(user()))):
         View.read(store, view.run).still_going()
     after = View.read(store, view.run)
     tell(place, f"signalled: {name} {value(found)}")

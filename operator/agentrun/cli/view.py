@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agentrun.api.canonical import digest_of
 from agentrun.api.errors import AgentrunError
-from agentrun.api.facts import ApprovalRequest, AttemptEnd, StepKey
+from agentrun.api.facts import ApprovalRequest, AttemptEnd, StepFact, StepKey
 from agentrun.api.names import REQUESTED_BY
 from agentrun.api.run import StepState
 from agentrun.api.texts import quoted
@@ -22,9 +22,10 @@ from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
 from agentrun.journal.pinned import Pinned, program_of
 from agentrun.journal.records import Damaged, Record
-from agentrun.journal.run import Unreadable, list_runs, out_of_reach, read_manifest, read_states
+from agentrun.journal.run import Unreadable, as_events, list_runs, out_of_reach, read_manifest, read_states
 from agentrun.local.lease import holder_of
 from agentrun.plan.clocks import in_our_time
+from agentrun.plan.commands import NewEvent, already_recorded
 from agentrun.plan.events import EventIndex
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Execution, Plan, Start
@@ -169,6 +170,31 @@ class View:
         """Raise Refused where the run has ended."""
         if self.ended is not None:
             raise Refused(f"run {self.name} has ended: {self.status['phase']}; an ended run never changes")
+
+    def fact(self, key: StepKey) -> StepFact | None:
+        """What the journal of a step says; None: it has none."""
+        return self.states[key].fact() if key in self.states else None
+
+    def lost(self) -> Iterator[tuple[StepKey, int]]:
+        """The steps that are parked because their attempts were lost too often, with the last attempt's number."""
+        for name, entry in self.entries.items():
+            if "resume" in entry.get("waitingFor", {}):
+                key = StepKey.parse(name)
+                yield key, self.states[key].attempt if key in self.states else 0
+
+    def record(self, event: NewEvent, unless: Callable[[EventIndex], bool] = lambda _: False) -> bool:
+        """Append the event unless it is recorded already, the run has ended, or ``unless`` holds of what is there by
+        then; whether it was written.
+
+        Raises:
+            StoreError: it may be written or not; the same may be tried again.
+        """
+
+        def there(records: Sequence[Record]) -> bool:
+            index = EventIndex(as_events(records))
+            return already_recorded(event, index) or unless(index)
+
+        return self.log.append(event.kind, event.body, unless=there)
 
     def key(self, text: str) -> StepKey:
         """The step that a person names. Raises Refused where the workflow has none of that name."""

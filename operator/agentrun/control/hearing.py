@@ -1,19 +1,29 @@
 """What people said through the API server, as events of the run: decisions, commands, ``suspend`` and ``cancel``.
 
 The API server's admission policies vouch for who decided; each thing that was said becomes one event however often it
-is seen, because the event carries where it came from.
+is seen, because the event carries where it came from. ``plan.commands`` says which event that is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
+from itertools import chain
 
-from agentrun.api.command import Command, Resolve, Resume, Signal
-from agentrun.api.facts import AttemptEnd, StepKey
+from agentrun.api.command import Resume, Signal
 from agentrun.control.live import LiveRun
 from agentrun.control.views import ApprovalView, CommandView, RunView
-from agentrun.journal.records import Record
+from agentrun.plan.commands import (
+    Author,
+    Cancel,
+    DecideApproval,
+    KeepFor,
+    NewEvent,
+    Refusal,
+    Suspend,
+    Unsuspend,
+    event_for,
+)
+from agentrun.plan.events import EventIndex
 from agentrun.records.run_events import EventKind
 
 SIGNALS_MAX = 1000
@@ -26,13 +36,14 @@ WORDS_MAX = 1000
 """Times that a run may be resumed or suspended, that its calls may be resolved, and its time to live be noted."""
 
 
-def switches(live: LiveRun, run: RunView, vouched: bool) -> Iterator[tuple[EventKind, dict[str, Any]]]:
+def switches(live: LiveRun, run: RunView, vouched: bool) -> Iterator[NewEvent]:
     """The events that bring the journal to what may change in the run's spec, with who changed it.
 
-    ``vouched``: whether the admission policies are there that see to the names.
+    ``vouched``: whether the admission policies are there that see to the names. Asked at each visit, so it goes through
+    the records once and makes no index of them.
     """
     suspended = cancelled = False
-    ttl: tuple[str | None, Any] = (None, None)
+    ttl: tuple[str | None, object] = (None, None)
     suspensions = changes = 0
     for record in live.log.records:
         if record.kind == EventKind.TTL_CHANGED:
@@ -43,116 +54,65 @@ def switches(live: LiveRun, run: RunView, vouched: bool) -> Iterator[tuple[Event
             suspensions += suspended
         cancelled = cancelled or record.kind == EventKind.CANCELLED
 
-    def by(field: str) -> dict[str, Any]:
+    def author(field: str) -> Author:
         name = run.changed_by.get(field)
-        return {"by": name, "verified": name is not None and vouched}
+        return Author(name, verified=name is not None and vouched, on_cluster=True)
 
     if run.suspend is not suspended and (suspended or suspensions < WORDS_MAX):
-        yield (EventKind.UNSUSPENDED if suspended else EventKind.SUSPENDED), by("suspend")
+        # A run that is being cancelled is suspended all the same, which holds up nothing: the journal follows the spec.
+        yield event_for(Unsuspend() if suspended else Suspend(), live, author("suspend"))
     if run.cancel and not cancelled:
-        yield EventKind.CANCELLED, by("cancel") | {"late": live.finally_begun}
+        yield event_for(Cancel(), live, author("cancel"))
     changer = run.changed_by.get("ttlSecondsAfterFinished")
     if changer is not None and ttl != (changer, run.ttl) and changes < WORDS_MAX:
-        yield EventKind.TTL_CHANGED, by("ttlSecondsAfterFinished") | {"ttlSecondsAfterFinished": run.ttl}
+        yield event_for(KeepFor(run.ttl), live, author("ttlSecondsAfterFinished"))
 
 
-def decisions(live: LiveRun, approval: ApprovalView) -> Iterator[tuple[EventKind, dict[str, Any]]]:
+def decisions(live: LiveRun, approval: ApprovalView) -> Iterator[NewEvent]:
     """The decisions on an approval that the journal does not have."""
-    taken = {
-        (record.body["digest"], record.body["by"]) for record in live.log.records if record.kind == EventKind.DECIDED
-    }
+    if not approval.decisions:
+        return
+    index = live.index()
     for decision in approval.decisions:
-        if decision.digest == approval.digest and (decision.digest, decision.by) not in taken:
-            yield (
-                EventKind.DECIDED,
-                {
-                    "approval": approval.name,
-                    "digest": decision.digest,
-                    "by": decision.by,
-                    "verified": True,
-                    "decision": decision.decision,
-                    "comment": decision.comment,
-                    "at": decision.at,
-                },
+        if decision.digest == approval.digest and index.decision_by(decision.digest, decision.by) is None:
+            yield event_for(
+                DecideApproval(approval.name, decision), live, Author(decision.by, verified=True, on_cluster=True)
             )
 
 
-def commanded(live: LiveRun, run: RunView, view: CommandView, vouched: bool) -> tuple[EventKind, dict[str, Any]] | str:
+def commanded(live: LiveRun, run: RunView, view: CommandView, vouched: bool) -> NewEvent | Refusal:
     """The event that a command means, or why it means nothing; ``vouched`` as for ``switches``."""
     command = view.command
     if command is None:
-        return view.problem
+        return Refusal(view.problem)
     # One without a uid may be meant for a run that had the name before: instants of the API server are whole seconds.
     if command.run_uid is None and command.at <= run.created:
-        return f"it is not known to be younger than the run: make it anew, with spec.run.uid: {run.uid}"
-    if problem := _no_room(live, view):
-        return problem
-    body: dict[str, Any] = {"by": view.by, "verified": view.by is not None and vouched, "command": view.uid}
-    match command.verb:
-        case Signal(name=name, payload=payload):
-            return EventKind.SIGNALLED, body | {"name": name, "payload": payload}
-        case Resume(step=step):
-            body["attempts"] = {key.path: number for key, number in live.lost()}
-            return EventKind.RESUMED, body | ({"step": StepKey.parse(step).path} if step else {})
-        case Resolve() as resolve:
-            return _resolved(live, command, resolve, body)
+        return Refusal(f"it is not known to be younger than the run: make it anew, with spec.run.uid: {run.uid}")
+    if problem := _no_room(live, live.index(), view):
+        return Refusal(problem)
+    author = Author(view.by, verified=view.by is not None and vouched, command=view.uid, on_cluster=True)
+    return event_for(command.verb, live, author)
 
 
-def _no_room(live: LiveRun, view: CommandView) -> str:
-    """Why the journal takes no more of this kind; "" where it does, or has this very command."""
+def _no_room(live: LiveRun, index: EventIndex, view: CommandView) -> str:
+    """Why the journal takes no more of this kind; "" where it does, or has this very command.
+
+    The operator has the journals of many runs in memory. On one machine nothing bounds what a person says.
+    """
     assert view.command is not None
-    records = live.log.records
-    if any(record.body.get("command") == view.uid for record in records):
+    if index.has_command(view.uid):
         return ""
     if not isinstance(view.command.verb, Signal):
-        kind = EventKind.RESUMED if isinstance(view.command.verb, Resume) else EventKind.RESOLVED
-        if sum(record.kind == kind for record in records) < WORDS_MAX:
+        resumes = isinstance(view.command.verb, Resume)
+        kind = EventKind.RESUMED if resumes else EventKind.RESOLVED
+        if (len(index.resumed) if resumes else sum(map(len, index.resolved.values()))) < WORDS_MAX:
             return ""
         return f"{WORDS_MAX:,} commands of this kind ({kind}) stand in the run's journal, which takes no more of them"
-    taken = {record.body.get("signal") for record in records if record.kind == EventKind.SETTLED}
-    left = [r for r in records if r.kind == EventKind.SIGNALLED and r.seq not in taken]
+    taken = {event.body.get("signal") for event in index.settled.values()}
+    left = [event for event in chain(*index.signals.values()) if event.seq not in taken]
     if len(left) < SIGNALS_MAX and sum(map(live.footprint_of, left)) < SIGNALS_BYTES:
         return ""
     return (
         f"{len(left):,} signals wait in the run that no step has taken, which is all that it holds: send the signal"
         " once a step waits for it"
     )
-
-
-def _resolved(
-    live: LiveRun, command: Command, resolve: Resolve, body: dict[str, Any]
-) -> tuple[EventKind, dict[str, Any]] | str:
-    key = StepKey.parse(resolve.step)
-    fact = live.facts.get(key)
-    unknown = fact.unknown if fact is not None and fact.end is AttemptEnd.WAITING else None
-    if fact is None or unknown is None:
-        return f"{key.label} has no call whose outcome is unknown: there is nothing to resolve"
-    if resolve.call_id is not None and resolve.call_id != unknown.call_id:
-        return f"the call of {key.label} whose outcome is unknown is {unknown.call_id}, not {resolve.call_id}"
-    result = resolve.happened.result if resolve.happened is not None else None
-    return EventKind.RESOLVED, body | {
-        "step": key.path,
-        "callId": unknown.call_id,
-        "attempt": fact.attempt,
-        "answer": resolve.answer,
-        "result": result,
-    }
-
-
-def is_there(records: Sequence[Record], kind: EventKind, body: Mapping[str, Any]) -> bool:
-    """Whether the event is in the journal already, or the run has ended."""
-    if any(r.kind == EventKind.ENDED for r in records):
-        return True
-    same = [r.body for r in records if r.kind == kind]
-    match kind:
-        case EventKind.DECIDED:
-            return any(b["digest"] == body["digest"] and b["by"] == body["by"] for b in same)
-        case EventKind.SUSPENDED | EventKind.UNSUSPENDED:
-            turns = [r.kind for r in records if r.kind in (EventKind.SUSPENDED, EventKind.UNSUSPENDED)]
-            return (turns[-1] if turns else EventKind.UNSUSPENDED) == kind
-        case EventKind.CANCELLED:
-            return bool(same)
-        case EventKind.TTL_CHANGED:
-            return bool(same) and same[-1] == body
-        case _:
-            return any(b.get("command") == body["command"] for b in same)

@@ -17,8 +17,10 @@ from agentrun.journal.log import EventLog
 from agentrun.journal.outputs import Outputs
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import Record
+from agentrun.journal.run import as_events
 from agentrun.plan.clocks import in_our_time
-from agentrun.plan.snapshot import Execution, Snapshot, Start
+from agentrun.plan.events import EventIndex
+from agentrun.plan.snapshot import Event, Execution, Snapshot, Start
 from agentrun.plan.work import Work
 from agentrun.records.run_events import EventKind
 
@@ -120,7 +122,15 @@ class LiveRun:
         for fact in self.facts.values():
             self.outputs.take(fact)
 
-    def footprint_of(self, record: Record) -> int:
+    def fact(self, key: StepKey) -> StepFact | None:
+        """What the journal of a step says; None: it has none."""
+        return self.facts.get(key)
+
+    def index(self) -> EventIndex:
+        """The run's events by what they are about. Only decisions count that an API server vouches for."""
+        return EventIndex(as_events(self.log.records), verified=True)
+
+    def footprint_of(self, record: Record | Event) -> int:
         """Bytes that a record takes in memory; reckoned once."""
         size = self.sizes.get(record.seq)
         if size is None:

@@ -15,7 +15,7 @@ from agentrun.api.approval import DecidedReason, Owner, approval_object
 from agentrun.api.printable import printable
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Cluster
-from agentrun.control.hearing import commanded, decisions, is_there, switches
+from agentrun.control.hearing import commanded, decisions, switches
 from agentrun.control.journal import Journal
 from agentrun.control.live import LiveRun
 from agentrun.control.views import ApprovalView, CommandView, RunView
@@ -23,9 +23,9 @@ from agentrun.control.visits import run_log
 from agentrun.journal.records import Record
 from agentrun.journal.run import as_events
 from agentrun.kube.errors import AlreadyExists, Refused
+from agentrun.plan.commands import NewEvent, Refusal, already_recorded
 from agentrun.plan.events import EventIndex
 from agentrun.plan.snapshot import Plan
-from agentrun.records.run_events import EventKind
 
 
 @dataclass(slots=True)
@@ -42,22 +42,22 @@ class People:
 
     async def hear(self, run: RunView, live: LiveRun) -> None:
         """Take what people said into the journal."""
-        for kind, body in switches(live, run, self.vouched()):
-            await self._say(run, live, kind, body)
+        for event in switches(live, run, self.vouched()):
+            await self._say(run, live, event)
         live.unheard.clear()
         for approval in list(self.cache.approvals.of(run.ref).values()):
             if approval.run_uid == run.uid and not approval.settled:
-                for kind, body in decisions(live, approval):
+                for event in decisions(live, approval):
                     if not self.vouched():
                         message = (
                             f"a decision on {approval.name} is not taken: the admission policies that vouch for it are"
                             " not installed: install the chart whole"
                         )
                         await self.cluster.record_event(run, "Warning", "PoliciesMissing", message)
-                        if body["at"] < approval.expires_at:
+                        if event.body["at"] < approval.expires_at:
                             live.unheard.add(approval.digest)
                         break
-                    await self._say(run, live, kind, body)
+                    await self._say(run, live, event)
         for command in list(self.cache.commands.of(run.ref).values()):
             if command.run_uid is not None and command.run_uid != run.uid:
                 continue  # of a run that had the name before: Leftovers removes it
@@ -68,10 +68,10 @@ class People:
                 self.cache.commands.drop(command.run, command.name, command.uid)
                 continue
             said = commanded(live, run, whole, self.vouched())
-            if isinstance(said, str):
-                await self.refuse(run, command, said)
+            if isinstance(said, Refusal):
+                await self.refuse(run, command, said.why)
             else:
-                await self._say(run, live, *said)
+                await self._say(run, live, said)
                 await self._remove(command)
 
     async def refuse(self, run: RunView, command: CommandView, why: str) -> None:
@@ -83,12 +83,13 @@ class People:
         await self.cluster.delete_command(command)
         self.cache.commands.drop(command.run, command.name, command.uid)
 
-    async def _say(self, run: RunView, live: LiveRun, kind: EventKind, body: dict[str, Any]) -> None:
+    async def _say(self, run: RunView, live: LiveRun, event: NewEvent) -> None:
         def there(records: Sequence[Record]) -> bool:
-            return is_there(records, kind, body)
+            return already_recorded(event, EventIndex(as_events(records)))
 
-        if await self.journal.append(live.log, kind, body, there):
-            run_log(run).info("%s%s", kind, f" by {body['by']}" if body.get("by") else "")
+        if await self.journal.append(live.log, event.kind, event.body, there):
+            by = event.body["by"]
+            run_log(run).info("%s%s", event.kind, f" by {by}" if by else "")
 
     async def ask(self, run: RunView, live: LiveRun, planned: Plan) -> str:
         """See that every open question has its Approval, and that every Approval that is none any more says so; why the
@@ -135,13 +136,13 @@ class People:
         for approval in list(self.cache.approvals.of(run.ref).values()):
             over = now >= approval.expires_at and approval.digest not in live.unheard
             if approval.run_uid == run.uid and not approval.settled and over:
-                for kind, body in decisions(live, approval) if self.vouched() else ():
-                    await self._say(run, live, kind, body)  # heard since ``hear``: else it would be closed over it
+                for event in decisions(live, approval) if self.vouched() else ():
+                    await self._say(run, live, event)  # heard since ``hear``: else it would be closed over it
                 if self._outcome(approval, live) == "Expired":
                     await self._settle(approval, "Expired")
 
     def _outcome(self, approval: ApprovalView, live: LiveRun) -> DecidedReason:
-        return EventIndex(as_events(live.log.records), verified=True).closed(approval, self.clock())
+        return live.index().closed(approval, self.clock())
 
     async def _settle(self, approval: ApprovalView, outcome: DecidedReason) -> None:
         now = self.clock()

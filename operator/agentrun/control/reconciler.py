@@ -189,8 +189,7 @@ class Reconciler:
     async def _append(self, live: LiveRun, effects: Sequence[Append]) -> bool:
         """Record what was planned; False where the plan did not know what others have recorded since."""
         for effect in effects:
-            known = len(live.log.records)
-            if not await self.journal.append(live.log, effect.kind, effect.body, lambda r, n=known: len(r) > n):  # type: ignore[misc]
+            if not await self.journal.append(live.log, effect.kind, effect.body, live.log.overtaken()):
                 return False
         return True
 

@@ -248,6 +248,13 @@ class EventLog:
         self.records += [load_body(self._store, self.run, record) for record in fresh]
         return bool(fresh)
 
+    def overtaken(self) -> Callable[[Sequence[Record]], bool]:
+        """For ``append``: whether anything stands there that this log does not have now. A plan made of what it has
+        now is not to be followed then.
+        """
+        known = len(self.records)
+        return lambda records: len(records) > known
+
     def append(self, kind: str, body: dict[str, Any], unless: Callable[[Sequence[Record]], bool] | None = None) -> bool:
         """Commit an event after all others; False where ``unless`` holds of what stands there by then.
 

@@ -219,8 +219,7 @@ class Driver:
                 if key in self._children:
                     self._children[key].stop()
             case Append(kind=kind, body=body):
-                known = len(self._log.records)
-                return await self._io(self._log.append, kind, body, lambda records: len(records) > known)
+                return await self._io(self._log.append, kind, body, self._log.overtaken())
         return True
 
     async def _start(self, start: Start) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from agentrun.api.facts import ApprovalRequest, StepFact, StepKey
@@ -124,6 +125,8 @@ class EventIndex:
         self.cancelled: Event | None = None
         self.timed_out = False
         self.ended: Event | None = None
+        self.ttl_changed: Event | None = None
+        """The last change of how long the object is kept."""
         for event in events:
             take = _TAKE.get(event.kind)
             if take is not None:  # none: a kind that the planner does not read
@@ -135,6 +138,15 @@ class EventIndex:
         if counted.state == "Expired" and request.digest in self._unheard:
             return Tally("Pending", now, ())
         return counted
+
+    def decision_by(self, digest: str, person: str) -> Event | None:
+        """The decision of ``person`` on the question of that digest. There is one at most: it is not changed."""
+        return next((event for event in self.decisions.get(digest, ()) if event.body["by"] == person), None)
+
+    def has_command(self, uid: str) -> bool:
+        """Whether the AgentCommand of that uid is recorded."""
+        spoken = chain(*self.signals.values(), self.resumed, *self.resolved.values())
+        return any(event.body.get("command") == uid for event in spoken)
 
     def closed(self, question: Question, now: float) -> DecidedReason:
         """How a question ended that the run does not ask any more, on a cluster.
@@ -224,6 +236,10 @@ def _ended(index: EventIndex, event: Event) -> None:
 
 
 # A table and not a ``match``: a ``match`` looks up one member of the enum for each case, and every plan comes by here.
+def _ttl_changed(index: EventIndex, event: Event) -> None:
+    index.ttl_changed = event
+
+
 _TAKE: dict[str, Callable[[EventIndex, Event], None]] = {
     EventKind.DECIDED: _decided,
     EventKind.SETTLED: _settled,
@@ -237,4 +253,5 @@ _TAKE: dict[str, Callable[[EventIndex, Event], None]] = {
     EventKind.CANCELLED: _cancelled,
     EventKind.TIMED_OUT: _timed_out,
     EventKind.ENDED: _ended,
+    EventKind.TTL_CHANGED: _ttl_changed,
 }

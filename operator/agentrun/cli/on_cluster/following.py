@@ -19,7 +19,6 @@ from agentrun.cli.options import ClusterPlace
 from agentrun.cli.output import coloured, emit, tell
 from agentrun.cli.printable import document, printable
 from agentrun.journal.log import EventLog
-from agentrun.journal.records import EventKind
 from agentrun.kube.errors import NotFound, Unavailable
 from agentrun.records.run_events import EventKind
 from agentrun.store.protocol import StoreError

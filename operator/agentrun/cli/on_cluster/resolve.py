@@ -12,6 +12,7 @@ from agentrun.cli.on_cluster.runs import find
 from agentrun.cli.options import ClusterPlace
 from agentrun.cli.output import emit, tell
 from agentrun.cli.printable import value
+from agentrun.cli.resolve import nothing_to_resolve
 from agentrun.cli.signal import json_or_text
 
 
@@ -23,13 +24,9 @@ def resolve_verb(place: ClusterPlace, run: str, step: str, happened: str | None,
     client = place.open()
     found = find(place, client, run)
     found.still_going()
-    entry = found.entries.get(found.step(step))
-    waiting = (entry or {}).get("waitingFor", {})
+    waiting = found.entries.get(found.step(step), {}).get("waitingFor", {})
     if "resolve" not in waiting:
-        state = entry["state"] if entry else "not one that runs"
-        unknown = [name for name, e in found.entries.items() if e["state"] == "OutcomeUnknown"]
-        there = f"; OutcomeUnknown: {', '.join(unknown)}" if unknown else f"; no step of {run} is"
-        raise Refused(f"{step} is {state}, not OutcomeUnknown: there is nothing to resolve{there}")
+        raise Refused(nothing_to_resolve(run, step, found.entries))
     answer: dict[str, Any] = {"happened": {"result": result}} if happened is not None else {}
     answer |= {"retry": True} if retry else {"giveUp": True} if give_up else {}
     command(client, found, {"resolve": {"step": step, "callId": waiting["callId"], **answer}})

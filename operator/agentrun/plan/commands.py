@@ -1,0 +1,230 @@
+"""What a person's verb means: the event that it becomes in the run's journal, and whether that event is there already.
+
+The operator and the command line of one machine record the same kinds of events. They differ in what they know of the
+person, and each difference is named where it is made:
+
+- On a cluster the API server vouches for the author, and an AgentCommand has a uid, by which its event is found again.
+- On one machine the author is the user of the operating system, and claims groups; nothing vouches for either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Protocol, overload
+
+from agentrun.api.approval import Decision, Verdict
+from agentrun.api.command import Resolve, Resume, Signal
+from agentrun.api.facts import StepFact, StepKey
+from agentrun.plan.events import EventIndex
+
+
+@dataclass(frozen=True, slots=True)
+class Suspend:
+    """Start nothing new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsuspend:
+    """Start again what is due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepFor:
+    """Delete the object of the run so many seconds after its end; None: keep it."""
+
+    seconds: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decide:
+    """Decide a question on one machine. ``groups``: those that the person claims to be in."""
+
+    key: StepKey
+    digest: str
+    decision: Verdict
+    comment: str
+    groups: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class DecideApproval:
+    """Decide a question on a cluster: one entry of the Approval of that name. Its author is the one in the entry."""
+
+    approval: str
+    decision: Decision
+
+
+Verb = Signal | Resume | Resolve | Suspend | Unsuspend | Cancel | KeepFor | Decide | DecideApproval
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who gives a verb. ``by``: the name; None on a cluster where nobody stamped it."""
+
+    by: str | None
+    verified: bool = False
+    """An API server vouches for ``by``."""
+    command: str | None = None
+    """The uid of the AgentCommand that carries the verb."""
+    on_cluster: bool = False
+
+
+class Run(Protocol):
+    """A run as it stands for whoever records the event."""
+
+    def fact(self, key: StepKey) -> StepFact | None:
+        """What the journal of a step says; None: it has none."""
+
+    def lost(self) -> Iterable[tuple[StepKey, int]]:
+        """The steps whose last attempt left no word, with its number."""
+
+    @property
+    def finally_begun(self) -> bool:
+        """Whether a step of ``finally`` has begun, and was told how the run ends."""
+
+
+class NewRun:
+    """A run that was made this moment: no step has begun."""
+
+    finally_begun = False
+
+    def fact(self, key: StepKey) -> StepFact | None:
+        """None."""
+        return None
+
+    def lost(self) -> Iterable[tuple[StepKey, int]]:
+        """No step."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event that is to be appended to the run's journal, unless it is recorded already."""
+
+    kind: str
+    body: dict[str, Any]
+    about: StepFact | None = None
+    """The attempt whose unknown call the event resolves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a verb means nothing for the run as it stands."""
+
+    why: str
+
+
+@overload
+def event_for(verb: Resolve, run: Run, author: Author) -> NewEvent | Refusal: ...
+@overload
+def event_for(
+    verb: Signal | Resume | Suspend | Unsuspend | Cancel | KeepFor | Decide | DecideApproval, run: Run, author: Author
+) -> NewEvent: ...
+@overload
+def event_for(verb: Verb, run: Run, author: Author) -> NewEvent | Refusal: ...
+def event_for(verb: Verb, run: Run, author: Author) -> NewEvent | Refusal:
+    """The event that ``verb`` becomes, or why it means nothing."""
+    body: dict[str, Any] = {"by": author.by, "verified": author.verified}
+    if author.command is not None:
+        body["command"] = author.command
+    match verb:
+        case Signal(name=name, payload=payload):
+            return NewEvent("signalled", body | {"name": name, "payload": payload})
+        case Resume(step=step):
+            return NewEvent("resumed", body | _resumed(step, run, author))
+        case Resolve():
+            return _resolved(verb, run, body)
+        case Suspend():
+            return NewEvent("suspended", body)
+        case Unsuspend():
+            return NewEvent("unsuspended", body)
+        case Cancel():
+            return NewEvent("cancelled", body | _late(run, author))
+        case KeepFor(seconds=seconds):
+            return NewEvent("ttlChanged", body | {"ttlSecondsAfterFinished": seconds})
+        case Decide(key=key, groups=groups):
+            body |= {"step": key.path, "digest": verb.digest, "groups": list(groups)}
+            return NewEvent("decided", body | {"decision": verb.decision, "comment": verb.comment})
+        case DecideApproval(approval=approval, decision=decision):
+            body |= {"approval": approval, "digest": decision.digest, "at": decision.at}
+            return NewEvent("decided", body | {"decision": decision.decision, "comment": decision.comment})
+
+
+def _resumed(step: str | None, run: Run, author: Author) -> dict[str, Any]:
+    """The event names attempts, for no clock tells which of them the person has seen to be lost.
+
+    On a cluster it names all that are lost, for a command may be about all steps, and ``step`` says which are meant.
+    On one machine each step has an event of its own, which names the attempt of this step alone.
+    """
+    lost = {key.path: number for key, number in run.lost()}
+    path = StepKey.parse(step).path if step else None
+    if not author.on_cluster and path is not None:
+        lost = {path: lost[path]}
+    return {"attempts": lost} | ({"step": path} if path else {})
+
+
+def _late(run: Run, author: Author) -> dict[str, Any]:
+    """Whether the cancellation comes after ``finally`` has begun.
+
+    A cluster has several clocks, so the event always says it. On one machine it says so where it is true: a step that
+    begins while the event is written is told by the instants of the two.
+    """
+    late = run.finally_begun
+    return {"late": late} if late or author.on_cluster else {}
+
+
+def _resolved(verb: Resolve, run: Run, body: dict[str, Any]) -> NewEvent | Refusal:
+    key = StepKey.parse(verb.step)
+    fact = run.fact(key)
+    unknown = fact.unknown if fact is not None and fact.end == "waiting" else None
+    if fact is None or unknown is None:
+        return Refusal(f"{key.label} has no call whose outcome is unknown: there is nothing to resolve")
+    if verb.call_id is not None and verb.call_id != unknown.call_id:
+        return Refusal(f"the call of {key.label} whose outcome is unknown is {unknown.call_id}, not {verb.call_id}")
+    answer = {
+        "step": key.path,
+        "callId": unknown.call_id,
+        "attempt": fact.attempt,
+        "answer": verb.answer,
+        "result": verb.happened.result if verb.happened is not None else None,
+    }
+    return NewEvent("resolved", body | answer, fact)
+
+
+def already_recorded(event: NewEvent, index: EventIndex) -> bool:
+    """Whether the journal has the event, or an equal one that makes it mean nothing, or the run has ended.
+
+    What an AgentCommand says is known by the command's uid. On one machine a person's verb has no uid: it is known by
+    what it is about, and each signal is another one.
+    """
+    body = event.body
+    if index.ended is not None:
+        return True
+    if "command" in body:
+        return index.has_command(body["command"])
+    match event.kind:
+        case "decided":
+            return index.decision_by(body["digest"], body["by"]) is not None
+        case "suspended":
+            return index.suspended
+        case "unsuspended":
+            return not index.suspended
+        case "cancelled":
+            return index.cancelled is not None
+        case "ttlChanged":
+            return index.ttl_changed is not None and index.ttl_changed.body == body
+        case "resolved":
+            assert event.about is not None
+            return index.resolution(StepKey.parse(body["step"]), event.about) is not None
+        case "resumed":
+            # An event of the first journals names no attempt. Where one is about this loss, the step is not parked.
+            return all(index.resumed_after(StepKey.parse(path), n, inf) for path, n in body["attempts"].items())
+        case _:
+            return False
