@@ -17,6 +17,7 @@ from agentrun.journal.fork import plan_fork
 from agentrun.journal.log import EventLog
 from agentrun.journal.run import read_manifest
 from agentrun.kube.errors import Refused
+from agentrun.plan.attempt_tracker import AttemptTracker
 from tests.unit.control_world import Operator, World, lost, world
 from tests.unit.plan_world import CALL, approval, step
 from tests.unit.test_control_faults import begin, workflow
@@ -224,26 +225,26 @@ def test_a_pod_that_a_new_leader_finds_after_the_end_is_told_to_leave(world: Wor
 
 def test_ends_are_taken_in_in_any_order() -> None:
     """A list has attempt 10 before attempt 9: the tenth was forgotten, and its pod made again, round and round."""
-    live = LiveRun("u", None, None, {StepKey("a"): StepFact(attempt=9, seq=20)})  # type: ignore[arg-type]
+    live = LiveRun("u", None, None, AttemptTracker({StepKey("a"): StepFact(attempt=9, seq=20)}))  # type: ignore[arg-type]
     for number in (10, 9):
         live.take(StepKey("a"), number, None, StepFact(attempt=9, seq=20), 1.0)
-    assert live.unopened == {StepKey("a"): 1}
+    assert live.tracker.unopened == {StepKey("a"): 1}
 
 
 @pytest.mark.parametrize("jump", [7200.0, -7200.0])
 def test_what_our_own_clock_has_stamped_moves_with_it(jump: float) -> None:
     """Else a clock that is set stops attempts at work, or keeps a pause until it has caught up."""
     key, now = StepKey("a"), 1_800_000_000.0
-    live = LiveRun("u", None, None, {key: StepFact(attempt=1, seq=2, at=now, started=now - 5)})  # type: ignore[arg-type]
+    tracker = AttemptTracker({key: StepFact(attempt=1, seq=2, at=now, started=now - 5)}, lost_at={key: now - 10})
+    live = LiveRun("u", None, None, tracker)  # type: ignore[arg-type]
     live.attempts = {"1": Attempt(key, 1, running=now - 60, leaving=now + 30), "2": Attempt(key, 2)}
-    live.lost_at[key] = now - 10
     live.refused(key, "no", now)
     until = live.refusals[key].until
     live.clock_set(jump, now + jump)
     first, second = live.attempts.values()
     assert (first.running, first.leaving) == (now - 60 + jump, now + 30 + jump)
     assert (second.running, second.leaving) == (None, None)
-    assert live.lost_at[key] == now - 10 + jump and live.refusals[key].until == until + jump
+    assert tracker.lost_at[key] == now - 10 + jump and live.refusals[key].until == until + jump
     assert live.facts[key].at == min(now, now + jump)
 
 

@@ -98,26 +98,28 @@ def test_a_jump_of_the_clock_makes_no_attempt_overdue_and_no_pause_longer(stage:
     driver = stage.driver()
     a, b = StepKey("a"), StepKey("b")
     driver._running = {a: Execution(1, stage.clocks.wall)}
-    driver._lost_at = {b: stage.clocks.wall}
-    driver._facts = {b: StepFact(attempt=1, at=stage.clocks.wall, started=stage.clocks.wall - 5)}
+    driver._attempts.lost_at = {b: stage.clocks.wall}
+    driver._attempts.facts = {b: StepFact(attempt=1, at=stage.clocks.wall, started=stage.clocks.wall - 5)}
     stage.clocks.passes(10)
     stage.clocks.wall += jump
     now = driver._now()
     assert driver._running[a].started == pytest.approx(now - 10)
-    assert driver._lost_at[b] == pytest.approx(now - 10)
-    assert driver._facts[b].at <= now
+    assert driver._attempts.lost_at[b] == pytest.approx(now - 10)
+    assert driver._attempts.facts[b].at <= now
 
 
 def test_what_lies_in_the_future_is_as_of_now_and_then_grows_old(stage: Stage) -> None:
     """Else a pause that began by a clock that was ahead would begin anew at each look, and never end."""
     driver = stage.driver()
     key = StepKey("a")
-    driver._facts = {key: StepFact(attempt=1, at=stage.clocks.wall + HOUR, started=stage.clocks.wall + HOUR - 5)}
+    driver._attempts.facts = {
+        key: StepFact(attempt=1, at=stage.clocks.wall + HOUR, started=stage.clocks.wall + HOUR - 5)
+    }
     first = driver._now()
-    assert driver._facts[key].at == first
+    assert driver._attempts.facts[key].at == first
     stage.clocks.passes(30)
-    assert driver._now() - driver._facts[key].at == pytest.approx(30)
-    assert driver._facts[key].at - driver._facts[key].started == pytest.approx(5)
+    assert driver._now() - driver._attempts.facts[key].at == pytest.approx(30)
+    assert driver._attempts.facts[key].at - driver._attempts.facts[key].started == pytest.approx(5)
 
 
 @pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM])
@@ -127,7 +129,7 @@ async def test_a_machine_without_room_is_no_lost_attempt(stage: Stage, error: in
     driver.elapsed = _hurried(stage.clocks)
     assert await driver.drive() is End.SUCCEEDED
     assert processes.asked == 3
-    assert driver._unopened == {}
+    assert driver._attempts.unopened == {}
     [told] = [line for line in stage.said if "no process can be started" in line]
     assert os.strerror(error) in told
 
@@ -138,7 +140,7 @@ async def test_a_machine_that_never_has_room_ends_the_driver_with_a_reason(stage
     driver.elapsed = _hurried(stage.clocks)
     with pytest.raises(NoProcess, match=r"no process can be started for step a: .*agentrun resume r1"):
         await driver.drive()
-    assert driver._facts == {}, "nothing was begun, so nothing was lost"
+    assert driver._attempts.facts == {}, "nothing was begun, so nothing was lost"
 
 
 def _hurried(clocks: Clocks) -> Callable[[], float]:

@@ -4,5 +4,5 @@ In reading order: ``controller`` (events fill the ``cache`` and the ``queue``), 
 ``opening`` (pin or load a run), ``live`` (what is held of it), ``people`` and ``hearing`` (words become events),
 ``thinking`` (the planner beside the loop), ``slots`` (how many pods), ``statuses`` and ``showing`` (the status),
 ``leader``. An evicted pod goes this way: ``adapters.pod_status`` → ``controller.pod_seen`` → ``reconciler._take_ends``
-→ ``live.take`` → ``journal.fact`` → ``plan.attempts`` → ``plan.retry.loss_delay``.
+→ ``journal.fact`` → ``live.take`` → ``plan.attempt_tracker`` → ``plan.attempts`` → ``plan.retry.loss_delay``.
 """

@@ -18,7 +18,7 @@ from agentrun.journal.outputs import Outputs
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import Record
 from agentrun.journal.run import as_events
-from agentrun.plan.clocks import in_our_time
+from agentrun.plan.attempt_tracker import AttemptTracker
 from agentrun.plan.events import EventIndex
 from agentrun.plan.snapshot import Event, Execution, Snapshot, Start
 from agentrun.plan.work import Work
@@ -72,7 +72,7 @@ class LiveRun:
     uid: str
     pinned: Pinned
     log: EventLog
-    facts: dict[StepKey, StepFact]
+    tracker: AttemptTracker
     program_bytes: int = 0
     """What the compiled workflow takes in memory; runs of one workflow share it."""
     attempts: dict[str, Attempt] = field(default_factory=dict)
@@ -81,17 +81,8 @@ class LiveRun:
     """What was last seen of pods that were deleted before their end was taken in, by uid. Without it, the journal."""
     taken: set[str] = field(default_factory=set)
     """The uids of the pods whose end was taken in."""
-    unopened: dict[StepKey, int] = field(default_factory=dict)
-    lost_at: dict[StepKey, float] = field(default_factory=dict)
-    last: dict[StepKey, int] = field(default_factory=dict)
-    """The highest attempt whose end was taken in, with a journal or without."""
-    dead: set[tuple[StepKey, int]] = field(default_factory=set)
-    """Attempts that are at work no more: their container was seen to have ended, or never to begin, by its kubelet's
-    word. A new leader begins with none.
-    """
     unsure: dict[StepKey, Start] = field(default_factory=dict)
     """What a pod was asked for without an answer: it may be there or come to be."""
-    troubles: dict[StepKey, tuple[Reason, str]] = field(default_factory=dict)
     refusals: dict[StepKey, Refusal] = field(default_factory=dict)
     queued: dict[StepKey, str] = field(default_factory=dict)
     """What has no place for a pod, by the last visit: why, for a person."""
@@ -122,6 +113,11 @@ class LiveRun:
         for fact in self.facts.values():
             self.outputs.take(fact)
 
+    @property
+    def facts(self) -> Mapping[StepKey, StepFact]:
+        """What the journals of the steps say."""
+        return self.tracker.facts
+
     def fact(self, key: StepKey) -> StepFact | None:
         """What the journal of a step says; None: it has none."""
         return self.facts.get(key)
@@ -147,8 +143,8 @@ class LiveRun:
             attempt.leaving = None if attempt.leaving is None else attempt.leaving + jump
         for refusal in self.refusals.values():
             refusal.until += jump
-        self.lost_at = {key: at + jump for key, at in self.lost_at.items()}
-        self.facts = {key: in_our_time(fact, now) for key, fact in self.facts.items()}
+        self.tracker.clock_set(jump)
+        self.tracker.as_of(now)
 
     def gone(self, pods: Mapping[str, PodView], now: float) -> Iterator[tuple[StepKey, int, PodView | None]]:
         """Every attempt that has ended since the last look: its pod has, or is not there any more."""
@@ -161,7 +157,7 @@ class LiveRun:
             if uid not in by_uid:
                 del self.attempts[uid]
                 if attempt.running is None:  # a kubelet that has begun it says so before the pod is gone
-                    self.dead.add((attempt.key, attempt.number))
+                    self.tracker.mark_gone(attempt.key, attempt.number)
                 yield attempt.key, attempt.number, self.farewells.pop(uid, None)
 
     def take(self, key: StepKey, number: int, pod: PodView | None, fact: StepFact, now: float) -> None:
@@ -170,24 +166,10 @@ class LiveRun:
             self.taken.add(pod.uid)
             self.attempts.pop(pod.uid, None)
             if pod.phase == "Ended" and not pod.stray:
-                self.dead.add((key, number))
-        known = self.facts.get(key)
-        if fact.attempt and (known is None or (known.outcome is None and fact.seq >= known.seq)):
-            self.facts[key] = known = in_our_time(self.outputs.take(fact), now)
-        opened = known.attempt if known is not None else 0
-        lost = opened < number
-        self.last[key] = max(self.last.get(key, 0), number)
-        if lost:
-            self.lost_at[key] = now
-        if self.last[key] > opened:
-            self.unopened[key] = self.last[key] - opened
-        else:
-            self.unopened.pop(key, None)
-            self.lost_at.pop(key, None)
-        if (lost or fact.end is None) and pod is not None and pod.trouble is not None:
-            self.troubles[key] = pod.trouble
-        else:
-            self.troubles.pop(key, None)
+                self.tracker.mark_gone(key, number)  # by its kubelet's word
+        if self.tracker.is_newer(key, fact):
+            fact = self.outputs.take(fact)
+        self.tracker.record_end(key, number, fact, now, pod.trouble if pod is not None else None)
 
     def _is_over(self, pod: PodView, now: float) -> bool:
         """Whether a pod has ended, or was told to leave and its node does not answer any more."""
@@ -232,22 +214,7 @@ class LiveRun:
 
     def lost(self) -> Iterator[tuple[StepKey, int]]:
         """The steps whose last attempt left no word, with its number: what a person who resumes has seen."""
-        for key in {*self.unopened, *(key for key, fact in self.facts.items() if fact.attempt and fact.end is None)}:
-            known = self.facts.get(key)
-            yield key, (known.attempt if known is not None else 0) + self.unopened.get(key, 0)
-
-    def adrift(self) -> frozenset[StepKey]:
-        """Of those, the ones that may be at work yet: cut off with their node, say, or with a pod removed by force."""
-        return frozenset(
-            key
-            for key, last in self.lost()
-            if any((key, n) not in self.dead for n in range(self._unfenced(key), last + 1))
-        )
-
-    def _unfenced(self, key: StepKey) -> int:
-        """The first attempt that the journal does not keep from going on: whoever opens it fences those before."""
-        known = self.facts.get(key)
-        return 1 if known is None or not known.attempt else known.attempt + (known.end is not None)
+        return self.tracker.lost()
 
     @property
     def finally_begun(self) -> bool:
@@ -265,17 +232,7 @@ class LiveRun:
 
     def snapshot(self, executions: dict[StepKey, Execution], now: float) -> Snapshot:
         """What the planner is shown. The journal outlives all of this, so nothing of it is copied."""
-        return self.pinned.snapshot(
-            now,
-            self.facts,
-            self.log.records,
-            executions,
-            self.unopened,
-            self.lost_at,
-            self.troubles,
-            self.adrift(),
-            frozenset(self.unheard),
-        )
+        return self.pinned.driven(now, self.tracker, self.log.records, executions, frozenset(self.unheard))
 
     def wakes(self, pods: Iterable[PodView], now: float) -> Iterator[float]:
         """When a refusal or a pod's grace period is over."""

@@ -31,7 +31,7 @@ from agentrun.expressions.bounded_cache import Kept
 from agentrun.journal.fork import ForkRefused
 from agentrun.journal.layout import RunPath
 from agentrun.journal.pinned import Pinned
-from agentrun.plan.clocks import in_our_time
+from agentrun.plan.attempt_tracker import AttemptTracker
 from agentrun.plan.planner import plan_slice
 from agentrun.plan.snapshot import Plan, Snapshot
 from agentrun.plan.work import GLANCE, Work
@@ -130,11 +130,12 @@ class Opener:
         pinned = Pinned(path, manifest | {"workflow": found.workflow}, found.program)
         log = self.journal.events(path)
         if fresh:  # nobody can have written to a journal that this very call has begun
-            return LiveRun(run.uid, pinned, log, {}, found.bytes, checked=True)
+            return LiveRun(run.uid, pinned, log, AttemptTracker(), found.bytes, checked=True)
         await self.journal.refresh(log)
         now = self.journal.clock()
-        facts = {key: in_our_time(fact, now) for key, fact in (await self.journal.facts(path)).items()}
-        return LiveRun(run.uid, pinned, log, facts, found.bytes)
+        tracker = AttemptTracker(await self.journal.facts(path))
+        tracker.as_of(now)
+        return LiveRun(run.uid, pinned, log, tracker, found.bytes)
 
     async def _program(self, namespace: str, workflow: dict[str, Any], digest: str) -> Compiled:
         if (known := self._compiled.get(digest)) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,12 +11,13 @@ from pydantic import ValidationError
 from agentrun.api.canonical import moment
 from agentrun.api.errors import InvalidDocument
 from agentrun.api.facts import Allowance, StepFact, StepKey
-from agentrun.api.run import Budget, Reason
+from agentrun.api.run import Budget
 from agentrun.api.values import money, seconds
 from agentrun.api.workflow import WorkflowSpec
 from agentrun.journal.layout import RunPath
 from agentrun.journal.records import Damaged, Record
 from agentrun.journal.run import as_events, read_manifest
+from agentrun.plan.attempt_tracker import AttemptTracker
 from agentrun.plan.snapshot import Execution, Snapshot
 from agentrun.store.protocol import Store
 from agentrun.workflow.program import Program, compile_program
@@ -59,13 +60,8 @@ class Pinned:
         facts: dict[StepKey, StepFact],
         events: list[Record],
         executions: dict[StepKey, Execution] | None = None,
-        unopened: dict[StepKey, int] | None = None,
-        lost_at: dict[StepKey, float] | None = None,
-        troubles: dict[StepKey, tuple[Reason, str]] | None = None,
-        adrift: Set[StepKey] = frozenset(),
-        unheard: Set[str] = frozenset(),
     ) -> Snapshot:
-        """What the planner is shown."""
+        """What the planner is shown of a run by its journal."""
         m = self.manifest
         budget = Budget.model_validate(m.get("budget", {}))
         return Snapshot(
@@ -83,13 +79,26 @@ class Pinned:
             timeout=seconds(m["timeout"]) if m.get("timeout") else None,
             facts=facts,
             executions=executions or {},
-            unopened=unopened or {},
-            lost_at=lost_at or {},
-            troubles=troubles or {},
-            adrift=adrift,
-            unheard=unheard,
             events=as_events(events),
             verified=self.on_cluster,
+        )
+
+    def driven(
+        self,
+        now: float,
+        attempts: AttemptTracker,
+        events: list[Record],
+        executions: dict[StepKey, Execution],
+        unheard: Set[str] = frozenset(),
+    ) -> Snapshot:
+        """What a driver shows the planner: also what it knows of attempts that no journal tells of."""
+        return replace(
+            self.snapshot(now, attempts.facts, events, executions),
+            unopened=attempts.unopened,
+            lost_at=attempts.lost_at,
+            troubles=attempts.troubles,
+            adrift=attempts.adrift(),
+            unheard=unheard,
         )
 
 

@@ -2,8 +2,8 @@
 
 It decides nothing: ``plan`` does. Everything it holds in memory is read anew from the journal when another driver
 takes the run over: the facts are folds of the steps' records, the events are records, and a running attempt that
-was not started here is seen by the process identity in its ``opened`` record. Only ``unopened`` and
-``lost_at`` are lost, the count and time of fruitless starts, which then begin again.
+was not started here is seen by the process identity in its ``opened`` record. Only the count and the time of
+fruitless starts are lost (``AttemptTracker``), which then begin again.
 
 Instants are the wall clock's, because they are compared with the journal's. Where that clock jumps, what is held in
 memory is shifted with it, and what the journal holds of the future counts as of now.
@@ -33,7 +33,7 @@ from agentrun.journal.pinned import Pinned
 from agentrun.journal.run import read_states
 from agentrun.local.lease import Lease
 from agentrun.local.processes import Process, Processes, how_it_ended
-from agentrun.plan.clocks import in_our_time
+from agentrun.plan.attempt_tracker import AttemptTracker
 from agentrun.plan.planner import plan_slice
 from agentrun.plan.snapshot import Append, Execution, Plan, Snapshot, Start, Stop
 from agentrun.plan.work import SLICE, Work
@@ -103,16 +103,10 @@ class Driver:
     last: Plan | None = None
     """The last plan: what was known when the driver stopped, lost attempts included, which no journal holds."""
     _log: EventLog = field(init=False)
-    _facts: dict[StepKey, StepFact] = field(default_factory=dict)
+    _attempts: AttemptTracker = field(default_factory=AttemptTracker)
     _running: dict[StepKey, Execution] = field(default_factory=dict)
     _children: dict[StepKey, Process] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _unopened: dict[StepKey, int] = field(default_factory=dict)
-    _lost_at: dict[StepKey, float] = field(default_factory=dict)
-    _why_lost: dict[StepKey, tuple[Reason, str]] = field(default_factory=dict)
-    """Why the last attempt was lost, of those that were."""
-    _given_up: dict[StepKey, int] = field(default_factory=dict)
-    """Attempts of a driver before that did not leave: they may be at work yet."""
     _crowded: int = 0
     """How often in a row the machine gave no process."""
     _crowded_until: float = 0.0
@@ -152,7 +146,7 @@ class Driver:
 
     async def _drive(self) -> End:
         states = await self._io(read_states, self.store, self.pinned.run)
-        self._facts = {key: state.fact() for key, state in states.items()}
+        self._attempts = AttemptTracker({key: state.fact() for key, state in states.items()})
         self._adopt(states)
         await self._io(self._log.refresh)
         while True:
@@ -181,16 +175,7 @@ class Driver:
 
     def _snapshot(self) -> Snapshot:
         now = self._now()
-        return self.pinned.snapshot(
-            now,
-            dict(self._facts),
-            self._log.records,
-            dict(self._running),
-            dict(self._unopened),
-            dict(self._lost_at),
-            dict(self._why_lost),
-            adrift={key for key, number in self._given_up.items() if self._is_lost(key, number)},
-        )
+        return self.pinned.driven(now, self._attempts, self._log.records, dict(self._running))
 
     def _now(self) -> float:
         """The wall clock, once everything in memory agrees with it: no time that a jump made up may end an attempt, and
@@ -201,13 +186,9 @@ class Driver:
         self._seen = now, steady
         if abs(jump) > JUMP:
             self._running = {key: replace(e, started=e.started + jump) for key, e in self._running.items()}
-            self._lost_at = {key: at + jump for key, at in self._lost_at.items()}
-        self._facts = {key: in_our_time(fact, now) for key, fact in self._facts.items()}
+            self._attempts.clock_set(jump)
+        self._attempts.as_of(now)
         return now
-
-    def _is_lost(self, key: StepKey, attempt: int) -> bool:
-        fact = self._facts.get(key)
-        return fact is not None and fact.attempt == attempt and fact.end is None
 
     async def _apply(self, effect: Start | Stop | Append) -> bool:
         """Apply an effect; False where the journal is not what was planned for, or the machine has no room."""
@@ -261,10 +242,13 @@ class Driver:
             await self._io(self.store.probe)
         await self._gone(key, attempt, message, how_it_ended(code))
 
-    async def _gone(self, key: StepKey, attempt: int, message: dict[str, Any] | None, why: str) -> None:
+    async def _gone(
+        self, key: StepKey, attempt: int, message: dict[str, Any] | None, why: str, *, adrift: bool = False
+    ) -> None:
         """An attempt is over; by its own word, or by what its journal says where it left none.
 
-        ``why`` says in words how its process ended, should the attempt prove to be lost.
+        ``why`` says in words how its process ended, should the attempt prove to be lost. ``adrift``: it did not end,
+        but is given up.
         """
         if message is not None:
             fact = StepFact.from_json(message)
@@ -276,19 +260,14 @@ class Driver:
                 self._await_orphan(key, state)
                 return
             fact = state.fact()
-        if fact.attempt:
-            self._facts[key] = in_our_time(fact, self.clock())
+        if adrift:
+            self._attempts.mark_adrift(key, attempt)
+        else:
+            # The journal may name another attempt: one of a driver before, which opened after ours came to nothing.
+            for number in {attempt, fact.attempt}:
+                self._attempts.mark_gone(key, number)
         self._crowded_until = 0.0
-        if fact.attempt < attempt:
-            self._unopened[key] = self._unopened.get(key, 0) + 1
-            self._lost_at[key] = self.clock()
-        else:
-            self._unopened.pop(key, None)
-            self._lost_at.pop(key, None)
-        if fact.attempt < attempt or fact.end is None:
-            self._why_lost[key] = (Reason.RETRYING, why)
-        else:
-            self._why_lost.pop(key, None)
+        self._attempts.record_end(key, attempt, fact, self.clock(), (Reason.RETRYING, why))
         self._running.pop(key, None)
         self._children.pop(key, None)
         self._wake.set()
@@ -301,6 +280,8 @@ class Driver:
         for key, state in states.items():
             if _lives(state):
                 self._await_orphan(key, state)
+            else:
+                self._attempts.mark_gone(key, state.attempt)
 
     def _await_orphan(self, key: StepKey, state: Folded) -> None:
         self.watcher.tell(f"{key.label}: waiting for the attempt that the driver before has left behind")
@@ -308,14 +289,15 @@ class Driver:
         self._spawn(self._outlive(key, state))
 
     async def _outlive(self, key: StepKey, state: Folded) -> None:
+        adrift = False
         try:
             async with asyncio.timeout(ORPHAN_PATIENCE):
                 while surely_alive(state.process):  # noqa: ASYNC110  (the process of another: nobody tells of its end)
                     await asyncio.sleep(0.05)
         except TimeoutError:
             self.watcher.tell(f"{key.label}: process {state.process['pid']} does not leave; going on without it")
-            self._given_up[key] = state.attempt
-        await self._gone(key, state.attempt, None, "its driver died, and it left no last word")
+            adrift = True
+        await self._gone(key, state.attempt, None, "its driver died, and it left no last word", adrift=adrift)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
