@@ -33,6 +33,7 @@ from agentrun.api.workflow import Approvers, FailureClass
 from agentrun.attempt.environment import STEP_VARIABLE
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.log import manifest_bytes
+from agentrun.observe.metrics import Lost
 from agentrun.runner import process
 from agentrun.store.folder import FolderStore
 from tests.unit.test_pods import RUN, RUN_PATH, UID, build, start
@@ -284,6 +285,25 @@ def test_a_person_is_told_what_is_the_matter(status: dict[str, Any], reason: Rea
     found = view(status)
     assert found.trouble == (reason, says)
     assert found.fact is None
+
+
+@pytest.mark.parametrize(
+    ("status", "lost"),
+    [
+        ({"phase": "Failed", "reason": "Evicted", "message": "disk"}, Lost.EVICTED),
+        ({"phase": "Failed", "reason": "NodeLost"}, Lost.NODE_LOST),
+        ({"phase": "Failed", "reason": "UnexpectedAdmissionError"}, Lost.OTHER),
+        ({"phase": "Failed"}, Lost.OTHER),
+        (ended(137, reason="OOMKilled"), Lost.OOM_KILLED),
+        (ended(137), Lost.CRASHED),
+        (ended(1, "out of memory"), Lost.CRASHED),
+        (ended(4, "exit code 1"), Lost.OTHER),
+        (ended(0, json.dumps(FACT.to_json())), Lost.OTHER),
+    ],
+)
+def test_how_an_attempt_was_lost_is_told_by_what_kubernetes_says(status: dict[str, Any], lost: Lost) -> None:
+    """Not by the sentence for people, whose words a log may have as well."""
+    assert view(status).lost is lost
 
 
 def test_the_limit_that_was_too_low_is_named() -> None:

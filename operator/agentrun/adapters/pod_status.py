@@ -24,6 +24,7 @@ from agentrun.api.workflow import GROUP
 from agentrun.attempt.environment import STEP_VARIABLE
 from agentrun.attempt.exit_codes import Exit
 from agentrun.control.views import PodPhase, PodView, RunRef
+from agentrun.observe.metrics import Lost
 from agentrun.workflow.bounded_json import parse_json
 
 _IMAGE = frozenset(
@@ -100,12 +101,12 @@ def pod_view(obj: Json) -> PodView | None:
     state = container.get("state") or {}
     terminated = state.get("terminated")
     phase = _phase(status, state)
-    fact, trouble = None, None
+    fact, trouble, lost = None, None, Lost.OTHER
     if phase == "Ended":
         word = (terminated or {}).get("message") or ""
         fact = _fact(word)
         if fact is None and not _is_word(word):
-            trouble = _end(obj, status, terminated, word)
+            trouble, lost = _end(obj, status, terminated, word)
     elif phase == "Pending":
         trouble = next(_obstacles(status, container, state), None)
     elif (
@@ -133,6 +134,7 @@ def pod_view(obj: Json) -> PodView | None:
         stray=phase == "Ended" and "running" in state,
         fact=fact,
         trouble=trouble,
+        lost=lost,
     )
 
 
@@ -211,8 +213,8 @@ def _obstacles(status: Json, container: Json, state: Json) -> Iterator[tuple[Rea
         yield Reason.CONTAINER_REFUSED, _line(f"{reason}: {message}".rstrip(": "))
 
 
-def _end(obj: Json, status: Json, terminated: Json | None, word: str) -> tuple[Reason, str]:
-    """How it ended, where the runner has not said it itself."""
+def _end(obj: Json, status: Json, terminated: Json | None, word: str) -> tuple[tuple[Reason, str], Lost]:
+    """How it ended, where the runner has not said it itself: for a person, and for the metric."""
     reason, message = status.get("reason"), status.get("message")
     if not reason:
         # Since 1.26, who ended a pod from outside (drain, preemption, taint, garbage collection) says so here.
@@ -220,19 +222,20 @@ def _end(obj: Json, status: Json, terminated: Json | None, word: str) -> tuple[R
             if found.get("type") == "DisruptionTarget" and found.get("status") == "True":
                 reason, message = found.get("reason"), found.get("message")
     if reason:
-        return Reason.RETRYING, _line(f"{reason}: {message}" if message else str(reason))
+        return (Reason.RETRYING, _line(f"{reason}: {message}" if message else str(reason))), Lost(str(reason))
     if terminated is None:
-        return Reason.RETRYING, "its node lost it before it ended"
+        return (Reason.RETRYING, "its node lost it before it ended"), Lost.OTHER
     code, how = terminated.get("exitCode"), terminated.get("reason")
     if how == "OOMKilled":
-        return Reason.RETRYING, f"out of memory{_limit(obj)}: give the step more in resources.limits.memory"
+        what = f"out of memory{_limit(obj)}: give the step more in resources.limits.memory"
+        return (Reason.RETRYING, what), Lost.OOM_KILLED
     if how in _CONTAINER:
-        return Reason.CONTAINER_REFUSED, _line(f"{how}: {word}".rstrip(": "))
+        return (Reason.CONTAINER_REFUSED, _line(f"{how}: {word}".rstrip(": "))), Lost.OTHER
     said = _tail(word) or _EXITS.get(code, "")
     if code == Exit.STORE:
-        return Reason.STORE_UNAVAILABLE, _line(said)
+        return (Reason.STORE_UNAVAILABLE, _line(said)), Lost.OTHER
     what = f"exit code {code}" + _SIGNALS.get(code, "")
-    return Reason.RETRYING, _line(f"{what}: {said}" if said else f"{what} without a word")
+    return (Reason.RETRYING, _line(f"{what}: {said}" if said else f"{what} without a word")), Lost.CRASHED
 
 
 def _limit(obj: Json) -> str:

@@ -183,7 +183,7 @@ class Reconciler:
         live.take(key, number, pod, fact, self.clock())
         if fact.attempt < number or fact.end is None:
             reason = pod.trouble[1] if pod is not None and pod.trouble is not None else "the pod is gone"
-            self.metrics.attempt_lost(_lost(pod))
+            self.metrics.attempt_lost(pod.lost if pod is not None else Lost.DELETED)
             run_log(run).info("attempt %d was lost: %s", number, reason, extra={"step": key.label})
 
     async def _append(self, live: LiveRun, effects: Sequence[Append]) -> bool:
@@ -250,13 +250,3 @@ class Reconciler:
         self.status.count(ref, None)
         if self.live.pop(ref) is not None:
             self.queue.forget(ref)
-
-
-def _lost(pod: PodView | None) -> Lost:
-    """What became of an attempt that left no word, for the metric; the text is the kubelet's or our own."""
-    if pod is None:
-        return Lost.DELETED
-    text = pod.trouble[1] if pod.trouble is not None else ""
-    if text.startswith("out of memory"):
-        return Lost.OOM_KILLED
-    return Lost.CRASHED if text.startswith("exit code") else Lost(text.partition(":")[0])

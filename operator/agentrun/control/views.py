@@ -14,6 +14,7 @@ from agentrun.api.approval import Decision
 from agentrun.api.command import Command
 from agentrun.api.facts import Allowance, StepFact, StepKey
 from agentrun.api.run import Reason
+from agentrun.observe.metrics import Lost
 
 
 class RunRef(NamedTuple):
@@ -95,6 +96,8 @@ class PodView:
     """The runner's last word (termination message); None where it left none, or one that was too long to hold all."""
     trouble: tuple[Reason, str] | None = None
     """Why it does not start, or is not heard of, or how it ended if not by the runner's word, for a person."""
+    lost: Lost = Lost.OTHER
+    """How it ended if not by the runner's word, for the metric."""
 
 
 @dataclass(frozen=True, slots=True)

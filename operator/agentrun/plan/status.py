@@ -39,6 +39,8 @@ _EYE = {StepState.OUTCOME_UNKNOWN: 0, StepState.WAITING: 1, StepState.FAILED: 2,
 
 @dataclass(slots=True)
 class _Summary:
+    cancelled: bool
+    """The verb that would end the run was used, and something is to be settled first."""
     reasons: Counter[Reason] = field(default_factory=Counter)
     messages: list[str] = field(default_factory=list)
     queued: str = ""
@@ -48,14 +50,12 @@ class _Summary:
 def run_status(planner: Planning) -> dict[str, Any]:
     """The whole status but for what only the store or the cluster knows (``journal``, transition times)."""
     entries: list[dict[str, Any]] = []
-    summary = _Summary()
+    summary = _Summary(cancelled=planner.events.cancelled is not None)
     for group in planner.groups.values():
         _add(entries, group, summary)
     for key, standing in planner.undone.items():
         entries.append(_entry(key.label, standing))
         _sum(key.label, standing, summary)
-    if planner.events.cancelled is not None:  # the verb was used, and something is to be settled first
-        summary.messages = [message.replace(_CANCEL, "") for message in summary.messages]
     ended = planner.events.ended
     reason, message = _headline(planner, summary)
     found: dict[str, Any] = {
@@ -98,13 +98,15 @@ def _sum(label: str, standing: Standing, summary: _Summary) -> None:
         summary.queued = f"{label}: {_cut(what['place'])} ({_PLACE})"
     if (standing.person or standing.reason in POD_TROUBLE) and len(summary.messages) < 5:
         verb = next((_VERBS[k] for k in _VERBS if k in what), "resume RUN")
+        if verb == _MENDED and not summary.cancelled:
+            verb += "; agentrun cancel RUN ends the run"
         first = what.get("because", next(iter(what.values()), ""))
         why = what["subjects"][0] if what.get("subjects") else first
         summary.messages.append(f"{label}: {_cut(why)} ({verb.replace('STEP', label)})")
 
 
 _PLACE = "it begins by itself when there is a place for its pod"
-_CANCEL = "; agentrun cancel RUN ends the run"
+_MENDED = "it goes on by itself once that is mended"
 
 _VERBS = {
     "resolve": "agentrun resolve RUN STEP --happened RESULT|--retry|--give-up",
@@ -113,7 +115,7 @@ _VERBS = {
     "resume": "agentrun resume RUN",
     "work": "agentrun cancel RUN ends the run",
     "retry": "it is tried again by itself",
-    "pod": f"it goes on by itself once that is mended{_CANCEL}",
+    "pod": _MENDED,
 }
 
 
