@@ -29,11 +29,11 @@ import openai
 
 from agentrun.api.workflow import Model, SecretKey
 from agentrun.attempt.exit_codes import Exit
-from agentrun.runner.agent import run_agent_step
 from agentrun.runner.attempt import Attempt, run_attempt
 from agentrun.runner.models import Item, ModelClient, Request, Turn, open_model
 from agentrun.runner.ports import Ports
 from agentrun.runner.responses import body_of
+from agentrun.runner.work import work as runner_work
 from agentrun.store.open import open_store
 from agentrun.store.protocol import Store
 from tests.bench.parts import MODEL, Parts, first_start, start_run
@@ -160,7 +160,7 @@ def _once(url: str, backend: str, scratch: Path) -> Found:
     async def work(attempt: Attempt) -> dict[str, Any]:
         store.found = found
         began, cpu = time.perf_counter(), time.process_time()
-        output = await run_agent_step(attempt)
+        output = await runner_work(attempt)
         found.loop, found.cpu = time.perf_counter() - began, time.process_time() - cpu
         store.found = None
         return output

@@ -23,7 +23,7 @@ from agentrun.runner.failures import ContextOverflow, Failure
 from agentrun.runner.http_response import ToolOutput
 from agentrun.runner.models import ModelCall, Request, Turn, Usage
 from agentrun.runner.ports import Ports
-from agentrun.runner.process import _work
+from agentrun.runner.work import work
 from agentrun.store.protocol import StoreUnavailable
 from tests.unit.journal_world import MemoryStore
 
@@ -143,7 +143,7 @@ class Scene:
             open_model=lambda *_: self.model,
             open_tool=lambda *_: ScriptedTool(self.tool),  # type: ignore[arg-type]
         )
-        return (await run_attempt(told, ports, _work, asyncio.Event()))[1]
+        return (await run_attempt(told, ports, work, asyncio.Event()))[1]
 
     def say(self, kind: str, **body: Any) -> int:
         log = EventLog(self.store, RUN, self.clock)

@@ -21,7 +21,7 @@ from agentrun.plan.snapshot import Ref
 from agentrun.runner.attempt import run_attempt
 from agentrun.runner.http_tool import HttpTool
 from agentrun.runner.ports import Ports
-from agentrun.runner.process import _work
+from agentrun.runner.work import work
 from agentrun.workflow.program import compile_step
 from tests.unit.journal_world import MemoryStore
 from tests.unit.loopback import Loopback, cut, endless, hang, loopback, reply
@@ -73,7 +73,7 @@ class Scene:
             open_tool=lambda tool, secret: HttpTool(tool, secret, sleep=no_sleep),
         )
         told = AttemptSpec("memory", RUN, key, self.number, refs, tuple(events), Allowance(), 60.0)
-        return (await run_attempt(told, ports, _work, asyncio.Event()))[1]
+        return (await run_attempt(told, ports, work, asyncio.Event()))[1]
 
     def last(self, key: StepKey = KEY) -> dict[str, Any]:
         return read_step(self.store, RUN, key)[-1].body

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
@@ -28,13 +28,14 @@ from agentrun.api.placement import (
     known_labels,
 )
 from agentrun.api.texts import quoted
-from agentrun.api.workflow import API_VERSION, SecretKey, Step, WorkflowSpec
+from agentrun.api.workflow import API_VERSION, Step
 from agentrun.attempt.environment import GRACE, SECRETS_VARIABLE, STEP_VARIABLE, TERMINATION_VARIABLE
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.control.views import RunView
 from agentrun.journal.pinned import Pinned
 from agentrun.plan.snapshot import Start
-from agentrun.workflow.program import Program, model_of
+from agentrun.workflow.program import Program
+from agentrun.workflow.step_kinds import secret_refs
 
 CONTAINER = "step"
 SECRETS = "/var/run/agentrun/secrets"
@@ -244,25 +245,9 @@ def pod_name(run: str, uid: str, key: StepKey, attempt: int) -> str:
 def secrets_of(program: Program, key: StepKey) -> dict[str, list[str]]:
     """The Secrets that the step may read, with the keys of each: those that its tools and its model name, no others."""
     found: dict[str, set[str]] = {}
-    for ref in _refs(program.spec, program.step(key.name).spec, compensate=key.compensate):
+    for ref in secret_refs(program.spec, program.step(key.name).does(key)):
         found.setdefault(ref.name, set()).add(ref.key)
     return {name: sorted(keys) for name, keys in sorted(found.items())}
-
-
-def _refs(spec: WorkflowSpec, step: Step, *, compensate: bool) -> Iterator[SecretKey]:
-    called: set[str] = set()
-    if compensate:
-        called = {step.compensate.name} if step.compensate is not None else set()
-    elif step.tool is not None:
-        called = {step.tool.name}
-    elif step.agent is not None:
-        called = set(step.agent.tools)
-        model = model_of(spec, step)
-        if model is not None and model.credentials is not None:
-            yield model.credentials.secret_ref
-    for tool in spec.tools:
-        if tool.name in called and tool.http.auth is not None:
-            yield tool.http.auth.bearer.secret_ref
 
 
 def _identity(settings: PodSettings, pinned: Pinned, step: Step) -> str:

@@ -29,7 +29,7 @@ from agentrun.api.placement import Toleration
 from agentrun.api.run import CHANGED_BY, ONE_WORKFLOW, AgentRun, AgentWorkflow, Metadata, RunSpec
 from agentrun.api.status import APPROVAL_STATUS, RUN_STATUS
 from agentrun.api.values import Spec
-from agentrun.api.workflow import GROUP, VERSION, Approvers, Step, Wait
+from agentrun.api.workflow import GROUP, STEP_KINDS, VERSION, Approvers, Step, Wait
 
 Schema = dict[str, Any]
 
@@ -73,13 +73,15 @@ _SAME: Schema = {"rule": "self == oldSelf", "message": "spec cannot change: it i
 
 RULES: dict[type[Spec], list[Schema]] = {
     Step: [
-        {"rule": _exactly_one(*workflow.STEP_KINDS), "message": workflow.ONE_KIND},
+        {"rule": _exactly_one(*STEP_KINDS), "message": workflow.ONE_KIND},
         {
-            "rule": " || ".join(["!has(self.forEach)", *(f"has(self.{kind})" for kind in workflow.FOR_EACH)]),
+            "rule": " || ".join(
+                ["!has(self.forEach)", *(f"has(self.{kind})" for kind, rules in STEP_KINDS.items() if rules.for_each)]
+            ),
             "message": workflow.FOR_EACH_KINDS,
         },
         {
-            "rule": " || ".join(f"has(self.{kind})" for kind in workflow.WITH_POD)
+            "rule": " || ".join(f"has(self.{kind})" for kind, rules in STEP_KINDS.items() if rules.holds_pod)
             + f" || !({' || '.join(f'has(self.{to_camel(field)})' for field in workflow.POD_FIELDS)})",
             "message": workflow.POD_KINDS,
         },

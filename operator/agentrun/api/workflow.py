@@ -7,24 +7,15 @@ the CRD's own rules (``agentrun.api.crd``), so that a laptop and a cluster refus
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from agentrun.api.placement import Identity, Image, NodeSelector, Resources, Tolerations, known_labels
-from agentrun.api.values import (
-    TEXT_MAX,
-    Duration,
-    Expression,
-    Money,
-    Name,
-    Spec,
-    Template,
-    ToolName,
-)
+from agentrun.api.values import TEXT_MAX, Duration, Expression, Money, Name, Spec, Template, ToolName
 
 GROUP = "agentrun.dev"
 VERSION = "v1alpha1"
@@ -257,6 +248,31 @@ class ForEach(Spec):
     max_parallel: Annotated[int, Field(ge=1, le=1000)] = DEFAULT_PARALLEL
 
 
+StepBody = Agent | ToolCall | ApprovalStep | Wait
+"""What a step does: the value of the one field that its kind is named after."""
+
+
+class StepKindRules(NamedTuple):
+    """What the schema says of one kind of step; ``agentrun.workflow.step_kinds`` has everything else."""
+
+    holds_pod: bool
+    """Its work is an attempt in a process of its own, a pod on a cluster. Otherwise the planner alone carries it."""
+    for_each: bool
+    """It may be repeated with ``forEach``."""
+
+
+STEP_KINDS: Mapping[str, StepKindRules] = {
+    "agent": StepKindRules(holds_pod=True, for_each=True),
+    "tool": StepKindRules(holds_pod=True, for_each=True),
+    "approval": StepKindRules(holds_pod=False, for_each=False),
+    "wait": StepKindRules(holds_pod=False, for_each=False),
+}
+"""The kinds of steps by the field of ``Step`` that holds the body. The messages above name them."""
+
+POD_FIELDS = ("identity", "image", "resources", "node_selector", "tolerations")
+"""The fields of a step that say how its pod is made."""
+
+
 class Step(Spec):
     """One step: exactly one of ``agent``, ``tool``, ``approval`` and ``wait``."""
 
@@ -285,22 +301,17 @@ class Step(Spec):
         kinds = [kind for kind in STEP_KINDS if getattr(self, kind) is not None]
         if len(kinds) != 1:
             raise ValueError(f"{'has ' + ' and '.join(kinds) if kinds else 'does nothing'}: {ONE_KIND}")
-        if self.for_each is not None and kinds[0] not in FOR_EACH:
+        rules = STEP_KINDS[kinds[0]]
+        if self.for_each is not None and not rules.for_each:
             raise ValueError(FOR_EACH_KINDS)
-        if kinds[0] not in WITH_POD and any(getattr(self, field) is not None for field in POD_FIELDS):
+        if not rules.holds_pod and any(getattr(self, field) is not None for field in POD_FIELDS):
             raise ValueError(POD_KINDS)
         return self
 
     @property
-    def kind(self) -> str:
-        """The field that says what the step does."""
-        return next(k for k in STEP_KINDS if getattr(self, k) is not None)
-
-
-STEP_KINDS = ("agent", "tool", "approval", "wait")
-WITH_POD = ("agent", "tool")
-FOR_EACH = WITH_POD
-POD_FIELDS = ("identity", "image", "resources", "node_selector", "tolerations")
+    def body(self) -> StepBody:
+        """What the step does."""
+        return next(body for body in (self.agent, self.tool, self.approval, self.wait) if body is not None)
 
 
 def _taken(*lists: tuple[str, Sequence[Step | Tool | Model]]) -> Iterator[InitErrorDetails]:

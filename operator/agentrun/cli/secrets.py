@@ -7,12 +7,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from agentrun.api.workflow import Model, SecretKey, Step, Tool
+from agentrun.api.workflow import Model, SecretKey, Tool
 from agentrun.cli.failures import Refused
 from agentrun.runner.endpoint import HEADER_VARIABLES, KEY_VARIABLE
 from agentrun.runner.ports import read_secret_file
 from agentrun.runner.secrets import MissingSecret, header_value, read_secret
-from agentrun.workflow.program import Program, model_of
+from agentrun.workflow.program import CompiledStep, Program
+from agentrun.workflow.step_kinds import kind_of, secret_refs
 
 
 def check_secrets(program: Program, folder: str | None, done: frozenset[str] = frozenset()) -> None:
@@ -52,13 +53,14 @@ def doubtful_keys(program: Program, folder: str | None, done: frozenset[str] = f
 
 def models(program: Program, done: frozenset[str] = frozenset()) -> list[Model]:
     """The models that the steps which are not in ``done`` ask."""
-    used = [model_of(program.spec, step) for step in _steps(program, done) if step.agent is not None]
+    used = (step.model for step in _steps(program, done))
     return list({model.name: model for model in used if model is not None}.values())
 
 
 def tools(program: Program, done: frozenset[str] = frozenset()) -> list[Tool]:
     """The tools that the steps which are not in ``done`` may call."""
-    names = dict.fromkeys(name for step in _steps(program, done) for name in _calls(step))
+    bodies = (body for step in _steps(program, done) for body in step.bodies)
+    names = dict.fromkeys(name for body in bodies for name in kind_of(body).tools(body))
     return [program.tool(name) for name in names]
 
 
@@ -109,21 +111,10 @@ def _check_key(model: Model) -> None:
         raise Refused(f"model {model.name}: {error}; {remedy}") from None
 
 
-def _keys(program: Program, step: Step) -> Iterator[SecretKey]:
-    if step.agent is not None:
-        model = model_of(program.spec, step)
-        if model is not None and model.credentials is not None:
-            yield model.credentials.secret_ref
-    for name in _calls(step):
-        auth = program.tool(name).http.auth
-        if auth is not None:
-            yield auth.bearer.secret_ref
+def _keys(program: Program, step: CompiledStep) -> Iterator[SecretKey]:
+    for body in step.bodies:
+        yield from secret_refs(program.spec, body)
 
 
-def _calls(step: Step) -> list[str]:
-    calls = [call.name for call in (step.tool, step.compensate) if call is not None]
-    return calls + (step.agent.tools if step.agent is not None else [])
-
-
-def _steps(program: Program, done: frozenset[str]) -> list[Step]:
-    return [s.spec for s in (*program.steps.values(), *program.finally_.values()) if s.name not in done]
+def _steps(program: Program, done: frozenset[str]) -> list[CompiledStep]:
+    return [step for step in (*program.steps.values(), *program.finally_.values()) if step.name not in done]

@@ -234,7 +234,7 @@ def _taken(program: Program, at: StepKey, found: dict[str, StepState], states: d
     # What was approved was approved for what the source did next. Where that is done anew, with other inputs or another
     # workflow perhaps, by somebody who may not decide on it perhaps, people are asked anew.
     before_the_new = {name for step in program.steps.values() if step.name not in taken for name in step.ancestors}
-    return frozenset(name for name in taken if name not in before_the_new or program.step(name).spec.approval is None)
+    return frozenset(name for name in taken if name not in before_the_new or not program.step(name).kind.permits)
 
 
 def _is_taken(program: Program, key: StepKey, state: Folded, at: StepKey, done: frozenset[str]) -> bool:
@@ -318,9 +318,9 @@ def _before(records: list[Record]) -> str:
 
 
 def _check_kind(before: Program, after: Program, at: StepKey) -> None:
-    """An agent's history is of no use to another kind of step. Another model takes it, whichever API it speaks."""
-    one, other = before.step(at.name).spec, after.step(at.name).spec
-    if (one.agent is None) != (other.agent is None):
+    """A model's history is of no use to a step that asks none. Another model takes it, whichever API it speaks."""
+    one, other = before.step(at.name), after.step(at.name)
+    if (one.model is None) != (other.model is None):
         raise ForkRefused(f"{at.name} is another kind of step now: fork from it without @SEQ")
 
 

@@ -34,4 +34,4 @@ def took_effect(step: CompiledStep, standing: Standing) -> bool:
     calls: of those its compensation is promised nothing.
     """
     over = standing.state in (StepState.FAILED, StepState.CANCELLED)
-    return over and step.spec.tool is not None and standing.fact.happened
+    return over and step.kind.one_call and standing.fact.happened

@@ -9,7 +9,7 @@ from agentrun.api.canonical import digest_of, moment
 from agentrun.api.facts import ApprovalRequest, FailureInfo, StepFact
 from agentrun.api.run import Reason, StepState
 from agentrun.api.values import DELAY_MAX, pause, seconds
-from agentrun.api.workflow import FailureClass
+from agentrun.api.workflow import ApprovalStep, FailureClass, Wait
 from agentrun.expressions.templates import ExpressionError
 from agentrun.plan.attempts import Standing
 from agentrun.plan.snapshot import Append, Event
@@ -24,15 +24,14 @@ if TYPE_CHECKING:
     from agentrun.plan.planning import Planning
 
 
-def approval_step(step: CompiledStep, planner: Planning, failing: bool) -> Standing:
+def approval_step(step: CompiledStep, approval: ApprovalStep, planner: Planning, failing: bool) -> Standing:
     """An ``approval`` step: asks once, then waits for the tally."""
-    assert step.spec.approval is not None
     now = planner.s.now
     event = planner.events.requested.get(step.name)
     if event is None:
         if planner.suspended:
             return _pending()
-        return _ask(step, planner)
+        return _ask(step, approval, planner)
     request = ApprovalRequest.from_json(event.body["request"])
     fact = StepFact(attempt=1, started=event.at, approvals=(request,))
     counted = planner.events.tally(request, now)
@@ -56,15 +55,13 @@ def approval_step(step: CompiledStep, planner: Planning, failing: bool) -> Stand
         why = f"rejected by {counted.by[0]}" + (f": {counted.comment}" if counted.comment else "")
         body |= {"state": str(StepState.FAILED), "failure": FailureInfo(FailureClass.REJECTED, why).to_json()}
     else:
-        why = f"nobody decided within {step.spec.approval.timeout}"
+        why = f"nobody decided within {approval.timeout}"
         body |= {"state": str(StepState.FAILED), "failure": FailureInfo(FailureClass.TIMEOUT, why).to_json()}
     planner.effects.append(Append(EventKind.SETTLED, body))
     return Standing(StepState.WAITING, fact, Reason.RUNNING)
 
 
-def _ask(step: CompiledStep, planner: Planning) -> Standing:
-    spec = step.spec.approval
-    assert spec is not None
+def _ask(step: CompiledStep, approval: ApprovalStep, planner: Planning) -> Standing:
     try:
         subject = planner.render(step.texts["subject"])
         details = planner.render(step.texts["details"]) if "details" in step.texts else None
@@ -77,23 +74,24 @@ def _ask(step: CompiledStep, planner: Planning) -> Standing:
         subject=subject,
         details=details,
         digest=digest_of(asked),
-        approvers=spec.approvers,
-        required=spec.required,
-        expires_at=planner.s.now + min(seconds(spec.timeout), DELAY_MAX),
+        approvers=approval.approvers,
+        required=approval.required,
+        expires_at=planner.s.now + min(seconds(approval.timeout), DELAY_MAX),
     )
     planner.effects.append(Append(EventKind.APPROVAL_REQUESTED, {"step": step.name, "request": request.to_json()}))
     return _pending()
 
 
-def wait_step(step: CompiledStep, planner: Planning, failing: bool) -> Standing:
+def wait_step(step: CompiledStep, wait: Wait, planner: Planning, failing: bool) -> Standing:
     """A ``wait`` step: notes once until when or for what, then waits."""
     now = planner.s.now
     begun = planner.events.begun.get(step.name)
     if begun is None:
         if planner.suspended:
             return _pending()
-        return _begin_wait(step, planner)
-    event = _that_counts(begun, now) if "until" in begun[-1].body and _lasts(step) else begun[-1]
+        return _begin_wait(step, wait, planner)
+    # A wait for some length of time, and not until an instant that a person gave.
+    event = _that_counts(begun, now) if "until" in begun[-1].body and wait.until is None else begun[-1]
     if event is None:
         # The clock that began the wait was ahead and was set right since. What is to last a while lasts no longer.
         last = begun[-1]
@@ -124,12 +122,6 @@ def wait_step(step: CompiledStep, planner: Planning, failing: bool) -> Standing:
     return Standing(StepState.WAITING, fact, Reason.RUNNING)
 
 
-def _lasts(step: CompiledStep) -> bool:
-    """Whether the wait is for some length of time, and not until an instant that a person gave."""
-    assert step.spec.wait is not None
-    return step.spec.wait.until is None
-
-
 def _that_counts(begun: Sequence[Event], now: float) -> Event | None:
     """Which beginning of a wait counts, of those by clocks that were set since; None: all of them lie in the future.
 
@@ -140,9 +132,7 @@ def _that_counts(begun: Sequence[Event], now: float) -> Event | None:
     return max(past, key=lambda event: float(event.body["until"]), default=None)
 
 
-def _begin_wait(step: CompiledStep, planner: Planning) -> Standing:
-    wait = step.spec.wait
-    assert wait is not None
+def _begin_wait(step: CompiledStep, wait: Wait, planner: Planning) -> Standing:
     body: dict[str, Any] = {"step": step.name}
     now = planner.s.now
     try:

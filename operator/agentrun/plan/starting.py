@@ -8,7 +8,7 @@ from agentrun.plan import budget
 from agentrun.plan.attempts import time_left
 from agentrun.plan.planning import Planning
 from agentrun.plan.snapshot import Ref, Start
-from agentrun.workflow.program import CompiledStep, model_of
+from agentrun.workflow.program import CompiledStep
 
 
 def start_candidates(p: Planning) -> None:
@@ -51,19 +51,16 @@ def start_candidates(p: Planning) -> None:
                 p.s.now,
                 str(p.outcome or "Running"),
                 standing.drain,
-                _refused(p, step, key, refused),
+                _refused(step, key, refused),
             )
         )
 
 
-def _refused(p: Planning, step: CompiledStep, key: StepKey, words: list[str]) -> tuple[str, ...]:
-    """What is known of the endpoint that an agent step asks."""
-    if not words or key.compensate or step.spec.agent is None:
+def _refused(step: CompiledStep, key: StepKey, words: list[str]) -> tuple[str, ...]:
+    """What is known of the endpoint that the step asks."""
+    if not words or key.compensate or step.model is None:
         return ()
-    model = model_of(p.program.spec, step.spec)
-    if model is None:
-        return ()
-    return tuple(word for word in words if word.startswith(f"{model.name}/"))[:REFUSED_MAX]
+    return tuple(word for word in words if word.startswith(f"{step.model.name}/"))[:REFUSED_MAX]
 
 
 def _refs(p: Planning, step: CompiledStep, key: StepKey) -> dict[str, Ref]:

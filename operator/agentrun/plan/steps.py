@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from agentrun.api.facts import FailureInfo, StepKey
 from agentrun.api.run import Reason, StepState
-from agentrun.api.workflow import FailureClass
+from agentrun.api.workflow import Agent, ApprovalStep, FailureClass, ToolCall, Wait
 from agentrun.expressions.templates import ExpressionError
 from agentrun.plan.attempts import Standing
 from agentrun.plan.fan_out import fan_out
@@ -80,15 +80,17 @@ def _step(p: Planning, step: CompiledStep, failing: bool, stop: bool) -> Group:
         blocked = _not_yet(p, step, failing)
         if blocked is not None:
             return Group.of(step.name, key, blocked)
-    if step.spec.approval is not None:
-        return _people(p, key, approval_step(step, p, failing))
-    if step.spec.wait is not None:
-        return _people(p, key, wait_step(step, p, failing))
-    if step.items is not None:
-        return fan_out(p, step, failing, stop)
-    standing = p.attempt(key, step)
-    p.consider(key, standing, may_start=not (failing or stop), stop=stop, ending=failing)
-    return Group.of(step.name, key, standing)
+    match step.body:
+        case Agent() | ToolCall():
+            if step.items is not None:
+                return fan_out(p, step, failing, stop)
+            standing = p.attempt(key, step)
+            p.consider(key, standing, may_start=not (failing or stop), stop=stop, ending=failing)
+            return Group.of(step.name, key, standing)
+        case ApprovalStep() as approval:
+            return _people(p, key, approval_step(step, approval, p, failing))
+        case Wait() as wait:
+            return _people(p, key, wait_step(step, wait, p, failing))
 
 
 def _not_yet(p: Planning, step: CompiledStep, failing: bool) -> Standing | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from agentrun.api.facts import Usage
 from agentrun.api.texts import as_text
-from agentrun.api.workflow import FailureClass, Model
+from agentrun.api.workflow import Agent, FailureClass, Model
 from agentrun.records.step_records import Kind
 from agentrun.runner.attempt import Attempt
 from agentrun.runner.calls import Tools, answer_calls
@@ -29,7 +29,7 @@ REPAIRS_MAX = 2
 CUT_OFF = "not called: your answer was cut off before it was complete"
 
 
-async def run_agent_step(attempt: Attempt) -> dict[str, Any]:
+async def run_agent_step(attempt: Attempt, agent: Agent) -> dict[str, Any]:
     """An agent step; ``{"output": …}`` with the model's text, or with JSON where the step has a schema.
 
     Cancellation abandons the call in hand; what was committed stays.
@@ -43,18 +43,16 @@ async def run_agent_step(attempt: Attempt) -> dict[str, Any]:
     tools = Tools(attempt)
     client = await asyncio.to_thread(attempt.ports.open_model, model, attempt.ports.secret)
     try:
-        return await _Loop(attempt, model, client, tools).run()
+        return await _Loop(attempt, agent, model, client, tools).run()
     finally:
         await tools.close()
         await client.close()
 
 
 class _Loop:
-    def __init__(self, attempt: Attempt, model: Model, client: ModelClient, tools: Tools) -> None:
-        agent = attempt.step.spec.agent
-        assert agent is not None and attempt.state.task is not None
+    def __init__(self, attempt: Attempt, agent: Agent, model: Model, client: ModelClient, tools: Tools) -> None:
         self.attempt, self.model, self.client, self.tools, self.agent = attempt, model, client, tools, agent
-        self.task: dict[str, Any] = attempt.state.task
+        self.task = attempt.task
         known = {tool.name: tool for tool in attempt.workflow.tools}
         self._history = History(client, as_text(self.task["prompt"]))
         self.specs = [ToolSpec(n, known[n].description, known[n].parameters) for n in agent.tools]
@@ -78,10 +76,10 @@ class _Loop:
             message = f"the agent did not finish within maxTurns ({self.agent.max_turns})"
             raise Failure(FailureClass.BUDGET, message, retryable=False)
         if outgrown(self.attempt, self.model):
-            await compact(self.attempt, self.model, self.client, self.model.context_window)
+            await compact(self.attempt, self.agent, self.model, self.client, self.model.context_window)
         request = self.request()
         expected = self._expected(request)
-        limit = reserve_model(self.attempt, self.model, expected)
+        limit = reserve_model(self.attempt, self.agent, self.model, expected)
         began = self.attempt.ports.monotonic()
         try:
             turn = await self.client.ask(_limited(request, limit))
@@ -90,10 +88,10 @@ class _Loop:
                 raise
             # Our estimate was too low, or the window is smaller than the workflow says: it is no larger than this.
             # Compacting once is the remedy; a second overflow is the model's last word.
-            await compact(self.attempt, self.model, self.client, min(expected, self.model.context_window))
+            await compact(self.attempt, self.agent, self.model, self.client, min(expected, self.model.context_window))
             request = self.request()
             expected = self._expected(request)
-            limit = reserve_model(self.attempt, self.model, expected)
+            limit = reserve_model(self.attempt, self.agent, self.model, expected)
             turn = await self.client.ask(_limited(request, limit))
         seconds = self.attempt.ports.monotonic() - began
         await self.attempt.commit(Kind.TURN, self._record(turn, expected, seconds))

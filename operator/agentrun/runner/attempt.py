@@ -16,7 +16,7 @@ from typing import Any
 from agentrun import __version__
 from agentrun.api.facts import AttemptEnd, FailureInfo, StepFact, StepKey
 from agentrun.api.run import StepState
-from agentrun.api.workflow import FailureClass, Model, WorkflowSpec
+from agentrun.api.workflow import FailureClass, Model, StepBody, WorkflowSpec
 from agentrun.attempt.exit_codes import Exit
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.expressions.templates import ExpressionError, Values
@@ -36,7 +36,8 @@ from agentrun.runner.ports import Ports
 from agentrun.runner.refusals import recorded, to_record
 from agentrun.runner.secrets import secrets_of
 from agentrun.store.protocol import Store
-from agentrun.workflow.program import CompiledStep, compile_step, model_of
+from agentrun.workflow.program import CompiledStep, compile_step
+from agentrun.workflow.step_kinds import kind_of
 
 
 @dataclass(slots=True)
@@ -108,9 +109,13 @@ class Attempt:
 
     @property
     def model(self) -> Model | None:
-        """The model of an agent step; None for another."""
-        agent = self.step.spec.agent is not None and not self.spec.key.compensate
-        return model_of(self.workflow, self.step.spec) if agent else None
+        """The model that the attempt asks."""
+        return None if self.spec.key.compensate else self.step.model
+
+    @property
+    def body(self) -> StepBody:
+        """What the attempt does: the step's own work, or the call that undoes it."""
+        return self.step.does(self.spec.key)
 
     def check_stop(self) -> None:
         """Leave between two calls where somebody asked for it. Raises Parked."""
@@ -118,11 +123,10 @@ class Attempt:
             raise Parked({"interrupted": True})
 
     @property
-    def tool_call(self) -> tuple[str, dict[str, Any]]:
-        """The tool and the rendered arguments of a tool step or of a compensation."""
-        call = self.step.spec.compensate if self.spec.key.compensate else self.step.spec.tool
-        assert call is not None and self.state.task is not None
-        return call.name, self.state.task["args"]
+    def task(self) -> dict[str, Any]:
+        """What the step is asked, rendered: recorded by its first attempt."""
+        assert self.state.task is not None
+        return self.state.task
 
 
 Work = Callable[[Attempt], Any]
@@ -178,7 +182,7 @@ def _open(spec: AttemptSpec, ports: Ports) -> Attempt:
     manifest = parse_manifest(store.get(run.manifest), run.manifest)
     workflow = WorkflowSpec.model_validate(manifest["workflow"])
     step = compile_step(workflow, spec.key.name)
-    if step.spec.agent is not None and not spec.key.compensate:
+    if step.model is not None and not spec.key.compensate:
         ports.preload()
     values = _values(store, run, spec, manifest, step)
     events = {str(seq): _event(store, run, seq) for seq in spec.events}
@@ -273,7 +277,7 @@ async def _settle_unknown(attempt: Attempt) -> None:
         because = f"{answer['by']} says that it did not happen"
         await attempt.commit(Kind.RESULT, {"undone": call_id, "by": answer["by"], "because": because})
         return
-    if attempt.step.spec.agent is None or attempt.spec.key.compensate:
+    if kind_of(attempt.body).one_call:
         body = {"outcome": str(StepState.SUCCEEDED), "output": answer["result"]}
         raise Closed(body | {"resolvedBy": answer["by"]})
     text = answer["result"] if isinstance(answer["result"], str) else json.dumps(answer["result"])

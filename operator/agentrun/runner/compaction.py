@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from agentrun.api.facts import Usage
-from agentrun.api.workflow import FailureClass, Model
+from agentrun.api.workflow import Agent, FailureClass, Model
 from agentrun.records.step_records import Kind
 from agentrun.runner.attempt import Attempt
 from agentrun.runner.failures import ContextOverflow, Failure
@@ -45,7 +45,7 @@ def outgrown(attempt: Attempt, model: Model) -> bool:
     return len(state.history) > 2 and size > model.context_window * FULL
 
 
-async def compact(attempt: Attempt, model: Model, client: ModelClient, window: int) -> None:
+async def compact(attempt: Attempt, agent: Agent, model: Model, client: ModelClient, window: int) -> None:
     """Replace the older part of the history by the model's own summary of it, in one committed record.
 
     ``window`` is what the model takes at most, in tokens. Where it turns out to take less, less of the record is shown.
@@ -55,14 +55,14 @@ async def compact(attempt: Attempt, model: Model, client: ModelClient, window: i
     """
     for _ in range(HALVINGS):
         try:
-            await _compact(attempt, model, client, window)
+            await _compact(attempt, agent, model, client, window)
             return
         except ContextOverflow:
             window //= 2
-    await _compact(attempt, model, client, window)
+    await _compact(attempt, agent, model, client, window)
 
 
-async def _compact(attempt: Attempt, model: Model, client: ModelClient, window: int) -> None:
+async def _compact(attempt: Attempt, agent: Agent, model: Model, client: ModelClient, window: int) -> None:
     history = attempt.state.history
     cut = _cut(history, int(window * KEEP))
     room = int(window * (1 - KEEP - SUMMARY_MAX)) * BYTES_PER_TOKEN
@@ -70,7 +70,7 @@ async def _compact(attempt: Attempt, model: Model, client: ModelClient, window: 
     if len(record) > room:
         # The newest part of what goes is worth more than the oldest; the task itself is kept by the step.
         record = "…" + record[-room:]
-    limit = reserve_model(attempt, model, len(record) // BYTES_PER_TOKEN)
+    limit = reserve_model(attempt, agent, model, len(record) // BYTES_PER_TOKEN)
     answer_max = max(int(window * SUMMARY_MAX), OUTPUT_MIN)
     turn = await client.ask(
         Request(

@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import AttemptEnd, StepFact
@@ -19,8 +18,9 @@ from agentrun.attempt.environment import GRACE, TERMINATION_VARIABLE
 from agentrun.attempt.exit_codes import Exit
 from agentrun.attempt.spec import AttemptSpec, BadAttemptSpec
 from agentrun.journal.log import Fenced
-from agentrun.runner.attempt import Attempt, run_attempt
+from agentrun.runner.attempt import run_attempt
 from agentrun.runner.ports import Ports
+from agentrun.runner.work import work
 from agentrun.store.protocol import StoreError
 
 MESSAGE_MAX = 4000
@@ -60,7 +60,7 @@ def main(ports: Ports | None = None) -> int:
 async def _run(spec: AttemptSpec, ports: Ports) -> tuple[Exit, StepFact]:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    running = asyncio.ensure_future(run_attempt(spec, ports, _work, stopping))
+    running = asyncio.ensure_future(run_attempt(spec, ports, work, stopping))
 
     def stop() -> None:
         if not stopping.is_set():
@@ -86,16 +86,6 @@ def _on_leash(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None
     if not os.read(sys.stdin.fileno(), 1):
         loop.remove_reader(sys.stdin.fileno())
         stop()
-
-
-async def _work(attempt: Attempt) -> dict[str, Any]:
-    if attempt.step.spec.agent is not None and not attempt.spec.key.compensate:
-        from agentrun.runner.agent import run_agent_step  # noqa: PLC0415  (lazy: a tool step needs no model)
-
-        return await run_agent_step(attempt)
-    from agentrun.runner.tool_step import run_tool_step  # noqa: PLC0415
-
-    return await run_tool_step(attempt)
 
 
 def _say(fact: StepFact) -> None:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from agentrun.api.canonical import canonical
 from agentrun.api.facts import Usage
 from agentrun.api.values import money
-from agentrun.api.workflow import FailureClass, Model, Price
+from agentrun.api.workflow import Agent, FailureClass, Model, Price
 from agentrun.runner.attempt import Attempt
 from agentrun.runner.failures import Failure
 from agentrun.runner.outcomes import Parked
@@ -57,7 +57,7 @@ def reserve_tool(attempt: Attempt) -> None:
         _refuse(attempt, "toolCalls")
 
 
-def reserve_model(attempt: Attempt, model: Model, expected_input: int) -> int | None:
+def reserve_model(attempt: Attempt, agent: Agent, model: Model, expected_input: int) -> int | None:
     """Make sure that a model call with about ``expected_input`` tokens fits; how long its answer may be in tokens.
 
     None: nothing but the model bounds it.
@@ -67,8 +67,6 @@ def reserve_model(attempt: Attempt, model: Model, expected_input: int) -> int | 
     """
     allowance = attempt.spec.allowance
     used = spent(attempt)
-    agent = attempt.step.spec.agent
-    assert agent is not None
     limits = [agent.max_output_tokens] if agent.max_output_tokens is not None else []
     if allowance.model_calls is not None and used.model_calls >= allowance.model_calls:
         _refuse(attempt, "modelCalls")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agentrun.api.facts import FailureInfo
-from agentrun.api.workflow import FailureClass
+from agentrun.api.workflow import FailureClass, ToolCall
 from agentrun.plan.effects import asks_people
 from agentrun.records.step_records import Kind
 from agentrun.runner.attempt import Attempt, unknown_of
@@ -17,7 +17,7 @@ REFUSAL_MAX = 200
 """Characters of a refusal (a 4xx, often a page of HTML) that stand in the step's failure."""
 
 
-async def run_tool_step(attempt: Attempt) -> dict[str, Any]:
+async def run_tool_step(attempt: Attempt, tool: ToolCall) -> dict[str, Any]:
     """A tool step, or a compensation: one call whose value is the step's output.
 
     Raises:
@@ -26,8 +26,7 @@ async def run_tool_step(attempt: Attempt) -> dict[str, Any]:
     """
     tools = Tools(attempt)
     try:
-        name, args = attempt.tool_call
-        call = {"id": "call", "callId": "call", "name": name, "args": args}
+        call = {"id": "call", "callId": "call", "name": tool.name, "args": attempt.task["args"]}
         refusal = tools.refusal(call, None)
         if refusal is not None:
             raise Failure(FailureClass.INVALID, refusal, retryable=False)

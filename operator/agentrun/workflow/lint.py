@@ -11,10 +11,9 @@ import re
 from collections.abc import Iterator, Mapping
 from itertools import chain
 
-from agentrun.api.canonical import moment
 from agentrun.api.errors import InvalidDocument, Path, Problem
 from agentrun.api.texts import quoted
-from agentrun.api.values import JSON, pause
+from agentrun.api.values import JSON
 from agentrun.api.workflow import Step, ToolCall, WorkflowSpec
 from agentrun.expressions import diagnostics
 from agentrun.expressions.diagnostics import Keys
@@ -33,17 +32,7 @@ from agentrun.workflow.fitting import Fitting
 from agentrun.workflow.http import CompiledHttp, compile_http
 from agentrun.workflow.program import CompiledStep, Program, compile_program
 from agentrun.workflow.shapes import ANYTHING, Shape
-
-_APPROVED: Shape = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {
-        "approved": {"type": "boolean"},
-        "by": {"type": "array", "items": {"type": "string"}},
-        "comment": {"type": "string"},
-    },
-}
-"""The output of an approval step."""
+from agentrun.workflow.step_kinds import kind_of
 
 _OTHER_FORMS = (
     (re.compile(r"\{\{.*?\}\}", re.DOTALL), "{{ … }}"),
@@ -64,7 +53,7 @@ def checked_program(spec: WorkflowSpec, path: Path = ("spec",)) -> Program:
         InvalidDocument: with every problem that was found.
     """
     program = compile_program(spec, path)
-    problems = [*check_endpoints(spec, path), *_calls(program, path), *_steps_alone(program, path)]
+    problems = [*check_endpoints(spec, path), *_calls(program, path), *_each_step(program, path)]
     if problems := [*problems, *_names(program, path)]:
         raise InvalidDocument(problems)
     return program
@@ -83,7 +72,7 @@ def other_forms(spec: WorkflowSpec, path: Path = ("spec",)) -> Iterator[Problem]
     """Texts that another tool would put a value into, and agentrun does not."""
     for name, steps in (("steps", spec.steps), ("finally", spec.finally_)):
         for number, step in enumerate(steps):
-            for kind in (step.kind, "compensate"):
+            for kind in (kind_of(step.body).name, "compensate"):
                 if (given := getattr(step, kind)) is not None:
                     raw = given.model_dump(mode="json", by_alias=True, exclude={"output", "approvers", "tools"})
                     yield from _forms(raw, (*path, name, number, kind))
@@ -119,7 +108,7 @@ def _of_step(step: CompiledStep, place: Path) -> _Named:
     if step.items is not None:
         yield from _inside(step.items, (*place, "forEach", "items"))
     for name, value in step.texts.items():
-        yield from _inside(value, (*place, step.spec.kind, name))
+        yield from _inside(value, (*place, step.kind.name, name))
     if step.compensation is not None:
         yield from _inside(step.compensation, (*place, "compensate", "args"))
 
@@ -150,7 +139,12 @@ def _of_text(template: Template, place: Path) -> _Named:
     return ((place, expression) for expression in template.expressions)
 
 
-# -- arguments, lists of tools, instants -------------------------------------------------------------------------------
+# -- steps and their arguments -----------------------------------------------------------------------------------------
+
+
+def _each_step(program: Program, path: Path) -> Iterator[Problem]:
+    for step, place in _steps(program, path):
+        yield from step.kind.lint(step.body, step.texts, (*place, step.kind.name))
 
 
 def _calls(program: Program, path: Path) -> Iterator[Problem]:
@@ -159,10 +153,10 @@ def _calls(program: Program, path: Path) -> Iterator[Problem]:
     needed = {tool.name: _needed(compile_http(tool.http)) for tool in program.spec.tools}
     for step, place in _steps(program, path):
         for call, args, kind in (
-            (step.spec.tool, step.texts.get("args"), "tool"),
+            (step.body, step.texts.get("args"), step.kind.name),
             (step.spec.compensate, step.compensation, "compensate"),
         ):
-            if call is None or args is None:
+            if not isinstance(call, ToolCall) or args is None:
                 continue
             where = (*place, kind, "args")
             for inside, message in fitting.misfits(args, program.tool(call.name)):
@@ -183,21 +177,6 @@ def _lacking(name: str, call: ToolCall) -> str:
     given = ", ".join(call.args) or "nothing"
     hint = diagnostics.nearest(name, call.args)
     return f"{name} is missing, which the request of tool {call.name} names; given is {given}{hint}"
-
-
-def _steps_alone(program: Program, path: Path) -> Iterator[Problem]:
-    for step, place in _steps(program, path):
-        agent, wait = step.spec.agent, step.spec.wait
-        for number, name in enumerate(agent.tools if agent is not None else ()):
-            if agent is not None and name in agent.tools[:number]:
-                yield Problem((*place, "agent", "tools", number), f"the tool {name} stands twice: keep one")
-        for name, read in (("until", moment), ("duration", pause)):
-            text = step.texts.get(name)
-            if wait is not None and text is not None and text.literal:
-                try:
-                    read(text.outline)
-                except ValueError as error:
-                    yield Problem((*place, "wait", name), str(error))
 
 
 # -- what expressions name ---------------------------------------------------------------------------------------------
@@ -245,14 +224,7 @@ def _place(keys: Keys, known: Mapping[Keys, Shape]) -> tuple[Shape, str]:
 
 def _output(step: Step) -> Shape:
     """What is known of a step's output where it succeeds."""
-    if step.agent is not None:
-        shape: Shape = {"type": "string"} if step.agent.output is None else step.agent.output
-    elif step.approval is not None:
-        shape = _APPROVED
-    elif step.wait is not None and step.wait.signal is None:
-        shape = {"type": "null"}
-    else:
-        shape = ANYTHING
+    shape = kind_of(step.body).output(step.body)
     return {"type": "array", "items": shape} if step.for_each is not None else shape
 
 

@@ -1,8 +1,11 @@
-"""Some of a workflow's steps, as a set that takes up a bit for each."""
+"""Names in a workflow: a set of steps that takes up a bit for each, and what to say of a name that nothing has."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping, Set
+
+from agentrun.api.texts import quoted
 
 
 class Names(Set[str]):
@@ -36,3 +39,13 @@ class Names(Set[str]):
     @classmethod
     def _from_iterable(cls, names: Iterable[str]) -> frozenset[str]:  # type: ignore[override]
         return frozenset(names)  # what ``|`` and ``&`` give
+
+
+def no_such(what: str, name: str, names: Iterable[str]) -> str:
+    """That there is no ``what`` of that name, with the one that was perhaps meant or those that there are."""
+    known = list(names)
+    near = difflib.get_close_matches(name, known, 1)
+    if near:
+        return f"there is no {what} {quoted(name)}: did you mean {near[0]}?"
+    there = f"there are {', '.join(sorted(known)[:10])}" if known else "none is declared"
+    return f"there is no {what} {quoted(name)}; {there}"

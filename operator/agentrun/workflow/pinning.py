@@ -15,7 +15,8 @@ from agentrun.api.texts import quoted
 from agentrun.api.workflow import WorkflowSpec
 from agentrun.workflow.json_schema import compile_schema
 from agentrun.workflow.lint import absent_inputs, checked_program, other_forms
-from agentrun.workflow.program import Program, model_of
+from agentrun.workflow.program import Program
+from agentrun.workflow.step_kinds import model_of
 
 NAME_MAX = 50
 
@@ -195,7 +196,7 @@ def _the_run(documents: Sequence[Document]) -> tuple[Document, RunSpec]:
 def _check_run(document: Document, run: RunSpec, workflow: WorkflowSpec) -> None:
     problems = []
     if run.budget.cost_usd is not None:
-        used = [model_of(workflow, s) for s in [*workflow.steps, *workflow.finally_] if s.agent is not None]
+        used = [model_of(workflow, step.body) for step in [*workflow.steps, *workflow.finally_]]
         for model in {m.name: m for m in used if m is not None and m.price is None}.values():
             message = f"a budget in money needs the price of model {model.name}: give spec.models[].price"
             problems.append(Problem(("spec", "budget", "costUSD"), message))

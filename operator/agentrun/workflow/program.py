@@ -6,15 +6,14 @@ exists can be planned without looking at the text again.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from agentrun.api.errors import InvalidDocument, Path, Problem
-from agentrun.api.texts import quoted
+from agentrun.api.facts import StepKey
 from agentrun.api.values import seconds
-from agentrun.api.workflow import Model, Retry, Step, Tool, WorkflowSpec
+from agentrun.api.workflow import Model, Retry, Step, StepBody, Tool, WorkflowSpec
 from agentrun.expressions.cel import TOO_MANY, together
 from agentrun.expressions.templates import (
     Expression,
@@ -22,12 +21,12 @@ from agentrun.expressions.templates import (
     Scope,
     ValueTemplate,
     compile_expression,
-    compile_text,
     compile_value,
 )
 from agentrun.workflow.http import check_http
 from agentrun.workflow.json_schema import check_schema, weight
-from agentrun.workflow.names import Names
+from agentrun.workflow.names import Names, no_such
+from agentrun.workflow.step_kinds import StepKind, check_tool_name, kind_of
 
 EXPRESSIONS_MAX = 2 * 1024 * 1024
 """Bytes of all checked expressions of a workflow together, some 4,000 conditions: a second of work to compile them."""
@@ -47,6 +46,11 @@ class CompiledStep:
 
     name: str
     spec: Step
+    body: StepBody
+    """What the step does."""
+    kind: StepKind[Any]
+    model: Model | None
+    """The model that the step asks."""
     ancestors: Set[str]
     """Every step that is done before this one starts: those whose outputs it may use."""
     when: Expression | None
@@ -67,6 +71,23 @@ class CompiledStep:
         """Whether ``when`` is asked of each item rather than once."""
         return self.when is not None and not self.when.references.isdisjoint(ITEM_VARIABLES)
 
+    @property
+    def bodies(self) -> tuple[StepBody, ...]:
+        """All that the step may do: its own work, and the call that undoes it."""
+        return (self.body,) if self.spec.compensate is None else (self.body, self.spec.compensate)
+
+    def does(self, key: StepKey) -> StepBody:
+        """What an attempt at ``key`` does: the step's own work, or the call that undoes it.
+
+        Raises:
+            ValueError: nothing undoes the step.
+        """
+        if not key.compensate:
+            return self.body
+        if self.spec.compensate is None:
+            raise ValueError(f"step {self.name} has no compensation")
+        return self.spec.compensate
+
 
 @dataclass(frozen=True, slots=True)
 class Program:
@@ -86,15 +107,6 @@ class Program:
         return next(tool for tool in self.spec.tools if tool.name == name)
 
 
-def model_of(spec: WorkflowSpec, step: Step) -> Model | None:
-    """The model that an agent step uses: its own, the default one, or the only one there is."""
-    assert step.agent is not None
-    name = step.agent.model or spec.defaults.model
-    if name is None:
-        return spec.models[0] if len(spec.models) == 1 else None
-    return next((model for model in spec.models if model.name == name), None)
-
-
 def compile_program(spec: WorkflowSpec, path: Path = ("spec",), *, pinned: bool = False) -> Program:
     """Check and compile ``spec``, which stands at ``path`` of its document.
 
@@ -106,7 +118,7 @@ def compile_program(spec: WorkflowSpec, path: Path = ("spec",), *, pinned: bool 
     if pinned:
         return _compile(spec, path)
     schemas: list[Any] = [spec.inputs, *(t.parameters for t in spec.tools)]
-    schemas += [s.agent.output for s in (*spec.steps, *spec.finally_) if s.agent is not None]
+    schemas += [schema for s in (*spec.steps, *spec.finally_) for schema in kind_of(s.body).schemas(s.body)]
     if sum(weight(schema) for schema in schemas) > SCHEMAS_MAX:
         message = "its schemas, with their patterns, are too large together: divide the workflow, or shorten them"
         raise InvalidDocument([Problem(path, message)])
@@ -175,7 +187,7 @@ def _graph(
                     Problem(where, f"{dependency} is not a finally step: all main steps are over by then; remove this")
                 )
             elif dependency not in by_name:
-                problems.append(Problem(where, f"there is no step {quoted(dependency)}{_nearest(dependency, by_name)}"))
+                problems.append(Problem(where, no_such("step", dependency, by_name)))
     none = Names({name: number for name, (number, _) in by_name.items()})
     ancestors: dict[str, Names] = {}
     order: list[str] = []
@@ -214,35 +226,25 @@ def _compile_step(
     inner = Scope((*STEP_VARIABLES, *ITEM_VARIABLES), ancestors) if step.for_each else scope
     when = _expression(step.when, inner, (*path, "when"), problems, want="bool")
     items = step.for_each and compile_value(step.for_each.items, scope, (*path, "forEach", "items"), problems)
-    texts: dict[str, ValueTemplate] = {}
-
-    def add(compiled: Callable[..., ValueTemplate], kind: str, **fields: Any) -> None:
-        for field, value in fields.items():
-            if value is not None:
-                texts[field] = compiled(value, inner, (*path, kind, field), problems)
-
-    if step.agent is not None:
-        add(compile_text, "agent", instructions=step.agent.instructions, prompt=step.agent.prompt)
-        _check_agent(spec, step, path, problems)
-    if step.tool is not None:
-        add(compile_value, "tool", args=step.tool.args)
-        _check_tool_name(spec, step.tool.name, (*path, "tool", "name"), problems)
-    if step.approval is not None:
-        add(compile_text, "approval", subject=step.approval.subject)
-        add(compile_value, "approval", details=step.approval.details)
-    if step.wait is not None:
-        add(compile_text, "wait", duration=step.wait.duration, until=step.wait.until)
-        if step.wait.duration is not None and "${" not in step.wait.duration:
-            _check_duration(step.wait.duration, (*path, "wait", "duration"), problems)
+    body, kind = step.body, kind_of(step.body)
+    texts = {
+        field: compiled(value, inner, (*path, kind.name, field), problems)
+        for field, compiled in kind.templates.items()
+        if (value := getattr(body, field)) is not None
+    }
+    problems += kind.check(spec, body, (*path, kind.name))
     compensation = None
     if step.compensate is not None:
         own = None if ancestors is None else ancestors | {step.name}
         undo = Scope(inner.variables, own)
         compensation = compile_value(step.compensate.args, undo, (*path, "compensate", "args"), problems)
-        _check_tool_name(spec, step.compensate.name, (*path, "compensate", "name"), problems)
+        problems += check_tool_name(spec, step.compensate.name, (*path, "compensate", "name"))
     return CompiledStep(
         name=step.name,
         spec=step,
+        body=body,
+        kind=kind,
+        model=kind.model(spec, body),
         ancestors=ancestors or frozenset(),
         when=when,
         items=items or None,
@@ -259,28 +261,6 @@ def _needs(*templates: ValueTemplate | None) -> tuple[str, ...]:
     return tuple(sorted(frozenset[str]().union(*(t.step_references for t in templates if t is not None))))
 
 
-def _check_agent(spec: WorkflowSpec, step: Step, path: Path, problems: list[Problem]) -> None:
-    assert step.agent is not None
-    models = [model.name for model in spec.models]
-    if model_of(spec, step) is None:
-        name = step.agent.model or spec.defaults.model
-        if name is None:
-            message = (
-                "no model: name one here or in spec.defaults.model"
-                if models
-                else "no model: declare one in spec.models"
-            )
-            problems.append(Problem((*path, "agent", "model"), message))
-        else:
-            problems.append(
-                Problem((*path, "agent", "model"), f"there is no model {quoted(name)}{_nearest(name, models)}")
-            )
-    for number, name in enumerate(step.agent.tools):
-        _check_tool_name(spec, name, (*path, "agent", "tools", number), problems)
-    if step.agent.output is not None:
-        problems += check_schema(step.agent.output, (*path, "agent", "output"))
-
-
 def _check_tool(tool: Tool, path: Path, problems: list[Problem]) -> None:
     problems += check_schema(tool.parameters, (*path, "parameters"))
     if tool.parameters.get("type", "object") != "object":
@@ -290,12 +270,6 @@ def _check_tool(tool: Tool, path: Path, problems: list[Problem]) -> None:
     if tool.approval is not None:
         _expression(tool.approval.when, TOOL_SCOPE, (*path, "approval", "when"), problems, want="bool")
     problems += check_http(tool.http, (*path, "http"))
-
-
-def _check_tool_name(spec: WorkflowSpec, name: str, path: Path, problems: list[Problem]) -> None:
-    names = [tool.name for tool in spec.tools]
-    if name not in names:
-        problems.append(Problem(path, f"there is no tool {quoted(name)}{_nearest(name, names)}"))
 
 
 def _expression(
@@ -308,18 +282,3 @@ def _expression(
     except ExpressionError as error:
         problems.append(Problem(path, str(error)))
         return None
-
-
-def _check_duration(text: str, path: Path, problems: list[Problem]) -> None:
-    try:
-        seconds(text)
-    except ValueError as error:
-        problems.append(Problem(path, str(error)))
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    known = list(names)
-    near = difflib.get_close_matches(name, known, 1)
-    if near:
-        return f": did you mean {near[0]}?"
-    return f"; there are {', '.join(sorted(known)[:10])}" if known else "; none is declared"
