@@ -19,8 +19,9 @@ from typing import Any
 
 from agentrun.api.values import JSON
 from agentrun.runner.failures import Failure
-from agentrun.runner.http_tool import HttpTool, ToolOutput
+from agentrun.runner.http_tool import HttpTool
 from agentrun.runner.models import Item, ModelClient, Request, Turn
+from agentrun.runner.tool_client import ToolOutput
 from agentrun.store.protocol import KeyExists, Keys, Store, StoreError, StoreUnavailable
 
 
@@ -205,13 +206,10 @@ class TracedTool(HttpTool):
         about: Mapping[str, JSON] | None = None,
         *,
         idempotency_key: str | None = None,
-        timeout: float = float("inf"),  # noqa: ASYNC109 (the signature of the tool)
         before_send: Callable[[], None] | None = None,
     ) -> ToolOutput:
         with self.calls.call("tool", self._tool.name):
-            return await super().call(
-                args, about, idempotency_key=idempotency_key, timeout=timeout, before_send=before_send
-            )
+            return await super().call(args, about, idempotency_key=idempotency_key, before_send=before_send)
 
 
 def _short(key: str) -> str:

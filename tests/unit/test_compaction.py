@@ -9,10 +9,10 @@ import pytest
 from agentrun.journal.log import read_step
 from agentrun.records.step_records import Kind
 from agentrun.runner.compaction import HALVINGS
-from agentrun.runner.http_response import ToolOutput
 from agentrun.runner.models import Request, Turn, Usage
 from agentrun.runner.ports import Ports
 from agentrun.runner.reserve import estimate
+from agentrun.runner.tool_client import ToolOutput
 from tests.unit.test_runner_calls import KEY, OVERFLOW, RUN, Scene, said
 
 PAGE = "x" * 3_000

@@ -21,7 +21,8 @@ from agentrun.runner.bounded_body import TooLarge, Undecodable, read_body
 from agentrun.runner.failures import Failure
 from agentrun.runner.http_body import Refused
 from agentrun.runner.http_request import prepare
-from agentrun.runner.http_tool import HttpTool, ToolOutput
+from agentrun.runner.http_tool import HttpTool
+from agentrun.runner.tool_client import ToolOutput
 from agentrun.workflow.http import check_http, compile_http
 from tests.unit.loopback import Loopback, cut, endless, hang, loopback, raw, reply
 
@@ -38,7 +39,7 @@ class Bench:
         self._open: list[HttpTool] = []
 
     def tool(self, secret: Any = lambda _: f"{TOKEN}\n", effect: str = "Once", **http: Any) -> HttpTool:
-        fields = {"url": "/orders", **http}
+        fields = {"url": "/orders", "timeout": "5s", **http}
         fields["url"] = self.server.url + fields["url"] if fields["url"].startswith("/") else fields["url"]
         tool = Tool.model_validate({"name": "shop", "effect": effect, "http": fields})
 
@@ -50,9 +51,7 @@ class Bench:
 
     async def call(self, args: dict[str, Any], *answers: Any, key: str | None = "key-1", **http: Any) -> ToolOutput:
         self.server.then(*(answers or (reply({"ok": True}),)))
-        return await self.tool(**http).call(
-            args, {"inputs": {"shop": "north"}, "run": {}}, idempotency_key=key, timeout=5
-        )
+        return await self.tool(**http).call(args, {"inputs": {"shop": "north"}, "run": {}}, idempotency_key=key)
 
     async def fails(self, *answers: Any, args: dict[str, Any] | None = None, **http: Any) -> Failure:
         with pytest.raises(Failure) as caught:

@@ -20,9 +20,9 @@ from agentrun.plan.attempts import time_left
 from agentrun.records.step_records import Kind
 from agentrun.runner.attempt import run_attempt
 from agentrun.runner.failures import ContextOverflow, Failure
-from agentrun.runner.http_response import ToolOutput
 from agentrun.runner.models import ModelCall, Request, Turn, Usage
 from agentrun.runner.ports import Ports
+from agentrun.runner.tool_client import ToolOutput
 from agentrun.runner.work import work
 from agentrun.store.protocol import StoreUnavailable
 from tests.unit.journal_world import MemoryStore
@@ -141,7 +141,7 @@ class Scene:
             open_store=lambda url: self.store,
             send_within=5,
             open_model=lambda *_: self.model,
-            open_tool=lambda *_: ScriptedTool(self.tool),  # type: ignore[arg-type]
+            open_tool=lambda *_: ScriptedTool(self.tool),
         )
         return (await run_attempt(told, ports, work, asyncio.Event()))[1]
 

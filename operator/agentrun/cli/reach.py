@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from agentrun.api.workflow import Model, Tool
 from agentrun.cli.failures import Refused
 from agentrun.runner.connections import BadEnvironment, check_certificates, proxy_for
+from agentrun.workflow import tool_kinds
 from agentrun.workflow.address import BadAddress, address_of
 
 PATIENCE = 1.0
@@ -47,7 +48,7 @@ def _asked(models: Iterable[Model], tools: Iterable[Tool]) -> Iterator[tuple[str
         except BadAddress as error:
             raise Refused(f"model {model.name}: {error}") from None
     for tool in tools:
-        yield tool.http.url.partition("${")[0], f"tool {tool.name}"  # what is put in stands behind the host
+        yield tool_kinds.address_of(tool), f"tool {tool.name}"
 
 
 def unreachable(models: Iterable[Model], tools: Iterable[Tool] = ()) -> list[str]:

@@ -25,9 +25,9 @@ from agentrun.records.run_events import EventKind
 from agentrun.records.step_records import Kind
 from agentrun.runner.attempt import Attempt
 from agentrun.runner.failures import Failure, plain
-from agentrun.runner.http_tool import HttpTool
 from agentrun.runner.outcomes import Parked
 from agentrun.runner.reserve import reserve_tool
+from agentrun.runner.tool_client import ToolClient
 from agentrun.workflow.integers import with_integers
 from agentrun.workflow.json_schema import compile_schema
 from agentrun.workflow.program import TOOL_SCOPE
@@ -57,7 +57,7 @@ class Tools:
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
         self._tools = {tool.name: tool for tool in attempt.workflow.tools}
-        self._clients: dict[str, HttpTool] = {}
+        self._clients: dict[str, ToolClient] = {}
 
     async def close(self) -> None:
         """Close every connection."""
@@ -190,9 +190,7 @@ class Tools:
             client = self._clients[tool.name] = self._attempt.ports.open_tool(tool, self._attempt.ports.secret)
         key = None if tool.effect is Effect.READ_ONLY else self._key(call)
         about = {k: self._attempt.values[k] for k in ("inputs", "run")}
-        output = await client.call(
-            call["args"], about, idempotency_key=key, timeout=seconds(tool.http.timeout), before_send=before_send
-        )
+        output = await client.call(call["args"], about, idempotency_key=key, before_send=before_send)
         kept = None if tool.effect is Effect.READ_ONLY else output.kept
         return Answer(output.output, output.text, output.is_error, kept=kept)
 

@@ -17,6 +17,7 @@ from agentrun.runner.charsets import declared, decoded, is_text
 from agentrun.runner.failures import plain
 from agentrun.runner.lenient import read_value
 from agentrun.runner.masking import Mask
+from agentrun.runner.tool_client import ToolOutput
 from agentrun.workflow.http import CompiledHttp, is_json, media_type
 
 MAX_ERROR_TEXT = 4 * 1024
@@ -32,23 +33,6 @@ _TEXT = re.compile(
     r"(?:text|message)/.*|application/(?:[\w.+-]+\+)?(?:xml|yaml|x-www-form-urlencoded|javascript|x-ndjson|toml)"
 )
 _BINARY = re.compile(r"(?:image|audio|video|font)/(?!.*\+xml)")
-
-
-@dataclass(frozen=True, slots=True)
-class ToolOutput:
-    """What a call came to.
-
-    ``output`` is for the workflow, ``text`` for the model. ``status`` is the HTTP status, None where nothing was
-    sent. ``is_error``: the tool said no, or its answer is of no use; the call is over either way.
-
-    ``kept``: the call was carried out, and its answer cannot be used; this is what came of it, as a record holds it.
-    """
-
-    status: int | None
-    output: JSON
-    text: str
-    is_error: bool = False
-    kept: dict[str, JSON] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,18 +23,17 @@ from agentrun.runner.connections import BadEnvironment, why
 from agentrun.runner.failures import Failure, Happened, plain
 from agentrun.runner.http_body import Refused
 from agentrun.runner.http_request import Prepared, prepare
-from agentrun.runner.http_response import Response, ToolOutput, carried_out, phrase, refusal, understand
+from agentrun.runner.http_response import Response, carried_out, phrase, refusal, understand
 from agentrun.runner.masking import Mask
 from agentrun.runner.retrying import Clock, Sleep, retry_after, with_retries
 from agentrun.runner.secrets import MissingSecret, Secrets, read_secret
+from agentrun.runner.tool_client import ToolOutput
 from agentrun.workflow.http import compile_http, media_type
 
 if TYPE_CHECKING:
     import httpx2
 
     from agentrun.runner.transport import Transport
-
-__all__ = ["HttpTool", "ToolOutput"]
 
 
 class HttpTool:
@@ -56,14 +55,13 @@ class HttpTool:
         about: Mapping[str, JSON] | None = None,
         *,
         idempotency_key: str | None = None,
-        timeout: float = float("inf"),  # noqa: ASYNC109  (bounds each try; the caller bounds the whole)
         before_send: Callable[[], None] | None = None,
     ) -> ToolOutput:
         """Call the tool with ``args``, which fit its parameters; ``about`` holds ``inputs`` and ``run``.
 
         A ReadOnly or Idempotent tool is tried up to three times; a ``Once`` tool exactly once, on a connection of
-        its own. The idempotency key is sent for all but ReadOnly tools. Each try is bounded by the tool's timeout
-        and ``timeout``, in seconds. ``before_send`` is asked when the connection stands and nothing of the request has
+        its own. The idempotency key is sent for all but ReadOnly tools. The tool's timeout bounds each try; the
+        caller bounds the whole. ``before_send`` is asked when the connection stands and nothing of the request has
         been sent; what it raises ends the call. Cancellation closes the connection; the call may have been carried out.
 
         Raises:
@@ -76,7 +74,7 @@ class HttpTool:
             request = prepare(self._http, self._compiled, variables)
         except Refused as error:
             return refusal(str(error))
-        limit = min(seconds(self._http.timeout), timeout)
+        limit = seconds(self._http.timeout)
         key = None if self._tool.effect is Effect.READ_ONLY else idempotency_key
 
         async def once() -> ToolOutput:

@@ -13,9 +13,10 @@ from pathlib import Path
 from agentrun.api.workflow import Model, SecretKey, Tool
 from agentrun.attempt.environment import SECRETS_VARIABLE
 from agentrun.runner.clocks import steady_clock
-from agentrun.runner.http_tool import HttpTool
 from agentrun.runner.models import ModelClient, open_model
+from agentrun.runner.open_tool import open_tool
 from agentrun.runner.progress import Progress
+from agentrun.runner.tool_client import ToolClient
 from agentrun.store.open import open_store
 from agentrun.store.protocol import Store
 
@@ -33,7 +34,7 @@ class Ports:
     new_id: Callable[[], str] = lambda: uuid.uuid4().hex
     open_store: Callable[[str], Store] = open_store
     open_model: Callable[[Model, Callable[[SecretKey], str]], ModelClient] = open_model
-    open_tool: Callable[[Tool, Callable[[SecretKey], str]], HttpTool] = HttpTool
+    open_tool: Callable[[Tool, Callable[[SecretKey], str]], ToolClient] = open_tool
     secret: Callable[[SecretKey], str] = lambda key: read_secret_file(os.environ.get(SECRETS_VARIABLE, ""), key)
     send_within: float = SEND_WITHIN
     progress: Progress = field(init=False)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from agentrun.api.workflow import SecretKey, WorkflowSpec
+from agentrun.workflow.tool_kinds import secret_refs_of
 
 SHORTEST_SECRET = 8
 """Characters from which on a token is looked for in answers; anything shorter would be found by chance."""
@@ -50,7 +51,7 @@ def header_value(value: str, what: str) -> str:
 
 def secrets_of(spec: WorkflowSpec, secret: Secrets) -> Iterator[str]:
     """Every value of a Secret that ``spec`` names and that is at hand: a pod has those of its own step."""
-    refs = [tool.http.auth.bearer.secret_ref for tool in spec.tools if tool.http.auth is not None]
+    refs = [ref for tool in spec.tools for ref in secret_refs_of(tool)]
     refs += [model.credentials.secret_ref for model in spec.models if model.credentials is not None]
     for ref in refs:
         with suppress(MissingSecret):

@@ -111,6 +111,22 @@ def compile_http(http: Http) -> CompiledHttp:
     return compiled
 
 
+def http_expressions(http: Http, path: Path) -> Iterator[tuple[Path, Expression]]:
+    """Every expression of a tool that was checked, of its request and over its response, with its place under ``path``.
+
+    Raises:
+        InvalidDocument: it was not checked.
+    """
+    compiled = compile_http(http)
+    texts: list[tuple[Path, Template]] = [((*path, "url"), compiled.url)]
+    texts += (((*path, "query", name), text) for name, text in compiled.query.items())
+    texts += (((*path, "headers", name), text) for name, text in compiled.headers.items())
+    texts += compiled.body.texts((*path, "body")) if compiled.body is not None else ()
+    yield from ((place, expression) for place, text in texts for expression in text.expressions)
+    if compiled.output is not None:
+        yield (*path, "output"), compiled.output
+
+
 def _compile(http: Http, path: Path, problems: list[Problem]) -> CompiledHttp:
     def text(template: str, *place: str) -> Template:
         try:

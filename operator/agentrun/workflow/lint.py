@@ -14,7 +14,7 @@ from itertools import chain
 from agentrun.api.errors import InvalidDocument, Path, Problem
 from agentrun.api.texts import quoted
 from agentrun.api.values import JSON
-from agentrun.api.workflow import Step, ToolCall, WorkflowSpec
+from agentrun.api.workflow import Step, Tool, ToolCall, WorkflowSpec
 from agentrun.expressions import diagnostics
 from agentrun.expressions.diagnostics import Keys
 from agentrun.expressions.templates import (
@@ -29,10 +29,10 @@ from agentrun.expressions.templates import (
 from agentrun.workflow import shapes
 from agentrun.workflow.address import check_endpoints
 from agentrun.workflow.fitting import Fitting
-from agentrun.workflow.http import CompiledHttp, compile_http
 from agentrun.workflow.program import CompiledStep, Program, compile_program
 from agentrun.workflow.shapes import ANYTHING, Shape
 from agentrun.workflow.step_kinds import kind_of
+from agentrun.workflow.tool_kinds import expressions_of
 
 _OTHER_FORMS = (
     (re.compile(r"\{\{.*?\}\}", re.DOTALL), "{{ … }}"),
@@ -118,18 +118,6 @@ def _of_output(program: Program, path: Path) -> _Named:
         yield from _inside(program.output, (*path, "output"))
 
 
-def _of_request(http: CompiledHttp, place: Path) -> _Named:
-    """Those of a tool's request, and of what is made of the answer."""
-    yield from _of_text(http.url, (*place, "url"))
-    for part, texts in (("query", http.query), ("headers", http.headers)):
-        for name, text in texts.items():
-            yield from _of_text(text, (*place, part, name))
-    if http.body is not None:
-        yield from _inside(http.body, (*place, "body"))
-    if http.output is not None:
-        yield (*place, "output"), http.output
-
-
 def _inside(value: ValueTemplate, place: Path) -> _Named:
     for where, template in value.texts(place):
         yield from _of_text(template, where)
@@ -150,7 +138,7 @@ def _each_step(program: Program, path: Path) -> Iterator[Problem]:
 def _calls(program: Program, path: Path) -> Iterator[Problem]:
     """Arguments that fit neither the schema nor the request of their tool, whatever their templates give."""
     fitting = Fitting()
-    needed = {tool.name: _needed(compile_http(tool.http)) for tool in program.spec.tools}
+    needed = {tool.name: _needed(tool) for tool in program.spec.tools}
     for step, place in _steps(program, path):
         for call, args, kind in (
             (step.body, step.texts.get("args"), step.kind.name),
@@ -167,9 +155,9 @@ def _calls(program: Program, path: Path) -> Iterator[Problem]:
                     yield Problem(where, _lacking(name, call))
 
 
-def _needed(http: CompiledHttp) -> list[str]:
-    """The arguments that the request of a tool surely names."""
-    named = (keys for _, e in _of_request(http, ()) if e.is_plain for keys in e.named)
+def _needed(tool: Tool) -> list[str]:
+    """The arguments that a call of the tool surely names."""
+    named = (keys for _, e in expressions_of(tool, ()) if e.is_plain for keys in e.named)
     return list(dict.fromkeys(str(keys[1]) for keys in named if keys[0] == "args" and len(keys) > 1))
 
 
@@ -188,7 +176,7 @@ def _names(program: Program, path: Path) -> Iterator[Problem]:
     known: dict[Keys, Shape] = {("inputs",): spec.inputs}
     for number, tool in enumerate(spec.tools):
         of_call = known | {("args",): tool.parameters}
-        yield from _missing(_of_request(compile_http(tool.http), (*path, "tools", number, "http")), of_call)
+        yield from _missing(expressions_of(tool, (*path, "tools", number)), of_call)
     for declared in (*spec.steps, *spec.finally_):
         known["steps", declared.name, "output"] = _output(declared)
     for step, place in _steps(program, path):

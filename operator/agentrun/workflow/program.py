@@ -23,10 +23,10 @@ from agentrun.expressions.templates import (
     compile_expression,
     compile_value,
 )
-from agentrun.workflow.http import check_http
 from agentrun.workflow.json_schema import check_schema, weight
 from agentrun.workflow.names import Names, no_such
 from agentrun.workflow.step_kinds import StepKind, check_tool_name, kind_of
+from agentrun.workflow.tool_kinds import check_body
 
 EXPRESSIONS_MAX = 2 * 1024 * 1024
 """Bytes of all checked expressions of a workflow together, some 4,000 conditions: a second of work to compile them."""
@@ -269,7 +269,7 @@ def _check_tool(tool: Tool, path: Path, problems: list[Problem]) -> None:
         )
     if tool.approval is not None:
         _expression(tool.approval.when, TOOL_SCOPE, (*path, "approval", "when"), problems, want="bool")
-    problems += check_http(tool.http, (*path, "http"))
+    problems += check_body(tool, path)
 
 
 def _expression(

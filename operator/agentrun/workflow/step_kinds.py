@@ -30,6 +30,7 @@ from agentrun.expressions.templates import Scope, ValueTemplate, compile_text, c
 from agentrun.workflow.json_schema import check_schema
 from agentrun.workflow.names import no_such
 from agentrun.workflow.shapes import ANYTHING, Shape
+from agentrun.workflow.tool_kinds import secret_refs_of
 
 Compile = Callable[[Any, Scope, Path, list[Problem]], ValueTemplate]
 """``compile_text`` for a field that is a text, ``compile_value`` for one that is any value with texts in it."""
@@ -93,8 +94,7 @@ def secret_refs(spec: WorkflowSpec, body: StepBody) -> Iterator[SecretKey]:
         yield model.credentials.secret_ref
     tools = {tool.name: tool for tool in spec.tools}
     for name in kind.tools(body):
-        if (auth := tools[name].http.auth) is not None:
-            yield auth.bearer.secret_ref
+        yield from secret_refs_of(tools[name])
 
 
 def check_tool_name(spec: WorkflowSpec, name: str, path: Path) -> Iterator[Problem]:
