@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrun.api.facts import FailureInfo, StepFact, StepKey
+from agentrun.api.facts import AttemptEnd, FailureInfo, StepFact, StepKey
 from agentrun.api.run import Reason
 from agentrun.api.workflow import FailureClass
 from agentrun.control.live import LiveRun
@@ -33,7 +33,7 @@ HOWS: list[How] = ["unopened", "lost", "failed", "waiting"]
 def fact_of(number: int, how: How) -> StepFact:
     """What the step's journal says once attempt ``number``, which opened it, has ended."""
     failure = FailureInfo(FailureClass.TIMEOUT, "no") if how == "failed" else None
-    end = how if how in ("failed", "waiting") else None
+    end = AttemptEnd(how) if how in ("failed", "waiting") else None
     return StepFact(attempt=number, seq=10 * number, at=NOW - 60, started=NOW - 90, end=end, failure=failure)
 
 
@@ -108,7 +108,7 @@ def test_the_order_of_ends_does_not_matter(order: list[int], opened: int) -> Non
 
 
 def test_a_step_that_is_over_stays_as_it_ended() -> None:
-    over = StepFact(attempt=2, seq=9, end="failed")
+    over = StepFact(attempt=2, seq=9, end=AttemptEnd.FAILED)
     tracker = AttemptTracker({A: over})
     tracker.record_end(A, 1, StepFact(attempt=1, seq=4), NOW, WHY)
     assert tracker.facts == {A: over}

@@ -10,7 +10,7 @@ import pytest
 import agentrun
 from agentrun.api.approval import Decision
 from agentrun.api.command import Happened, Resolve, Resume, Signal
-from agentrun.api.facts import StepFact, StepKey, UnknownCall
+from agentrun.api.facts import AttemptEnd, StepFact, StepKey, UnknownCall
 from agentrun.plan.commands import (
     Author,
     Cancel,
@@ -29,7 +29,9 @@ from agentrun.plan.events import EventIndex
 from agentrun.plan.snapshot import Event
 
 A, B = StepKey("a"), StepKey("b", 3)
-UNKNOWN = StepFact(attempt=2, seq=9, at=100.0, end="waiting", unknown=UnknownCall("c1", "pay", {}, "no answer"))
+UNKNOWN = StepFact(
+    attempt=2, seq=9, at=100.0, end=AttemptEnd.WAITING, unknown=UnknownCall("c1", "pay", {}, "no answer")
+)
 
 HERE = Author("ann")
 THERE = Author("ann", verified=True, command="u1", on_cluster=True)
