@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +13,7 @@ from agentrun.control.views import RunRef, RunView
 from agentrun.journal.layout import RunPath
 from agentrun.journal.pinned import Pinned
 from agentrun.plan.snapshot import Start
+from agentrun.records.manifest import RunManifest
 from tests.chart.api import GROUP, MERGE, Api, Document, run
 from tests.chart.conftest import SYSTEM, until
 from tests.unit.plan_world import compiled
@@ -37,7 +38,9 @@ def steps_pod(name: str = "attack", namespace: str = "support") -> Document:
     settings = PodSettings(
         store_url="s3://journals/test", image="agentrun:0.1.0", env_secret="keys", pull_secrets=("m",)
     )
-    pinned = Pinned(RunPath("support", "r", UID.replace("-", "")), {}, compiled(STEP, models=[MODEL], tools=[]))
+    pinned = Pinned(
+        RunPath("support", "r", UID.replace("-", "")), cast("RunManifest", {}), compiled(STEP, models=[MODEL], tools=[])
+    )
     made = build_pod(settings, RUN, pinned, Start(StepKey("pay"), 1, {}, (), Allowance(), 300.0))
     made["metadata"] |= {"name": name, "namespace": namespace}
     return made

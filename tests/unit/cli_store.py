@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -20,6 +20,7 @@ from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, StepLog
 from agentrun.journal.records import Record
 from agentrun.journal.run import create_run
+from agentrun.records.manifest import RunManifest
 from agentrun.records.step_records import Kind
 from agentrun.store.folder import FolderStore
 
@@ -91,7 +92,7 @@ class Scene:
             "source": None,
             "labels": {},
         }
-        return create_run(self.store, manifest | changes)
+        return create_run(self.store, cast("RunManifest", manifest | changes))
 
     def step(self, run: RunPath, label: str, *records: tuple[str, dict[str, Any]], task: Any = None) -> list[Record]:
         """An attempt of a step with these records after ``opened``."""

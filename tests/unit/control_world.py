@@ -11,7 +11,7 @@ import asyncio
 import json
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -35,7 +35,9 @@ from agentrun.kube.errors import Conflict, Unavailable
 from agentrun.observe.metrics import Metrics, ReconcileResult
 from agentrun.plan.slots import UNBOUNDED, Bounds, reserve
 from agentrun.plan.snapshot import Start
+from agentrun.records.run_events import EventKind
 from agentrun.store.protocol import Keys, Store, StoreUnavailable
+from tests.unit import record_forms
 from tests.unit.control_api import KINDS, Api, Kind, Obj
 from tests.unit.control_kubelet import Container
 from tests.unit.journal_world import Crash, MemoryStore
@@ -89,6 +91,12 @@ class InlineJournal(Journal):
     def __init__(self, operator: Operator, store: Store, metrics: Metrics, clock: Callable[[], float]) -> None:
         super().__init__(store, metrics, operator.check, clock)
         self._operator = operator
+
+    async def append(
+        self, log: EventLog, kind: EventKind, body: Mapping[str, Any], unless: Callable[[Sequence[Record]], bool]
+    ) -> bool:
+        record_forms.check(kind, body)
+        return await super().append(log, kind, body, unless)
 
     async def _do(self, operation: str, namespace: str, call: Callable[[], T]) -> T:
         await self._operator.turn()

@@ -27,6 +27,7 @@ from agentrun.plan.planner import plan
 from agentrun.plan.retry import retries
 from agentrun.plan.snapshot import Append, Event, Execution, Plan, Snapshot, Start, Stop
 from agentrun.workflow.program import Program, compile_program
+from tests.unit import record_forms
 
 TOOL = {"name": "t", "http": {"url": "http://tools.example/${args.a}"}}
 MODEL = {"name": "m", "model": "gpt"}
@@ -119,6 +120,7 @@ class World:
                 assert self.executions[key].attempt == attempt
                 self.executions[key] = replace(self.executions[key], stopping=True)
             case Append(kind=kind, body=body):
+                record_forms.check(kind, body)
                 there = any(e.kind == kind and e.body.get("step") == body.get("step") for e in self.events)
                 if not there or kind == "waitStarted":  # a wait begins anew where the clock was set back
                     self.append(kind, **body)

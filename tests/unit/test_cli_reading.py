@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -17,6 +17,7 @@ from agentrun.cli.timeline import timeline
 from agentrun.journal.layout import RunPath
 from agentrun.journal.records import Record
 from agentrun.journal.run import create_run, read_manifest
+from agentrun.records.manifest import RunManifest
 from tests.unit.cli_store import (
     DEAD,
     PEOPLE,
@@ -264,7 +265,7 @@ def test_a_name_that_is_damaged_hides_no_other_run(scene: Scene, agentrun: Type)
 
 def test_a_run_of_a_newer_agentrun_says_so(scene: Scene, agentrun: Type) -> None:
     newer = read_manifest(scene.store, scene.run("r1")) | {"v": 2, "name": "new", "uid": "b" * 32, "another": 1}
-    create_run(scene.store, newer)
+    create_run(scene.store, cast("RunManifest", newer))
     said = agentrun("show", "new")
     assert said.code != 0 and "upgrade" in said.err and "Traceback" not in said.err
     assert agentrun("list").code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from copy import deepcopy
 from random import Random
 from types import FrameType
@@ -49,7 +50,7 @@ class Life:
         )
         self.state = fold(records)
 
-    def commit(self, kind: Kind, body: dict[str, Any]) -> None:
+    def commit(self, kind: Kind, body: Mapping[str, Any]) -> None:
         """As the runner does it."""
         assert self.log is not None
         if self.log.checkpoint_due and (kind is not Kind.COMPACTED or "state" not in body):

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
-from typing import Any
+from typing import cast
 
 import pytest
 
 from agentrun.journal.layout import RunPath, name_key
 from agentrun.journal.records import Damaged
 from agentrun.journal.run import NoSuchRun, RunExists, create_run, find_run, list_runs, read_manifest
+from agentrun.records.manifest import RunManifest
 from agentrun.store.protocol import Store, StoreUnavailable
 from tests.unit.journal_world import Crash, LossyStore, MemoryStore, ScheduledStore, Scheduler, every_path
 
 
-def manifest(uid: str, name: str = "refund", namespace: str = "support") -> dict[str, Any]:
-    return {"v": 1, "name": name, "namespace": namespace, "uid": uid, "inputs": {"by": uid}}
+def manifest(uid: str, name: str = "refund", namespace: str = "support") -> RunManifest:
+    found = {"v": 1, "name": name, "namespace": namespace, "uid": uid, "inputs": {"by": uid}}
+    return cast("RunManifest", found)
 
 
 def test_a_run_is_found_by_its_name() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -22,6 +22,7 @@ from agentrun.control.views import RunRef, RunView
 from agentrun.journal.layout import RunPath
 from agentrun.journal.pinned import Pinned
 from agentrun.plan.snapshot import Ref, Start
+from agentrun.records.manifest import RunManifest
 from tests.unit.plan_world import compiled
 
 UID = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -45,7 +46,8 @@ TOOLS = [tool("look"), tool("pay", "payments"), tool("undo", "payments", "undo-t
 
 def pinned(*steps: dict[str, Any], identity: str | None = None, **more: Any) -> Pinned:
     program = compiled(*steps, **({"models": [MODEL], "tools": TOOLS} | more))
-    return Pinned(RUN_PATH, {"identity": {"serviceAccountName": identity}} if identity else {}, program)
+    manifest = {"identity": {"serviceAccountName": identity}} if identity else {}
+    return Pinned(RUN_PATH, cast("RunManifest", manifest), program)
 
 
 def start(path: str = "refund", **fields: Any) -> Start:

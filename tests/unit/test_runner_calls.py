@@ -26,6 +26,7 @@ from agentrun.runner.tool_client import ToolOutput
 from agentrun.runner.work import work
 from agentrun.store.protocol import StoreUnavailable
 from tests.unit.journal_world import MemoryStore
+from tests.unit.record_forms import check_all
 
 RUN, KEY = RunPath("n", "r", "0" * 32), StepKey("a")
 PRICE = {"input": "1", "output": "2", "cachedInput": "0"}
@@ -143,7 +144,9 @@ class Scene:
             open_model=lambda *_: self.model,
             open_tool=lambda *_: ScriptedTool(self.tool),
         )
-        return (await run_attempt(told, ports, work, asyncio.Event()))[1]
+        _, fact = await run_attempt(told, ports, work, asyncio.Event())
+        check_all(read_step(self.store, RUN, KEY, whole=True))
+        return fact
 
     def say(self, kind: str, **body: Any) -> int:
         log = EventLog(self.store, RUN, self.clock)

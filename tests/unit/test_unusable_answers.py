@@ -26,6 +26,7 @@ from agentrun.workflow.program import compile_step
 from tests.unit.journal_world import MemoryStore
 from tests.unit.loopback import Loopback, cut, endless, hang, loopback, reply
 from tests.unit.plan_world import World, compiled, step
+from tests.unit.record_forms import check_all
 from tests.unit.test_runner_calls import SkippingLoop
 
 RUN, KEY = RunPath("n", "r", "0" * 32), StepKey("a")
@@ -73,10 +74,13 @@ class Scene:
             open_tool=lambda tool, secret: HttpTool(tool, secret, sleep=no_sleep),
         )
         told = AttemptSpec("memory", RUN, key, self.number, refs, tuple(events), Allowance(), 60.0)
-        return (await run_attempt(told, ports, work, asyncio.Event()))[1]
+        _, fact = await run_attempt(told, ports, work, asyncio.Event())
+        check_all(read_step(self.store, RUN, key, whole=True))
+        return fact
 
     def last(self, key: StepKey = KEY) -> dict[str, Any]:
-        return read_step(self.store, RUN, key)[-1].body
+        body: dict[str, Any] = read_step(self.store, RUN, key)[-1].body
+        return body
 
     def planned(self, fact: StepFact) -> World:
         """The planner's world, once the attempt ended so."""

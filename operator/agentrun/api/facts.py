@@ -7,7 +7,7 @@ A ``StepFact`` is all that the planner needs of a step's journal. The runner wri
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from enum import StrEnum
@@ -175,7 +175,7 @@ class FailureInfo:
         return found
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> FailureInfo:
+    def from_json(cls, value: Mapping[str, Any]) -> FailureInfo:
         """The inverse of ``to_json``."""
         return cls(
             FailureClass(value["class"]),

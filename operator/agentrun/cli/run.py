@@ -31,6 +31,7 @@ from agentrun.journal.run import create_run
 from agentrun.local.lease import HolderWatch
 from agentrun.local.user import user
 from agentrun.plan.commands import Author, Cancel, NewRun, Suspend, Unsuspend, event_for
+from agentrun.records.manifest import RunManifest
 from agentrun.store.protocol import Store
 from agentrun.workflow.pinning import pin, workflow_of
 from agentrun.workflow.program import Program, compile_program
@@ -98,7 +99,7 @@ def inputs_schema(documents: Sequence[Document]) -> dict[str, Any]:
     return workflow_of(documents, runs[0]).inputs if len(runs) == 1 else {}
 
 
-def start(place: Place, manifest: dict[str, Any], secrets: str | None, *, detach: bool) -> int:
+def start(place: Place, manifest: RunManifest, secrets: str | None, *, detach: bool) -> int:
     """Check all that can be checked, make the run, drive it; the exit code. Nothing is written before all is checked.
 
     Raises:
@@ -121,7 +122,7 @@ def start_fork(
     place: Place,
     store: Store,
     source: RunPath,
-    manifest: dict[str, Any],
+    manifest: RunManifest,
     at: StepKey,
     seq: int | None,
     secrets: str | None,
@@ -152,7 +153,7 @@ def _check_outside(program: Program, secrets: str | None, done: frozenset[str] =
 
 
 def _begin(
-    place: Place, store: Store, run: RunPath, manifest: dict[str, Any], secrets: str | None, *, detach: bool
+    place: Place, store: Store, run: RunPath, manifest: RunManifest, secrets: str | None, *, detach: bool
 ) -> int:
     tell(place, run.name)
     verbs: dict[str, Suspend | Cancel] = {"suspend": Suspend(), "cancel": Cancel()}

@@ -83,8 +83,7 @@ def _head(view: View) -> list[str]:
         ("driver", _driver(view)),
         ("journal", printable(f"{view.store.url.rstrip('/')}/{view.run}/")),
     ]
-    if m.get("source"):
-        source = m["source"]
+    if source := m.get("source"):
         at = f"@{source['seq']}" if source.get("seq") else ""
         facts.insert(1, ("source", printable(f"forked from {source['run']} at {source['step']}{at}")))
     if m["inputs"]:

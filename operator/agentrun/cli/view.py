@@ -29,6 +29,7 @@ from agentrun.plan.commands import NewEvent, already_recorded
 from agentrun.plan.events import EventIndex
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Execution, Plan, Start
+from agentrun.records.manifest import RunManifest
 from agentrun.records.run_events import EventKind
 from agentrun.runner.identity import surely_alive, surely_dead
 from agentrun.store.protocol import Store
@@ -43,7 +44,7 @@ _FIELDS = ("name", "namespace", "uid", "createdAt", "requestedBy", "workflow", "
 class _Content:
     """What the store holds of a run, before anything is made of it."""
 
-    manifest: dict[str, Any]
+    manifest: RunManifest
     states: dict[StepKey, Folded]
     log: EventLog
     driver: dict[str, Any] | None
@@ -226,7 +227,7 @@ class View:
     def to_json(self) -> dict[str, Any]:
         """The AgentRun."""
         m = self.pinned.manifest
-        spec = {"workflow": m["workflow"], "inputs": m["inputs"]}
+        spec: dict[str, Any] = {"workflow": m["workflow"], "inputs": m["inputs"]}
         spec |= {k: m[k] for k in ("budget", "timeout", "source") if m.get(k)}
         spec |= {"suspend": self.suspended, "cancel": self.index.cancelled is not None}
         metadata = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -23,6 +23,8 @@ from agentrun.journal.run import read_facts
 from agentrun.observe.metrics import Metrics, StoreResult
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Plan, Snapshot
+from agentrun.records.manifest import RunManifest
+from agentrun.records.run_events import EventKind
 from agentrun.store.protocol import KeyExists, KeyMissing, Store, StoreError, StoreUnfit
 
 T = TypeVar("T")
@@ -52,10 +54,10 @@ class Journal:
         """Where people find the run."""
         return f"{self.store.url.rstrip('/')}/{run}/"
 
-    async def read_manifest(self, run: RunPath) -> dict[str, Any] | None:
+    async def read_manifest(self, run: RunPath) -> RunManifest | None:
         """The manifest of a run that was pinned; None: it was not. Raises Damaged, StoreError."""
 
-        def read() -> dict[str, Any] | None:
+        def read() -> RunManifest | None:
             try:
                 data = self.store.get(run.manifest)
             except KeyMissing:
@@ -64,11 +66,11 @@ class Journal:
 
         return await self._do("get", run.namespace, read)
 
-    async def pin(self, run: RunPath, manifest: dict[str, Any]) -> dict[str, Any]:
+    async def pin(self, run: RunPath, manifest: RunManifest) -> RunManifest:
         """Make the manifest durable; an earlier one of that run wins and is returned. Raises Damaged, StoreError."""
         self._check()
 
-        def write() -> dict[str, Any]:
+        def write() -> RunManifest:
             data = manifest_bytes(manifest)
             try:
                 self.store.create(run.manifest, data)
@@ -82,7 +84,7 @@ class Journal:
     async def fork(
         self,
         source: RunPath,
-        manifest: dict[str, Any],
+        manifest: RunManifest,
         at: StepKey,
         seq: int | None,
         planned: Callable[[Snapshot], Plan] = plan,
@@ -120,7 +122,7 @@ class Journal:
         await self._do("events", log.run.namespace, log.refresh)
 
     async def append(
-        self, log: EventLog, kind: str, body: dict[str, Any], unless: Callable[[Sequence[Record]], bool]
+        self, log: EventLog, kind: EventKind, body: Mapping[str, Any], unless: Callable[[Sequence[Record]], bool]
     ) -> bool:
         """Commit an event unless ``unless`` holds of what is there by then; whether it was written.
 

@@ -35,6 +35,7 @@ from agentrun.plan.attempt_tracker import AttemptTracker
 from agentrun.plan.planner import plan_slice
 from agentrun.plan.snapshot import Plan, Snapshot
 from agentrun.plan.work import GLANCE, Work
+from agentrun.records.manifest import RunManifest
 from agentrun.workflow.lint import checked_program
 from agentrun.workflow.pinning import NAME_MAX, Compiler, pin
 from agentrun.workflow.program import Program, compile_program
@@ -127,7 +128,7 @@ class Opener:
                 manifest = await self.journal.pin(path, proposed)
                 fresh = manifest is proposed and not manifest.get("source")
         found = await self._program(run.ref.namespace, manifest["workflow"], manifest["workflowDigest"])
-        pinned = Pinned(path, manifest | {"workflow": found.workflow}, found.program)
+        pinned = Pinned(path, {**manifest, "workflow": found.workflow}, found.program)
         log = self.journal.events(path)
         if fresh:  # nobody can have written to a journal that this very call has begun
             return LiveRun(run.uid, pinned, log, AttemptTracker(), found.bytes, checked=True)
@@ -179,14 +180,14 @@ class Opener:
             self._compiled.keep(digest, found, found.bytes)
         return found.program
 
-    async def _manifest(self, run: RunView) -> dict[str, Any]:
+    async def _manifest(self, run: RunView) -> RunManifest:
         """What ``run.json`` will be. Raises NotYet."""
         labels, spec = await self._written(run)
         objects: list[Mapping[str, Any]] = [_object("AgentRun", run.ref, spec, labels)]
         if name := _referred(spec):
             objects.append(await self._workflow(run, name))
 
-        def compute(compiled: Compiler) -> tuple[dict[str, Any], Source | None]:
+        def compute(compiled: Compiler) -> tuple[RunManifest, Source | None]:
             documents = [from_object(obj) for obj in objects]
             assert isinstance(documents[0].model, AgentRun)
             manifest = pin(
@@ -240,7 +241,7 @@ class Opener:
             raise NotYet(Reason.INVALID_SPEC, said(unreadable))
         return found
 
-    async def _fork(self, run: RunView, manifest: dict[str, Any], name: str, at: StepKey, seq: int | None) -> None:
+    async def _fork(self, run: RunView, manifest: RunManifest, name: str, at: StepKey, seq: int | None) -> None:
         source = self.cache.run(RunRef(run.ref.namespace, name))
         if source is None or await self.journal.read_manifest(path_of(source)) is None:
             where = f"in namespace {run.ref.namespace}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from agentrun.api.facts import StepKey
 from agentrun.journal.records import Record
+from agentrun.records.manifest import RunManifest
 from agentrun.records.run_events import EventKind
 from agentrun.records.step_records import Kind
 
@@ -23,7 +24,7 @@ class Side:
 
     path: str
     """The run's path, as records name it."""
-    manifest: Mapping[str, Any]
+    manifest: RunManifest
     states: Mapping[str, str]
     """The state of each step by its label, in the order of the workflow."""
     records: Mapping[StepKey, Sequence[Record]]

@@ -6,7 +6,7 @@ The same fold feeds the runner that resumes, the driver that asks how a step sta
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +24,17 @@ from agentrun.api.facts import (
 from agentrun.api.footprint import footprint
 from agentrun.api.run import StepState
 from agentrun.journal.records import Record
-from agentrun.records.step_records import Kind
+from agentrun.records.step_records import (
+    ClosedBody,
+    CompactedBody,
+    FailedBody,
+    IntentBody,
+    Kind,
+    OpenedBody,
+    ResultBody,
+    TurnBody,
+    WaitingBody,
+)
 
 
 @dataclass(slots=True)
@@ -45,7 +55,7 @@ class Folded:
     """Where the last attempt runs or ran."""
     progress: bool = False
     """Whether the last attempt committed anything after it opened."""
-    failure: dict[str, Any] | None = None
+    failure: Mapping[str, Any] | None = None
     waiting: dict[str, Any] = field(default_factory=dict)
     """The body of the ``waiting`` record that the last attempt ended with."""
     task: dict[str, Any] | None = None
@@ -58,7 +68,7 @@ class Folded:
     """The last model turn's text, refusal and so on, while it asks for no calls."""
     pending: list[dict[str, Any]] = field(default_factory=list)
     """Calls of the last turn (or of the tool step) that have no result, in order."""
-    intent: dict[str, Any] | None = None
+    intent: IntentBody | None = None
     """The ``Once`` call that was begun and has no result: its outcome is unknown once its attempt is gone."""
     again: bool = False
     """A person said that a call did not happen, and no other was begun since."""
@@ -81,14 +91,12 @@ class Folded:
         """The state as a checkpoint holds it. What is refused stands beside it: earlier versions know no such part."""
         return {name: getattr(self, name) for name in self.__slots__ if name not in ("seq", "head", "refused")}
 
-    def checkpoint(self) -> dict[str, Any]:
+    def checkpoint(self) -> CompactedBody:
         """The body of a ``compacted`` record that stands for all before it."""
-        return {"reason": "checkpoint", "state": self.to_json()} | self.beside
-
-    @property
-    def beside(self) -> dict[str, Any]:
-        """What a record that holds the state has besides."""
-        return {"refused": self.refused} if self.refused else {}
+        body: CompactedBody = {"reason": "checkpoint", "state": self.to_json()}
+        if self.refused:
+            body["refused"] = self.refused
+        return body
 
     def fact(self) -> StepFact:
         """The short form that the planner reads."""
@@ -129,7 +137,7 @@ def fold(records: Iterable[Record], state: Folded | None = None) -> Folded:
     return state
 
 
-def checkpoint(records: Iterable[Record]) -> dict[str, Any]:
+def checkpoint(records: Iterable[Record]) -> CompactedBody:
     """The body of a ``compacted`` record that stands for ``records``."""
     return fold(records).checkpoint()
 
@@ -144,37 +152,24 @@ def apply(state: Folded, record: Record) -> None:
         state.progress = True
     match record.kind:
         case Kind.OPENED:
-            _open(state, record)
+            _open(state, record, body)
         case Kind.TURN:
             _turn(state, body)
         case Kind.INTENT:
-            state.intent, state.caller, state.again = body, state.process, False
-            _count_calls(state, 1)  # it may have been made from now on
-            state.events = {n: e for n, e in state.events.items() if e.get("callId") != body["id"]}
+            _intent(state, body)
         case Kind.RESULT:
             _result(state, body)
         case Kind.WAITING:
-            state.end, state.waiting = AttemptEnd.WAITING, {k: v for k, v in body.items() if k != "answer"}
-            state.happened |= body.get("unknown", {}).get("happened", False)
-            _count_calls(state, body.get("toolCalls", 0))
-            state.requests |= {request["callId"]: request for request in body.get("approvals", ())}
+            _wait(state, body)
         case Kind.FAILED:
-            state.end, state.failure = AttemptEnd.FAILED, body
-            state.failures += 1
-            state.happened |= body.get("happened", False)
-            _count_calls(state, body.get("toolCalls", 0))
+            _fail(state, body)
         case Kind.CLOSED:
-            state.end = AttemptEnd.CLOSED
-            state.outcome, state.output = body["outcome"], body.get("output")
-            state.failure = body.get("failure")
-            state.happened |= (state.failure or {}).get("happened", False)
-            _count_calls(state, body.get("toolCalls", 0))
+            _close(state, body)
         case Kind.COMPACTED:
             if "state" in body:
                 _restore(state, body["state"])
                 return  # the copied state keeps its own instants
-            state.history, state.context = [*body["history"]], 0
-            state.usage = (Usage.from_json(state.usage) + Usage.from_json(body["usage"])).to_json()
+            _shorten(state, body)
     state.at = record.at
     if state.intervals and record.kind != Kind.OPENED:
         state.intervals[-1][1] = record.at
@@ -190,8 +185,7 @@ def _restore(state: Folded, saved: dict[str, Any]) -> None:
     state.intervals = [list(interval) for interval in state.intervals]
 
 
-def _open(state: Folded, record: Record) -> None:
-    body = record.body
+def _open(state: Folded, record: Record, body: OpenedBody) -> None:
     if state.end is not None:
         state.losses = 0
     elif state.attempt:
@@ -207,18 +201,51 @@ def _open(state: Folded, record: Record) -> None:
     state.events.update(body.get("events", {}))
 
 
-def _turn(state: Folded, body: dict[str, Any]) -> None:
+def _turn(state: Folded, body: TurnBody) -> None:
     state.turns += 1
     state.repairs = 0 if body["calls"] else state.repairs
     state.history.append({"items": body["items"]})
     state.pending = [dict(call) for call in body["calls"]]
-    state.last = {k: body.get(k) for k in ("text", "refusal", "incomplete")}
+    state.last = {name: body.get(name) for name in ("text", "refusal", "incomplete")}
     spent = Usage.from_json(body["usage"])
     state.context = spent.tokens
     state.usage = (Usage.from_json(state.usage) + spent).to_json()
 
 
-def _result(state: Folded, body: dict[str, Any]) -> None:
+def _intent(state: Folded, body: IntentBody) -> None:
+    state.intent, state.caller, state.again = body, state.process, False
+    _count_calls(state, 1)  # it may have been made from now on
+    state.events = {n: e for n, e in state.events.items() if e.get("callId") != body["id"]}
+
+
+def _wait(state: Folded, body: WaitingBody) -> None:
+    state.end, state.waiting = AttemptEnd.WAITING, {k: v for k, v in body.items() if k != "answer"}
+    state.happened |= body.get("unknown", {}).get("happened", False)
+    _count_calls(state, body.get("toolCalls", 0))
+    state.requests |= {request["callId"]: request for request in body.get("approvals", ())}
+
+
+def _fail(state: Folded, body: FailedBody) -> None:
+    state.end, state.failure = AttemptEnd.FAILED, body
+    state.failures += 1
+    state.happened |= body.get("happened", False)
+    _count_calls(state, body.get("toolCalls", 0))
+
+
+def _close(state: Folded, body: ClosedBody) -> None:
+    state.end = AttemptEnd.CLOSED
+    state.outcome, state.output = body["outcome"], body.get("output")
+    state.failure = body.get("failure")
+    state.happened |= (state.failure or {}).get("happened", False)
+    _count_calls(state, body.get("toolCalls", 0))
+
+
+def _shorten(state: Folded, body: CompactedBody) -> None:
+    state.history, state.context = [*body["history"]], 0
+    state.usage = (Usage.from_json(state.usage) + Usage.from_json(body["usage"])).to_json()
+
+
+def _result(state: Folded, body: ResultBody) -> None:
     if "repair" in body:
         state.repairs += 1
         state.history.append({"user": body["repair"]})

@@ -8,7 +8,7 @@ decided on the source's calls, so the fork's are asked anew, and its idempotency
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -30,8 +30,9 @@ from agentrun.journal.records import Record
 from agentrun.journal.run import NoSuchRun, RunExists, create_run, find_run, read_states
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Plan, Snapshot
-from agentrun.records.run_events import EventKind
-from agentrun.records.step_records import Kind
+from agentrun.records.manifest import RunManifest
+from agentrun.records.run_events import EventKind, SettledBody
+from agentrun.records.step_records import CompactedBody, Kind
 from agentrun.store.protocol import Store
 from agentrun.store.side_by_side import each
 from agentrun.workflow.json_schema import compile_schema
@@ -45,14 +46,18 @@ class ForkRefused(AgentrunError):
     """There is no going on from that point. Nothing was written."""
 
 
+First = tuple[StepKey, int, Kind, Mapping[str, Any]]
+"""Step, attempt, kind and body of a journal's first record."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fork:
     """A fork before it is written."""
 
-    manifest: dict[str, Any]
-    records: tuple[tuple[StepKey, int, Kind, dict[str, Any]], ...]
-    """Step, attempt, kind and body of the first record of each journal that the new run begins with."""
-    settled: tuple[dict[str, Any], ...]
+    manifest: RunManifest
+    records: tuple[First, ...]
+    """The first record of each journal that the new run begins with."""
+    settled: tuple[SettledBody, ...]
     """The ends of steps that have no journal."""
     done: frozenset[str]
     """The steps that are taken over whole."""
@@ -61,7 +66,7 @@ class Fork:
 
 
 def forked_manifest(
-    source: dict[str, Any],
+    source: RunManifest,
     at: StepKey,
     seq: int | None,
     *,
@@ -72,7 +77,7 @@ def forked_manifest(
     now: float,
     uid: str,
     requested_by: str,
-) -> dict[str, Any]:
+) -> RunManifest:
     """The manifest of a fork of the run with the manifest ``source``, with what is changed about it.
 
     Raises:
@@ -98,7 +103,8 @@ def forked_manifest(
     merged = {**source["inputs"], **inputs}
     if errors := compile_schema(spec.inputs).errors(merged):
         raise InvalidDocument([Problem(("inputs",), error) for error in errors])
-    return source | {
+    return {
+        **source,
         "name": name or f"{source['name'][: NAME_MAX - 6].rstrip('-')}-{uid[:5]}",
         "uid": uid,
         "createdAt": timestamp(now),
@@ -115,7 +121,7 @@ def forked_manifest(
 def plan_fork(
     store: Store,
     source: RunPath,
-    manifest: dict[str, Any],
+    manifest: RunManifest,
     at: StepKey,
     seq: int | None,
     *,
@@ -143,7 +149,7 @@ def plan_fork(
     done = _taken(program, at, found, states)
     keys = [key for key, state in states.items() if _is_taken(program, key, state, at, done)]
     closed = {key: read_step(store, source, key)[-1] for key in keys}
-    records: list[tuple[StepKey, int, Kind, dict[str, Any]]] = []
+    records: list[First] = []
     for key, record in closed.items():
         # What it cost is the source's: the fork's budget and bill begin at nothing.
         body = {k: v for k, v in record.body.items() if k != "toolCalls"}
@@ -183,7 +189,7 @@ def write_fork_records(store: Store, fork: Fork, clock: Callable[[], float]) -> 
     """
     run = RunPath(fork.manifest["namespace"], fork.manifest["name"], fork.manifest["uid"])
 
-    def write(entry: tuple[StepKey, int, Kind, dict[str, Any]]) -> None:
+    def write(entry: First) -> None:
         key, attempt, kind, body = entry
         nothing = Record(str(run), key.path, 0, 0, 0.0, "", {}, "")
         try:
@@ -255,7 +261,7 @@ def _settled(
     at: StepKey,
     found: dict[str, StepState],
     closed: Iterable[StepKey],
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[SettledBody]:
     """The events that end what has no journal: copied, or made for what was skipped and so left no record at all."""
     missing = set(done) - {key.name for key in closed if key == StepKey(key.name)}
     for record in events:
@@ -266,8 +272,9 @@ def _settled(
             continue
         missing.discard(record.body["step"])
         # The number of the signal that was taken means another event here.
-        body = {k: v for k, v in record.body.items() if k != "signal"}
-        yield body | {"source": {"run": str(source), "event": record.seq, "hash": record.hash}}
+        body: Any = {k: v for k, v in record.body.items() if k != "signal"}
+        body["source"] = {"run": str(source), "event": record.seq, "hash": record.hash}
+        yield body
     for name in sorted(missing):
         yield {"step": name, "state": str(found[name]), "source": {"run": str(source)}}
 
@@ -277,11 +284,11 @@ def _state_at(
     source: RunPath,
     origin: Pinned,
     program: Program,
-    manifest: dict[str, Any],
+    manifest: RunManifest,
     at: StepKey,
     seq: int,
     now: float,
-) -> tuple[StepKey, int, Kind, dict[str, Any]]:
+) -> First:
     """The first record of the step itself: its state after record ``seq`` of the source."""
     records = read_step(store, source, at, whole=True)
     if not 1 <= seq <= len(records):
@@ -306,8 +313,9 @@ def _state_at(
     state.intervals, state.started, state.at = [], 0.0, round(now, 6)
     if changed:
         state.task = None  # rendered anew when it opens
-    body = {"reason": "fork", "state": state.to_json(), "source": _source(source, at, records[seq - 1])}
-    body |= state.beside
+    body: CompactedBody = {"reason": "fork", "state": state.to_json(), "source": _source(source, at, records[seq - 1])}
+    if state.refused:
+        body["refused"] = state.refused
     return at, state.attempt, Kind.COMPACTED, body
 
 
@@ -324,7 +332,7 @@ def _check_kind(before: Program, after: Program, at: StepKey) -> None:
         raise ForkRefused(f"{at.name} is another kind of step now: fork from it without @SEQ")
 
 
-def _step(manifest: dict[str, Any], at: StepKey) -> Any:
+def _step(manifest: RunManifest, at: StepKey) -> Any:
     workflow = manifest["workflow"]
     return next((s for s in [*workflow["steps"], *workflow.get("finally", [])] if s["name"] == at.name), None)
 
@@ -343,7 +351,7 @@ def _again(
             continue
         records = read_step(store, source, key, whole=True)
         for place, record in enumerate(records):
-            after = next((r.body for r in records[place + 1 :] if r.kind in (Kind.RESULT, Kind.INTENT)), {})
+            after: Any = next((r.body for r in records[place + 1 :] if r.kind in (Kind.RESULT, Kind.INTENT)), {})
             if record.kind != Kind.INTENT or "undone" in after or (key == at and record.seq <= (seq or 0)):
                 continue
             args = json.dumps(record.body["args"])

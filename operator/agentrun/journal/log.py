@@ -9,15 +9,16 @@ means that somebody else was first.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from agentrun.api.canonical import canonical, digest_of, sha256
 from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepKey
 from agentrun.journal.layout import RunPath, entries, entry, seq_of
 from agentrun.journal.records import INLINE_MAX, SCHEMA, Damaged, Record, parse
+from agentrun.records.manifest import RunManifest
 from agentrun.records.step_records import Kind
 from agentrun.store.protocol import KeyExists, KeyMissing, Store
 from agentrun.store.side_by_side import each
@@ -68,7 +69,7 @@ def write_blob(store: Store, run: RunPath, data: bytes) -> str:
     return digest
 
 
-def body_of(store: Store, run: RunPath, body: dict[str, Any]) -> dict[str, Any]:
+def body_of(store: Store, run: RunPath, body: Mapping[str, Any]) -> Mapping[str, Any]:
     """``body`` itself where it is small, else a reference to the blob that now holds it."""
     data = canonical(body)
     if len(data) <= INLINE_MAX:
@@ -137,7 +138,7 @@ class StepLog:
         self._unsure: Record | None = None
         """The record whose PUT had no answer, until the next one has."""
 
-    def append(self, kind: Kind, body: dict[str, Any]) -> Record:
+    def append(self, kind: Kind, body: Mapping[str, Any]) -> Record:
         """Commit one record; when this returns it is durable.
 
         Raises:
@@ -185,10 +186,10 @@ def open_step(
     run: RunPath,
     key: StepKey,
     attempt: int,
-    body: Callable[[list[Record]], dict[str, Any]],
+    body: Callable[[list[Record]], Mapping[str, Any]],
     clock: Callable[[], float],
     *,
-    checkpoint: Callable[[list[Record]], dict[str, Any]],
+    checkpoint: Callable[[list[Record]], Mapping[str, Any]],
 ) -> tuple[StepLog, list[Record]]:
     """Take the log over for ``attempt`` by appending ``opened`` at its tail; the log and the records before it.
 
@@ -255,7 +256,9 @@ class EventLog:
         known = len(self.records)
         return lambda records: len(records) > known
 
-    def append(self, kind: str, body: dict[str, Any], unless: Callable[[Sequence[Record]], bool] | None = None) -> bool:
+    def append(
+        self, kind: str, body: Mapping[str, Any], unless: Callable[[Sequence[Record]], bool] | None = None
+    ) -> bool:
         """Commit an event after all others; False where ``unless`` holds of what stands there by then.
 
         ``unless`` is asked again after every lost race, so that, of two drivers or two people, one event is written.
@@ -283,12 +286,12 @@ class EventLog:
             return True
 
 
-def manifest_bytes(manifest: dict[str, Any]) -> bytes:
+def manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
     """The bytes of ``run.json``: the manifest with its own digest."""
-    return canonical(manifest | {"hash": digest_of(manifest)})
+    return canonical({**manifest, "hash": digest_of(manifest)})
 
 
-def parse_manifest(data: bytes, key: str) -> dict[str, Any]:
+def parse_manifest(data: bytes, key: str) -> RunManifest:
     """The manifest in ``data``, checked against its digest.
 
     Raises:
@@ -304,7 +307,7 @@ def parse_manifest(data: bytes, key: str) -> dict[str, Any]:
         fits = False
     if not fits:
         raise Damaged(f"{key}: the content does not fit its hash; the object was changed after it was written")
-    return manifest
+    return cast(RunManifest, manifest)
 
 
 def _parse_body(data: bytes, key: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from agentrun.journal.records import Damaged, Record
 from agentrun.journal.run import as_events, read_manifest
 from agentrun.plan.attempt_tracker import AttemptTracker
 from agentrun.plan.snapshot import Execution, Snapshot
+from agentrun.records.manifest import RunManifest
 from agentrun.store.protocol import Store
 from agentrun.workflow.program import Program, compile_program
 
@@ -28,7 +29,7 @@ class Pinned:
     """A run as its ``run.json`` says it, compiled."""
 
     run: RunPath
-    manifest: dict[str, Any]
+    manifest: RunManifest
     program: Program
 
     @property
@@ -42,7 +43,7 @@ class Pinned:
         return cls.of(run, read_manifest(store, run))
 
     @classmethod
-    def of(cls, run: RunPath, manifest: dict[str, Any]) -> Pinned:
+    def of(cls, run: RunPath, manifest: RunManifest) -> Pinned:
         """Compile what ``run.json`` says. Raises Damaged."""
         return cls(run, manifest, program_of(manifest["workflow"], run.manifest))
 
@@ -66,7 +67,7 @@ class Pinned:
         budget = Budget.model_validate(m.get("budget", {}))
         return Snapshot(
             program=self.program,
-            run={k: m[k] for k in ("name", "namespace", "requestedBy", "uid") if m.get(k) is not None},
+            run=_named(m),
             inputs=m["inputs"],
             started=self.started,
             now=now,
@@ -76,7 +77,7 @@ class Pinned:
                 budget.tool_calls,
                 None if budget.cost_usd is None else money(budget.cost_usd),
             ),
-            timeout=seconds(m["timeout"]) if m.get("timeout") else None,
+            timeout=seconds(timeout) if (timeout := m.get("timeout")) else None,
             facts=facts,
             executions=executions or {},
             events=as_events(events),
@@ -100,6 +101,12 @@ class Pinned:
             adrift=attempts.adrift(),
             unheard=unheard,
         )
+
+
+def _named(manifest: RunManifest) -> dict[str, str]:
+    """What ``run.`` is in expressions; what is None is left out."""
+    found = {name: manifest.get(name) for name in ("name", "namespace", "requestedBy", "uid")}
+    return {name: str(value) for name, value in found.items() if value is not None}
 
 
 def program_of(workflow: Any, key: str) -> Program:

@@ -35,7 +35,9 @@ class Record:
     seq: int
     at: float
     kind: str
-    body: dict[str, Any]
+    """A ``Kind`` or an ``EventKind``, or one that a later agentrun added."""
+    body: Any
+    """An object in the form of its kind (``STEP_BODIES``, ``EVENT_BODIES``): a reader gives it that type."""
     prev: str
     hash: str = ""
 

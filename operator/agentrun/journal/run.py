@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from agentrun.api.canonical import canonical
 from agentrun.api.errors import AgentrunError
@@ -17,6 +17,7 @@ from agentrun.journal.log import manifest_bytes, parse_manifest, read_step
 from agentrun.journal.outputs import Outputs
 from agentrun.journal.records import Damaged, Record
 from agentrun.plan.snapshot import Event
+from agentrun.records.manifest import RunManifest
 from agentrun.store.protocol import KeyExists, KeyMissing, Store, StoreError, StoreUnavailable, StoreUnfit
 from agentrun.store.side_by_side import each
 
@@ -32,7 +33,7 @@ class NoSuchRun(AgentrunError):
     """No run of that name."""
 
 
-def create_run(store: Store, manifest: dict[str, Any]) -> RunPath:
+def create_run(store: Store, manifest: RunManifest) -> RunPath:
     """Make a run durable. Its name comes last: with it the run exists, and of two runs only one gets it.
 
     The same manifest may be given again after an error of the store. A death half way leaves a ``run.json`` that no
@@ -173,7 +174,7 @@ def _newest(store: Store, runs: Sequence[RunPath]) -> RunPath | None:
     return max(made, key=lambda pair: pair[0], default=("", None))[1]
 
 
-def read_manifest(store: Store, run: RunPath) -> dict[str, Any]:
+def read_manifest(store: Store, run: RunPath) -> RunManifest:
     """``run.json``, checked against its digest. Raises Damaged."""
     return parse_manifest(store.get(run.manifest), run.manifest)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from agentrun.api.facts import ApprovalRequest, StepFact, StepKey
 from agentrun.api.run import StepState
 from agentrun.api.workflow import FailureClass
-from agentrun.records.run_events import EventKind
+from agentrun.records.run_events import (
+    ApprovalRequestedBody,
+    CancelledBody,
+    DecidedBody,
+    EndedBody,
+    EventKind,
+    ResolvedBody,
+    ResumedBody,
+    SettledBody,
+    SignalledBody,
+    SuspendedBody,
+    TimedOutBody,
+    WaitStartedBody,
+)
 
 if TYPE_CHECKING:
     from agentrun.api.approval import DecidedReason
@@ -65,7 +78,7 @@ def count(question: Question, decisions: Iterable[Event], now: float) -> Tally:
     """
     approved: dict[str, Event] = {}
     for event in decisions:
-        body = event.body
+        body: DecidedBody = event.body
         at = body.get("at", event.at)  # when the API server took it; the operator may have seen it later
         if body["digest"] != question.digest or at >= question.expires_at or body["by"] in approved:
             continue
@@ -89,7 +102,7 @@ def may_decide(request: ApprovalRequest, user: str, groups: Sequence[str]) -> bo
     return user in request.approvers.users or not set(groups).isdisjoint(request.approvers.groups)
 
 
-def answers_to(body: Mapping[str, Any], at: float, fact: StepFact) -> bool:
+def answers_to(body: ResolvedBody, at: float, fact: StepFact) -> bool:
     """Whether a resolution, recorded ``at``, is about the attempt that left its call unknown, and not about one
     before it that was tried again. Whoever records it and the step have different clocks, so no instant says that;
     the first journals do not name the attempt, and go by the instant.
@@ -98,7 +111,7 @@ def answers_to(body: Mapping[str, Any], at: float, fact: StepFact) -> bool:
     return at >= fact.at if attempt is None else bool(attempt == fact.attempt)
 
 
-def _ended_as(settled: Mapping[str, Any]) -> DecidedReason:
+def _ended_as(settled: SettledBody) -> DecidedReason:
     """As what the question of an approval step ended, by the event that settled the step."""
     if settled["state"] == StepState.SUCCEEDED:
         return "Approved"
@@ -130,7 +143,7 @@ class EventIndex:
         for event in events:
             take = _TAKE.get(event.kind)
             if take is not None:  # none: a kind that the planner does not read
-                take(self, event)
+                take(self, event, event.body)
 
     def tally(self, request: ApprovalRequest, now: float) -> Tally:
         """See ``tally``. The time of a question is not over while an answer that came in time is not heard."""
@@ -190,57 +203,57 @@ class EventIndex:
         return any(e.body.get("step") in (None, key.path, key.label) and is_about_it(e) for e in self.resumed)
 
 
-def _decided(index: EventIndex, event: Event) -> None:
-    index.decisions.setdefault(event.body["digest"], []).append(event)
+def _decided(index: EventIndex, event: Event, body: DecidedBody) -> None:
+    index.decisions.setdefault(body["digest"], []).append(event)
 
 
-def _settled(index: EventIndex, event: Event) -> None:
-    index.settled.setdefault(event.body["step"], event)
+def _settled(index: EventIndex, event: Event, body: SettledBody) -> None:
+    index.settled.setdefault(body["step"], event)
 
 
-def _requested(index: EventIndex, event: Event) -> None:
-    index.requested.setdefault(event.body["step"], event)
+def _requested(index: EventIndex, event: Event, body: ApprovalRequestedBody) -> None:
+    index.requested.setdefault(body["step"], event)
 
 
-def _wait_started(index: EventIndex, event: Event) -> None:
-    index.waits[event.body["step"]] = event
-    index.begun.setdefault(event.body["step"], []).append(event)
+def _wait_started(index: EventIndex, event: Event, body: WaitStartedBody) -> None:
+    index.waits[body["step"]] = event
+    index.begun.setdefault(body["step"], []).append(event)
 
 
-def _resolved(index: EventIndex, event: Event) -> None:
-    index.resolved.setdefault((event.body["step"], event.body["callId"]), []).append(event)
+def _resolved(index: EventIndex, event: Event, body: ResolvedBody) -> None:
+    index.resolved.setdefault((body["step"], body["callId"]), []).append(event)
 
 
-def _signalled(index: EventIndex, event: Event) -> None:
-    index.signals.setdefault(event.body["name"], []).append(event)
+def _signalled(index: EventIndex, event: Event, body: SignalledBody) -> None:
+    index.signals.setdefault(body["name"], []).append(event)
 
 
-def _resumed(index: EventIndex, event: Event) -> None:
+def _resumed(index: EventIndex, event: Event, body: ResumedBody) -> None:
     index.resumed.append(event)
 
 
-def _suspended(index: EventIndex, event: Event) -> None:
+def _suspended(index: EventIndex, event: Event, body: SuspendedBody) -> None:
     index.suspended = event.kind == EventKind.SUSPENDED
 
 
-def _cancelled(index: EventIndex, event: Event) -> None:
+def _cancelled(index: EventIndex, event: Event, body: CancelledBody) -> None:
     index.cancelled = index.cancelled or event
 
 
-def _timed_out(index: EventIndex, event: Event) -> None:
+def _timed_out(index: EventIndex, event: Event, body: TimedOutBody) -> None:
     index.timed_out = True
 
 
-def _ended(index: EventIndex, event: Event) -> None:
+def _ended(index: EventIndex, event: Event, body: EndedBody) -> None:
     index.ended = index.ended or event
 
 
 # A table and not a ``match``: a ``match`` looks up one member of the enum for each case, and every plan comes by here.
-def _ttl_changed(index: EventIndex, event: Event) -> None:
+def _ttl_changed(index: EventIndex, event: Event, body: Any) -> None:
     index.ttl_changed = event
 
 
-_TAKE: dict[str, Callable[[EventIndex, Event], None]] = {
+_TAKE: dict[str, Callable[[EventIndex, Event, Any], None]] = {
     EventKind.DECIDED: _decided,
     EventKind.SETTLED: _settled,
     EventKind.APPROVAL_REQUESTED: _requested,

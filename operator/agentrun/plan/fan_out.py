@@ -16,7 +16,7 @@ from agentrun.plan.outputs import is_left_out
 from agentrun.plan.planning import NO_FACT, Planning
 from agentrun.plan.snapshot import Append
 from agentrun.plan.work import TooMuchWork
-from agentrun.records.run_events import EventKind
+from agentrun.records.run_events import EventKind, SettledBody
 from agentrun.workflow.program import CompiledStep
 
 ITEMS_MAX = 50_000
@@ -97,7 +97,7 @@ def _refused_item(
 
 
 def _settle(p: Planning, step: CompiledStep, group: Group, items: int) -> None:
-    body: dict[str, Any] = {"step": step.name, "state": str(group.state), "items": items}
+    body: SettledBody = {"step": step.name, "state": str(group.state), "items": items}
     dropped = any(is_left_out(standing.fact) for standing in group.members.values())
     body["output"] = None if dropped else [standing.output for standing in group.members.values()]
     body["states"] = states = dict[str, list[int]]()

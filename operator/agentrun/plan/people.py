@@ -14,7 +14,7 @@ from agentrun.expressions.templates import ExpressionError
 from agentrun.plan.attempts import Standing
 from agentrun.plan.snapshot import Append, Event
 from agentrun.plan.work import TooMuchWork
-from agentrun.records.run_events import EventKind
+from agentrun.records.run_events import ApprovalRequestedBody, EventKind, SettledBody, SignalledBody, WaitStartedBody
 from agentrun.workflow.program import CompiledStep
 
 CLOCK_SET_BACK = 60.0
@@ -48,15 +48,15 @@ def approval_step(step: CompiledStep, approval: ApprovalStep, planner: Planning,
             person=True,
             asks=(request,),
         )
-    body: dict[str, Any] = {"step": step.name, "state": str(StepState.SUCCEEDED)}
+    body: SettledBody = {"step": step.name, "state": str(StepState.SUCCEEDED)}
     if counted.state == "Approved":
         body["output"] = {"approved": True, "by": list(counted.by), "comment": counted.comment}
     elif counted.state == "Rejected":
         why = f"rejected by {counted.by[0]}" + (f": {counted.comment}" if counted.comment else "")
-        body |= {"state": str(StepState.FAILED), "failure": FailureInfo(FailureClass.REJECTED, why).to_json()}
+        body["state"], body["failure"] = _failed(FailureInfo(FailureClass.REJECTED, why))
     else:
         why = f"nobody decided within {approval.timeout}"
-        body |= {"state": str(StepState.FAILED), "failure": FailureInfo(FailureClass.TIMEOUT, why).to_json()}
+        body["state"], body["failure"] = _failed(FailureInfo(FailureClass.TIMEOUT, why))
     planner.effects.append(Append(EventKind.SETTLED, body))
     return Standing(StepState.WAITING, fact, Reason.RUNNING)
 
@@ -78,7 +78,8 @@ def _ask(step: CompiledStep, approval: ApprovalStep, planner: Planning) -> Stand
         required=approval.required,
         expires_at=planner.s.now + min(seconds(approval.timeout), DELAY_MAX),
     )
-    planner.effects.append(Append(EventKind.APPROVAL_REQUESTED, {"step": step.name, "request": request.to_json()}))
+    body: ApprovalRequestedBody = {"step": step.name, "request": request.to_json()}
+    planner.effects.append(Append(EventKind.APPROVAL_REQUESTED, body))
     return _pending()
 
 
@@ -95,20 +96,20 @@ def wait_step(step: CompiledStep, wait: Wait, planner: Planning, failing: bool) 
     if event is None:
         # The clock that began the wait was ahead and was set right since. What is to last a while lasts no longer.
         last = begun[-1]
-        planner.effects.append(
-            Append(EventKind.WAIT_STARTED, last.body | {"until": now + last.body["until"] - last.at})
-        )
+        again: WaitStartedBody = last.body | {"until": now + last.body["until"] - last.at}
+        planner.effects.append(Append(EventKind.WAIT_STARTED, again))
         return _pending()
     until: float | None = event.body.get("until")
     fact = StepFact(attempt=1, started=event.at)
-    body: dict[str, Any] = {"step": step.name, "state": str(StepState.SUCCEEDED), "output": None}
+    body: SettledBody = {"step": step.name, "state": str(StepState.SUCCEEDED), "output": None}
     if "signal" in event.body:
         arrived = planner.events.signal_for(step.name)
         if arrived is not None and (until is None or arrived.at < until):
-            body |= {"output": arrived.body.get("payload"), "signal": arrived.seq}
+            signalled: SignalledBody = arrived.body
+            body["output"], body["signal"] = signalled.get("payload"), arrived.seq
         elif until is not None and now >= until:
             why = FailureInfo(FailureClass.TIMEOUT, f"no signal {event.body['signal']} came in time")
-            body |= {"state": str(StepState.FAILED), "failure": why.to_json()}
+            body["state"], body["failure"] = _failed(why)
         else:
             if failing:
                 return _cancelled(step, planner, fact)
@@ -133,7 +134,7 @@ def _that_counts(begun: Sequence[Event], now: float) -> Event | None:
 
 
 def _begin_wait(step: CompiledStep, wait: Wait, planner: Planning) -> Standing:
-    body: dict[str, Any] = {"step": step.name}
+    body: WaitStartedBody = {"step": step.name}
     now = planner.s.now
     try:
         if wait.signal is not None:
@@ -154,8 +155,13 @@ def _begin_wait(step: CompiledStep, wait: Wait, planner: Planning) -> Standing:
 
 def _cancelled(step: CompiledStep, planner: Planning, fact: StepFact) -> Standing:
     """Nobody waits for it any more. Recorded: else its time, or a signal for another wait, would end it once more."""
-    planner.effects.append(Append(EventKind.SETTLED, {"step": step.name, "state": str(StepState.CANCELLED)}))
+    body: SettledBody = {"step": step.name, "state": str(StepState.CANCELLED)}
+    planner.effects.append(Append(EventKind.SETTLED, body))
     return Standing(StepState.CANCELLED, fact)
+
+
+def _failed(why: FailureInfo) -> tuple[str, dict[str, Any]]:
+    return str(StepState.FAILED), why.to_json()
 
 
 def _pending() -> Standing:

@@ -23,7 +23,7 @@ from agentrun.plan.starting import start_candidates
 from agentrun.plan.status import run_status
 from agentrun.plan.steps import look, settled
 from agentrun.plan.work import MoreWork, TooMuchWork, Work
-from agentrun.records.run_events import EventKind
+from agentrun.records.run_events import EndedBody, EventKind, TimedOutBody
 from agentrun.workflow.program import CompiledStep
 
 _STAYS_MAX, _WHY_MAX = 100, 500
@@ -101,16 +101,21 @@ def _last(p: Planning) -> None:
 
 
 def _end(p: Planning, output: Any) -> None:
-    body: dict[str, Any] = {"outcome": str(p.outcome), "output": output}
+    body: EndedBody = {
+        "outcome": str(p.outcome),
+        "output": output,
+        "usage": Usage.total(fact.usage for fact in p.s.facts.values()).to_json(),
+        "steps": {name: str(group.state) for name, group in p.groups.items()},
+        "compensations": {key.label: str(s.state) for key, s in p.undone.items()},
+        "heads": {key.path: [fact.seq, fact.head] for key, fact in sorted(p.s.facts.items(), key=_by_path)},
+    }
     if p.failure is not None and p.outcome is not Outcome.SUCCEEDED:
         step, why = p.failure
-        body |= {"failure": why.to_json()} | ({"failedStep": step} if step else {})
-    body["usage"] = Usage.total(fact.usage for fact in p.s.facts.values()).to_json()
-    body["steps"] = {name: str(group.state) for name, group in p.groups.items()}
-    body["compensations"] = {key.label: str(s.state) for key, s in p.undone.items()}
+        body["failure"] = why.to_json()
+        if step:
+            body["failedStep"] = step
     if stays := p.not_undone:
         body["notUndone"] = {label: why[:_WHY_MAX] for label, why in stays[:_STAYS_MAX]}
-    body["heads"] = {key.path: [fact.seq, fact.head] for key, fact in sorted(p.s.facts.items(), key=_by_path)}
     p.effects.append(Append(EventKind.ENDED, body))
 
 
@@ -125,7 +130,8 @@ def _times_out(p: Planning) -> bool:
     spans = [span for key, fact in p.s.facts.items() if _is_main(p, key) for span in fact.intervals]
     active = _union([*spans, *((e.started, p.s.now) for e in running)])
     if active >= p.s.timeout:
-        p.effects.append(Append(EventKind.TIMED_OUT, {"active": round(active, 3)}))
+        body: TimedOutBody = {"active": round(active, 3)}
+        p.effects.append(Append(EventKind.TIMED_OUT, body))
         return True
     if running:
         p.wakes.append(p.s.now + p.s.timeout - active)

@@ -20,7 +20,7 @@ from agentrun.plan.groups import Group
 from agentrun.plan.outputs import is_left_out
 from agentrun.plan.snapshot import Append, Effect, Execution, Snapshot, Stop
 from agentrun.plan.work import Work
-from agentrun.records.run_events import EventKind
+from agentrun.records.run_events import EventKind, SettledBody
 from agentrun.workflow.program import CompiledStep, Program
 
 NO_FACT = StepFact()
@@ -147,7 +147,7 @@ class Planning:
 
     def settle_failed(self, name: str, failure: FailureInfo) -> Standing:
         """Record that a step failed before it had a journal; it is final with the next plan."""
-        body = {"step": name, "state": str(StepState.FAILED), "failure": failure.to_json()}
+        body: SettledBody = {"step": name, "state": str(StepState.FAILED), "failure": failure.to_json()}
         self.effects.append(Append(EventKind.SETTLED, body))
         return Standing(StepState.PENDING, NO_FACT, failure=failure, settling=True)
 

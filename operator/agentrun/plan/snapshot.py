@@ -22,7 +22,9 @@ class Event:
     seq: int
     at: float
     kind: str
-    body: dict[str, Any]
+    """An ``EventKind``, or one that a later agentrun added."""
+    body: Any
+    """An object in the form of its kind (``EVENT_BODIES``): a reader gives it that type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,8 @@ class Append:
     """Record an event of the run, unless somebody has recorded anything since the snapshot: then plan anew."""
 
     kind: EventKind
-    body: dict[str, Any]
+    body: Mapping[str, Any]
+    """In the form of the kind (``EVENT_BODIES``)."""
 
 
 Effect = Start | Stop | Append

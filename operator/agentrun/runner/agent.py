@@ -13,7 +13,7 @@ from typing import Any
 from agentrun.api.facts import Usage
 from agentrun.api.texts import as_text
 from agentrun.api.workflow import Agent, FailureClass, Model
-from agentrun.records.step_records import Kind
+from agentrun.records.step_records import Kind, ModelCall, ResultBody, TurnBody
 from agentrun.runner.attempt import Attempt
 from agentrun.runner.calls import Tools, answer_calls
 from agentrun.runner.compaction import compact, outgrown
@@ -119,15 +119,16 @@ class _Loop:
             since += estimate(entry)
         return state.context + since
 
-    def _record(self, turn: Turn, expected: int, seconds: float) -> dict[str, Any]:
+    def _record(self, turn: Turn, expected: int, seconds: float) -> TurnBody:
         number = self.attempt.state.turns + 1
         cut = CUT_OFF if turn.incomplete else None
-        calls = [
+        calls: list[ModelCall] = []
+        for n, c in enumerate(turn.calls):
             # Our own ids: an endpoint may number its calls anew in every turn.
-            {"id": f"{number}-{n}", "callId": c.id, "name": c.name, "args": c.args}
-            | ({"error": c.error or cut} if c.error or cut else {})
-            for n, c in enumerate(turn.calls)
-        ]
+            call: ModelCall = {"id": f"{number}-{n}", "callId": c.id, "name": c.name, "args": c.args}
+            if why := c.error or cut:
+                call["error"] = why
+            calls.append(call)
         spent = turn.usage
         estimated = spent.input == 0 or spent.output == 0
         if estimated:
@@ -141,10 +142,20 @@ class _Loop:
             0,
             cost(self.model.price, spent.input, spent.cached, spent.output),
         )
-        found: dict[str, Any] = {"items": turn.items, "calls": calls, "text": turn.text, "usage": usage.to_json()}
-        found |= {"refusal": turn.refusal, "incomplete": turn.incomplete, "responseId": turn.response_id}
-        found |= {"usageEstimated": True} if estimated else {}
-        return found | {"model": turn.model, "seconds": round(seconds, 3)}
+        found: TurnBody = {
+            "items": turn.items,
+            "calls": calls,
+            "text": turn.text,
+            "usage": usage.to_json(),
+            "refusal": turn.refusal,
+            "incomplete": turn.incomplete,
+            "responseId": turn.response_id,
+            "model": turn.model,
+            "seconds": round(seconds, 3),
+        }
+        if estimated:
+            found["usageEstimated"] = True
+        return found
 
     async def _finish(self, last: dict[str, Any]) -> dict[str, Any] | None:
         """The answer, if it will do; else ask again, within bounds."""
@@ -164,7 +175,8 @@ class _Loop:
             message = f"the model's answer does not fit after {REPAIRS_MAX} corrections: {'; '.join(errors)}"
             raise Failure(FailureClass.INVALID, message, retryable=True)
         repair = "Your last answer cannot be used: " + "; ".join(errors) + ". Give the whole answer again, corrected."
-        await self.attempt.commit(Kind.RESULT, {"repair": repair})
+        again: ResultBody = {"repair": repair}
+        await self.attempt.commit(Kind.RESULT, again)
         return None
 
 

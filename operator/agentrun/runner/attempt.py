@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,12 +26,13 @@ from agentrun.journal.log import StepLog, open_step, parse_manifest, read_record
 from agentrun.journal.log import load_body as load
 from agentrun.journal.records import Record
 from agentrun.plan.retry import retries
+from agentrun.records.manifest import RunManifest
 from agentrun.records.run_events import EventKind
-from agentrun.records.step_records import Kind
+from agentrun.records.step_records import CallResult, ClosedBody, Kind, LastBody, OpenedBody, ResultBody, WaitingBody
 from agentrun.runner.failures import Failure
 from agentrun.runner.identity import surely_dead, this_process
 from agentrun.runner.masking import Mask, environment_secrets
-from agentrun.runner.outcomes import Closed, Parked, failed
+from agentrun.runner.outcomes import INTERRUPTED, Closed, Parked, failed
 from agentrun.runner.ports import Ports
 from agentrun.runner.refusals import recorded, to_record
 from agentrun.runner.secrets import secrets_of
@@ -47,7 +48,7 @@ class Attempt:
     spec: AttemptSpec
     ports: Ports
     store: Store
-    manifest: dict[str, Any]
+    manifest: RunManifest
     workflow: WorkflowSpec
     step: CompiledStep
     values: dict[str, Any]
@@ -64,7 +65,7 @@ class Attempt:
     refused: set[str] = field(default_factory=set)
     """What the step's model is known to refuse (words of ``refusals``); the next record holds what is new in it."""
 
-    async def commit(self, kind: Kind, body: dict[str, Any]) -> None:
+    async def commit(self, kind: Kind, body: Mapping[str, Any]) -> None:
         """Append a record and let it happen to the state. Returns when it is durable.
 
         Cancellation waits for the write in hand: whether it was committed must not be left open.
@@ -101,7 +102,7 @@ class Attempt:
         """Whether another attempt follows one that fails so."""
         return not self.spec.drain and retries(self.step.retry, info, self.state.failures + 1)
 
-    def _with_refused(self, body: dict[str, Any]) -> dict[str, Any]:
+    def _with_refused(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """``body`` with what is known to be refused, where no record says so yet."""
         model = self.model
         words = to_record(self.refused, model.name) if self.refused and model is not None else []
@@ -120,7 +121,7 @@ class Attempt:
     def check_stop(self) -> None:
         """Leave between two calls where somebody asked for it. Raises Parked."""
         if self.stopping.is_set():
-            raise Parked({"interrupted": True})
+            raise Parked(INTERRUPTED)
 
     @property
     def task(self) -> dict[str, Any]:
@@ -166,7 +167,7 @@ async def run_attempt(spec: AttemptSpec, ports: Ports, work: Work, stopping: asy
         # The grace period after SIGTERM is over: the call in hand was abandoned. Where it was the last commit, that
         # was waited for, and nothing may follow what ended the attempt.
         if attempt.state.end is None:
-            await attempt.commit(Kind.WAITING, unknown_of(attempt) or {"interrupted": True})
+            await attempt.commit(Kind.WAITING, unknown_of(attempt) or INTERRUPTED)
     except TimeoutError:
         await _timed_out(attempt)
     except ExpressionError as error:
@@ -187,8 +188,8 @@ def _open(spec: AttemptSpec, ports: Ports) -> Attempt:
     values = _values(store, run, spec, manifest, step)
     events = {str(seq): _event(store, run, seq) for seq in spec.events}
 
-    def body(before: list[Record]) -> dict[str, Any]:
-        found: dict[str, Any] = {
+    def body(before: list[Record]) -> OpenedBody:
+        found: OpenedBody = {
             "writer": ports.new_id(),
             "process": this_process(),
             "version": __version__,
@@ -209,9 +210,7 @@ def _open(spec: AttemptSpec, ports: Ports) -> Attempt:
     return attempt
 
 
-def _values(
-    store: Store, run: RunPath, spec: AttemptSpec, manifest: dict[str, Any], step: CompiledStep
-) -> dict[str, Any]:
+def _values(store: Store, run: RunPath, spec: AttemptSpec, manifest: RunManifest, step: CompiledStep) -> dict[str, Any]:
     """What the step's expressions see: read from the journal, never handed over, so it is what was committed."""
     steps: dict[str, Any] = {}
     for name, ref in spec.refs.items():
@@ -225,8 +224,7 @@ def _values(
         steps[name] = {"state": ref.state, "output": output}
         if name == spec.key.name and ref.state != StepState.SUCCEEDED:
             del steps[name]["output"]  # it took effect and has none: a compensation that reads it is not made with null
-    about = {k: manifest[k] for k in ("name", "namespace", "requestedBy")}
-    about["outcome"] = spec.outcome
+    about = {k: manifest[k] for k in ("name", "namespace", "requestedBy")} | {"outcome": spec.outcome}
     found: dict[str, Any] = {"inputs": manifest["inputs"], "run": about, "steps": steps}
     index = spec.key.index
     if index is not None and step.items is not None:
@@ -237,7 +235,8 @@ def _values(
 def _event(store: Store, run: RunPath, seq: int) -> dict[str, Any]:
     [record] = read_records(store, run.events, [seq])
     # A decision has an instant of its own: when the API server took it, whenever it was recorded.
-    return {"at": record.at} | load(store, run, record).body | {"kind": record.kind}
+    body: dict[str, Any] = load(store, run, record).body
+    return {"at": record.at} | body | {"kind": record.kind}
 
 
 def _task(step: CompiledStep, key: StepKey, values: dict[str, Any]) -> dict[str, Any]:
@@ -275,15 +274,17 @@ async def _settle_unknown(attempt: Attempt) -> None:
     if answer["answer"] == "retry":
         # It is as if it had not been begun; what comes before a new intent (a budget, a timeout) asks nobody again.
         because = f"{answer['by']} says that it did not happen"
-        await attempt.commit(Kind.RESULT, {"undone": call_id, "by": answer["by"], "because": because})
+        undone: ResultBody = {"undone": call_id, "by": answer["by"], "because": because}
+        await attempt.commit(Kind.RESULT, undone)
         return
     if kind_of(attempt.body).one_call:
-        body = {"outcome": str(StepState.SUCCEEDED), "output": answer["result"]}
-        raise Closed(body | {"resolvedBy": answer["by"]})
+        raise Closed({"outcome": str(StepState.SUCCEEDED), "output": answer["result"], "resolvedBy": answer["by"]})
     text = answer["result"] if isinstance(answer["result"], str) else json.dumps(answer["result"])
     call = next(c for c in state.pending if c["id"] == call_id)
-    result = {"id": call_id, "callId": call["callId"], "tool": call["name"], "output": text, "called": True}
-    await attempt.commit(Kind.RESULT, {"results": [result | {"resolvedBy": answer["by"]}]})
+    result: CallResult = {"id": call_id, "callId": call["callId"], "tool": call["name"], "output": text, "called": True}
+    result["resolvedBy"] = answer["by"]
+    answered: ResultBody = {"results": [result]}
+    await attempt.commit(Kind.RESULT, answered)
 
 
 async def _outlast_caller(attempt: Attempt) -> None:
@@ -297,7 +298,7 @@ async def _outlast_caller(attempt: Attempt) -> None:
         await asyncio.sleep(attempt.ports.send_within)
 
 
-def unknown_of(attempt: Attempt) -> dict[str, Any] | None:
+def unknown_of(attempt: Attempt) -> WaitingBody | None:
     """The body of ``waiting`` for the ``Once`` call that is in the air; None where there is none."""
     intent = attempt.state.intent
     if intent is None:
@@ -323,17 +324,18 @@ async def _fail(attempt: Attempt, info: FailureInfo, kept: dict[str, Any] | None
     ``kept``: what came of the answer to a call that was carried out.
     """
     unknown = unknown_of(attempt)
-    answer = {} if kept is None else {"answer": kept}
+    answer: LastBody = {} if kept is None else {"answer": kept}
     if unknown is not None:
         unknown["unknown"]["message"] = f"{info.message}; look whether it happened, then resolve"
         await attempt.commit(Kind.WAITING, unknown)
     elif attempt.is_retried(info):
-        await attempt.commit(Kind.FAILED, info.to_json() | answer)
+        await attempt.commit(Kind.FAILED, {**info.to_json(), **answer})
     else:
-        await attempt.commit(Kind.CLOSED, failed(info).body | answer)
+        closed: ClosedBody = {**failed(info).body, **answer}
+        await attempt.commit(Kind.CLOSED, closed)
 
 
-def _shown(kind: Kind, body: dict[str, Any]) -> dict[str, Any]:
+def _shown(kind: Kind, body: Mapping[str, Any]) -> dict[str, Any]:
     """What a progress line says of a record: never content, only what happened."""
     match kind:
         case Kind.TURN:

@@ -22,7 +22,7 @@ from agentrun.expressions.templates import ExpressionError, Values, compile_expr
 from agentrun.plan.events import Tally, tally
 from agentrun.plan.snapshot import Event
 from agentrun.records.run_events import EventKind
-from agentrun.records.step_records import Kind
+from agentrun.records.step_records import CallResult, IntentBody, Kind, ResultBody
 from agentrun.runner.attempt import Attempt
 from agentrun.runner.failures import Failure, plain
 from agentrun.runner.outcomes import Parked
@@ -162,24 +162,24 @@ class Tools:
             sent = True
 
         try:
-            await attempt.commit(Kind.INTENT, body | ({"approvedBy": approved_by} if approved_by else {}))
+            if approved_by:
+                body["approvedBy"] = approved_by
+            await attempt.commit(Kind.INTENT, body)
             return await self._call(call, in_time)
         except asyncio.CancelledError:
             if not sent and attempt.state.intent is not None and attempt.state.end is None:
-                await attempt.commit(
-                    Kind.RESULT, {"undone": call["id"], "because": "it was given up before it was sent"}
-                )
+                await attempt.commit(Kind.RESULT, _undone(call, "it was given up before it was sent"))
             raise
         except Failure as failure:
             if failure.happened == "no":
-                await attempt.commit(Kind.RESULT, {"undone": call["id"], "because": failure.message})
+                await attempt.commit(Kind.RESULT, _undone(call, failure.message))
             raise
 
     def effect(self, call: dict[str, Any]) -> Effect:
         """What the tool declares."""
         return self._tools[call["name"]].effect
 
-    def intent(self, call: dict[str, Any]) -> dict[str, Any]:
+    def intent(self, call: dict[str, Any]) -> IntentBody:
         """The body of the record that the call is begun."""
         return {"id": call["id"], "tool": call["name"], "args": call["args"], "key": self._key(call)}
 
@@ -210,7 +210,7 @@ async def answer_calls(attempt: Attempt, tools: Tools, allowed: list[str]) -> No
     ready: list[dict[str, Any]] = []
     once: list[tuple[dict[str, Any], list[str]]] = []
     asked: list[ApprovalRequest] = []
-    results: list[dict[str, Any]] = []
+    results: list[CallResult] = []
     for call in attempt.state.pending:
         refusal = tools.refusal(call, allowed)
         approved_by: list[str] = []
@@ -237,14 +237,12 @@ async def answer_calls(attempt: Attempt, tools: Tools, allowed: list[str]) -> No
     for call, approved_by in once:
         attempt.check_stop()
         answer = await tools.make_once(call, approved_by)
-        await attempt.commit(Kind.RESULT, {"results": [_result(call, answer)]})
+        await attempt.commit(Kind.RESULT, _answered([_result(call, answer)]))
     if asked:
         raise Parked({"approvals": [request.to_json() for request in asked]})
 
 
-async def _side_by_side(
-    attempt: Attempt, tools: Tools, calls: list[dict[str, Any]], results: list[dict[str, Any]]
-) -> None:
+async def _side_by_side(attempt: Attempt, tools: Tools, calls: list[dict[str, Any]], results: list[CallResult]) -> None:
     answers = await asyncio.gather(*(tools.make(call) for call in calls), return_exceptions=True)
     failures: list[BaseException] = []
     for call, answer in zip(calls, answers, strict=True):
@@ -254,7 +252,7 @@ async def _side_by_side(
             results.append(_result(call, answer))
     if results:
         attempt.uncounted -= len(calls) - len(failures)
-        await attempt.commit(Kind.RESULT, {"results": results})
+        await attempt.commit(Kind.RESULT, _answered(results))
     if failures:
         raise failures[0]
 
@@ -266,8 +264,16 @@ def not_approved(said: Tally) -> str | None:
     return "nobody approved this call in time" if said.state == "Expired" else None
 
 
-def _result(call: dict[str, Any], answer: Answer) -> dict[str, Any]:
-    found = {
+def _undone(call: dict[str, Any], because: str) -> ResultBody:
+    return {"undone": call["id"], "because": because}
+
+
+def _answered(results: list[CallResult]) -> ResultBody:
+    return {"results": results}
+
+
+def _result(call: dict[str, Any], answer: Answer) -> CallResult:
+    found: CallResult = {
         "id": call["id"],
         "callId": call["callId"],
         "tool": call["name"],
@@ -277,7 +283,9 @@ def _result(call: dict[str, Any], answer: Answer) -> dict[str, Any]:
     if answer.kept is not None:
         found["output"] = _clipped(f"{answer.text}\n{HAPPENED}")
         found["answer"] = answer.kept
-    return found | ({"isError": True} if answer.is_error else {})
+    if answer.is_error:
+        found["isError"] = True
+    return found
 
 
 def _clipped(text: str) -> str:

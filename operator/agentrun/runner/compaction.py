@@ -12,7 +12,7 @@ from typing import Any
 
 from agentrun.api.facts import Usage
 from agentrun.api.workflow import Agent, FailureClass, Model
-from agentrun.records.step_records import Kind
+from agentrun.records.step_records import CompactedBody, Kind
 from agentrun.runner.attempt import Attempt
 from agentrun.runner.failures import ContextOverflow, Failure
 from agentrun.runner.models import ModelClient, Request
@@ -91,7 +91,7 @@ async def _compact(attempt: Attempt, agent: Agent, model: Model, client: ModelCl
     usage = Usage(
         1, spent.input, spent.cached, spent.output, 0, cost(model.price, spent.input, spent.cached, spent.output)
     )
-    body: dict[str, Any] = {
+    body: CompactedBody = {
         "reason": "window",
         "history": [{"user": f"Summary of your work so far: {turn.text}"}, *history[cut:]],
         "dropped": cut,

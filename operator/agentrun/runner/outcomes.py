@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from agentrun.api.facts import FailureInfo
 from agentrun.api.run import StepState
+from agentrun.records.step_records import ClosedBody, WaitingBody
+
+INTERRUPTED: WaitingBody = {"interrupted": True}
+"""Somebody asked the attempt to leave."""
 
 
 class Parked(Exception):
     """The attempt can go no further for now: commit ``waiting`` with this body and release the process."""
 
-    def __init__(self, body: dict[str, Any]) -> None:
+    def __init__(self, body: WaitingBody) -> None:
         self.body = body
         super().__init__(str(body))
 
@@ -19,7 +21,7 @@ class Parked(Exception):
 class Closed(Exception):
     """The step is over in a way that is decided already: commit ``closed`` with this body."""
 
-    def __init__(self, body: dict[str, Any]) -> None:
+    def __init__(self, body: ClosedBody) -> None:
         self.body = body
         super().__init__(str(body.get("outcome")))
 

@@ -13,6 +13,7 @@ from agentrun.api.errors import InvalidDocument, Path, Problem
 from agentrun.api.run import AgentRun, AgentWorkflow, RunSpec
 from agentrun.api.texts import quoted
 from agentrun.api.workflow import WorkflowSpec
+from agentrun.records.manifest import RunManifest
 from agentrun.workflow.json_schema import compile_schema
 from agentrun.workflow.lint import absent_inputs, checked_program, other_forms
 from agentrun.workflow.program import Program
@@ -106,7 +107,7 @@ def pin(
     cluster: bool = False,
     compiled: Compiler = checked_program,
     warn: Tell | None = None,
-) -> dict[str, Any]:
+) -> RunManifest:
     """The manifest (``run.json``) of the one run that ``documents`` describe, with ``inputs`` over its own.
 
     ``cluster``: an operator will drive it, and only what comes through its API server counts. ``compiled``: what
@@ -130,7 +131,7 @@ def pin(
     base = name or meta.name or meta.generate_name or "run"
     if name is None and (meta.name is None or isinstance(document.model, AgentWorkflow)):
         base = f"{base.rstrip('-')[: NAME_MAX - 6]}-{uid[:5]}"
-    return {
+    manifest: RunManifest = {
         "v": 1,
         "name": _name(document, base),
         "namespace": namespace or meta.namespace or "default",
@@ -146,9 +147,12 @@ def pin(
         "cancel": run.cancel,
         "source": run.source.model_dump(mode="json", exclude_none=True) if run.source else None,
         "labels": meta.labels,
-        **({"identity": run.identity.model_dump(by_alias=True)} if run.identity is not None else {}),
-        **({"cluster": True} if cluster else {}),
     }
+    if run.identity is not None:
+        manifest["identity"] = run.identity.model_dump(by_alias=True)
+    if cluster:
+        manifest["cluster"] = True
+    return manifest
 
 
 def workflow_of(documents: Sequence[Document], document: Document) -> WorkflowSpec:

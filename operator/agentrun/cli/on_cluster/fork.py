@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import Any
+from typing import cast
 
 import click
 
@@ -20,6 +20,7 @@ from agentrun.journal.fork import forked_manifest, plan_fork
 from agentrun.journal.layout import RunPath
 from agentrun.journal.run import read_manifest
 from agentrun.kube.errors import NotFound
+from agentrun.records.manifest import RunManifest
 from agentrun.store.protocol import KeyMissing, Store, StoreError
 
 _KEPT = ("budget", "timeout", "identity", "ttlSecondsAfterFinished")
@@ -63,7 +64,7 @@ def fork_verb(
     return begin(place, client, made, detach=detach)
 
 
-def _before(client: Client, source: Run) -> tuple[tuple[Store, RunPath] | None, dict[str, Any]]:
+def _before(client: Client, source: Run) -> tuple[tuple[Store, RunPath] | None, RunManifest]:
     """The source's journal where it may be read, and its manifest: that one's, or what its objects make of it."""
     if "journal" not in source.status:
         raise Refused(f"run {source.name} has not begun: there is nothing of it that a new run could share")
@@ -80,4 +81,5 @@ def _before(client: Client, source: Run) -> tuple[tuple[Store, RunPath] | None, 
         except NotFound as error:
             raise Refused(f"AgentWorkflow {name} is gone, and the journal, which has it, cannot be read") from error
         click.echo(f"agentrun: AgentWorkflow {name} has changed since; the new run has it as it is now", err=True)
-    return None, {"name": source.name, "workflow": workflow, "inputs": source.spec.get("inputs") or {}}
+    known = {"name": source.name, "workflow": workflow, "inputs": source.spec.get("inputs") or {}}
+    return None, cast("RunManifest", known)  # as much of it as ``forked_manifest`` reads
