@@ -21,8 +21,10 @@ from agentrun.api.run import AgentRun, AgentWorkflow, ConditionType, Outcome, Re
 from agentrun.api.workflow import Effect, FailureClass
 from agentrun.attempt.exit_codes import Exit
 from agentrun.cli.main import app
+from agentrun.records.manifest import RunManifest
 from agentrun.records.run_events import EventKind
 from agentrun.records.step_records import Kind
+from tests.unit.record_forms import FORMS, check, fields
 
 ROOT = Path(__file__).parents[2]
 SPEC = ROOT / "docs" / "spec.md"
@@ -260,18 +262,43 @@ def test_the_readme_has_the_same_verbs_and_exit_codes() -> None:
             assert not line.startswith("| ") or line in readme, f"README.md lacks {line}"
 
 
-def test_every_field_of_a_recorded_body_stands_there() -> None:
-    there = {
-        row[0].strip("`"): set(re.findall(r"`([^`]+)`", row[2]))
-        for title in ("Records of a step", "Events of a run")
-        for row in rows(title)[1:]
-    }
+def written(form: type) -> dict[str, bool]:
+    """The fields of a body or a manifest, and whether each is in all of its kind."""
+    return {name: required for name, required in fields(form).items() if name != "refused"}
+
+
+def spelt_out(cell: str) -> dict[str, bool]:
+    """The fields that a cell names, and whether each is in all of its kind. What stands in brackets is further in."""
+    while (outer := re.sub(r"\([^()]*\)", "", cell)) != cell:
+        cell = outer
+    rest = re.sub(r"as in `\w+`", "", cell)
+    return {name: not optional for name, optional in re.findall(r"`(\w+)(\??)`", rest)}
+
+
+@pytest.mark.parametrize("kind", [*Kind, *EventKind])
+def test_every_field_of_a_recorded_body_stands_there_and_no_other(kind: Kind | EventKind) -> None:
+    title = "Records of a step" if isinstance(kind, Kind) else "Events of a run"
+    [body] = [row[2] for row in rows(title) if row[0] == f"`{kind}`"]
+    assert spelt_out(body) == written(FORMS[kind]), "with ? where it is not in every record of the kind"
+    if isinstance(kind, Kind):
+        assert not fields(FORMS[kind])["refused"] and "`refused?`" in sections()[title]
+
+
+def test_every_field_of_a_manifest_stands_there_and_no_other() -> None:
+    there = [row[0].strip("`") for row in rows("The pinned run")[1:]]
+    expected = [name if required else f"{name}?" for name, required in fields(RunManifest).items()]
+    assert there == [*expected, "hash"]
+
+
+def test_what_was_recorded_fits_the_forms() -> None:
     for recording in (ROOT / "tests" / "replay" / "journals").glob("*.json"):
         for key, text in json.loads(recording.read_text())["objects"].items():
+            value = json.loads(text)
             if re.search(r"/(?:steps|events)/", key):
-                record = json.loads(text)
-                missing = record["body"].keys() - there[record["kind"]]
-                assert not missing, f"the row of `{record['kind']}` lacks {missing}, as {recording.name} has it"
+                check(value["kind"], value["body"])
+            elif key.endswith("/run.json"):
+                known = fields(RunManifest)
+                assert {name for name, required in known.items() if required} <= value.keys() <= {*known, "hash"}
 
 
 def test_the_readme_shows_the_workflow_that_it_runs() -> None:
