@@ -26,6 +26,7 @@ from agentrun.api.workflow import Approvers, FailureClass, WorkflowSpec
 from agentrun.plan.planner import plan
 from agentrun.plan.retry import retries
 from agentrun.plan.snapshot import Append, Event, Execution, Plan, Snapshot, Start, Stop
+from agentrun.records.waits import DETAILS, WAITS
 from agentrun.workflow.program import Program, compile_program
 from tests.unit import record_forms
 
@@ -95,7 +96,12 @@ class World:
 
     def look(self) -> Plan:
         """The plan, not applied."""
-        return planned(self.snapshot())
+        found = planned(self.snapshot())
+        for entry in found.status["steps"]:
+            if "waitingFor" in entry:
+                assert len(entry["waitingFor"].keys() & WAITS.keys()) == 1
+                assert entry["waitingFor"].keys() <= WAITS.keys() | DETAILS
+        return found
 
     def go(self, rounds: int = 50) -> Plan:
         """Plan and apply until nothing is left to do but to wait; the last plan."""

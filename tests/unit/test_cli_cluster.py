@@ -38,6 +38,7 @@ from agentrun.kube.errors import (
 )
 from agentrun.kube.impersonation import acting_as
 from agentrun.kube.status import read_status
+from agentrun.records.waits import WAITS, MovedBy
 from tests.unit.cli_store import PEOPLE, REFUND, Scene, Type, agentrun, closed, request, scene
 
 __all__ = ["agentrun", "scene"]
@@ -276,6 +277,12 @@ PULLS = {"state": "Pending", "waitingFor": {"pod": "no image"}}
 )
 def test_a_run_waits_for_a_person_when_nothing_moves_without_one(run: Run, waits: bool) -> None:
     assert run.waits_for_person is waits
+
+
+@pytest.mark.parametrize("kind", WAITS)
+def test_who_moves_a_wait_says_whether_a_run_waits_for_a_person(kind: str) -> None:
+    run = run_of({"state": "Waiting", "waitingFor": {kind: "?"}})
+    assert run.waits_for_person is (WAITS[kind].moved_by is MovedBy.PERSON)
 
 
 # -- a cluster's run in a store ---------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from agentrun.api.reader import too_large
 from agentrun.api.run import ConditionType, Outcome, Reason, StepState
 from agentrun.control.views import RunView
 from agentrun.plan.status import STALLED
+from agentrun.records.waits import TIMED
 
 STATUS_MAX = 30 * 1024
 """Bytes of a status as JSON; etcd and every watcher pay for more."""
@@ -100,7 +101,7 @@ def awaited(status: Mapping[str, Any] | None) -> float | None:
     """The first instant that a status names for a timer or the next attempt; None where it names none."""
     entries = (status or {}).get("steps")
     waits = [entry.get("waitingFor") for entry in entries or () if isinstance(entry, Mapping)]
-    instants = (_instant(wait.get(name)) for wait in waits if isinstance(wait, Mapping) for name in ("until", "retry"))
+    instants = (_instant(wait.get(name)) for wait in waits if isinstance(wait, Mapping) for name in TIMED)
     return min((at for at in instants if at is not None), default=None)
 
 

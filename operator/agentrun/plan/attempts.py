@@ -14,6 +14,7 @@ from agentrun.api.workflow import FailureClass, Retry
 from agentrun.plan.events import EventIndex
 from agentrun.plan.retry import LOSSES_MAX, loss_delay, loss_is_final, retry_delay
 from agentrun.plan.snapshot import Execution
+from agentrun.records.waits import WaitingFor
 
 STOP_GRACE = 15.0
 """Seconds past its time after which an attempt that did not end itself is stopped."""
@@ -26,7 +27,7 @@ class Standing:
     state: StepState
     fact: StepFact
     reason: Reason | None = None
-    waiting_for: dict[str, Any] | None = None
+    waiting_for: WaitingFor | None = None
     output: Any = None
     failure: FailureInfo | None = None
     event: int | None = None
@@ -68,7 +69,7 @@ def stand(
         if execution.trouble is None:
             return Standing(StepState.RUNNING, fact, Reason.RUNNING)
         reason, what = execution.trouble
-        return Standing(StepState.PENDING, fact, reason, {"place" if reason is Reason.QUEUED else "pod": what})
+        return Standing(StepState.PENDING, fact, reason, {"place": what} if reason is Reason.QUEUED else {"pod": what})
     if execution is not None:
         overdue = execution.started + time_left(fact, timeout) + STOP_GRACE
         late = now >= overdue
@@ -85,7 +86,7 @@ def stand(
             due = fact.at + retry_delay(retry, fact.failures, fact.failure.retry_after)
             standing = Standing(StepState.PENDING, fact, Reason.RETRYING, begin=True)
             if now < due:
-                waiting = {"retry": due, "because": fact.failure.message}
+                waiting: WaitingFor = {"retry": due, "because": fact.failure.message}
                 standing = Standing(
                     StepState.WAITING, fact, Reason.RETRYING, waiting, wake_at=due, failure=fact.failure
                 )
@@ -125,7 +126,7 @@ def _held_back(
         return Standing(StepState.FAILED, fact, failure=failure, finished=lost_at)
     parked = final or (losses > LOSSES_MAX and FailureClass.INFRASTRUCTURE not in retry.classes)
     if parked and not events.resumed_after(key, last, lost_at):
-        waiting: dict[str, Any] = {"resume": f"{losses} attempts in a row were lost{why}; see its log, then resume"}
+        waiting: WaitingFor = {"resume": f"{losses} attempts in a row were lost{why}; see its log, then resume"}
         return Standing(StepState.WAITING, fact, Reason.ATTEMPTS_LOST, waiting, person=True)
     due = lost_at + (0.0 if parked else loss_delay(losses - 1))
     if now >= due:
@@ -140,14 +141,18 @@ def _waiting(key: StepKey, fact: StepFact, events: EventIndex, now: float) -> St
     if fact.unknown is not None:
         answer = events.resolution(key, fact)
         if answer is None:
-            waiting = {"resolve": fact.unknown.message, "tool": fact.unknown.tool, "callId": fact.unknown.call_id}
+            waiting: WaitingFor = {
+                "resolve": fact.unknown.message,
+                "tool": fact.unknown.tool,
+                "callId": fact.unknown.call_id,
+            }
             return Standing(StepState.OUTCOME_UNKNOWN, fact, Reason.OUTCOME_UNKNOWN, waiting, person=True)
         return Standing(StepState.PENDING, fact, begin=True, events=(answer.seq,))
     if fact.approvals:
         tallies = [events.tally(request, now) for request in fact.approvals]
         open_ = [r for r, t in zip(fact.approvals, tallies, strict=True) if t.state == "Pending"]
         if open_:
-            asked: dict[str, Any] = {"approval": key.label, "subjects": [r.subject for r in open_]}
+            asked: WaitingFor = {"approval": key.label, "subjects": [r.subject for r in open_]}
             wake = min(r.expires_at for r in open_)
             return Standing(
                 StepState.WAITING, fact, Reason.AWAITING_APPROVAL, asked, wake_at=wake, person=True, asks=tuple(open_)

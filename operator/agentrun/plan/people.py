@@ -15,6 +15,7 @@ from agentrun.plan.attempts import Standing
 from agentrun.plan.snapshot import Append, Event
 from agentrun.plan.work import TooMuchWork
 from agentrun.records.run_events import ApprovalRequestedBody, EventKind, SettledBody, SignalledBody, WaitStartedBody
+from agentrun.records.waits import WaitingFor
 from agentrun.workflow.program import CompiledStep
 
 CLOCK_SET_BACK = 60.0
@@ -38,7 +39,7 @@ def approval_step(step: CompiledStep, approval: ApprovalStep, planner: Planning,
     if counted.state == "Pending":
         if failing:
             return _cancelled(step, planner, fact)
-        waiting = {"approval": step.name, "subjects": [request.subject]}
+        waiting: WaitingFor = {"approval": step.name, "subjects": [request.subject]}
         return Standing(
             StepState.WAITING,
             fact,
@@ -113,8 +114,8 @@ def wait_step(step: CompiledStep, wait: Wait, planner: Planning, failing: bool) 
         else:
             if failing:
                 return _cancelled(step, planner, fact)
-            waiting = {"signal": event.body["signal"]}
-            return Standing(StepState.WAITING, fact, Reason.AWAITING_SIGNAL, waiting, wake_at=until, person=True)
+            awaited: WaitingFor = {"signal": event.body["signal"]}
+            return Standing(StepState.WAITING, fact, Reason.AWAITING_SIGNAL, awaited, wake_at=until, person=True)
     elif until is not None and now < until:
         if failing:
             return _cancelled(step, planner, fact)

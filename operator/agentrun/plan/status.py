@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from agentrun.api.canonical import canonical, timestamp
 from agentrun.api.facts import Usage
@@ -16,6 +16,7 @@ from agentrun.api.printable import printable
 from agentrun.api.run import ConditionType, Outcome, Reason, StepState
 from agentrun.plan.attempts import Standing
 from agentrun.plan.groups import Group
+from agentrun.records.waits import TIMED, WAITS, kind_of
 
 if TYPE_CHECKING:
     from agentrun.plan.planning import Planning
@@ -45,6 +46,8 @@ class _Summary:
     messages: list[str] = field(default_factory=list)
     queued: str = ""
     """Why the first step that has no place for a pod has none."""
+    cancelled: bool = False
+    """Somebody cancelled the run, and something is to be settled first."""
 
 
 def run_status(planner: Planning) -> dict[str, Any]:
@@ -93,30 +96,20 @@ def _sum(label: str, standing: Standing, summary: _Summary) -> None:
         return
     if standing.reason is not None:
         summary.reasons[standing.reason] += 1
-    what = standing.waiting_for or {}
+    what = standing.waiting_for
+    if what is None:
+        return
     if standing.reason is Reason.QUEUED and not summary.queued:
-        summary.queued = f"{label}: {_cut(what['place'])} ({_PLACE})"
+        summary.queued = f"{label}: {_cut(what['place'])} ({WAITS['place'].what_next})"
     if (standing.person or standing.reason in POD_TROUBLE) and len(summary.messages) < 5:
-        verb = next((_VERBS[k] for k in _VERBS if k in what), "resume RUN")
-        if verb == _MENDED and not summary.cancelled:
-            verb += "; agentrun cancel RUN ends the run"
-        first = what.get("because", next(iter(what.values()), ""))
-        why = what["subjects"][0] if what.get("subjects") else first
-        summary.messages.append(f"{label}: {_cut(why)} ({verb.replace('STEP', label)})")
+        kind = kind_of(what)
+        wait, subjects = WAITS[kind], what.get("subjects")
+        why = subjects[0] if subjects else what.get("because", what.get(kind))
+        cancel = "; agentrun cancel RUN ends the run" if wait.or_cancel and not summary.cancelled else ""
+        summary.messages.append(f"{label}: {_cut(why)} ({wait.what_next.replace('STEP', label)}{cancel})")
 
 
 _PLACE = "it begins by itself when there is a place for its pod"
-_MENDED = "it goes on by itself once that is mended"
-
-_VERBS = {
-    "resolve": "agentrun resolve RUN STEP --happened RESULT|--retry|--give-up",
-    "approval": "agentrun approve|reject RUN STEP",
-    "signal": "agentrun signal RUN NAME",
-    "resume": "agentrun resume RUN",
-    "work": "agentrun cancel RUN ends the run",
-    "retry": "it is tried again by itself",
-    "pod": _MENDED,
-}
 
 
 def _entry(name: str, standing: Standing) -> dict[str, Any]:
@@ -130,7 +123,7 @@ def _entry(name: str, standing: Standing) -> dict[str, Any]:
         found["finishedAt"] = timestamp(standing.finished)
     if standing.waiting_for is not None and not standing.state.final:
         found["waitingFor"] = {
-            k: timestamp(v) if k in ("retry", "until") else _cut(v) for k, v in standing.waiting_for.items()
+            k: timestamp(cast(float, v)) if k in TIMED else _cut(v) for k, v in standing.waiting_for.items()
         }
     if standing.failure is not None:
         found["failure"] = standing.failure.to_json() | {"message": _cut(standing.failure.message)}

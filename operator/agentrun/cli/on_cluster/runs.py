@@ -20,6 +20,7 @@ from agentrun.cli.options import ClusterPlace, run_name
 from agentrun.cli.printable import printable
 from agentrun.journal.layout import RunPath
 from agentrun.kube.errors import NotFound
+from agentrun.records.waits import WAITS, MovedBy
 from agentrun.store.open import open_store
 from agentrun.store.protocol import Store
 
@@ -27,9 +28,6 @@ RUNS = "agentruns"
 WORKFLOWS = "agentworkflows"
 APPROVALS = "approvals"
 COMMANDS = "agentcommands"
-
-_PEOPLE = ("approval", "signal", "resolve", "resume")
-_ITSELF = ("until", "retry", "pod", "place", "budget")
 
 _APPLY_FIRST = {str(Reason.WORKFLOW_NOT_FOUND), str(Reason.SOURCE_NOT_FOUND)}
 _OUTCOMES = {str(outcome) for outcome in Outcome}
@@ -134,9 +132,8 @@ class Run:
         if any(entry["state"] == "Running" for entry in self.entries.values()):
             return False
         waiting = [entry["waitingFor"] for entry in self.entries.values() if "waitingFor" in entry]
-        by_itself = any(kind in what for what in waiting for kind in _ITSELF)
-        people = any(kind in what for what in waiting for kind in _PEOPLE)
-        return self.phase == Reason.SUSPENDED or (people and not by_itself) or self.phase == "Stalled"
+        moved_by = {WAITS[kind].moved_by for what in waiting for kind in what if kind in WAITS}
+        return self.phase in (Reason.SUSPENDED, "Stalled") or moved_by == {MovedBy.PERSON}
 
     def still_going(self) -> None:
         """Raise Refused where the run has ended."""
