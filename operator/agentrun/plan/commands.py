@@ -16,8 +16,9 @@ from typing import Any, Protocol, overload
 
 from agentrun.api.approval import Decision, Verdict
 from agentrun.api.command import Resolve, Resume, Signal
-from agentrun.api.facts import StepFact, StepKey
+from agentrun.api.facts import AttemptEnd, StepFact, StepKey
 from agentrun.plan.events import EventIndex
+from agentrun.records.run_events import EventKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class NewRun:
 class NewEvent:
     """An event that is to be appended to the run's journal, unless it is recorded already."""
 
-    kind: str
+    kind: EventKind
     body: dict[str, Any]
     about: StepFact | None = None
     """The attempt whose unknown call the event resolves."""
@@ -136,25 +137,25 @@ def event_for(verb: Verb, run: Run, author: Author) -> NewEvent | Refusal:
         body["command"] = author.command
     match verb:
         case Signal(name=name, payload=payload):
-            return NewEvent("signalled", body | {"name": name, "payload": payload})
+            return NewEvent(EventKind.SIGNALLED, body | {"name": name, "payload": payload})
         case Resume(step=step):
-            return NewEvent("resumed", body | _resumed(step, run, author))
+            return NewEvent(EventKind.RESUMED, body | _resumed(step, run, author))
         case Resolve():
             return _resolved(verb, run, body)
         case Suspend():
-            return NewEvent("suspended", body)
+            return NewEvent(EventKind.SUSPENDED, body)
         case Unsuspend():
-            return NewEvent("unsuspended", body)
+            return NewEvent(EventKind.UNSUSPENDED, body)
         case Cancel():
-            return NewEvent("cancelled", body | _late(run, author))
+            return NewEvent(EventKind.CANCELLED, body | _late(run, author))
         case KeepFor(seconds=seconds):
-            return NewEvent("ttlChanged", body | {"ttlSecondsAfterFinished": seconds})
+            return NewEvent(EventKind.TTL_CHANGED, body | {"ttlSecondsAfterFinished": seconds})
         case Decide(key=key, groups=groups):
             body |= {"step": key.path, "digest": verb.digest, "groups": list(groups)}
-            return NewEvent("decided", body | {"decision": verb.decision, "comment": verb.comment})
+            return NewEvent(EventKind.DECIDED, body | {"decision": verb.decision, "comment": verb.comment})
         case DecideApproval(approval=approval, decision=decision):
             body |= {"approval": approval, "digest": decision.digest, "at": decision.at}
-            return NewEvent("decided", body | {"decision": decision.decision, "comment": decision.comment})
+            return NewEvent(EventKind.DECIDED, body | {"decision": decision.decision, "comment": decision.comment})
 
 
 def _resumed(step: str | None, run: Run, author: Author) -> dict[str, Any]:
@@ -183,7 +184,7 @@ def _late(run: Run, author: Author) -> dict[str, Any]:
 def _resolved(verb: Resolve, run: Run, body: dict[str, Any]) -> NewEvent | Refusal:
     key = StepKey.parse(verb.step)
     fact = run.fact(key)
-    unknown = fact.unknown if fact is not None and fact.end == "waiting" else None
+    unknown = fact.unknown if fact is not None and fact.end is AttemptEnd.WAITING else None
     if fact is None or unknown is None:
         return Refusal(f"{key.label} has no call whose outcome is unknown: there is nothing to resolve")
     if verb.call_id is not None and verb.call_id != unknown.call_id:
@@ -195,7 +196,7 @@ def _resolved(verb: Resolve, run: Run, body: dict[str, Any]) -> NewEvent | Refus
         "answer": verb.answer,
         "result": verb.happened.result if verb.happened is not None else None,
     }
-    return NewEvent("resolved", body | answer, fact)
+    return NewEvent(EventKind.RESOLVED, body | answer, fact)
 
 
 def already_recorded(event: NewEvent, index: EventIndex) -> bool:
@@ -210,20 +211,20 @@ def already_recorded(event: NewEvent, index: EventIndex) -> bool:
     if "command" in body:
         return index.has_command(body["command"])
     match event.kind:
-        case "decided":
+        case EventKind.DECIDED:
             return index.decision_by(body["digest"], body["by"]) is not None
-        case "suspended":
+        case EventKind.SUSPENDED:
             return index.suspended
-        case "unsuspended":
+        case EventKind.UNSUSPENDED:
             return not index.suspended
-        case "cancelled":
+        case EventKind.CANCELLED:
             return index.cancelled is not None
-        case "ttlChanged":
+        case EventKind.TTL_CHANGED:
             return index.ttl_changed is not None and index.ttl_changed.body == body
-        case "resolved":
+        case EventKind.RESOLVED:
             assert event.about is not None
             return index.resolution(StepKey.parse(body["step"]), event.about) is not None
-        case "resumed":
+        case EventKind.RESUMED:
             # An event of the first journals names no attempt. Where one is about this loss, the step is not parked.
             return all(index.resumed_after(StepKey.parse(path), n, inf) for path, n in body["attempts"].items())
         case _:

@@ -46,8 +46,6 @@ class _Summary:
     messages: list[str] = field(default_factory=list)
     queued: str = ""
     """Why the first step that has no place for a pod has none."""
-    cancelled: bool = False
-    """Somebody cancelled the run, and something is to be settled first."""
 
 
 def run_status(planner: Planning) -> dict[str, Any]:
@@ -107,9 +105,6 @@ def _sum(label: str, standing: Standing, summary: _Summary) -> None:
         why = subjects[0] if subjects else what.get("because", what.get(kind))
         cancel = "; agentrun cancel RUN ends the run" if wait.or_cancel and not summary.cancelled else ""
         summary.messages.append(f"{label}: {_cut(why)} ({wait.what_next.replace('STEP', label)}{cancel})")
-
-
-_PLACE = "it begins by itself when there is a place for its pod"
 
 
 def _entry(name: str, standing: Standing) -> dict[str, Any]:
