@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import pytest
 
 from agentrun.adapters.objects import run_view, whole_command
+from agentrun.control import views
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Written
 from agentrun.control.controller import WORKERS, Controller
@@ -44,6 +45,14 @@ from tests.unit.journal_world import Crash, MemoryStore
 from tests.unit.test_leader import VirtualLoop
 
 T = TypeVar("T")
+V = TypeVar("V", bound=views.View)
+
+WATCHED: Mapping[Kind, views.Kind[Any]] = {
+    "pods": views.PODS,
+    "approvals": views.APPROVALS,
+    "commands": views.COMMANDS,
+    "runs": views.RUNS,
+}
 TICK = 2e-6
 """Seconds that a call takes: no two of them happen at the same instant."""
 
@@ -213,8 +222,9 @@ class ModelCluster:
     async def record_event(self, run: RunView, kind: str, reason: str, message: str) -> None:
         self._api.events.append((reason, message))
 
-    async def _page(self, kind: Kind) -> AsyncIterator[tuple[list[Any], int]]:
-        found, version = await self._call(f"list {kind}", lambda: (self._api.all(kind), self._api.version), write=False)
+    async def pages(self, kind: views.Kind[V]) -> AsyncIterator[tuple[list[V], int]]:
+        ours = next(name for name, watched in WATCHED.items() if watched is kind)
+        found, version = await self._call(f"list {ours}", lambda: (self._api.all(ours), self._api.version), write=False)
         half = len(found) // 2
         yield found[:half], version
         await self._operator.turn()
@@ -222,18 +232,6 @@ class ModelCluster:
 
     def passed_over(self, namespace: str) -> bool:
         return False
-
-    def runs(self) -> AsyncIterator[tuple[list[RunView], int]]:
-        return self._page("runs")
-
-    def pods(self) -> AsyncIterator[tuple[list[PodView], int]]:
-        return self._page("pods")
-
-    def approvals(self) -> AsyncIterator[tuple[list[ApprovalView], int]]:
-        return self._page("approvals")
-
-    def commands(self) -> AsyncIterator[tuple[list[CommandView], int]]:
-        return self._page("commands")
 
 
 class Operator:
@@ -300,10 +298,9 @@ class Operator:
         self.heard[kind] += 1
         if lost:
             return
-        singular = kind.removesuffix("s")
-        tell = getattr(self.controller, f"{singular}_{'gone' if gone else 'seen'}")
+        tell = self.controller.gone if gone else self.controller.seen
         for _ in range(2 if twice else 1):
-            tell(view)
+            tell(WATCHED[kind], view)
 
     def hear_all(self) -> None:
         for kind in KINDS:

@@ -17,7 +17,7 @@ from agentrun.api.run import Reason
 from agentrun.api.workflow import API_VERSION
 from agentrun.control import hearing, held, opening, showing
 from agentrun.control.footprint import program_footprint
-from agentrun.control.views import RunRef, RunView
+from agentrun.control.views import RunRef, RunView, WorkflowView
 from agentrun.kube.errors import Invalid
 from tests import poison
 from tests.unit.control_world import Operator, World, world
@@ -209,8 +209,8 @@ def test_a_workflow_wakes_those_that_wait_for_it_alone(world: World) -> None:
     calls = Calls(world)
     world.api.workflows["a"] = {"apiVersion": API_VERSION, "kind": "AgentWorkflow", "metadata": {"name": "a"}}
     world.api.workflows["a"]["spec"] = {"steps": [NEVER]}
-    operator.controller.workflow_seen("n", "a")
-    operator.controller.workflow_seen("elsewhere", "b")
+    operator.controller.workflow_seen(WorkflowView("n", "a"))
+    operator.controller.workflow_seen(WorkflowView("elsewhere", "b"))
     world.wait(3)
     assert calls.count("get_workflow") == 1
     assert (ready(world, "a")[0], ready(world, "b")[0]) == (Reason.AWAITING_SIGNAL, Reason.WORKFLOW_NOT_FOUND)

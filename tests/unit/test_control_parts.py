@@ -12,7 +12,7 @@ import pytest
 
 from agentrun.adapters import lister
 from agentrun.adapters.kopf_handlers import registry_for
-from agentrun.adapters.lister import LISTED, ApiLists
+from agentrun.adapters.lister import ApiLists
 from agentrun.adapters.settings import BadSetting, Settings
 from agentrun.api.facts import StepFact
 from agentrun.api.run import ConditionType, Reason
@@ -20,7 +20,7 @@ from agentrun.control import showing
 from agentrun.control.cache import Cache
 from agentrun.control.controller import Controller
 from agentrun.control.queue import BACKOFF_FIRST, BACKOFF_MAX, WorkQueue
-from agentrun.control.views import RunRef, RunView
+from agentrun.control.views import RUNS, RunRef, RunView
 from agentrun.kube.errors import Refused
 from agentrun.observe.health import Health
 from agentrun.observe.metrics import Metrics
@@ -204,8 +204,8 @@ async def test_one_object_that_cannot_be_read_is_not_the_end_of_the_others(caplo
         async def pages(self, *_: Any, **__: Any) -> AsyncIterator[dict[str, Any]]:
             yield {"metadata": {"resourceVersion": "7"}, "items": [{"metadata": meta}, {"spec": 1}]}
 
-    lists = ApiLists(cast("Any", Pages()), (), float, Health(LISTED))
-    assert [([view.ref.name for view in page], at) async for page, at in lists.runs()] == [(["good"], 7)]
+    lists = ApiLists(cast("Any", Pages()), (), float, Health(()))
+    assert [([view.ref.name for view in page], at) async for page, at in lists.pages(RUNS)] == [(["good"], 7)]
     assert "cannot be read" in caplog.text
 
 
@@ -230,7 +230,7 @@ async def test_a_namespace_that_is_refused_holds_up_no_other_and_nothing_of_it_i
     """Its Role was removed: nothing was listed any more, of none, and no leader began to work."""
     monkeypatch.setattr(lister, "LOOK", 0.01)
     kube, metrics, cache = Namespaces(), Metrics(), Cache()
-    lists = ApiLists(cast("Any", kube), ("team-a", "team-b"), float, Health(LISTED))
+    lists = ApiLists(cast("Any", kube), ("team-a", "team-b"), float, Health(()))
     nothing: Any = None
     controller = Controller(
         nothing,
@@ -256,6 +256,6 @@ async def test_a_namespace_that_is_refused_holds_up_no_other_and_nothing_of_it_i
 
 
 async def test_where_all_namespaces_are_refused_nothing_is_taken_for_a_list() -> None:
-    lists = ApiLists(cast("Any", Namespaces()), ("team-b",), float, Health(LISTED))
+    lists = ApiLists(cast("Any", Namespaces()), ("team-b",), float, Health(()))
     with pytest.raises(Refused):
-        [page async for page in lists.runs()]
+        [page async for page in lists.pages(RUNS)]

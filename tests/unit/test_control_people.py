@@ -9,6 +9,7 @@ import pytest
 
 from agentrun.control import hearing
 from agentrun.control.leftovers import AT_A_TIME, COMMANDS_KEPT, GRACE
+from agentrun.control.views import RUNS
 from agentrun.journal.records import Record
 from agentrun.records.run_events import EventKind
 from tests.unit.control_world import Operator, World, lost, world
@@ -249,7 +250,7 @@ def test_nothing_is_removed_of_a_run_that_the_api_server_has(world: World) -> No
     operator = begin(world, approval("a"))
     quietly(world, operator, 1)
     run = world.api.all("runs")[0]
-    operator.controller.run_gone(run)
+    operator.controller.gone(RUNS, run)
     name = world.api.command("r", uid=run.uid, resume={})
     while operator.behind("commands"):
         operator.hear("commands")

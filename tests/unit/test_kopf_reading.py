@@ -13,7 +13,7 @@ from kopf._cogs.clients import api, fetching, watching
 
 from agentrun.adapters import kopf_reading
 from agentrun.adapters.kopf_reading import SEEN, reading
-from agentrun.adapters.lister import views_for
+from agentrun.adapters.watched import views_for
 from agentrun.api.decoding import decode_list
 from agentrun.kube.errors import Refused, Unavailable
 from tests import poison

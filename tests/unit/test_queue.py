@@ -16,7 +16,7 @@ from agentrun.control.cache import Cache
 from agentrun.control.controller import CLOCK_LOOK, WORKERS, Controller
 from agentrun.control.queue import FIRST_LOOK_EVERY, SHARE, WorkQueue
 from agentrun.control.showing import awaited
-from agentrun.control.views import RunRef, RunView
+from agentrun.control.views import Kind, RunRef, RunView
 from agentrun.observe.metrics import Metrics
 from tests.unit.test_leader import VirtualLoop
 
@@ -182,10 +182,8 @@ class NoLists:
     def passed_over(self, namespace: str) -> bool:
         return False
 
-    async def runs(self) -> AsyncIterator[tuple[list[Any], int]]:
+    async def pages(self, kind: Kind[Any]) -> AsyncIterator[tuple[list[Any], int]]:
         yield [], 0
-
-    pods = approvals = commands = runs
 
 
 def taken_over(loop: VirtualLoop, *runs: RunView) -> tuple[Looks, Controller, asyncio.Task[None]]:

@@ -7,20 +7,17 @@ Event. What it would keep of every object to tell what changed is not kept eithe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import kopf
 
 from agentrun.adapters.kopf_reading import SEEN
 from agentrun.adapters.relist import Relisting
-from agentrun.api.names import RUN_LABEL
-from agentrun.api.workflow import GROUP, VERSION
 from agentrun.control.controller import Controller
+from agentrun.control.views import WATCHED, Kind
 from agentrun.kube.credentials import Access, Login
 from agentrun.observe.metrics import Metrics
-
-V = TypeVar("V")
 
 
 class _KeepsNothing(kopf.AnnotationsDiffBaseStorage):
@@ -48,42 +45,32 @@ def registry_for(controller: Controller, login: Login, metrics: Metrics, listed:
     async def sign_in(**_: Any) -> kopf.ConnectionInfo:
         return connection(await asyncio.to_thread(login.read, anew=True))
 
-    def feed(seen: Callable[[V], None], gone: Callable[[V], None]) -> Any:
-        async def handle(event: Mapping[str, Any], resource: Any, **_: Any) -> None:
-            metrics.watch_heard(resource.plural)
-            if event["type"] is None:  # of a list: kopf lists again by itself where a watch is too old to go on
+    def handler_of(kind: Kind[Any]) -> Any:
+        async def handle(event: Mapping[str, Any], **_: Any) -> None:
+            metrics.watch_heard(kind.plural)
+            if event["type"] is None and kind.kept:  # of a list: kopf lists again where a watch is too old to go on
                 listed.ask()
-            found = event["object"][SEEN]
-            if found is not None:
-                (gone if event["type"] == "DELETED" else seen)(found)
+            view = event["object"][SEEN]
+            if view is not None:
+                (controller.gone if event["type"] == "DELETED" else controller.seen)(kind, view)
 
         return handle
 
-    def on(plural: str, handler: Any) -> None:
-        kopf.on.event(GROUP, VERSION, plural, registry=registry, id=plural)(handler)
-
-    async def workflow(event: Mapping[str, Any], namespace: str | None, name: str | None, **_: Any) -> None:
-        metrics.watch_heard("agentworkflows")
-        if event["type"] != "DELETED" and namespace and name:
-            controller.workflow_seen(namespace, name)
-
-    on("agentruns", feed(controller.run_seen, controller.run_gone))
-    on("approvals", feed(controller.approval_seen, controller.approval_gone))
-    on("agentcommands", feed(controller.command_seen, controller.command_gone))
-    on("agentworkflows", workflow)
-    pods = feed(controller.pod_seen, controller.pod_gone)
-    kopf.on.event("v1", "pods", registry=registry, id="pods")(pods)  # those with our label: settings_for
+    for kind in WATCHED:
+        kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=kind.plural)(handler_of(kind))
     return registry
 
 
 def settings_for() -> kopf.OperatorSettings:
-    """Kopf's settings: nothing is written, pods are filtered by the API server."""
+    """Kopf's settings: nothing is written, and the API server filters by labels."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.scanning.disabled = True
     settings.persistence.diffbase_storage = _KeepsNothing()
-    settings.watching.label_selectors["v1", "pods"] = RUN_LABEL
+    for kind in WATCHED:
+        if kind.labels:
+            settings.watching.label_selectors[kind.group, kind.version, kind.plural] = kind.labels
     settings.queueing.idle_timeout = 1.0  # an object's own task ends soon: thousands of them stand still
     settings.networking.request_timeout = 30.0  # a list whose server died without a word is asked for again
     settings.networking.connect_timeout = 5.0

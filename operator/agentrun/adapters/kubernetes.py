@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from agentrun.adapters.objects import approval_view, owned_by, run_view, shown_as, whole_command
 from agentrun.adapters.pod_status import pod_view
+from agentrun.adapters.watched import path_of
 from agentrun.api.approval import DECIDED
 from agentrun.api.canonical import timestamp
 from agentrun.api.decoding import UNREADABLE
@@ -25,7 +26,18 @@ from agentrun.api.printable import printable
 from agentrun.api.workflow import API_VERSION
 from agentrun.control.cluster import Written
 from agentrun.control.leader import DURATION, Held
-from agentrun.control.views import ApprovalView, CommandView, PodView, RunRef, RunView
+from agentrun.control.views import (
+    APPROVALS,
+    COMMANDS,
+    PODS,
+    RUNS,
+    WORKFLOWS,
+    ApprovalView,
+    CommandView,
+    PodView,
+    RunRef,
+    RunView,
+)
 from agentrun.journal.pinned import Pinned
 from agentrun.kube.client import JSON_PATCH, METADATA, Kube
 from agentrun.kube.errors import AlreadyExists, ClusterError, Conflict, NotFound, Refused, Unavailable
@@ -70,12 +82,12 @@ class KubernetesCluster:
 
     async def get_run(self, ref: RunRef) -> RunView | None:
         """As ``Cluster.get_run``."""
-        found = await self._get(_path("agentruns", *ref))
+        found = await self._get(path_of(RUNS, *ref))
         return None if found is None else run_view(found)
 
     async def get_written(self, run: RunView) -> Written:
         """As ``Cluster.get_written``."""
-        found = await self._get(_path("agentruns", *run.ref))
+        found = await self._get(path_of(RUNS, *run.ref))
         if found is None or found["metadata"]["uid"] != run.uid:
             raise Conflict(f"AgentRun {run.ref.namespace}/{run.ref.name} ({run.uid}) is gone")
         size = len(json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode(errors="replace"))
@@ -84,17 +96,17 @@ class KubernetesCluster:
 
     async def get_workflow(self, namespace: str, name: str) -> Mapping[str, Any] | None:
         """As ``Cluster.get_workflow``."""
-        return await self._get(_path("agentworkflows", namespace, name))
+        return await self._get(path_of(WORKFLOWS, namespace, name))
 
     async def create_pod(self, run: RunView, pinned: Pinned, start: Start) -> PodView:
         """As ``Cluster.create_pod``."""
         body = self._build_pod(run, pinned, start)
         namespace, name = run.ref.namespace, body["metadata"]["name"]
         try:
-            answer = await self._kube.create(_path("pods", namespace), body, accept=METADATA)
+            answer = await self._kube.create(path_of(PODS, namespace), body, accept=METADATA)
             made = {"metadata": answer["metadata"], "spec": body["spec"]}
         except AlreadyExists:
-            found = await self._get(_path("pods", namespace, name))
+            found = await self._get(path_of(PODS, namespace, name))
             if found is None:  # it went in between
                 raise Unavailable(f"pod {namespace}/{name} was there and is gone: try again", 0.0) from None
             if not owned_by(found, run.uid):
@@ -113,24 +125,24 @@ class KubernetesCluster:
     async def find_pod(self, run: RunView, pinned: Pinned, start: Start) -> PodView | None:
         """As ``Cluster.find_pod``."""
         name = self._build_pod(run, pinned, start)["metadata"]["name"]
-        found = await self._get(_path("pods", run.ref.namespace, name))
+        found = await self._get(path_of(PODS, run.ref.namespace, name))
         return None if found is None or not owned_by(found, run.uid) else pod_view(found)
 
     async def delete_pod(self, pod: PodView) -> None:
         """As ``Cluster.delete_pod``."""
-        await self._delete(_path("pods", pod.namespace, pod.name), pod.uid)
+        await self._delete(path_of(PODS, pod.namespace, pod.name), pod.uid)
 
     async def sweep_pods(self, namespace: str) -> None:
         """As ``Cluster.sweep_pods``."""
-        await self._kube.delete_collection(_path("pods", namespace), labels=RUN_LABEL, fields=ENDED, grace=0)
+        await self._kube.delete_collection(path_of(PODS, namespace), labels=RUN_LABEL, fields=ENDED, grace=0)
 
     async def create_approval(self, approval: Mapping[str, Any]) -> ApprovalView:
         """As ``Cluster.create_approval``."""
         namespace, name = approval["metadata"]["namespace"], approval["metadata"]["name"]
         try:
-            made = await self._kube.create(_path("approvals", namespace), approval)
+            made = await self._kube.create(path_of(APPROVALS, namespace), approval)
         except AlreadyExists:
-            found = await self._get(_path("approvals", namespace, name))
+            found = await self._get(path_of(APPROVALS, namespace, name))
             if found is None:
                 raise Unavailable(f"Approval {namespace}/{name} was there and is gone: try again", 0.0) from None
             asked, wanted = found["spec"], approval["spec"]
@@ -150,22 +162,22 @@ class KubernetesCluster:
         }
         body = {"metadata": {"resourceVersion": str(approval.version)}, "status": {"conditions": [condition]}}
         try:
-            await self._kube.patch(_path("approvals", approval.namespace, approval.name) + "/status", body)
+            await self._kube.patch(path_of(APPROVALS, approval.namespace, approval.name) + "/status", body)
         except NotFound:
             return
 
     async def delete_approval(self, approval: ApprovalView) -> None:
         """As ``Cluster.delete_approval``."""
-        await self._delete(_path("approvals", approval.namespace, approval.name), approval.uid)
+        await self._delete(path_of(APPROVALS, approval.namespace, approval.name), approval.uid)
 
     async def get_command(self, command: CommandView) -> CommandView | None:
         """As ``Cluster.get_command``."""
-        found = await self._get(_path("agentcommands", command.namespace, command.name))
+        found = await self._get(path_of(COMMANDS, command.namespace, command.name))
         return None if found is None or found["metadata"]["uid"] != command.uid else whole_command(found)
 
     async def delete_command(self, command: CommandView) -> None:
         """As ``Cluster.delete_command``."""
-        await self._delete(_path("agentcommands", command.namespace, command.name), command.uid)
+        await self._delete(path_of(COMMANDS, command.namespace, command.name), command.uid)
 
     async def refuse_command(self, command: CommandView, why: str) -> None:
         """As ``Cluster.refuse_command``. At most ``EVENTS_PER_RUN`` Events are told of one name that no run has."""
@@ -184,7 +196,7 @@ class KubernetesCluster:
             {"op": "replace", "path": "/metadata/resourceVersion", "value": str(version)},
             {"op": "add", "path": "/status", "value": status},
         ]
-        answer = await self._kube.patch(_path("agentruns", *run.ref) + "/status", patch, JSON_PATCH, accept=METADATA)
+        answer = await self._kube.patch(path_of(RUNS, *run.ref) + "/status", patch, JSON_PATCH, accept=METADATA)
         return shown_as(run, answer["metadata"], status)
 
     async def observe(self, run: RunView) -> RunView:
@@ -193,12 +205,12 @@ class KubernetesCluster:
             {"op": "replace", "path": "/metadata/resourceVersion", "value": str(run.version)},
             {"op": "add", "path": "/status/observedGeneration", "value": run.generation},
         ]
-        answer = await self._kube.patch(_path("agentruns", *run.ref) + "/status", patch, JSON_PATCH, accept=METADATA)
+        answer = await self._kube.patch(path_of(RUNS, *run.ref) + "/status", patch, JSON_PATCH, accept=METADATA)
         return replace(run, version=int(answer["metadata"]["resourceVersion"]), observed=run.generation)
 
     async def delete_run(self, run: RunView) -> None:
         """As ``Cluster.delete_run``."""
-        await self._delete(_path("agentruns", *run.ref), run.uid)
+        await self._delete(path_of(RUNS, *run.ref), run.uid)
 
     async def record_event(self, run: RunView, kind: str, reason: str, message: str) -> None:
         """As ``Cluster.record_event``.
@@ -299,11 +311,6 @@ def _held(obj: Mapping[str, Any]) -> Held:
         spec.get("leaseTransitions") or 0,
         spec.get("renewTime") or "",
     )
-
-
-def _path(resource: str, namespace: str, name: str = "") -> str:
-    base = "/api/v1" if resource == "pods" else f"/apis/{API_VERSION}"
-    return f"{base}/namespaces/{namespace}/{resource}" + (f"/{name}" if name else "")
 
 
 def _owner(obj: Mapping[str, Any]) -> str:

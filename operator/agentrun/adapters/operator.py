@@ -18,7 +18,7 @@ from functools import partial
 
 from agentrun.adapters.admission import Admission
 from agentrun.adapters.kubernetes import KubernetesCluster, KubernetesLease
-from agentrun.adapters.lister import LISTED, ApiLists
+from agentrun.adapters.lister import ApiLists
 from agentrun.adapters.pods import build_pod
 from agentrun.adapters.settings import Settings
 from agentrun.adapters.watch_supervisor import heed_signals, watch
@@ -29,7 +29,7 @@ from agentrun.control.journal import Journal
 from agentrun.control.leader import Leader
 from agentrun.control.queue import WorkQueue
 from agentrun.control.reconciler import Reconciler
-from agentrun.control.views import RunRef
+from agentrun.control.views import KEPT, RunRef
 from agentrun.kube.client import Kube
 from agentrun.kube.credentials import find_login
 from agentrun.observe.health import Health, measure_lag
@@ -56,7 +56,7 @@ def main() -> int:
         settings = Settings.from_environment(os.environ)
         configure(settings.log_level)
         _spare_the_collector()
-        metrics, health = Metrics(), Health(LISTED)
+        metrics, health = Metrics(), Health(kind.plural for kind in KEPT)
         with _served(settings, metrics, health):
             asyncio.run(operate(settings, metrics, health))
     except AgentrunError as error:

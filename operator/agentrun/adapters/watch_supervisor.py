@@ -18,9 +18,11 @@ import kopf
 
 from agentrun.adapters.kopf_handlers import registry_for, settings_for
 from agentrun.adapters.kopf_reading import reading
-from agentrun.adapters.lister import LISTED, ApiLists, views_for
+from agentrun.adapters.lister import ApiLists
 from agentrun.adapters.relist import Relisting
+from agentrun.adapters.watched import views_for
 from agentrun.control.controller import Controller
+from agentrun.control.views import KEPT
 from agentrun.kube.client import Kube
 from agentrun.kube.credentials import Login
 from agentrun.observe.health import Health
@@ -101,8 +103,8 @@ async def _watch(
         why = "; ".join(str(task.exception()) for task in done if not task.cancelled()) or "no reason given"
         pause = PAUSE_FIRST if time.monotonic() - began > PAUSE_MAX else min(2 * pause, PAUSE_MAX)
         log.error("the watches ended: %s; they begin anew in %.0f s", why[:500], pause)
-        for plural in LISTED:
-            health.watch(plural, False)
+        for kind in KEPT:
+            health.watch(kind.plural, False)
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), pause)
             return

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from agentrun.control.views import ApprovalView, CommandView, PodView, RunRef, RunView
+from agentrun.control.views import APPROVALS, COMMANDS, KEPT, PODS, RUNS, Kind, RunRef, RunView, View
 
-V = TypeVar("V", RunView, PodView, ApprovalView, CommandView)
+V = TypeVar("V", bound=View)
 
 
 class Shelf(Generic[V]):
     """The objects of one kind, by the run that they belong to."""
 
-    def __init__(self, place: Callable[[V], tuple[RunRef, str]]) -> None:
-        self.place: Callable[[V], tuple[RunRef, str]] = place
+    def __init__(self) -> None:
         self._by_run: dict[RunRef, dict[str, V]] = {}
         self._creating = 0
         self._gone: set[str] = set()
@@ -29,7 +28,7 @@ class Shelf(Generic[V]):
 
     def put(self, view: V) -> bool:
         """Take a view in unless a newer one is there; whether it was taken."""
-        run, name = self.place(view)
+        run, name = view.run, view.name
         there = self._by_run.setdefault(run, {})
         known = there.get(name)
         if view.uid in self._gone or (known is not None and known.version >= view.version):
@@ -44,7 +43,7 @@ class Shelf(Generic[V]):
 
     def amend(self, view: V) -> None:
         """Note what a write of ours has made of an object whose newer view is still to come. A newer one stays."""
-        run, name = self.place(view)
+        run, name = view.run, view.name
         known = self._by_run.get(run, {}).get(name)
         if known is not None and (known.uid, known.version) == (view.uid, view.version):
             self._by_run[run][name] = view
@@ -98,20 +97,23 @@ class Shelf(Generic[V]):
         """
         changed = set()
         for view in [v for v in self if v.uid not in listed and v.version <= version]:
-            run, name = self.place(view)
-            if not unknown(run.namespace) and self.drop(run, name, view.uid):
+            run = view.run
+            if not unknown(run.namespace) and self.drop(run, view.name, view.uid):
                 changed.add(run)
         return changed
 
 
 class Cache:
-    """Everything that is watched."""
+    """Everything that is watched and kept: a shelf for each kind."""
 
     def __init__(self) -> None:
-        self.runs: Shelf[RunView] = Shelf(lambda view: (view.ref, view.ref.name))
-        self.pods: Shelf[PodView] = Shelf(lambda view: (view.run, view.name))
-        self.approvals: Shelf[ApprovalView] = Shelf(lambda view: (view.run, view.name))
-        self.commands: Shelf[CommandView] = Shelf(lambda view: (view.run, view.name))
+        self._shelves: dict[Kind[Any], Shelf[Any]] = {kind: Shelf() for kind in KEPT}
+        self.runs, self.pods = self[RUNS], self[PODS]
+        self.approvals, self.commands = self[APPROVALS], self[COMMANDS]
+
+    def __getitem__(self, kind: Kind[V]) -> Shelf[V]:
+        """The objects of a kind that is kept."""
+        return self._shelves[kind]
 
     def run(self, ref: RunRef) -> RunView | None:
         """The run of that name."""

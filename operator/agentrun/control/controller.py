@@ -8,18 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import Any, Final
 
 from agentrun.control import showing
-from agentrun.control.cache import Cache, Shelf
+from agentrun.control.cache import Cache
 from agentrun.control.cluster import Cluster
 from agentrun.control.leader import NotLeader
 from agentrun.control.leftovers import Leftovers
+from agentrun.control.lists import Lists, take_lists
 from agentrun.control.queue import WorkQueue
 from agentrun.control.reconciler import Reconciler
-from agentrun.control.views import ApprovalView, CommandView, PodView, RunRef, RunView
+from agentrun.control.views import (
+    APPROVALS,
+    COMMANDS,
+    PODS,
+    RUNS,
+    WORKFLOWS,
+    ApprovalView,
+    CommandView,
+    Kind,
+    PodView,
+    RunRef,
+    RunView,
+    WorkflowView,
+)
 from agentrun.kube.errors import ClusterError, Unavailable
 from agentrun.observe.metrics import Metrics, ReconcileResult
 
@@ -40,27 +54,6 @@ CLOCK_JUMP = 5.0
 """Seconds by which it may part from the steady one between two looks before that counts."""
 
 log = logging.getLogger("agentrun.control")
-
-V = TypeVar("V", RunView, PodView, ApprovalView, CommandView)
-
-
-class Lists(Protocol):
-    """Complete lists from the API server, page by page: each page with the resourceVersion of the list."""
-
-    def runs(self) -> AsyncIterator[tuple[list[RunView], int]]:
-        """Every AgentRun that is watched."""
-
-    def pods(self) -> AsyncIterator[tuple[list[PodView], int]]:
-        """Every pod of a step."""
-
-    def approvals(self) -> AsyncIterator[tuple[list[ApprovalView], int]]:
-        """Every Approval."""
-
-    def commands(self) -> AsyncIterator[tuple[list[CommandView], int]]:
-        """Every AgentCommand."""
-
-    def passed_over(self, namespace: str) -> bool:
-        """Whether the lists have nothing of a namespace, because it refuses them."""
 
 
 @dataclass(slots=True)
@@ -84,15 +77,27 @@ class Controller:
 
     # -- what the watches tell --------------------------------------------------------------------------------------
 
+    def seen(self, kind: Kind[Any], view: Any) -> None:
+        """An object was made or changed: it is kept and its run visited, unless ``ON_SEEN`` has a word on its kind."""
+        if (handle := ON_SEEN.get(kind)) is not None:
+            handle(self, view)
+        elif self.cache[kind].put(view):
+            self._enqueue(view.run)
+
+    def gone(self, kind: Kind[Any], view: Any) -> None:
+        """An object was deleted: it is forgotten and its run visited, unless ``ON_GONE`` has a word on its kind.
+
+        What a run owns goes with it; its journal stays.
+        """
+        if (handle := ON_GONE.get(kind)) is not None:
+            handle(self, view)
+        elif kind.kept and self.cache[kind].drop(view.run, view.name, view.uid):
+            self._enqueue(view.run)
+
     def run_seen(self, view: RunView) -> None:
         """An AgentRun was made or changed."""
         if self.cache.runs.put(view):
             self._enqueue(view.ref, first_look=view.ref not in self.reconciler.live)
-
-    def run_gone(self, view: RunView) -> None:
-        """An AgentRun was deleted. What it owns goes with it; its journal stays."""
-        if self.cache.runs.drop(view.ref, view.ref.name, view.uid):
-            self._enqueue(view.ref)
 
     def pod_seen(self, view: PodView) -> None:
         """A pod was made or changed; most changes are of no concern to the run."""
@@ -111,30 +116,20 @@ class Controller:
         if self.cache.pods.drop(view.run, view.name, view.uid):
             self._enqueue(view.run)
 
-    def approval_seen(self, view: ApprovalView) -> None:
-        """An Approval was made, decided or settled."""
-        if self.cache.approvals.put(view):
-            self._enqueue(view.run)
-
     def approval_gone(self, view: ApprovalView) -> None:
         """An Approval was deleted, perhaps before it was heard of; if it was open it is made again."""
         self.cache.approvals.drop(view.run, view.name, view.uid)
         self._enqueue(view.run)
 
-    def command_seen(self, view: CommandView) -> None:
-        """Somebody told a run something."""
-        if self.cache.commands.put(view):
-            self._enqueue(view.run)
-
     def command_gone(self, view: CommandView) -> None:
         """It was taken in."""
         self.cache.commands.drop(view.run, view.name, view.uid)
 
-    def workflow_seen(self, namespace: str, name: str) -> None:
+    def workflow_seen(self, view: WorkflowView) -> None:
         """An AgentWorkflow was made or changed: runs may wait for it."""
-        for view in self.cache.runs:
-            if view.waits_for == name and view.ref.namespace == namespace:
-                self._enqueue(view.ref, first_look=True)
+        for run in self.cache.runs:
+            if run.waits_for == view.name and run.ref.namespace == view.namespace:
+                self._enqueue(run.ref, first_look=True)
 
     def _enqueue(self, ref: RunRef, *, first_look: bool = False) -> None:
         if self.leading:
@@ -263,41 +258,22 @@ class Controller:
             await self._list_patiently()
 
     async def _list_patiently(self) -> None:
-        # Runs last: what belongs to them is there when they are first visited.
-        skipped = self.lists.passed_over
-        changed = await _patiently(self.cache.pods, self.lists.pods, skipped)
-        changed |= await _patiently(self.cache.approvals, self.lists.approvals, skipped)
-        changed |= await _patiently(self.cache.commands, self.lists.commands, skipped)
-        changed |= await _patiently(self.cache.runs, self.lists.runs, skipped)
-        for ref in changed:
+        for ref in await take_lists(self.cache, self.lists):
             self._enqueue(ref)
 
 
-async def _patiently(
-    shelf: Shelf[V], pages: Callable[[], AsyncIterator[tuple[list[V], int]]], skipped: Callable[[str], bool]
-) -> set[RunRef]:
-    """As ``_listed``, again until it is done: what one kind's list took is not asked for again for another's sake."""
-    pause = 1.0
-    while True:
-        try:
-            return await _listed(shelf, pages(), skipped)
-        except ClusterError as error:
-            log.warning("the API server does not list: %s; again in %.0f s", error, pause)
-            asked = error.retry_after if isinstance(error, Unavailable) else None
-            await asyncio.sleep(max(asked or 0.0, pause))
-            pause = min(2 * pause, 30.0)
+Handle = Callable[[Controller, Any], None]
 
+ON_SEEN: Final[Mapping[Kind[Any], Handle]] = {
+    RUNS: Controller.run_seen,
+    PODS: Controller.pod_seen,
+    WORKFLOWS: Controller.workflow_seen,
+}
+"""What an object that was made or changed means, of the kinds of which that is more than a visit to its run."""
 
-async def _listed(
-    shelf: Shelf[V], pages: AsyncIterator[tuple[list[V], int]], skipped: Callable[[str], bool]
-) -> set[RunRef]:
-    """Take a list into the cache, a page at a time so that nothing else waits long."""
-    changed: set[RunRef] = set()
-    seen: set[str] = set()
-    listed_at = 0
-    with shelf.creating():
-        async for views, version in pages:
-            changed |= {shelf.place(view)[0] for view in views if shelf.put(view)}
-            seen |= {view.uid for view in views}
-            listed_at = version
-    return changed | shelf.keep(seen, listed_at, skipped)
+ON_GONE: Final[Mapping[Kind[Any], Handle]] = {
+    PODS: Controller.pod_gone,
+    APPROVALS: Controller.approval_gone,
+    COMMANDS: Controller.command_gone,
+}
+"""As ``ON_SEEN``, of an object that was deleted."""

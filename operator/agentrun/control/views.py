@@ -1,19 +1,24 @@
-"""What the operator keeps of each object that it watches: small frozen values, made by the adapters.
+"""The kinds that the operator watches, and what it keeps of each object: small frozen values, made by the adapters.
 
 An object as the API server sends it takes some ten KB as Python dictionaries, a large one 34 MB; of a pod, and of a run
 that is pinned in its journal, refused or finished, a few words are enough.
+
+``WATCHED`` is the one table of kinds: handlers, lists, cache, probes and metrics go through it. How an object becomes
+its view stands in ``adapters.watched``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from agentrun.api.approval import Decision
 from agentrun.api.command import Command
 from agentrun.api.facts import Allowance, StepFact, StepKey
+from agentrun.api.names import RUN_LABEL
 from agentrun.api.run import Reason
+from agentrun.api.workflow import GROUP, VERSION
 from agentrun.observe.metrics import Lost
 
 
@@ -22,6 +27,26 @@ class RunRef(NamedTuple):
 
     namespace: str
     name: str
+
+
+class View(Protocol):
+    """What every view has of an object that is kept."""
+
+    @property
+    def run(self) -> RunRef:
+        """The run that it belongs to, which is visited when it changes."""
+
+    @property
+    def name(self) -> str:
+        """Its own, in the namespace of the run."""
+
+    @property
+    def uid(self) -> str:
+        """As Kubernetes writes it, with hyphens."""
+
+    @property
+    def version(self) -> int:
+        """Its resourceVersion; comparable since Kubernetes 1.35, and by every etcd before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +84,16 @@ class RunView:
     """Why it cannot be read whole; then it cannot begin."""
     large: bool = False
     """Whether each write of it is long work for the API server."""
+
+    @property
+    def run(self) -> RunRef:
+        """Itself, as the objects that belong to it say it."""
+        return self.ref
+
+    @property
+    def name(self) -> str:
+        """Its own."""
+        return self.ref.name
 
     @property
     def begun(self) -> bool:
@@ -134,3 +169,43 @@ class CommandView:
     """None of a large one, which ``Cluster.get_command`` has; and where there is a ``problem``."""
     problem: str = ""
     """Why it is none."""
+
+
+class WorkflowView(NamedTuple):
+    """An AgentWorkflow: only that there is a new one. Runs may wait for it."""
+
+    namespace: str
+    name: str
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kind(Generic[T]):
+    """A kind of objects that is watched; its objects are seen as ``T``."""
+
+    plural: str
+    """Its resource, which metrics and probes name."""
+    kind: str
+    group: str
+    """Empty for Kubernetes' own core."""
+    version: str
+    labels: str = ""
+    """The selector of those that are watched; empty: all of them."""
+    kept: bool = True
+    """Its objects are listed and stand in the cache; else only their events count."""
+
+
+PODS: Final[Kind[PodView]] = Kind("pods", "Pod", "", "v1", labels=RUN_LABEL)
+APPROVALS: Final[Kind[ApprovalView]] = Kind("approvals", "Approval", GROUP, VERSION)
+COMMANDS: Final[Kind[CommandView]] = Kind("agentcommands", "AgentCommand", GROUP, VERSION)
+WORKFLOWS: Final[Kind[WorkflowView]] = Kind("agentworkflows", "AgentWorkflow", GROUP, VERSION, kept=False)
+RUNS: Final[Kind[RunView]] = Kind("agentruns", "AgentRun", GROUP, VERSION)
+
+WATCHED: Final[tuple[Kind[Any], ...]] = (PODS, APPROVALS, COMMANDS, WORKFLOWS, RUNS)
+"""Every kind, in the order in which they are listed. Runs come last: what belongs to them is in the cache when they are
+visited for the first time."""
+
+KEPT: Final[tuple[Kind[Any], ...]] = tuple(kind for kind in WATCHED if kind.kept)
+"""Those that the cache holds."""
