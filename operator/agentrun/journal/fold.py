@@ -30,6 +30,7 @@ from agentrun.records.step_records import (
     FailedBody,
     IntentBody,
     Kind,
+    ModelCall,
     OpenedBody,
     ResultBody,
     TurnBody,
@@ -66,7 +67,7 @@ class Folded:
     repairs: int = 0
     last: dict[str, Any] | None = None
     """The last model turn's text, refusal and so on, while it asks for no calls."""
-    pending: list[dict[str, Any]] = field(default_factory=list)
+    pending: list[ModelCall] = field(default_factory=list)
     """Calls of the last turn (or of the tool step) that have no result, in order."""
     intent: IntentBody | None = None
     """The ``Once`` call that was begun and has no result: its outcome is unknown once its attempt is gone."""
@@ -205,7 +206,7 @@ def _turn(state: Folded, body: TurnBody) -> None:
     state.turns += 1
     state.repairs = 0 if body["calls"] else state.repairs
     state.history.append({"items": body["items"]})
-    state.pending = [dict(call) for call in body["calls"]]
+    state.pending = [call.copy() for call in body["calls"]]
     state.last = {name: body.get(name) for name in ("text", "refusal", "incomplete")}
     spent = Usage.from_json(body["usage"])
     state.context = spent.tokens

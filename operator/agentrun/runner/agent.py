@@ -40,7 +40,7 @@ async def run_agent_step(attempt: Attempt, agent: Agent) -> dict[str, Any]:
     """
     model = attempt.model
     assert model is not None
-    tools = Tools(attempt)
+    tools = Tools(attempt, agent.tools)
     client = await asyncio.to_thread(attempt.ports.open_model, model, attempt.ports.secret)
     try:
         return await _Loop(attempt, agent, model, client, tools).run()
@@ -61,7 +61,7 @@ class _Loop:
         state = self.attempt.state
         while True:
             if state.pending:
-                await answer_calls(self.attempt, self.tools, self.agent.tools)
+                await answer_calls(self.attempt, self.tools)
             elif state.last is not None and not _asks_again(state.history):
                 output = await self._finish(state.last)
                 if output is not None:

@@ -8,29 +8,21 @@ a result says that nobody knows. What needs people is asked after everything els
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agentrun.api.canonical import digest_of
 from agentrun.api.facts import ApprovalRequest
-from agentrun.api.texts import quoted
-from agentrun.api.values import DELAY_MAX, seconds
 from agentrun.api.workflow import Effect, FailureClass
-from agentrun.expressions.templates import ExpressionError, Values, compile_expression
-from agentrun.plan.events import Tally, tally
-from agentrun.plan.snapshot import Event
-from agentrun.records.run_events import EventKind
-from agentrun.records.step_records import CallResult, IntentBody, Kind, ResultBody
+from agentrun.expressions.templates import ExpressionError
+from agentrun.records.step_records import CallResult, IntentBody, Kind, ModelCall, ResultBody
 from agentrun.runner.attempt import Attempt
-from agentrun.runner.failures import Failure, plain
+from agentrun.runner.failures import Failure
+from agentrun.runner.gates import Allow, Ask, Context, Decision, Refuse, Wait, judge, require
 from agentrun.runner.outcomes import Parked
-from agentrun.runner.reserve import reserve_tool
+from agentrun.runner.reserve import over_budget
 from agentrun.runner.tool_client import ToolClient
-from agentrun.workflow.integers import with_integers
-from agentrun.workflow.json_schema import compile_schema
-from agentrun.workflow.program import TOOL_SCOPE
 
 SHOWN_MAX = 64 * 1024
 """Characters of a tool's answer that a model is shown; a workflow's expressions see the whole."""
@@ -54,9 +46,11 @@ class Answer:
 class Tools:
     """The tools of one step. Clients are made when first used and live as long as the attempt."""
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: Attempt, listed: Sequence[str] | None = None) -> None:
+        """``listed``: the names of those that an agent lists; None for a step of one call."""
         self._attempt = attempt
         self._tools = {tool.name: tool for tool in attempt.workflow.tools}
+        self._context = Context(attempt, self._tools, listed)
         self._clients: dict[str, ToolClient] = {}
 
     async def close(self) -> None:
@@ -64,91 +58,39 @@ class Tools:
         for client in self._clients.values():
             await client.close()
 
-    def refusal(self, call: dict[str, Any], allowed: list[str] | None) -> str | None:
-        """Why a call is not made at all, in words for whoever asked for it; None where it may be."""
-        name = call["name"]
-        if call.get("error"):
-            return str(call["error"])
-        if name not in self._tools or (allowed is not None and name not in allowed):
-            known = ", ".join(allowed if allowed is not None else self._tools)
-            return f"there is no tool {quoted(plain(name))}; there are: {known or 'none'}"
-        errors = compile_schema(self._tools[name].parameters).errors(call["args"])
-        return "the arguments do not fit the tool's parameters: " + "; ".join(errors) if errors else None
-
-    def fitted(self, call: dict[str, Any]) -> dict[str, Any]:
-        """A call that is not refused, with its arguments as the tool's parameters mean them."""
-        return call | {"args": with_integers(self._tools[call["name"]].parameters, call["args"])}
-
-    def approval(self, call: dict[str, Any]) -> ApprovalRequest | None:
-        """What people are asked before ``call``; None where the tool asks for nobody, or not for these arguments.
+    def judge(self, call: ModelCall) -> Decision:
+        """What the rules before a call say, but for those that are asked as it is made.
 
         Raises:
-            ExpressionError: the tool's condition cannot be told for these arguments.
+            ExpressionError: an expression of the tool cannot be told for this call.
         """
-        attempt = self._attempt
-        tool = self._tools[call["name"]]
-        if tool.approval is None:
-            return None
-        earlier = attempt.state.requests.get(call["id"])
-        if earlier is not None:
-            return ApprovalRequest.from_json(earlier)
-        if tool.approval.when is not None:
-            condition = compile_expression(tool.approval.when, TOOL_SCOPE, "bool")
-            scope = {k: attempt.values[k] for k in ("inputs", "run")} | {"args": call["args"]}
-            if not condition.evaluate(Values(scope)):
-                return None
-        asked = {
-            "run": attempt.manifest["uid"],
-            "step": attempt.spec.key.path,
-            "call": call["id"],
-            "tool": tool.name,
-            "args": call["args"],
-        }
-        return ApprovalRequest(
-            subject=f"{tool.name}({plain(json.dumps(call['args']), 300)})",
-            details=call["args"],
-            digest=digest_of(asked),
-            approvers=tool.approval.approvers,
-            required=tool.approval.required,
-            expires_at=attempt.ports.clock() + min(seconds(tool.approval.timeout), DELAY_MAX),
-            call_id=call["id"],
-            tool=tool.name,
-        )
+        return judge(call, self._context)
 
-    def decided(self, request: ApprovalRequest) -> Tally:
-        """What people have said, by the decisions that attempts took in."""
-        events = [
-            Event(int(seq), body["at"], EventKind.DECIDED, body)
-            for seq, body in sorted(self._attempt.state.events.items(), key=lambda item: int(item[0]))
-            if body["kind"] == EventKind.DECIDED
-        ]
-        # On a cluster the API server has looked at who decides, and their groups are not known here.
-        verified = bool(self._attempt.manifest.get("cluster"))
-        return tally(request, events, self._attempt.ports.clock(), verified=verified)
-
-    def is_once(self, call: dict[str, Any]) -> bool:
+    def is_once(self, call: ModelCall) -> bool:
         """Whether the call must not be made a second time."""
         return self.effect(call) is Effect.ONCE
 
-    async def make(self, call: dict[str, Any]) -> Answer:
+    async def make(self, call: ModelCall) -> Answer:
         """Call a ReadOnly or Idempotent tool. Cancellation abandons the request; it may have happened.
 
         Raises:
             Failure: no answer, after the effect's own retries.
+            Parked, Failure: a rule that is asked as the call is made does not allow it.
         """
-        reserve_tool(self._attempt)
+        call = self._at_send(call)
         self._attempt.uncounted += 1
         return await self._call(call)
 
-    async def make_once(self, call: dict[str, Any], approved_by: list[str]) -> Answer:
+    async def make_once(self, allowed: Allow) -> Answer:
         """Commit the intent, make the call. The result must be committed next.
 
         Raises:
             Failure: where it is known that nothing happened (the intent is taken back), or where nothing is known
                 (the intent stays, and the step waits for a person).
+            Parked, Failure: a rule that is asked as the call is made does not allow it; there is no intent.
         """
         attempt = self._attempt
-        reserve_tool(attempt)
+        call = self._at_send(allowed.call)
         began = attempt.ports.monotonic()
         body = self.intent(call)
         sent = False
@@ -162,8 +104,8 @@ class Tools:
             sent = True
 
         try:
-            if approved_by:
-                body["approvedBy"] = approved_by
+            if allowed.approved_by:
+                body["approvedBy"] = list(allowed.approved_by)
             await attempt.commit(Kind.INTENT, body)
             return await self._call(call, in_time)
         except asyncio.CancelledError:
@@ -175,15 +117,18 @@ class Tools:
                 await attempt.commit(Kind.RESULT, _undone(call, failure.message))
             raise
 
-    def effect(self, call: dict[str, Any]) -> Effect:
+    def effect(self, call: ModelCall) -> Effect:
         """What the tool declares."""
         return self._tools[call["name"]].effect
 
-    def intent(self, call: dict[str, Any]) -> IntentBody:
+    def intent(self, call: ModelCall) -> IntentBody:
         """The body of the record that the call is begun."""
         return {"id": call["id"], "tool": call["name"], "args": call["args"], "key": self._key(call)}
 
-    async def _call(self, call: dict[str, Any], before_send: Callable[[], None] | None = None) -> Answer:
+    def _at_send(self, call: ModelCall) -> ModelCall:
+        return require(judge(call, self._context, at_send=True), self._attempt).call
+
+    async def _call(self, call: ModelCall, before_send: Callable[[], None] | None = None) -> Answer:
         tool = self._tools[call["name"]]
         client = self._clients.get(tool.name)
         if client is None:
@@ -194,55 +139,49 @@ class Tools:
         kept = None if tool.effect is Effect.READ_ONLY else output.kept
         return Answer(output.output, output.text, output.is_error, kept=kept)
 
-    def _key(self, call: dict[str, Any]) -> str:
+    def _key(self, call: ModelCall) -> str:
         """The same for every try of this call, and for no other call of any run."""
         whole = [self._attempt.manifest["uid"], self._attempt.spec.key.path, call["id"]]
         return digest_of(whole).removeprefix("sha256:")[:32]
 
 
-async def answer_calls(attempt: Attempt, tools: Tools, allowed: list[str]) -> None:
+async def answer_calls(attempt: Attempt, tools: Tools) -> None:
     """Deal with every call of the last turn that has no result, committing results as they come.
 
     Raises:
-        Parked: some wait for people, or somebody asked the attempt to leave.
+        Parked: some wait for people or for budget, or somebody asked the attempt to leave.
         Failure: a tool gave no answer; what others gave is committed.
     """
-    ready: list[dict[str, Any]] = []
-    once: list[tuple[dict[str, Any], list[str]]] = []
+    ready: list[ModelCall] = []
+    once: list[Allow] = []
     asked: list[ApprovalRequest] = []
     results: list[CallResult] = []
     for call in attempt.state.pending:
-        refusal = tools.refusal(call, allowed)
-        approved_by: list[str] = []
-        if refusal is None:
-            call = tools.fitted(call)  # noqa: PLW2901
-            try:
-                request = tools.approval(call)
-            except ExpressionError as error:
-                raise Failure(FailureClass.INVALID, f"approval.when: {error}", retryable=False) from error
-            if request is not None:
-                said = tools.decided(request)
-                if said.state == "Pending":
-                    asked.append(request)
-                    continue
-                approved_by = list(said.by)
-                refusal = not_approved(said)
-        if refusal is not None:
-            results.append(_result(call, Answer(None, refusal, is_error=True, called=False)))
-        elif tools.is_once(call):
-            once.append((call, approved_by))
-        else:
-            ready.append(call)
+        try:
+            decision = tools.judge(call)
+        except ExpressionError as error:
+            raise Failure(FailureClass.INVALID, f"approval.when: {error}", retryable=False) from error
+        match decision:
+            case Allow(fitted) if tools.is_once(fitted):
+                once.append(decision)
+            case Allow(fitted):
+                ready.append(fitted)
+            case Refuse(_, why):
+                results.append(_result(call, Answer(None, why, is_error=True, called=False)))
+            case Ask(request):
+                asked.append(request)
+            case Wait(budget):
+                raise over_budget(attempt, budget)
     await _side_by_side(attempt, tools, ready, results)
-    for call, approved_by in once:
+    for allowed in once:
         attempt.check_stop()
-        answer = await tools.make_once(call, approved_by)
-        await attempt.commit(Kind.RESULT, _answered([_result(call, answer)]))
+        answer = await tools.make_once(allowed)
+        await attempt.commit(Kind.RESULT, _answered([_result(allowed.call, answer)]))
     if asked:
         raise Parked({"approvals": [request.to_json() for request in asked]})
 
 
-async def _side_by_side(attempt: Attempt, tools: Tools, calls: list[dict[str, Any]], results: list[CallResult]) -> None:
+async def _side_by_side(attempt: Attempt, tools: Tools, calls: list[ModelCall], results: list[CallResult]) -> None:
     answers = await asyncio.gather(*(tools.make(call) for call in calls), return_exceptions=True)
     failures: list[BaseException] = []
     for call, answer in zip(calls, answers, strict=True):
@@ -257,14 +196,7 @@ async def _side_by_side(attempt: Attempt, tools: Tools, calls: list[dict[str, An
         raise failures[0]
 
 
-def not_approved(said: Tally) -> str | None:
-    """Why a call is not made that people were asked about; None where they approved it."""
-    if said.state == "Rejected":
-        return f"a person rejected this call ({', '.join(said.by)})" + (f": {said.comment}" if said.comment else "")
-    return "nobody approved this call in time" if said.state == "Expired" else None
-
-
-def _undone(call: dict[str, Any], because: str) -> ResultBody:
+def _undone(call: ModelCall, because: str) -> ResultBody:
     return {"undone": call["id"], "because": because}
 
 
@@ -272,7 +204,7 @@ def _answered(results: list[CallResult]) -> ResultBody:
     return {"results": results}
 
 
-def _result(call: dict[str, Any], answer: Answer) -> CallResult:
+def _result(call: ModelCall, answer: Answer) -> CallResult:
     found: CallResult = {
         "id": call["id"],
         "callId": call["callId"],

@@ -45,16 +45,21 @@ def spent(attempt: Attempt) -> Usage:
     )
 
 
-def reserve_tool(attempt: Attempt) -> None:
-    """Make sure that one more tool call fits.
+def short_of_tool_calls(attempt: Attempt) -> str | None:
+    """The part of the budget that does not cover one more tool call."""
+    most = attempt.spec.allowance.tool_calls
+    return "toolCalls" if most is not None and spent(attempt).tool_calls + attempt.uncounted >= most else None
 
-    Raises:
-        Parked: it may fit when other attempts have given back what they do not use.
-        Failure: of class Budget: it never will.
+
+def over_budget(attempt: Attempt, what: str) -> Parked | Failure:
+    """What ends an attempt whose allowance of ``what`` does not cover the next call.
+
+    Parked where it may when other attempts have given back what they do not use; a Failure where it never will.
     """
-    allowance = attempt.spec.allowance
-    if allowance.tool_calls is not None and spent(attempt).tool_calls + attempt.uncounted >= allowance.tool_calls:
-        _refuse(attempt, "toolCalls")
+    if not attempt.spec.allowance.last:
+        return Parked({"budget": what})
+    message = f"the run's budget of {what} does not cover the next call"
+    return Failure(FailureClass.BUDGET, message, retryable=False, happened="no")
 
 
 def reserve_model(attempt: Attempt, agent: Agent, model: Model, expected_input: int) -> int | None:
@@ -63,13 +68,13 @@ def reserve_model(attempt: Attempt, agent: Agent, model: Model, expected_input: 
     None: nothing but the model bounds it.
 
     Raises:
-        Parked, Failure: as ``reserve_tool``.
+        Parked, Failure: as ``over_budget`` says.
     """
     allowance = attempt.spec.allowance
     used = spent(attempt)
     limits = [agent.max_output_tokens] if agent.max_output_tokens is not None else []
     if allowance.model_calls is not None and used.model_calls >= allowance.model_calls:
-        _refuse(attempt, "modelCalls")
+        raise over_budget(attempt, "modelCalls")
     if allowance.tokens is not None:
         limits.append(allowance.tokens - used.tokens - expected_input)
     if allowance.cost_usd is not None and model.price is not None:
@@ -80,7 +85,7 @@ def reserve_model(attempt: Attempt, agent: Agent, model: Model, expected_input: 
         elif left < 0:
             limits.append(0)
     if limits and min(limits) < OUTPUT_MIN:
-        _refuse(attempt, "tokens" if allowance.tokens is not None else "costUSD")
+        raise over_budget(attempt, "tokens" if allowance.tokens is not None else "costUSD")
     bound = min(limits, default=None)
     # No answer is longer than the window: a longer bound says nothing, and APIs refuse it.
     return None if bound is not None and bound >= model.context_window else bound
@@ -89,10 +94,3 @@ def reserve_model(attempt: Attempt, agent: Agent, model: Model, expected_input: 
 def estimate(value: object) -> int:
     """About how many tokens ``value`` takes in a request."""
     return len(canonical(value)) // BYTES_PER_TOKEN + 1
-
-
-def _refuse(attempt: Attempt, what: str) -> None:
-    if not attempt.spec.allowance.last:
-        raise Parked({"budget": what})
-    message = f"the run's budget of {what} does not cover the next call"
-    raise Failure(FailureClass.BUDGET, message, retryable=False, happened="no")

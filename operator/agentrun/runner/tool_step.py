@@ -7,10 +7,11 @@ from typing import Any
 from agentrun.api.facts import FailureInfo
 from agentrun.api.workflow import FailureClass, ToolCall
 from agentrun.plan.effects import asks_people
-from agentrun.records.step_records import Kind
+from agentrun.records.step_records import Kind, ModelCall
 from agentrun.runner.attempt import Attempt, unknown_of
-from agentrun.runner.calls import Answer, Tools, not_approved
+from agentrun.runner.calls import Answer, Tools
 from agentrun.runner.failures import MESSAGE_MAX, Failure, plain
+from agentrun.runner.gates import require
 from agentrun.runner.outcomes import Closed, Parked, failed
 
 REFUSAL_MAX = 200
@@ -26,25 +27,12 @@ async def run_tool_step(attempt: Attempt, tool: ToolCall) -> dict[str, Any]:
     """
     tools = Tools(attempt)
     try:
-        call = {"id": "call", "callId": "call", "name": tool.name, "args": attempt.task["args"]}
-        refusal = tools.refusal(call, None)
-        if refusal is not None:
-            raise Failure(FailureClass.INVALID, refusal, retryable=False)
-        call = tools.fitted(call)
-        request = tools.approval(call)
-        approved_by: list[str] = []
-        if request is not None:
-            said = tools.decided(request)
-            if said.state == "Pending":
-                raise Parked({"approvals": [request.to_json()]})
-            approved_by = list(said.by)
-            if said.state == "Rejected":
-                raise Failure(FailureClass.REJECTED, not_approved(said) or "", retryable=False)
-            if said.state == "Expired":
-                raise Failure(FailureClass.TIMEOUT, not_approved(said) or "", retryable=False)
+        call: ModelCall = {"id": "call", "callId": "call", "name": tool.name, "args": attempt.task["args"]}
+        allowed = require(tools.judge(call), attempt)
+        call = allowed.call
         attempt.check_stop()
         try:
-            answer = await (tools.make_once(call, approved_by) if tools.is_once(call) else tools.make(call))
+            answer = await (tools.make_once(allowed) if tools.is_once(call) else tools.make(call))
         except Failure as failure:
             happened = failure.kept is not None or attempt.state.happened
             if not happened or attempt.is_retried(failure.info):
@@ -60,7 +48,7 @@ async def run_tool_step(attempt: Attempt, tool: ToolCall) -> dict[str, Any]:
     return {"output": answer.value}
 
 
-async def _carried_out(attempt: Attempt, tools: Tools, call: dict[str, Any], answer: Answer) -> dict[str, Any]:
+async def _carried_out(attempt: Attempt, tools: Tools, call: ModelCall, answer: Answer) -> dict[str, Any]:
     """The call of a step was carried out, and its answer cannot be used; or an earlier try of it was.
 
     A compensation has done what it is for. Of a step, ``asks_people`` decides between a person and a failure.
