@@ -11,7 +11,7 @@ import pytest
 from agentrun.api.facts import Allowance, ApprovalRequest
 from agentrun.api.workflow import Approvers, FailureClass, Tool
 from agentrun.journal.log import read_step
-from agentrun.journal.records import Kind
+from agentrun.records.step_records import Kind, ModelCall
 from agentrun.runner import gates
 from agentrun.runner.attempt import Attempt
 from agentrun.runner.failures import Failure
@@ -20,7 +20,7 @@ from agentrun.runner.outcomes import Parked
 from agentrun.runner.tool_client import ToolOutput
 from tests.unit.test_runner_calls import KEY, RUN, Scene, ok, said
 
-CALL = {"id": "1-0", "callId": "c", "name": "pay", "args": {"n": 2.0}}
+CALL: ModelCall = {"id": "1-0", "callId": "c", "name": "pay", "args": {"n": 2.0}}
 PARAMETERS = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
 PAY = Tool.model_validate({"name": "pay", "parameters": PARAMETERS, "http": {"url": "http://t.example/"}})
 REQUEST = ApprovalRequest("May it?", None, "sha256:1", Approvers(users=["eve"]), 1, 1e12, "1-0", "pay")
