@@ -237,14 +237,14 @@ def test_what_our_own_clock_has_stamped_moves_with_it(jump: float) -> None:
     key, now = StepKey("a"), 1_800_000_000.0
     tracker = AttemptTracker({key: StepFact(attempt=1, seq=2, at=now, started=now - 5)}, lost_at={key: now - 10})
     live = LiveRun("u", None, None, tracker)  # type: ignore[arg-type]
-    live.attempts = {"1": Attempt(key, 1, running=now - 60, leaving=now + 30), "2": Attempt(key, 2)}
+    live._attempts = {"1": Attempt(key, 1, running=now - 60, leaving=now + 30), "2": Attempt(key, 2)}
     live.refused(key, "no", now)
-    until = live.refusals[key].until
+    until = live._refusals[key].until
     live.clock_set(jump, now + jump)
-    first, second = live.attempts.values()
+    first, second = live._attempts.values()
     assert (first.running, first.leaving) == (now - 60 + jump, now + 30 + jump)
     assert (second.running, second.leaving) == (None, None)
-    assert tracker.lost_at[key] == now - 10 + jump and live.refusals[key].until == until + jump
+    assert tracker.lost_at[key] == now - 10 + jump and live._refusals[key].until == until + jump
     assert live.facts[key].at == min(now, now + jump)
 
 

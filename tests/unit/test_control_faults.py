@@ -309,7 +309,7 @@ def test_a_list_does_not_bring_back_what_was_deleted_while_it_was_read(world: Wo
     world.hook = hook
     world.wait(RESYNC + 1)
     assert len(operator.cache.pods) <= 1
-    assert all(pod.uid in operator.reconciler.live[pod.run].attempts for pod in operator.cache.pods)
+    assert all(pod.uid in operator.reconciler.live[pod.run]._attempts for pod in operator.cache.pods)
     assert len(world.created) >= 2
 
 

@@ -105,14 +105,14 @@ class Controller:
         if self.cache.pods.put(view) and (before is None or replace(before, version=view.version) != view):
             live = self.reconciler.live.get(view.run)
             if live is not None and view.phase == "Ended":
-                live.heard_at = self.clock()
+                live.end_heard(self.clock())
             self._enqueue(view.run)
 
     def pod_gone(self, view: PodView) -> None:
-        """A pod was deleted; its last state may be the only one that says how it ended."""
+        """A pod was deleted."""
         live = self.reconciler.live.get(view.run)
-        if live is not None and view.uid in live.attempts:
-            live.farewells[view.uid] = view
+        if live is not None:
+            live.pod_deleted(view)
         if self.cache.pods.drop(view.run, view.name, view.uid):
             self._enqueue(view.run)
 
@@ -245,7 +245,7 @@ class Controller:
 
     def _taken(self, pod: PodView) -> bool:
         live = self.reconciler.live.get(pod.run)
-        return live is None or live.uid != pod.run_uid or pod.uid in live.taken
+        return live is None or live.uid != pod.run_uid or live.has_taken(pod)
 
     async def _look_for_places(self) -> None:
         while True:

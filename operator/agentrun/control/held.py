@@ -96,7 +96,7 @@ class Held:
             live = self._runs.get(ref)
             if live is not None:
                 self._weigh(ref, live)
-                if not live.attempts and not live.unsure and not live.queued:
+                if live.at_rest:
                     self._resting[ref] = None
             while self.bytes > self._most and self._resting:
                 self.pop(next(iter(self._resting)))

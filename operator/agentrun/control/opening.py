@@ -131,7 +131,7 @@ class Opener:
         pinned = Pinned(path, {**manifest, "workflow": found.workflow}, found.program)
         log = self.journal.events(path)
         if fresh:  # nobody can have written to a journal that this very call has begun
-            return LiveRun(run.uid, pinned, log, AttemptTracker(), found.bytes, checked=True)
+            return LiveRun(run.uid, pinned, log, AttemptTracker(), found.bytes, new=True)
         await self.journal.refresh(log)
         now = self.journal.clock()
         tracker = AttemptTracker(await self.journal.facts(path))

@@ -6,13 +6,15 @@ they ask, and a command is deleted when it is in the journal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from agentrun.api.approval import DecidedReason, Owner, approval_object
 from agentrun.api.printable import printable
+from agentrun.control import showing
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Cluster
 from agentrun.control.hearing import commanded, decisions, switches
@@ -27,6 +29,20 @@ from agentrun.plan.commands import NewEvent, Refusal, already_recorded
 from agentrun.plan.events import EventIndex
 from agentrun.plan.snapshot import Plan
 
+UNHEARD = 30.0
+"""Seconds until a look whether the admission policies are there that vouch for decisions, and whether an Approval that
+was refused is taken now."""
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What is remembered of a run's questions. Lost with the leader: the next visit finds it again."""
+
+    unheard: set[str] = field(default_factory=set)
+    """The digests of what somebody decided in time, while nothing vouches for it yet."""
+    refusal: str = ""
+    """Why the API server does not take an Approval."""
+
 
 @dataclass(slots=True)
 class People:
@@ -39,12 +55,33 @@ class People:
     """Seconds since the epoch."""
     vouched: Callable[[], bool]
     """Whether the admission policies are there that vouch for decisions."""
+    _memories: WeakKeyDictionary[LiveRun, _Memory] = field(default_factory=WeakKeyDictionary)
+    """Of a run as long as it is held."""
+
+    def _memory(self, live: LiveRun) -> _Memory:
+        return self._memories.setdefault(live, _Memory())
+
+    def unheard(self, live: LiveRun) -> Set[str]:
+        """The digests of questions that somebody decided in time, while nothing vouches for the decision yet."""
+        return frozenset(self._memory(live).unheard)
+
+    def wakes(self, live: LiveRun, now: float) -> Iterator[float]:
+        """When to look again at what waits for a repair in the cluster."""
+        memory = self._memory(live)
+        if memory.unheard or memory.refusal:
+            yield now + UNHEARD
+
+    def told(self, live: LiveRun, planned: Plan) -> Plan:
+        """The plan, whose status says so where the API server does not take an Approval."""
+        refusal = self._memory(live).refusal
+        return replace(planned, status=showing.unasked(planned.status, refusal)) if refusal else planned
 
     async def hear(self, run: RunView, live: LiveRun) -> None:
         """Take what people said into the journal."""
         for event in switches(live, run, self.vouched()):
             await self._say(run, live, event)
-        live.unheard.clear()
+        unheard = self._memory(live).unheard
+        unheard.clear()
         for approval in list(self.cache.approvals.of(run.ref).values()):
             if approval.run_uid == run.uid and not approval.settled:
                 for event in decisions(live, approval):
@@ -55,7 +92,7 @@ class People:
                         )
                         await self.cluster.record_event(run, "Warning", "PoliciesMissing", message)
                         if event.body["at"] < approval.expires_at:
-                            live.unheard.add(approval.digest)
+                            unheard.add(approval.digest)
                         break
                     await self._say(run, live, event)
         for command in list(self.cache.commands.of(run.ref).values()):
@@ -91,11 +128,9 @@ class People:
             by = event.body["by"]
             run_log(run).info("%s%s", event.kind, f" by {by}" if by else "")
 
-    async def ask(self, run: RunView, live: LiveRun, planned: Plan) -> str:
-        """See that every open question has its Approval, and that every Approval that is none any more says so; why the
-        API server does not take one, else "".
-        """
-        refused = ""
+    async def ask(self, run: RunView, live: LiveRun, planned: Plan) -> None:
+        """See that every open question has its Approval, and that every Approval that is none any more says so."""
+        refusal = ""
         there = {a.digest: a for a in self.cache.approvals.of(run.ref).values() if a.run_uid == run.uid}
         owner = Owner(run.ref.name, run.ref.namespace, run.uid)
         for ask in planned.asks:
@@ -107,7 +142,7 @@ class People:
             try:
                 await self._make(make)
             except Refused as error:
-                refused = refused or f"{ask.key.label}: {error}"
+                refusal = refusal or f"{ask.key.label}: {error}"
                 continue
             run_log(run).info("asks people: %s", printable(ask.request.subject, 200), extra={"step": ask.key.label})
             await self.cluster.record_event(
@@ -117,7 +152,7 @@ class People:
         for approval in [a for a in there.values() if a.digest not in open_ and not a.settled]:
             dropped = approval.digest in planned.dropped
             await self._settle(approval, "Cancelled" if dropped else self._outcome(approval, live))
-        return refused
+        self._memory(live).refusal = refusal
 
     async def _make(self, make: Callable[..., dict[str, Any]]) -> None:
         with self.cache.approvals.creating():
@@ -134,7 +169,7 @@ class People:
         """
         now = self.clock()
         for approval in list(self.cache.approvals.of(run.ref).values()):
-            over = now >= approval.expires_at and approval.digest not in live.unheard
+            over = now >= approval.expires_at and approval.digest not in self._memory(live).unheard
             if approval.run_uid == run.uid and not approval.settled and over:
                 for event in decisions(live, approval) if self.vouched() else ():
                     await self._say(run, live, event)  # heard since ``hear``: else it would be closed over it

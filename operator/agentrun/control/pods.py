@@ -46,11 +46,11 @@ class Pods:
         return await self._create_all(run, live, admitted) and len(admitted) == len(starts)
 
     def _admit(self, run: RunView, live: LiveRun, starts: Sequence[Start]) -> Sequence[Start]:
-        """Those of the pods that have a place; the others are ``live.queued`` from then on."""
+        """Those of the pods that have a place; the others are queued from then on."""
         admitted, why = self.slots.admit(run, starts)
         if why:
             keys = {start.key for start in admitted}
-            live.queued.update((start.key, why) for start in starts if start.key not in keys)
+            live.has_no_place((start.key for start in starts if start.key not in keys), why)
         return admitted
 
     async def _create_all(self, run: RunView, live: LiveRun, starts: Sequence[Start]) -> bool:
@@ -62,7 +62,7 @@ class Pods:
             now = await self.cluster.get_run(run.ref)
             if now is None or now.uid != run.uid or now.deleting or now.finished is not None:
                 raise Conflict(f"run {run.ref.name} is not as it was last seen")
-            live.checked = True
+            live.mark_checked()
         room = asyncio.Semaphore(CREATIONS)
 
         async def create(start: Start) -> bool:
@@ -79,32 +79,28 @@ class Pods:
 
     async def look(self, run: RunView, live: LiveRun) -> None:
         """Find out about the pods that were asked for without an answer: a run must not end while one is being made."""
-        for start in list(live.unsure.values()):
+        for start in live.expected:
             with self.cache.pods.creating():
                 pod = await self.cluster.find_pod(run, live.pinned, start)
                 if pod is not None:
                     self._made(live, pod)
-            del live.unsure[start.key]
+            live.observed(start.key)
 
     async def _create(self, run: RunView, live: LiveRun, start: Start) -> bool:
-        live.tried.add(start.key)
-        live.unsure[start.key] = start
+        live.expect(start)
         try:
             with self.cache.pods.creating():
                 pod = await self.cluster.create_pod(run, live.pinned, start)
                 self._made(live, pod)
         except Refused as error:
-            del live.unsure[start.key]
-            live.tried.discard(start.key)
             live.refused(start.key, str(error), self.clock())
             return False
-        del live.unsure[start.key]
-        live.refusals.pop(start.key, None)
+        live.accepted(start.key)
         self.metrics.step_started()
         if pod.phase != "Pending":
             self.queue.add(run.ref)  # made before, and its answer was lost: what the watch tells of it is known by now
-        if live.heard_at is not None:
-            self.metrics.followed(max(0.0, self.clock() - live.heard_at))
+        if (since := live.since_end_heard(self.clock())) is not None:
+            self.metrics.followed(since)
         return True
 
     def _made(self, live: LiveRun, pod: PodView) -> None:

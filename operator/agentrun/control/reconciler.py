@@ -91,7 +91,7 @@ class Reconciler:
             if live is None:
                 self.slots.after_visit(ref, (), waits=False)
             else:
-                self.slots.after_visit(ref, live.unsure.keys(), waits=bool(live.queued))
+                self.slots.after_visit(ref, [start.key for start in live.expected], waits=live.waits_for_place)
 
     async def _visit(self, ref: RunRef) -> None:
         run = self.cache.run(ref)
@@ -130,7 +130,7 @@ class Reconciler:
             await self._look_anew(ref)
 
     async def _go_on(self, run: RunView, live: LiveRun) -> None:
-        live.queued.clear()
+        live.begin_visit()
         while True:
             await self.pods.look(run, live)
             await self._take_ends(run, live)
@@ -138,7 +138,7 @@ class Reconciler:
             await self.people.close_expired(run, live)
             await self._take_ends(run, live)  # who ended meanwhile: nothing may come between this and the plan
             now = self.clock()
-            snapshot = live.snapshot(live.executions(self.cache.pods.of(run.ref), now), now)
+            snapshot = live.snapshot(self.cache.pods.of(run.ref), self.people.unheard(live), now)
             planned = await self.thinking.plan(run.ref.namespace, snapshot, live.work)
             if planned.ended:
                 break
@@ -152,8 +152,8 @@ class Reconciler:
                 return
             if await self.pods.start(run, live, wanted) and not appends:
                 break  # else the plan is not what is: look again before it is shown
-        live.unasked = await self.people.ask(run, live, planned)
-        await self.status.show(run, live, planned)
+        await self.people.ask(run, live, planned)
+        await self._show(run, live, planned)
         self.queue.succeeded(run.ref)
         known = self.cache.run(run.ref)
         if planned.ended and known is not None and known.finished is not None:
@@ -162,10 +162,15 @@ class Reconciler:
 
     async def _show_first(self, run: RunView, live: LiveRun, planned: Plan) -> None:
         """Write the first status of a large run before its first pod: what cannot be shown does not begin."""
-        await self.status.show(run, live, planned, at_once=True)
+        await self._show(run, live, planned, at_once=True)
         now = self.cache.run(run.ref)
         if now is not None and now.begun:
             self.queue.add(run.ref)
+
+    async def _show(self, run: RunView, live: LiveRun, planned: Plan, *, at_once: bool = False) -> None:
+        now = self.clock()
+        looks = [*live.wakes(self.cache.pods.of(run.ref).values(), now), *self.people.wakes(live, now)]
+        await self.status.show(run, live, self.people.told(live, planned), looks, at_once=at_once)
 
     # -- what happened ----------------------------------------------------------------------------------------------
 

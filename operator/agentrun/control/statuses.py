@@ -4,9 +4,10 @@ the log, the count in the metrics, the Event for ``kubectl describe``.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from agentrun.api.approval import Owner, approval_name
 from agentrun.api.run import Outcome, Reason
@@ -29,6 +30,16 @@ BUSY = 16
 
 
 @dataclass(slots=True)
+class _Memory:
+    """What is remembered of a run's status. Lost with the leader: it is composed and compared anew."""
+
+    shown: tuple[Mapping[str, Any], Mapping[str, Any] | None] | None = None
+    """The status that was last written, and what the API server made of it."""
+    at: float = 0.0
+    """When it was last written; 0: not by this leader."""
+
+
+@dataclass(slots=True)
 class StatusWriter:
     """See the module."""
 
@@ -42,19 +53,23 @@ class StatusWriter:
     patience: Patience
     counted: dict[RunRef, Reason] = field(default_factory=dict)
     """As what each live run is counted in the metrics."""
+    _memories: WeakKeyDictionary[LiveRun, _Memory] = field(default_factory=WeakKeyDictionary)
+    """Of a run as long as it is held."""
 
-    async def show(self, run: RunView, live: LiveRun, planned: Plan, *, at_once: bool = False) -> None:
-        """Write the status if it changed, soon or ``at_once``; and set when to look again."""
+    async def show(
+        self, run: RunView, live: LiveRun, planned: Plan, looks: Iterable[float], *, at_once: bool = False
+    ) -> None:
+        """Write the status if it changed, soon or ``at_once``; and set when to look again: when the plan says so, or
+        earlier at one of the ``looks``.
+        """
         now = self.clock()
-        if live.unasked:
-            planned = replace(planned, status=showing.unasked(planned.status, live.unasked))
-        wakes = [*([planned.wake_at] if planned.wake_at is not None else [])]
-        wakes += live.wakes(self.cache.pods.of(run.ref).values(), now)
-        since = live.shown_at or now
+        memory = self._memories.setdefault(live, _Memory())
+        wakes = [*looks, *([planned.wake_at] if planned.wake_at is not None else [])]
+        since = memory.at or now
         quiet = showing.QUIET if self.queue.behind(run.ref) < BUSY else showing.QUIET_MAX
         early = now < since + quiet and not at_once and not showing.urgent(run.status, planned.status)
         if early and not run.status:  # to compose what is not written yet costs a tenth of a visit
-            live.shown_at = since
+            memory.at = since
             self.queue.due(run.ref, max(0.0, min([*wakes, now + showing.QUIET]) - now))
             return
         approvals = self.cache.approvals.of(run.ref).values()
@@ -67,9 +82,9 @@ class StatusWriter:
         status = showing.composed(planned.status, run, manifest["workflowDigest"], url, labels, now)
         # The same was written before, and stands there as the API server took it: a schema of another version may drop
         # a field, and to write it again and again would not bring it back.
-        shown = status == run.status or live.shown == (status, run.status)
+        shown = status == run.status or memory.shown == (status, run.status)
         if not shown and early:
-            live.shown_at = since
+            memory.at = since
             wakes.append(now + showing.QUIET)
         elif not shown:
             try:
@@ -77,7 +92,7 @@ class StatusWriter:
             except NotNow as later:
                 self.queue.due(run.ref, max(0.0, min([*wakes, self.clock() + later.again]) - self.clock()))
                 return
-            live.shown, live.shown_at = (status, after.status if after is not None else None), now
+            memory.shown, memory.at = (status, after.status if after is not None else None), now
         self.queue.due(run.ref, max(0.0, min(wakes) - now) if wakes and not planned.ended else None)
 
     async def show_trouble(
