@@ -7,8 +7,9 @@ still the one that was read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import InitVar, dataclass, field
+from typing import NamedTuple, assert_never
 
 from agentrun.api.facts import StepKey
 from agentrun.api.run import Reason
@@ -32,7 +33,7 @@ from agentrun.journal.records import Damaged
 from agentrun.kube.errors import Conflict, NotFound
 from agentrun.observe.metrics import Lost, Metrics
 from agentrun.plan.slots import UNBOUNDED, Bounds
-from agentrun.plan.snapshot import Append, Plan, Start, Stop
+from agentrun.plan.snapshot import Append, Effect, Plan, Start, Stop
 from agentrun.store.protocol import StoreError
 
 REPAIR = 30.0
@@ -130,35 +131,52 @@ class Reconciler:
             await self._look_anew(ref)
 
     async def _go_on(self, run: RunView, live: LiveRun) -> None:
+        """Reconcile a run that is pinned, until the plan is about how everything stands."""
         live.begin_visit()
         while True:
+            # 1. Find the pods whose creation had no answer: a run must not end while one of them is being made.
             await self.pods.look(run, live)
+            # 2. Take in how attempts ended, by the last word of each or by its journal.
             await self._take_ends(run, live)
+            # 3. Record what people said: changes of the spec, decisions, commands.
             await self.people.hear(run, live)
+            # 4. Close the Approvals whose time is over. A decision in time whose event is still under way makes that a
+            #    Conflict, so no plan calls a question expired that was answered.
             await self.people.close_expired(run, live)
-            await self._take_ends(run, live)  # who ended meanwhile: nothing may come between this and the plan
-            now = self.clock()
-            snapshot = live.snapshot(self.cache.pods.of(run.ref), self.people.unheard(live), now)
-            planned = await self.thinking.plan(run.ref.namespace, snapshot, live.work)
+            # 5. Take in ends again. Phases 3 and 4 waited for the store and the API server, and an attempt that ended
+            #    meanwhile would be planned for as one at work. Nothing may come between this phase and the snapshot.
+            await self._take_ends(run, live)
+            # 6. Plan. A run that has ended is only shown.
+            planned = await self._plan(run, live)
             if planned.ended:
                 break
-            appends = [e for e in planned.effects if isinstance(e, Append)]
-            if not await self._append(live, appends):
+            effects = _sorted(planned.effects)
+            # 7. Append the planned events. Where somebody else recorded one since the snapshot, plan anew.
+            if not await self._append(live, effects.appends):
                 continue
-            await self.pods.stop(run, [e for e in planned.effects if isinstance(e, Stop)])
-            wanted = [e for e in planned.effects if isinstance(e, Start)]
-            if wanted and run.large and not run.begun:
+            # 8. Tell pods to leave.
+            await self.pods.stop(run, effects.stops)
+            # 9. Make pods, after the events: a pod finds in the journal what it was started for.
+            if effects.starts and run.large and not run.begun:
                 await self._show_first(run, live, planned)
                 return
-            if await self.pods.start(run, live, wanted) and not appends:
-                break  # else the plan is not what is: look again before it is shown
+            all_made = await self.pods.start(run, live, effects.starts)
+            if all_made and not effects.appends:
+                break  # else the plan is not about how everything stands: an event came, or a pod has no place
+        # 10. Open an Approval for each open question, and close those of all others.
         await self.people.ask(run, live, planned)
+        # 11. Show the status, and note when to look again.
         await self._show(run, live, planned)
         self.queue.succeeded(run.ref)
+        # 12. After its end, a run has nothing but its time to live. Our own write of the end comes as no event.
         known = self.cache.run(run.ref)
         if planned.ended and known is not None and known.finished is not None:
-            self._forget(run.ref)  # what we wrote comes as no event
+            self._forget(run.ref)
             await self._after_the_end(known)
+
+    async def _plan(self, run: RunView, live: LiveRun) -> Plan:
+        snapshot = live.snapshot(self.cache.pods.of(run.ref), self.people.unheard(live), self.clock())
+        return await self.thinking.plan(run.ref.namespace, snapshot, live.work)
 
     async def _show_first(self, run: RunView, live: LiveRun, planned: Plan) -> None:
         """Write the first status of a large run before its first pod: what cannot be shown does not begin."""
@@ -255,3 +273,26 @@ class Reconciler:
         self.status.count(ref, None)
         if self.live.pop(ref) is not None:
             self.queue.forget(ref)
+
+
+class _Effects(NamedTuple):
+    """The effects of a plan by kind, for each kind is applied in one go: events first, then pods."""
+
+    appends: list[Append]
+    stops: list[Stop]
+    starts: list[Start]
+
+
+def _sorted(effects: Iterable[Effect]) -> _Effects:
+    found = _Effects([], [], [])
+    for effect in effects:
+        match effect:
+            case Append():
+                found.appends.append(effect)
+            case Stop():
+                found.stops.append(effect)
+            case Start():
+                found.starts.append(effect)
+            case _:
+                assert_never(effect)
+    return found
