@@ -87,7 +87,7 @@ def test_an_older_view_changes_nothing() -> None:
 
 def test_an_answer_that_comes_after_the_deletion_brings_nothing_back() -> None:
     shelf = Cache().runs
-    with shelf.creating():
+    with shelf.expecting():
         shelf.drop(REF, "refund", "u")
         assert not shelf.put(run(7))
     assert shelf.put(run(8, uid="next"))

@@ -20,9 +20,9 @@ class Shelf(Generic[V]):
 
     def __init__(self) -> None:
         self._by_run: dict[RunRef, dict[str, V]] = {}
-        self._creating = 0
+        self._expecting = 0
         self._gone: set[str] = set()
-        """The uids of what was deleted while a creation had no answer yet. Cleared when none is under way."""
+        """The uids of what was deleted while an answer was expected. Cleared when none is."""
         self.moved: Callable[[V, bool], None] = lambda view, gone: None
         """Told of each view that is taken in, and of each that is dropped."""
 
@@ -50,7 +50,7 @@ class Shelf(Generic[V]):
 
     def drop(self, run: RunRef, name: str, uid: str) -> bool:
         """Forget an object that was deleted, unless another one of that name is there by now."""
-        if self._creating:
+        if self._expecting:
             self._gone.add(uid)
         there = self._by_run.get(run, {})
         if name not in there or there[name].uid != uid:
@@ -75,18 +75,18 @@ class Shelf(Generic[V]):
         return sum(len(there) for there in self._by_run.values())
 
     @contextmanager
-    def creating(self) -> Iterator[None]:
-        """Around a request whose answer is put here.
+    def expecting(self) -> Iterator[None]:
+        """Around a request whose answer is put here: what other controllers call an expectation.
 
         The answer may come after the watch has told that the object is deleted again (a pod that ended at once and was
         swept, one on the page of a list): without this, it would stand here and its step would not end.
         """
-        self._creating += 1
+        self._expecting += 1
         try:
             yield
         finally:
-            self._creating -= 1
-            if not self._creating:
+            self._expecting -= 1
+            if not self._expecting:
                 self._gone.clear()
 
     def keep(self, listed: Set[str], version: int, unknown: Callable[[str], bool] = lambda _: False) -> set[RunRef]:

@@ -60,7 +60,7 @@ async def _listed(
     changed: set[RunRef] = set()
     seen: set[str] = set()
     listed_at = 0
-    with shelf.creating():
+    with shelf.expecting():
         async for views, version in pages:
             changed |= {view.run for view in views if shelf.put(view)}
             seen |= {view.uid for view in views}

@@ -155,7 +155,7 @@ class People:
         self._memory(live).refusal = refusal
 
     async def _make(self, make: Callable[..., dict[str, Any]]) -> None:
-        with self.cache.approvals.creating():
+        with self.cache.approvals.expecting():
             try:
                 made = await self.cluster.create_approval(make())
             except AlreadyExists:

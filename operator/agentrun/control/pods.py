@@ -80,7 +80,7 @@ class Pods:
     async def look(self, run: RunView, live: LiveRun) -> None:
         """Find out about the pods that were asked for without an answer: a run must not end while one is being made."""
         for start in live.expected:
-            with self.cache.pods.creating():
+            with self.cache.pods.expecting():
                 pod = await self.cluster.find_pod(run, live.pinned, start)
                 if pod is not None:
                     self._made(live, pod)
@@ -89,7 +89,7 @@ class Pods:
     async def _create(self, run: RunView, live: LiveRun, start: Start) -> bool:
         live.expect(start)
         try:
-            with self.cache.pods.creating():
+            with self.cache.pods.expecting():
                 pod = await self.cluster.create_pod(run, live.pinned, start)
                 self._made(live, pod)
         except Refused as error:

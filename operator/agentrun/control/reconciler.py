@@ -221,7 +221,7 @@ class Reconciler:
     async def _look_anew(self, ref: RunRef) -> None:
         """The run is not as it was last seen, and the watch may be behind: ask."""
         known = self.cache.run(ref)
-        with self.cache.runs.creating():
+        with self.cache.runs.expecting():
             run = await self.cluster.get_run(ref)
             newer = run is not None and self.cache.runs.put(run)
         if run is None and known is not None:

@@ -139,7 +139,7 @@ class StatusWriter:
         """
 
         async def patch() -> None:
-            with self.cache.runs.creating():
+            with self.cache.runs.expecting():
                 self.cache.runs.put(await self.cluster.observe(run))
 
         await self.patience.write(run, "when it was told that its spec was seen", patch)
@@ -150,7 +150,7 @@ class StatusWriter:
         """
 
         async def patch(status: dict[str, Any]) -> RunView:
-            with self.cache.runs.creating():
+            with self.cache.runs.expecting():
                 after = await self.cluster.patch_status(run, run.version, status)
                 self.cache.runs.put(after)
             return after
