@@ -12,7 +12,6 @@ memory is shifted with it, and what the journal holds of the future counts as of
 from __future__ import annotations
 
 import asyncio
-import errno
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
@@ -33,6 +32,7 @@ from agentrun.journal.pinned import Pinned
 from agentrun.journal.run import read_states
 from agentrun.local.lease import Lease
 from agentrun.local.processes import Process, Processes, how_it_ended
+from agentrun.local.room import Room, why
 from agentrun.plan.attempt_tracker import AttemptTracker
 from agentrun.plan.planner import plan_slice
 from agentrun.plan.snapshot import Append, Execution, Plan, Snapshot, Start, Stop
@@ -55,12 +55,6 @@ the fence keeps it from doing anything new."""
 
 STORE_PATIENCE = 60.0
 """Seconds that the driver goes on trying a store that does not answer."""
-
-CROWDED_FIRST, CROWDED_MAX = 0.25, 5.0
-"""Seconds until another process is asked for where the machine gave none; they double. A child that ends ends them."""
-
-CROWDED_TRIES = 6
-"""Tries in a row without a child at work, after which the driver gives up: nothing of its own will make room."""
 
 JUMP = 1.0
 """Seconds by which the wall clock may part from the steady one between two looks before that counts as a jump."""
@@ -107,10 +101,7 @@ class Driver:
     _running: dict[StepKey, Execution] = field(default_factory=dict)
     _children: dict[StepKey, Process] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _crowded: int = 0
-    """How often in a row the machine gave no process."""
-    _crowded_until: float = 0.0
-    """When the next one is asked for, by ``elapsed``."""
+    _room: Room = field(default_factory=Room)
     _work: Work = field(default_factory=Work)
     """What the run's expressions have cost and given."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -154,7 +145,7 @@ class Driver:
             planned = self.last = await self._plan()
             self.watcher.plan(planned)
             if planned.ended:
-                return self._ended(planned)
+                return End.SUCCEEDED if planned.status["phase"] == Outcome.SUCCEEDED else End.FAILED
             for effect in planned.effects:
                 if not await self._apply(effect):
                     break
@@ -174,8 +165,7 @@ class Driver:
         return planned
 
     def _snapshot(self) -> Snapshot:
-        now = self._now()
-        return self.pinned.driven(now, self._attempts, self._log.records, dict(self._running))
+        return self.pinned.driven(self._now(), self._attempts, self._log.records, dict(self._running))
 
     def _now(self) -> float:
         """The wall clock, once everything in memory agrees with it: no time that a jump made up may end an attempt, and
@@ -196,7 +186,7 @@ class Driver:
             case Start():
                 return await self._start(effect)
             case Stop(key=key):
-                self._running[key] = _stopping(self._running[key])
+                self._running[key] = replace(self._running[key], stopping=True)
                 if key in self._children:
                     self._children[key].stop()
             case Append(kind=kind, body=body):
@@ -204,7 +194,7 @@ class Driver:
         return True
 
     async def _start(self, start: Start) -> bool:
-        if self.elapsed() < self._crowded_until:
+        if self._room.pause(self.elapsed()):
             return False
         spec = AttemptSpec.of(self.store.url, self.pinned.run, start, leash=True)
         key = start.key
@@ -216,23 +206,20 @@ class Driver:
             del self._running[key]
             self._hold_back(key, error)
             return False
-        self._crowded, self._crowded_until = 0, 0.0
+        self._room.given()
         self._children[key] = child
         self._spawn(self._follow(key, start.attempt, child))
         return True
 
     def _hold_back(self, key: StepKey, error: OSError) -> None:
         """Ask for no process until a child has ended, or a while has passed. Raises NoProcess."""
-        why = f"{error.strerror or error}{_remedy(error)}"
-        if self._crowded >= CROWDED_TRIES and not self._children:
+        if self._room.tried_enough and not self._children:
             raise NoProcess(
-                f"run {self.pinned.run.name}: no process can be started for step {key.label}: {why}. Then go on with: "
-                f"agentrun resume {self.pinned.run.name}"
+                f"run {self.pinned.run.name}: no process can be started for step {key.label}: {why(error)}. Then go on"
+                f" with: agentrun resume {self.pinned.run.name}"
             ) from error
-        if not self._crowded:
-            self.watcher.tell(f"{key.label}: waiting for room: no process can be started: {why}")
-        self._crowded_until = self.elapsed() + min(CROWDED_FIRST * 2.0**self._crowded, CROWDED_MAX)
-        self._crowded = min(self._crowded + 1, CROWDED_TRIES)
+        if self._room.refused(self.elapsed()):
+            self.watcher.tell(f"{key.label}: waiting for room: no process can be started: {why(error)}")
 
     async def _follow(self, key: StepKey, attempt: int, child: Process) -> None:
         code, message = await child.ended()
@@ -247,13 +234,12 @@ class Driver:
     ) -> None:
         """An attempt is over; by its own word, or by what its journal says where it left none.
 
-        ``why`` says in words how its process ended, should the attempt prove to be lost. ``adrift``: it did not end,
-        but is given up.
+        ``why``: how its process ended, should the attempt prove to be lost. ``adrift``: it is given up, and did not.
         """
         if message is not None:
             fact = StepFact.from_json(message)
         else:
-            state = await self._io(self._read, key)
+            state = await self._io(lambda: fold(read_step(self.store, self.pinned.run, key)))
             if key in self._children and _lives(state):
                 # Ours was fenced by an attempt that a dead driver had started and that opened only now.
                 del self._children[key]
@@ -266,14 +252,11 @@ class Driver:
             # The journal may name another attempt: one of a driver before, which opened after ours came to nothing.
             for number in {attempt, fact.attempt}:
                 self._attempts.mark_gone(key, number)
-        self._crowded_until = 0.0
+        self._room.child_ended()
         self._attempts.record_end(key, attempt, fact, self.clock(), (Reason.RETRYING, why))
         self._running.pop(key, None)
         self._children.pop(key, None)
         self._wake.set()
-
-    def _read(self, key: StepKey) -> Folded:
-        return fold(read_step(self.store, self.pinned.run, key))
 
     def _adopt(self, states: dict[StepKey, Folded]) -> None:
         """Attempts of a driver that died: they are on their way out, and their last word is worth waiting for."""
@@ -317,8 +300,8 @@ class Driver:
         wait = POLL if self._running else IDLE_POLL
         if planned.wake_at is not None:
             wait = min(wait, max(0.0, planned.wake_at - self.clock()))
-        if self._crowded_until:
-            wait = min(wait, max(0.0, self._crowded_until - self.elapsed()))
+        if (pause := self._room.pause(self.elapsed())) is not None:
+            wait = min(wait, pause)
         try:
             await asyncio.wait_for(self._wake.wait(), wait)
         except TimeoutError:
@@ -356,32 +339,10 @@ class Driver:
             await asyncio.gather(*following, return_exceptions=True)
             await self.lease.release()
 
-    def _ended(self, planned: Plan) -> End:
-        return End.SUCCEEDED if planned.status["phase"] == Outcome.SUCCEEDED else End.FAILED
-
 
 def _lives(state: Folded) -> bool:
     """Whether the step's last attempt is at work in a process of this machine."""
     return state.end is None and surely_alive(state.process)
-
-
-def _stopping(execution: Execution) -> Execution:
-    return replace(execution, stopping=True)
-
-
-def _remedy(error: OSError) -> str:
-    """What a person can do about a process that cannot be started."""
-    match error.errno:
-        case errno.EMFILE:
-            return ": raise the limit of open files (ulimit -n) or lower forEach.maxParallel"
-        case errno.ENFILE:
-            return ": this machine has no open files left; end what holds them"
-        case errno.EAGAIN:
-            return ": the limit of processes is reached (ulimit -u); raise it or end some"
-        case errno.ENOMEM:
-            return ": free some memory, or lower forEach.maxParallel"
-        case _:
-            return ""
 
 
 def _why(state: tenacity.RetryCallState) -> str:
