@@ -84,6 +84,9 @@ class Watched:
                         event = json.loads(line)
                     except RecursionError:
                         continue  # a test's own poison: of no object like it does a test wait for anything
+                    if event["type"] == "ERROR":  # a Status, such as Expired: the watch is over, and begins anew
+                        self._process.kill()
+                        break
                     self._take(event)
             self._process.wait()
             time.sleep(0.2)  # without an API server kubectl ends at once

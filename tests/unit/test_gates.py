@@ -42,7 +42,7 @@ def test_every_rule_is_in_the_list() -> None:
         for name, function in inspect.getmembers(gates, inspect.isfunction)
         if function.__module__ == gates.__name__
         and not name.startswith("_")
-        and [p.annotation for p in inspect.signature(function).parameters.values()] == ["Call", "Context"]
+        and [p.annotation for p in inspect.signature(function).parameters.values()] == ["ModelCall", "Context"]
     }
     assert [gate.rule for gate in CALL_GATES if gate.rule in rules] == [gate.rule for gate in CALL_GATES]
     assert len(rules) == len(CALL_GATES)

@@ -10,8 +10,8 @@ from agentrun.records.waits import DETAILS, WAITS, WaitingFor
 from tests.unit.record_forms import fields
 
 
-def test_the_planner_reads_every_event_but_the_ones_about_time_to_live() -> None:
-    assert set(EventKind) - events._TAKE.keys() == {EventKind.TTL_CHANGED}
+def test_the_planner_reads_every_event() -> None:
+    assert set(EventKind) == events._TAKE.keys()
 
 
 def test_every_kind_has_a_form() -> None:
