@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import accumulate
-from typing import Any
+from typing import Any, assert_never
 
 from agentrun.api.canonical import FIRST, NEVER, moment
 from agentrun.api.facts import ApprovalRequest, StepKey, Usage
@@ -16,8 +16,9 @@ from agentrun.api.run import StepState
 from agentrun.cli.output import spell
 from agentrun.cli.printable import printable, value
 from agentrun.journal.records import Record
-from agentrun.records.run_events import EventKind
-from agentrun.records.step_records import Kind
+from agentrun.records import run_events, step_records
+from agentrun.records.run_events import EventKind, event_kind
+from agentrun.records.step_records import Kind, step_kind
 
 LONG = 160
 """Characters of an output, an answer or a message that are shown; ``-o json`` and the journal have the whole."""
@@ -81,19 +82,13 @@ def _requests(steps: Mapping[StepKey, Iterable[Record]], events: Iterable[Record
 
 def _step(record: Record, turns: int) -> list[str]:
     body = record.body
-    match record.kind:
+    match step_kind(record.kind):
         case Kind.OPENED:
-            process = body.get("process", {})
-            return [
-                f"attempt {record.attempt} opened by process {process.get('pid', '?')} "
-                f"on {printable(process.get('host', '?'), 60)}" + _took(body.get("events", {}))
-            ]
+            return [f"attempt {record.attempt} opened {_opened(body)}"]
         case Kind.TURN:
             return [_turn(body, turns)]
         case Kind.INTENT:
-            approved = body.get("approvedBy")
-            by = f", approved by {_names(approved)}" if approved else ""
-            return [f"begins {call(body['tool'], body['args'])} (at most once{by})"]
+            return [_intent(body)]
         case Kind.RESULT:
             return _results(body)
         case Kind.WAITING:
@@ -104,8 +99,22 @@ def _step(record: Record, turns: int) -> list[str]:
             return [_closed(body), *_kept(body)]
         case Kind.COMPACTED:
             return _compacted(body)
-        case _:
+        case None:
             return [printable(record.kind)]
+        case unreachable:
+            assert_never(unreachable)
+
+
+def _opened(body: step_records.OpenedBody) -> str:
+    process = body.get("process", {})
+    took = _took(body.get("events", {}))
+    return f"by process {process.get('pid', '?')} on {printable(process.get('host', '?'), 60)}{took}"
+
+
+def _intent(body: step_records.IntentBody) -> str:
+    approved = body.get("approvedBy")
+    by = f", approved by {_names(approved)}" if approved else ""
+    return f"begins {call(body['tool'], body['args'])} (at most once{by})"
 
 
 def _took(events: dict[str, Any]) -> str:
@@ -119,7 +128,7 @@ def call(tool: str, args: Any) -> str:
     return printable(f"{tool}({json.dumps(args, ensure_ascii=False)})", LONG)
 
 
-def _turn(body: dict[str, Any], number: int) -> str:
+def _turn(body: step_records.TurnBody, number: int) -> str:
     calls = [call(c["name"], c["args"]) for c in body["calls"]]
     if calls:
         said = "calls " + ", ".join(calls)
@@ -139,7 +148,7 @@ def spent(usage: Usage) -> str:
     return f"{usage.input_tokens:,}{cached} + {usage.output_tokens:,} tokens{cost}"
 
 
-def _results(body: dict[str, Any]) -> list[str]:
+def _results(body: step_records.ResultBody) -> list[str]:
     if "repair" in body:
         return [f"asks again: {value(body['repair'], LONG)}"]
     if "undone" in body:
@@ -159,7 +168,7 @@ def _results(body: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _waiting(body: dict[str, Any]) -> list[str]:
+def _waiting(body: step_records.WaitingBody) -> list[str]:
     lines = [f"waits for approval: {asked(ApprovalRequest.from_json(r))}" for r in body.get("approvals", ())]
     if "unknown" in body:
         unknown = body["unknown"]
@@ -172,7 +181,7 @@ def _waiting(body: dict[str, Any]) -> list[str]:
     return lines or ["waits"]
 
 
-def _kept(body: dict[str, Any]) -> list[str]:
+def _kept(body: Mapping[str, Any]) -> list[str]:
     """What came of an answer that could not be used; ``-o json`` has all that was kept."""
     kept = body.get("answer")
     if not isinstance(kept, dict):
@@ -196,11 +205,11 @@ def approvers(request: ApprovalRequest) -> str:
     return ", ".join([*groups, *(printable(u, 60) for u in request.approvers.users)])
 
 
-def _failure(body: dict[str, Any]) -> str:
+def _failure(body: Mapping[str, Any]) -> str:
     return f"{value(body['message'], None)} ({printable(body['class'], 40)})"
 
 
-def _closed(body: dict[str, Any]) -> str:
+def _closed(body: step_records.ClosedBody) -> str:
     said = printable(body["outcome"], 40)
     if body.get("failure"):
         said += f": {_failure(body['failure'])}"
@@ -211,7 +220,7 @@ def _closed(body: dict[str, Any]) -> str:
     return said + _source(body)
 
 
-def _source(body: dict[str, Any]) -> str:
+def _source(body: Mapping[str, Any]) -> str:
     source = body.get("source")
     return f" (taken over from {_from(source)})" if source else ""
 
@@ -224,7 +233,7 @@ def _from(source: dict[str, Any]) -> str:
     return printable(f"run {run}{where}", 120)
 
 
-def _compacted(body: dict[str, Any]) -> list[str]:
+def _compacted(body: step_records.CompactedBody) -> list[str]:
     if body.get("reason") == "fork":
         return [f"goes on from {_from(body['source'])}"]
     if "state" in body:
@@ -235,29 +244,21 @@ def _compacted(body: dict[str, Any]) -> list[str]:
 def _event(record: Record, requests: Mapping[str, ApprovalRequest]) -> str:
     body = record.body
     by = f"by {_person(body)}" if body.get("by") else ""
-    match record.kind:
+    match event_kind(record.kind):
         case EventKind.APPROVAL_REQUESTED:
             return f"asks for approval: {asked(ApprovalRequest.from_json(body['request']))}"
         case EventKind.DECIDED:
-            request = requests.get(body["digest"])
-            what = value(request.subject, LONG) if request else "a request that is not in this journal"
-            comment = f": {value(body['comment'], LONG)}" if body.get("comment") else ""
-            return f"{printable(body['decision'], 20)} {by}{comment} — {what} ({printable(body['digest'], 19)})"
+            return _decided(body, by, requests.get(body["digest"]))
         case EventKind.SIGNALLED:
             return f"signal {printable(body['name'], 60)} {by}: {value(body.get('payload'), LONG)}"
         case EventKind.WAIT_STARTED:
-            signal = f" for signal {printable(body['signal'], 60)}" if "signal" in body else ""
-            return f"waits{signal}" + (f" {until(body['until'])}" if body.get("until") is not None else "")
+            return _wait_started(body)
         case EventKind.SETTLED:
             return _settled(body)
         case EventKind.RESOLVED:
-            answers = {"happened": "it happened", "retry": "try again", "giveUp": "give up"}
-            result = f", with {value(body['result'], LONG)}" if body["answer"] == "happened" else ""
-            return f"resolved {by}: {answers.get(body['answer'], printable(body['answer']))}{result}"
+            return _resolved(body, by)
         case EventKind.ENDED:
-            why = f": {_failure(body['failure'])}" if body.get("failure") else ""
-            where = f" in {printable(body['failedStep'], 60)}" if body.get("failedStep") else ""
-            return f"run {printable(body['outcome'], 20)}{where}{why}{_stays(body)}"
+            return _ended(body)
         case EventKind.TTL_CHANGED:
             ttl = body["ttlSecondsAfterFinished"]
             return f"time to live after the end set to {f'{ttl} s' if ttl is not None else 'none'} {by}"
@@ -265,25 +266,51 @@ def _event(record: Record, requests: Mapping[str, ApprovalRequest]) -> str:
             # the first journals of clusters say nothing of who it was
             unknown = "by somebody unknown" if body.get("verified") is False else ""
             return " ".join(part for part in (printable(record.kind, 40), by or unknown) if part)
-        case _:
+        case EventKind.TIMED_OUT | EventKind.RESUMED | None:
             return " ".join(part for part in (printable(record.kind, 40), by) if part)
+        case unreachable:
+            assert_never(unreachable)
 
 
-def _stays(body: dict[str, Any]) -> str:
+def _decided(body: run_events.DecidedBody, by: str, request: ApprovalRequest | None) -> str:
+    what = value(request.subject, LONG) if request else "a request that is not in this journal"
+    comment = f": {value(body['comment'], LONG)}" if body.get("comment") else ""
+    return f"{printable(body['decision'], 20)} {by}{comment} — {what} ({printable(body['digest'], 19)})"
+
+
+def _wait_started(body: run_events.WaitStartedBody) -> str:
+    signal = f" for signal {printable(body['signal'], 60)}" if "signal" in body else ""
+    at = body.get("until")
+    return f"waits{signal}" + (f" {until(at)}" if at is not None else "")
+
+
+def _resolved(body: run_events.ResolvedBody, by: str) -> str:
+    answers: dict[str, str] = {"happened": "it happened", "retry": "try again", "giveUp": "give up"}
+    result = f", with {value(body['result'], LONG)}" if body["answer"] == "happened" else ""
+    return f"resolved {by}: {answers.get(body['answer'], printable(body['answer']))}{result}"
+
+
+def _ended(body: run_events.EndedBody) -> str:
+    why = f": {_failure(body['failure'])}" if body.get("failure") else ""
+    where = f" in {printable(body['failedStep'], 60)}" if body.get("failedStep") else ""
+    return f"run {printable(body['outcome'], 20)}{where}{why}{_stays(body)}"
+
+
+def _stays(body: run_events.EndedBody) -> str:
     """What was not undone, by an end of any age."""
     undone = (label for label, state in body.get("compensations", {}).items() if state != StepState.SUCCEEDED)
     stays = [label.removesuffix(".compensate") for label in undone]
     return f"; not undone: {printable(', '.join(stays), LONG)}" if stays else ""
 
 
-def _person(body: dict[str, Any]) -> str:
+def _person(body: Mapping[str, Any]) -> str:
     groups = [printable(group, 60) for group in body.get("groups", ())]
     as_group = f", as {' and '.join(groups)}" if groups else ""
     verified = "" if body.get("verified") else ", unverified"
     return f"{printable(body['by'], 60)} ({(as_group + verified).removeprefix(', ')})".replace(" ()", "")
 
 
-def _settled(body: dict[str, Any]) -> str:
+def _settled(body: run_events.SettledBody) -> str:
     said = printable(body["state"], 40)
     if body.get("failure"):
         said += f": {_failure(body['failure'])}"

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
+from typing import Any, assert_never
 
 from agentrun.api.facts import StepKey
 from agentrun.journal.records import Record
 from agentrun.records.manifest import RunManifest
 from agentrun.records.run_events import EventKind
-from agentrun.records.step_records import Kind
+from agentrun.records.step_records import Kind, step_kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,21 +139,23 @@ def _telling(records: Sequence[Record]) -> list[Record]:
 
 
 def _tells(record: Record) -> bool:
-    match record.kind:
+    match step_kind(record.kind):
         case Kind.OPENED:
             return False
         case Kind.WAITING:
             return not record.body.get("interrupted")
         case Kind.COMPACTED:
             return "state" not in record.body
-        case _:
+        case Kind.TURN | Kind.INTENT | Kind.RESULT | Kind.FAILED | Kind.CLOSED | None:
             return True
+        case unreachable:
+            assert_never(unreachable)
 
 
 def essence(record: Record) -> dict[str, Any]:
     """What ``record`` says, without what is different in every run."""
     body = record.body
-    match record.kind:
+    match step_kind(record.kind):
         case Kind.TURN:
             said = _only(body, "text", "refusal", "incomplete")
             said["calls"] = [_only(call, "name", "args", "error") for call in body["calls"]]
@@ -173,8 +175,12 @@ def essence(record: Record) -> dict[str, Any]:
             said = _only(body, "class", "message")
         case Kind.CLOSED:
             said = _only(body, "outcome", "output", "failure")
-        case _:
+        case Kind.COMPACTED:
             said = _only(body, "reason", "dropped")
+        case Kind.OPENED | None:
+            said = {}
+        case unreachable:
+            assert_never(unreachable)
     return {"kind": str(record.kind), **said}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, assert_never
 
 from agentrun.api.facts import (
     REFUSED_MAX,
@@ -35,6 +35,7 @@ from agentrun.records.step_records import (
     ResultBody,
     TurnBody,
     WaitingBody,
+    step_kind,
 )
 
 
@@ -149,9 +150,10 @@ def apply(state: Folded, record: Record) -> None:
     state.seq, state.head = record.seq, record.hash
     if "refused" in body:
         state.refused = sorted({*state.refused, *refused_words(body["refused"])})[:REFUSED_MAX]
-    if record.kind != Kind.OPENED:  # which still has to tell whether the attempt before it got on
+    kind = step_kind(record.kind)
+    if kind is not Kind.OPENED:  # which still has to tell whether the attempt before it got on
         state.progress = True
-    match record.kind:
+    match kind:
         case Kind.OPENED:
             _open(state, record, body)
         case Kind.TURN:
@@ -171,8 +173,12 @@ def apply(state: Folded, record: Record) -> None:
                 _restore(state, body["state"])
                 return  # the copied state keeps its own instants
             _shorten(state, body)
+        case None:
+            pass
+        case unreachable:
+            assert_never(unreachable)
     state.at = record.at
-    if state.intervals and record.kind != Kind.OPENED:
+    if state.intervals and kind is not Kind.OPENED:
         state.intervals[-1][1] = record.at
 
 

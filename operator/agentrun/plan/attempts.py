@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from agentrun.api.facts import ApprovalRequest, AttemptEnd, FailureInfo, StepFact, StepKey
 from agentrun.api.run import Reason, StepState
@@ -90,8 +90,10 @@ def stand(
                 standing = Standing(
                     StepState.WAITING, fact, Reason.RETRYING, waiting, wake_at=due, failure=fact.failure
                 )
-        case _:
+        case AttemptEnd.CLOSED | None:  # closed has an outcome, which was answered above
             standing = Standing(StepState.PENDING, fact, Reason.PENDING, begin=True)
+        case unreachable:
+            assert_never(unreachable)
     losses = unopened + (fact.losses + 1 if fact.attempt and fact.end is None else 0)
     if standing.begin and losses:
         # Whatever the next attempt is for, it does not follow starts that came to nothing at once and for ever.

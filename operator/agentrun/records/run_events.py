@@ -29,6 +29,14 @@ class EventKind(StrEnum):
     ENDED = "ended"
 
 
+_KINDS = {kind.value: kind for kind in EventKind}
+
+
+def event_kind(word: str) -> EventKind | None:
+    """The kind that a record's ``kind`` names; None: a later agentrun added it, and readers pass it over."""
+    return _KINDS.get(word)
+
+
 class ApprovalRequestedBody(TypedDict):
     """An approval step asks people."""
 

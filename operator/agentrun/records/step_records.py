@@ -24,6 +24,14 @@ class Kind(StrEnum):
     CLOSED = "closed"
 
 
+_KINDS = {kind.value: kind for kind in Kind}
+
+
+def step_kind(word: str) -> Kind | None:
+    """The kind that a record's ``kind`` names; None: a later agentrun added it, and readers pass it over."""
+    return _KINDS.get(word)
+
+
 class ModelCall(TypedDict):
     """A tool call that a model asks for."""
 

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, assert_never
 
 from agentrun import __version__
 from agentrun.api.facts import AttemptEnd, FailureInfo, StepFact, StepKey
@@ -348,5 +348,7 @@ def _shown(kind: Kind, body: Mapping[str, Any]) -> dict[str, Any]:
             return {"outcome": body["outcome"]}
         case Kind.FAILED:
             return {"class": body["class"]}
-        case _:
+        case Kind.OPENED | Kind.RESULT | Kind.WAITING | Kind.COMPACTED:
             return {}
+        case unreachable:
+            assert_never(unreachable)
