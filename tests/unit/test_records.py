@@ -38,7 +38,7 @@ def test_every_field_of_a_wait_is_a_kind_in_the_table_or_a_detail() -> None:
 
 def test_a_cluster_keeps_what_a_step_waits_for() -> None:
     schema = status.RUN_STATUS["properties"]["steps"]["items"]["properties"]["waitingFor"]["properties"]
-    assert schema.keys() == fields(WaitingFor).keys() - {"work"}
+    assert schema.keys() == fields(WaitingFor).keys()
 
 
 @pytest.mark.parametrize("kind", ["another", [], None, {}])

@@ -65,6 +65,7 @@ _STEP = _object(
                 "budget": _text(253),
                 "pod": _text(32768, description="What is wrong with its pod."),
                 "place": _text(32768, description="Why there is no place for its pod."),
+                "work": _text(32768, description="Which of its expressions costs more than the run may."),
             },
             description="What ends the wait: people, a signal, a time, or a verb; and what it is about.",
         ),
