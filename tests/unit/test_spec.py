@@ -3,6 +3,7 @@ page does not have, or has and the code has not, fails here with the line that i
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 from agentrun.api import names, placement, status, values, workflow
 from agentrun.api.approval import DECIDED, Approval, DecidedReason
 from agentrun.api.command import AgentCommand
+from agentrun.api.facts import StepFact
 from agentrun.api.run import AgentRun, AgentWorkflow, ConditionType, Outcome, Reason, StepState
 from agentrun.api.workflow import Effect, FailureClass
 from agentrun.attempt.exit_codes import Exit
@@ -288,6 +290,12 @@ def test_every_field_of_a_manifest_stands_there_and_no_other() -> None:
     there = [row[0].strip("`") for row in rows("The pinned run")[1:]]
     expected = [name if required else f"{name}?" for name, required in fields(RunManifest).items()]
     assert there == [*expected, "hash"]
+
+
+def test_every_field_of_a_termination_message_stands_there_and_no_other() -> None:
+    _, _, rest = sections()["The termination message"].partition("standard output: ")
+    there = spelt_out(rest.partition(" In a file")[0])
+    assert list(there) == [field.name for field in dataclasses.fields(StepFact) if field.name != "size"]
 
 
 def test_what_was_recorded_fits_the_forms() -> None:
