@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentrun.api.canonical import digest_of
 from agentrun.api.errors import AgentrunError
@@ -25,7 +25,6 @@ from agentrun.journal.records import Damaged, Record
 from agentrun.journal.run import Unreadable, as_events, list_runs, out_of_reach, read_manifest, read_states
 from agentrun.local.lease import holder_of
 from agentrun.plan.clocks import in_our_time
-from agentrun.plan.commands import NewEvent, already_recorded
 from agentrun.plan.events import EventIndex
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Execution, Plan, Start
@@ -35,6 +34,9 @@ from agentrun.runner.identity import surely_alive, surely_dead
 from agentrun.store.protocol import Store
 from agentrun.store.side_by_side import each
 from agentrun.workflow.program import Program
+
+if TYPE_CHECKING:
+    from agentrun.plan.commands import NewEvent
 
 _FIELDS = ("name", "namespace", "uid", "createdAt", "requestedBy", "workflow", "workflowDigest", "inputs")
 """What every ``run.json`` has."""
@@ -190,6 +192,7 @@ class View:
         Raises:
             StoreError: it may be written or not; the same may be tried again.
         """
+        from agentrun.plan.commands import already_recorded  # noqa: PLC0415  (lazy: ``list`` and ``show`` say nothing)
 
         def there(records: Sequence[Record]) -> bool:
             index = EventIndex(as_events(records))

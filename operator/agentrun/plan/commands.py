@@ -12,13 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
-from agentrun.api.approval import Decision, Verdict
 from agentrun.api.command import Resolve, Resume, Signal
 from agentrun.api.facts import AttemptEnd, StepFact, StepKey
 from agentrun.plan.events import EventIndex
 from agentrun.records.run_events import EventKind
+
+if TYPE_CHECKING:
+    from agentrun.api.approval import Decision, Verdict
 
 
 @dataclass(frozen=True, slots=True)
