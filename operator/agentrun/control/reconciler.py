@@ -146,7 +146,7 @@ class Reconciler:
             # 5. Take in ends again. Phases 3 and 4 waited for the store and the API server, and an attempt that ended
             #    meanwhile would be planned for as one at work. Nothing may come between this phase and the snapshot.
             await self._take_ends(run, live)
-            # 6. Plan. A run that has ended is only shown.
+            # 6. Plan. For a run that has ended, nothing is left but phases 10 to 12.
             planned = await self._plan(run, live)
             if planned.ended:
                 break
