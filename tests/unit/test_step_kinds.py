@@ -8,7 +8,7 @@ import pytest
 
 from agentrun.api.facts import StepKey
 from agentrun.api.values import Spec
-from agentrun.api.workflow import STEP_KINDS, Step, StepBody, ToolCall, WorkflowSpec
+from agentrun.api.workflow import STEP_KINDS, PodBody, Step, StepBody, ToolCall, WorkflowSpec
 from agentrun.workflow.program import compile_program
 from agentrun.workflow.step_kinds import KINDS, StepKind, kind_of, secret_refs
 
@@ -25,6 +25,7 @@ def test_every_kind_has_a_row_in_both_tables() -> None:
 def test_a_row_is_about_the_body_that_its_field_holds(body: type[Spec], row: StepKind[Spec]) -> None:
     assert Step.model_fields[row.name].annotation == body | None
     assert set(row.templates) <= set(body.model_fields)
+    assert STEP_KINDS[row.name].holds_pod == (body in get_args(PodBody))
 
 
 SPEC = WorkflowSpec.model_validate(
@@ -63,8 +64,7 @@ READS = {
 
 @pytest.mark.parametrize("name", READS)
 def test_a_step_reads_the_secrets_of_its_model_and_of_its_tools(name: str) -> None:
-    step = compile_program(SPEC).step(name)
-    assert [ref.name for ref in secret_refs(SPEC, step.does(StepKey(name)))] == READS[name]
+    assert [ref.name for ref in secret_refs(SPEC, compile_program(SPEC).step(name).body)] == READS[name]
 
 
 def test_an_attempt_that_undoes_a_step_is_a_call() -> None:
@@ -72,5 +72,9 @@ def test_an_attempt_that_undoes_a_step_is_a_call() -> None:
     undone = step.does(StepKey("pay", compensate=True))
     assert isinstance(undone, ToolCall) and kind_of(undone).one_call
     assert [ref.name for ref in secret_refs(SPEC, undone)] == ["pay-back"]
-    with pytest.raises(ValueError, match="no compensation"):
-        compile_program(SPEC).step("judge").does(StepKey("judge", compensate=True))
+
+
+@pytest.mark.parametrize("key", [StepKey("judge", compensate=True), StepKey("ask"), StepKey("rest")])
+def test_there_are_attempts_only_at_what_holds_a_pod(key: StepKey) -> None:
+    with pytest.raises(ValueError, match="no attempts"):
+        compile_program(SPEC).step(key.name).does(key)

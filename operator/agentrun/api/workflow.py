@@ -248,7 +248,10 @@ class ForEach(Spec):
     max_parallel: Annotated[int, Field(ge=1, le=1000)] = DEFAULT_PARALLEL
 
 
-StepBody = Agent | ToolCall | ApprovalStep | Wait
+PodBody = Agent | ToolCall
+"""What is done by attempts, each in a process of its own: a pod on a cluster. Anything else is the planner's alone."""
+
+StepBody = PodBody | ApprovalStep | Wait
 """What a step does: the value of the one field that its kind is named after."""
 
 
@@ -256,9 +259,7 @@ class StepKindRules(NamedTuple):
     """What the schema says of one kind of step; ``agentrun.workflow.step_kinds`` has everything else."""
 
     holds_pod: bool
-    """Its work is an attempt in a process of its own, a pod on a cluster. Otherwise the planner alone carries it."""
     for_each: bool
-    """It may be repeated with ``forEach``."""
 
 
 STEP_KINDS: Mapping[str, StepKindRules] = {
@@ -321,11 +322,8 @@ def _taken(*lists: tuple[str, Sequence[Step | Tool | Model]]) -> Iterator[InitEr
         for index, item in enumerate(items):
             place = f"{field}[{index}]"
             if (other := first.setdefault(item.name, place)) != place:
-                said = PydanticCustomError(
-                    "name_taken",
-                    "the name {name} is taken by {other}: give another",
-                    {"name": item.name, "other": other},
-                )
+                about = {"name": item.name, "other": other}
+                said = PydanticCustomError("name_taken", "the name {name} is taken by {other}: give another", about)
                 yield InitErrorDetails(type=said, loc=(field, index, "name"), input=item.name)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from agentrun.api.facts import FailureInfo, StepKey
 from agentrun.api.run import Reason, StepState
-from agentrun.api.workflow import Agent, ApprovalStep, FailureClass, ToolCall, Wait
+from agentrun.api.workflow import ApprovalStep, FailureClass, PodBody, Wait
 from agentrun.expressions.templates import ExpressionError
 from agentrun.plan.attempts import Standing
 from agentrun.plan.fan_out import fan_out
@@ -80,17 +80,24 @@ def _step(p: Planning, step: CompiledStep, failing: bool, stop: bool) -> Group:
         blocked = _not_yet(p, step, failing)
         if blocked is not None:
             return Group.of(step.name, key, blocked)
-    match step.body:
-        case Agent() | ToolCall():
-            if step.items is not None:
-                return fan_out(p, step, failing, stop)
-            standing = p.attempt(key, step)
-            p.consider(key, standing, may_start=not (failing or stop), stop=stop, ending=failing)
-            return Group.of(step.name, key, standing)
-        case ApprovalStep() as approval:
-            return _people(p, key, approval_step(step, approval, p, failing))
-        case Wait() as wait:
-            return _people(p, key, wait_step(step, wait, p, failing))
+    if not isinstance(step.body, PodBody):
+        return _without_pod(p, key, step, step.body, failing)
+    if step.items is not None:
+        return fan_out(p, step, failing, stop)
+    standing = p.attempt(key, step)
+    p.consider(key, standing, may_start=not (failing or stop), stop=stop, ending=failing)
+    return Group.of(step.name, key, standing)
+
+
+def _without_pod(p: Planning, key: StepKey, step: CompiledStep, body: ApprovalStep | Wait, failing: bool) -> Group:
+    match body:
+        case ApprovalStep():
+            standing = approval_step(step, body, p, failing)
+        case Wait():
+            standing = wait_step(step, body, p, failing)
+    if standing.wake_at is not None and not standing.state.final:
+        p.wakes.append(standing.wake_at)
+    return Group.of(key.name, key, standing)
 
 
 def _not_yet(p: Planning, step: CompiledStep, failing: bool) -> Standing | None:
@@ -116,9 +123,3 @@ def _not_yet(p: Planning, step: CompiledStep, failing: bool) -> Standing | None:
             if not wanted:
                 return Standing(StepState.SKIPPED, NO_FACT)
     return Standing(StepState.CANCELLED, NO_FACT) if failing else None
-
-
-def _people(p: Planning, key: StepKey, standing: Standing) -> Group:
-    if standing.wake_at is not None and not standing.state.final:
-        p.wakes.append(standing.wake_at)
-    return Group.of(key.name, key, standing)

@@ -16,7 +16,7 @@ from typing import Any, assert_never
 from agentrun import __version__
 from agentrun.api.facts import AttemptEnd, FailureInfo, StepFact, StepKey
 from agentrun.api.run import StepState
-from agentrun.api.workflow import FailureClass, Model, StepBody, WorkflowSpec
+from agentrun.api.workflow import FailureClass, Model, PodBody, WorkflowSpec
 from agentrun.attempt.exit_codes import Exit
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.expressions.templates import ExpressionError, Values
@@ -114,7 +114,7 @@ class Attempt:
         return None if self.spec.key.compensate else self.step.model
 
     @property
-    def body(self) -> StepBody:
+    def body(self) -> PodBody:
         """What the attempt does: the step's own work, or the call that undoes it."""
         return self.step.does(self.spec.key)
 

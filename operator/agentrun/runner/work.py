@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentrun.api.workflow import Agent, ApprovalStep, ToolCall, Wait
+from agentrun.api.workflow import Agent, ToolCall
 from agentrun.runner.attempt import Attempt
 
 
@@ -23,5 +23,3 @@ async def work(attempt: Attempt) -> dict[str, Any]:
             from agentrun.runner.tool_step import run_tool_step  # noqa: PLC0415  (lazy: an agent step needs no such)
 
             return await run_tool_step(attempt, call)
-        case ApprovalStep() | Wait():
-            raise AssertionError(f"step {attempt.step.name} holds no process: the planner starts none for it")

@@ -13,7 +13,7 @@ from typing import Any
 from agentrun.api.errors import InvalidDocument, Path, Problem
 from agentrun.api.facts import StepKey
 from agentrun.api.values import seconds
-from agentrun.api.workflow import Model, Retry, Step, StepBody, Tool, WorkflowSpec
+from agentrun.api.workflow import Model, PodBody, Retry, Step, StepBody, Tool, WorkflowSpec
 from agentrun.expressions.cel import TOO_MANY, together
 from agentrun.expressions.templates import (
     Expression,
@@ -76,17 +76,16 @@ class CompiledStep:
         """All that the step may do: its own work, and the call that undoes it."""
         return (self.body,) if self.spec.compensate is None else (self.body, self.spec.compensate)
 
-    def does(self, key: StepKey) -> StepBody:
+    def does(self, key: StepKey) -> PodBody:
         """What an attempt at ``key`` does: the step's own work, or the call that undoes it.
 
         Raises:
-            ValueError: nothing undoes the step.
+            ValueError: there are no such attempts: nothing undoes the step, or it holds no pod.
         """
-        if not key.compensate:
-            return self.body
-        if self.spec.compensate is None:
-            raise ValueError(f"step {self.name} has no compensation")
-        return self.spec.compensate
+        found = self.spec.compensate if key.compensate else self.body
+        if not isinstance(found, PodBody):
+            raise ValueError(f"there are no attempts at {key.label}")
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """The kinds of steps, a row each: what the compiler, the planner and whoever starts a step ask about a kind.
 
 What the schema says of a kind (its field, whether it holds a pod, whether it may be repeated) is the row of the same
-name in ``agentrun.api.workflow.STEP_KINDS``. What carries a kind out stands above this room, in one ``match`` over the
-bodies each: ``plan.steps`` for what holds no pod, ``runner.work`` for what does. mypy names the one that lacks a kind.
+name in ``agentrun.api.workflow.STEP_KINDS``. What carries a kind out stands above this room, in a ``match`` over the
+bodies: ``plan.steps`` for what holds no pod, ``runner.work`` for what does. mypy fails where a kind is missing.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from agentrun.api.canonical import moment
 from agentrun.api.errors import Path, Problem
 from agentrun.api.values import Spec, pause, seconds
 from agentrun.api.workflow import (
-    STEP_KINDS,
     Agent,
     ApprovalStep,
     Model,
     SecretKey,
     StepBody,
-    StepKindRules,
     ToolCall,
     Wait,
     WorkflowSpec,
@@ -69,11 +67,6 @@ class StepKind(Generic[Body]):
     """It is one call of a tool: a person's word on that call is the step's output, and its effect is the step's."""
     permits: bool = False
     """Its outcome permits what comes after it. A fork that does that anew asks anew."""
-
-    @property
-    def rules(self) -> StepKindRules:
-        """What the schema says of it."""
-        return STEP_KINDS[self.name]
 
 
 def kind_of(body: StepBody) -> StepKind[Any]:
