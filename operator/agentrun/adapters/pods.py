@@ -28,7 +28,7 @@ from agentrun.api.placement import (
     known_labels,
 )
 from agentrun.api.texts import quoted
-from agentrun.api.workflow import API_VERSION, Step
+from agentrun.api.workflow import API_VERSION, Defaults, Step
 from agentrun.attempt.environment import GRACE, SECRETS_VARIABLE, STEP_VARIABLE, TERMINATION_VARIABLE
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.control.views import RunView
@@ -150,82 +150,115 @@ def _json(env: Mapping[str, str], name: str, kind: Any, default: Any, check: Any
 def build_pod(settings: PodSettings, run: RunView, pinned: Pinned, start: Start) -> dict[str, Any]:
     """The manifest of the pod of an attempt: the same arguments give the same pod, under the same name."""
     step, defaults = pinned.program.step(start.key.name).spec, pinned.program.spec.defaults
-    path = start.key.path
-    mounts = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 (an emptyDir of the pod's own)
-    volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {"sizeLimit": SCRATCH}}]
+    secret_mounts, secret_volumes = _secret_files(secrets_of(pinned.program, start.key))
     env = {
         STEP_VARIABLE: AttemptSpec.of(settings.store_url, pinned.run, start, leash=False).to_json(),
         TERMINATION_VARIABLE: TERMINATION_LOG,
         **settings.env,
+        **({SECRETS_VARIABLE: SECRETS} if secret_mounts else {}),
     }
-    for number, (name, keys) in enumerate(secrets_of(pinned.program, start.key).items()):
-        env[SECRETS_VARIABLE] = SECRETS
-        mounts.append({"name": f"secret-{number}", "mountPath": f"{SECRETS}/{name}"})
-        # Optional: of what is missing the runner says itself which tool or model needs it. 0440 with the group of
-        # fsGroup: readable to the runner and to nobody else.
-        secret = {"secretName": name, "items": [{"key": key, "path": key} for key in keys]}
-        volumes.append({"name": f"secret-{number}", "secret": secret | {"optional": True, "defaultMode": 0o440}})
-    container: dict[str, Any] = {
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": _metadata(run, pinned, start),
+        "spec": {
+            "restartPolicy": "Never",
+            "activeDeadlineSeconds": _deadline(pinned, start),
+            "terminationGracePeriodSeconds": int(GRACE) + 10,
+            "serviceAccountName": _identity(settings, pinned, step),
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": _POD_SECURITY,
+            "containers": [_container(settings, defaults, step, env, [_SCRATCH_MOUNT, *secret_mounts])],
+            "volumes": [_SCRATCH_VOLUME, *secret_volumes],
+            **_images(settings),
+            **_placement(settings, defaults, step),
+        },
+    }
+
+
+# -- the parts of a pod ------------------------------------------------------------------------------------------------
+
+_POD_SECURITY: Mapping[str, Any] = {
+    "runAsNonRoot": True,
+    "runAsUser": USER,
+    "runAsGroup": USER,
+    "fsGroup": USER,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+_CONTAINER_SECURITY: Mapping[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+_SCRATCH_MOUNT = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 (an emptyDir of the pod's own)
+_SCRATCH_VOLUME = {"name": "tmp", "emptyDir": {"sizeLimit": SCRATCH}}
+
+
+def _metadata(run: RunView, pinned: Pinned, start: Start) -> dict[str, Any]:
+    # The owner is removed first and its pods after it (blockOwnerDeletion, not set, would need a right of its own).
+    owner = {"apiVersion": API_VERSION, "kind": "AgentRun", "name": run.ref.name, "uid": run.uid, "controller": True}
+    return {
+        "name": pod_name(run.ref.name, run.uid, start.key, start.attempt),
+        "namespace": run.ref.namespace,
+        "labels": {RUN_LABEL: run.ref.name, STEP_LABEL: start.key.name},
+        "annotations": {RUN_UID: pinned.run.uid, KEY: start.key.path, ATTEMPT: str(start.attempt)},
+        "ownerReferences": [owner],
+    }
+
+
+def _container(
+    settings: PodSettings, defaults: Defaults, step: Step, env: Mapping[str, str], mounts: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The container that runs the attempt."""
+    found: dict[str, Any] = {
         "name": CONTAINER,
         "image": step.image or defaults.image or settings.image,
         "imagePullPolicy": settings.pull_policy,
         "command": ["python", "-E", "-P", "-m", "agentrun.runner"],
         "env": [{"name": name, "value": value} for name, value in env.items()],
-        "volumeMounts": mounts,
+        "volumeMounts": list(mounts),
         # Where the runner dies before it says a word, the end of its log is what a person wants to see.
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": _CONTAINER_SECURITY,
     }
     if settings.env_secret is not None:
-        container["envFrom"] = [{"secretRef": {"name": settings.env_secret}}]
+        found["envFrom"] = [{"secretRef": {"name": settings.env_secret}}]
     resources = step.resources or defaults.resources or settings.resources
     if resources.requests or resources.limits:
-        container["resources"] = resources.model_dump(by_alias=True, exclude_defaults=True)
-    spec: dict[str, Any] = {
-        "restartPolicy": "Never",
-        "activeDeadlineSeconds": _deadline(pinned, start),
-        "terminationGracePeriodSeconds": int(GRACE) + 10,
-        "serviceAccountName": _identity(settings, pinned, step),
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [container],
-        "volumes": volumes,
-    }
-    if settings.priority_class is not None:
-        spec["priorityClassName"] = settings.priority_class
-    if settings.pull_secrets:
-        spec["imagePullSecrets"] = [{"name": name} for name in settings.pull_secrets]
+        found["resources"] = resources.model_dump(by_alias=True, exclude_defaults=True)
+    return found
+
+
+def _secret_files(secrets: Mapping[str, Sequence[str]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The mounts and the volumes of ``secrets``, keys by name: a file for each key."""
+    mounts, volumes = [], []
+    for number, (name, keys) in enumerate(secrets.items()):
+        mounts.append({"name": f"secret-{number}", "mountPath": f"{SECRETS}/{name}"})
+        # Optional: of what is missing the runner says itself which tool or model needs it. 0440 with the group of
+        # fsGroup: readable to the runner and to nobody else.
+        secret = {"secretName": name, "items": [{"key": key, "path": key} for key in keys]}
+        volumes.append({"name": f"secret-{number}", "secret": secret | {"optional": True, "defaultMode": 0o440}})
+    return mounts, volumes
+
+
+def _images(settings: PodSettings) -> dict[str, Any]:
+    """With what images are pulled."""
+    return {"imagePullSecrets": [{"name": name} for name in settings.pull_secrets]} if settings.pull_secrets else {}
+
+
+def _placement(settings: PodSettings, defaults: Defaults, step: Step) -> dict[str, Any]:
+    """Where the pod may run, and before which others."""
     selector = _first(step.node_selector, defaults.node_selector, settings.node_selector)
-    if selector:
-        spec["nodeSelector"] = dict(selector)
     wanted = _first(step.tolerations, defaults.tolerations, settings.tolerations) or ()
     tolerations = [t.model_dump(by_alias=True, exclude_none=True) for t in wanted]
     named = {toleration.get("key") for toleration in tolerations}
-    spec["tolerations"] = [*tolerations, *(t for t in _NODE_LOST if t["key"] not in named)]
-    # The owner is removed first and its pods after it (blockOwnerDeletion, not set, would need a right of its own).
-    owner = {"apiVersion": API_VERSION, "kind": "AgentRun", "name": run.ref.name, "uid": run.uid, "controller": True}
     return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": pod_name(run.ref.name, run.uid, start.key, start.attempt),
-            "namespace": run.ref.namespace,
-            "labels": {RUN_LABEL: run.ref.name, STEP_LABEL: start.key.name},
-            "annotations": {RUN_UID: pinned.run.uid, KEY: path, ATTEMPT: str(start.attempt)},
-            "ownerReferences": [owner],
-        },
-        "spec": spec,
+        **({"priorityClassName": settings.priority_class} if settings.priority_class is not None else {}),
+        **({"nodeSelector": dict(selector)} if selector else {}),
+        "tolerations": [*tolerations, *(t for t in _NODE_LOST if t["key"] not in named)],
     }
 
 
