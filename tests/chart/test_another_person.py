@@ -10,7 +10,7 @@ import pytest
 
 from tests.chart.api import Answer, Api, Document, binding
 from tests.chart.conftest import RBAC, until
-from tests.chart.test_decisions import decide, decision, made
+from tests.chart.decisions import decide, decision, made
 
 ROBOT = "system:serviceaccount:robots:cron"
 """A ServiceAccount that made a run; in a namespace of its own, so that rights there are the test's alone."""

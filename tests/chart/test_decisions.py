@@ -11,38 +11,12 @@ import pytest
 
 from agentrun.adapters.objects import approval_view
 from agentrun.api.canonical import moment, timestamp
-from tests.chart.api import Answer, Api, Document, binding, document, run
+from tests.chart.api import Answer, Api, Document, binding, run
 from tests.chart.conftest import RBAC, until
+from tests.chart.decisions import DIGEST, NOW, OWNER, approval, decide, decision, made, write
 from tests.cluster.control_plane import ControlPlane
 
-DIGEST = f"sha256:{'a' * 64}"
-NOW = "2026-01-02T03:04:05Z"
-LATER = "2999-01-01T00:00:00Z"
-OWNER = {"apiVersion": "agentrun.dev/v1alpha1", "kind": "AgentRun", "name": "refund-1", "uid": "0a1b"}
 COLLECTOR = "system:serviceaccount:kube-system:generic-garbage-collector"
-
-
-def approval(name: str, **changed: Any) -> Document:
-    """What the operator asks: ana's run wants the word of finance, of eve, or of ana."""
-    spec = {
-        "run": {"name": "refund-1", "uid": "0a1b"},
-        "step": "sign-off",
-        "attempt": 1,
-        "subject": "Refund 129.0?",
-        "digest": DIGEST,
-        "approvers": {"groups": ["finance"], "users": ["ana"]},
-        "required": 2,
-        "requestedBy": "ana",
-        "expiresAt": LATER,
-    }
-    given = {key: value for key, value in (spec | changed).items() if value is not None}
-    made = document("Approval", name, given)
-    made["metadata"]["ownerReferences"] = [OWNER]
-    return made
-
-
-def decision(by: str, verdict: str = "Approved", **changed: Any) -> Document:
-    return {"by": by, "decision": verdict, "digest": DIGEST, "at": NOW} | changed
 
 
 def condition(kind: str = "Decided", reason: str = "Approved", status: str = "True") -> Document:
@@ -53,20 +27,6 @@ def condition(kind: str = "Decided", reason: str = "Approved", status: str = "Tr
 def asked(operator: Api, fresh: Iterator[str]) -> str:
     """An Approval that waits."""
     return made(operator, fresh)
-
-
-def made(operator: Api, fresh: Iterator[str], **changed: Any) -> str:
-    name = next(fresh)
-    operator.create("approvals", approval(name, **changed)).ok()
-    return name
-
-
-def write(who: Api, name: str, **status: Any) -> Answer:
-    return who.patch("approvals", name, {"status": status}, status=True)
-
-
-def decide(who: Api, name: str, *decisions: Document) -> Answer:
-    return write(who, name, decisions=list(decisions))
 
 
 def test_an_approver_decides_and_another_one_after_them(people: dict[str, Api], asked: str) -> None:

@@ -16,7 +16,7 @@ from agentrun.plan.snapshot import Start
 from agentrun.records.manifest import RunManifest
 from tests.chart.api import GROUP, MERGE, Api, Document, run
 from tests.chart.conftest import SYSTEM, until
-from tests.unit.plan_world import compiled
+from tests.harness.planner_world import compiled
 
 ACCOUNT = f"system:serviceaccount:{SYSTEM}:agentrun"
 UID = "0f8fad5b-d9cb-469f-a165-70867728950e"

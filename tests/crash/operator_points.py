@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.unit.control_world import Operator, World, steps_of
-from tests.unit.journal_world import Crash
-from tests.unit.plan_world import MODEL, TOOL, approval, step
-from tests.unit.test_leader import VirtualLoop
+from tests.harness.cluster_world import ClusterWorld, Operator, steps_of
+from tests.harness.memory_store import Crash
+from tests.harness.planner_world import MODEL, TOOL, approval, step
+from tests.harness.virtual_time import VirtualLoop
 
 REFUND = {
     "tools": [TOOL],
@@ -57,7 +57,7 @@ class Trial:
         self.strike = strike
         self.points: list[Point] = []
         self.fired = False
-        self.world = World(VirtualLoop())
+        self.world = ClusterWorld(VirtualLoop())
         self.world.hook = self._hook
         self._count = 0
 

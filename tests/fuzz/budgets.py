@@ -27,7 +27,7 @@ from agentrun.plan.work import GLANCE, KEPT_MAX, RUN_MAX, SLICE, Work
 from agentrun.workflow.program import Program, compile_program
 from tests.fuzz.expressions import conditions, expressions
 from tests.fuzz.target import Target
-from tests.unit.plan_world import TOOL, World, approval, step
+from tests.harness.planner_world import TOOL, PlannerWorld, approval, step
 
 ROUNDS = 4
 
@@ -174,7 +174,7 @@ def check_run(given: dict[str, Any]) -> None:
     program = program_of(json.loads(json.dumps(given["workflow"])))
     if program is None:
         return
-    world = World(program, inputs=given["inputs"])
+    world = PlannerWorld(program, inputs=given["inputs"])
     whole, slices = Work(limit=given["limit"]), Work(limit=given["limit"])
     for number in range(ROUNDS):
         here = world.snapshot()
@@ -227,7 +227,7 @@ def _is_parked(found: Plan) -> bool:
     )
 
 
-def _go_on(world: World, found: Plan, given: dict[str, Any], number: int) -> None:
+def _go_on(world: PlannerWorld, found: Plan, given: dict[str, Any], number: int) -> None:
     """Do what the plan says, and let what runs end."""
     for effect in found.effects:
         if not isinstance(effect, Start) or len(world.executions) < 10:

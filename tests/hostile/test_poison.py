@@ -3,162 +3,19 @@
 from __future__ import annotations
 
 import json
-import ssl
-import sys
-import urllib.error
-import urllib.request
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import psutil  # type: ignore[import-untyped]
 import pytest
 
 from agentrun.api.workflow import API_VERSION
-from agentrun.kube.client import METADATA_OF_ALL
 from tests import poison
 from tests.cluster.component import Component
-from tests.cluster.control_plane import ControlPlane
-from tests.servers import versitygw
-from tests.servers.versitygw import REGION
+from tests.hostile.tenant import MEMORY, TIMER, Tenant, memory
 
 ROOT = Path(__file__).parents[2]
-PLURALS = {"AgentRun": "agentruns", "AgentWorkflow": "agentworkflows", "AgentCommand": "agentcommands"}
-JSON = "application/json"
 WIDE = "deep-and-wide"
 SMALL = [name for name in poison.VALUES if name.startswith("deep") or name in ("keys", "text", "escapes", "key-twice")]
 """Values of which an API server can take many in a minute on a small machine."""
-
-MEMORY = 512 * 2**20
-"""Bytes; the chart's limit is twice that."""
-
-
-class Tenant:
-    """One namespace, and what is written in it."""
-
-    def __init__(self, plane: ControlPlane, name: str) -> None:
-        self.name = f"{name}-{uuid.uuid4().hex[:6]}"
-        self._url = plane.url
-        self._trust = ssl.create_default_context(cafile=str(plane.ca))
-        self._token = plane.token("admin")
-        plane.kubectl("create", "namespace", self.name)
-
-    def call(self, method: str, path: str, text: str | None = None, kind: str = JSON, accept: str = JSON) -> bytes:
-        """An answer of the API server. Raises HTTPError."""
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": kind, "Accept": accept}
-        data = text.encode() if text is not None else None
-        request = urllib.request.Request(self._url + path, data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=60, context=self._trust) as answer:
-            found: bytes = answer.read()
-            return found
-
-    def path(self, kind: str, name: str = "") -> str:
-        return f"/apis/{API_VERSION}/namespaces/{self.name}/{PLURALS[kind]}" + (f"/{name}" if name else "")
-
-    def write(self, kind: str, name: str, text: str) -> str:
-        """Make an object of this text; its name."""
-        self.call("POST", self.path(kind), text)
-        return name
-
-    def taken(self, kind: str, name: str, text: str) -> bool:
-        """Whether the API server takes an object of this text."""
-        try:
-            self.write(kind, name, text)
-        except urllib.error.HTTPError as error:
-            if b"too large" not in error.read():
-                raise
-            return False
-        return True
-
-    def run(self, name: str, *steps: dict[str, Any], **spec: Any) -> str:
-        body = {"apiVersion": API_VERSION, "kind": "AgentRun", "metadata": {"name": name}}
-        return self.write("AgentRun", name, json.dumps(body | {"spec": spec | {"workflow": {"steps": list(steps)}}}))
-
-    def patch(self, name: str, **spec: Any) -> None:
-        self.call("PATCH", self.path("AgentRun", name), json.dumps({"spec": spec}), "application/merge-patch+json")
-
-    def delete(self, kind: str, name: str) -> None:
-        self.call("DELETE", self.path(kind, name))
-
-    def clear(self) -> None:
-        """Delete all, without an answer that brings it back."""
-        for kind in PLURALS:
-            self.call("DELETE", self.path(kind), accept=METADATA_OF_ALL)
-
-    def rows(self, kind: str) -> dict[str, list[str]]:
-        """The printed columns of all objects, by name: what can be had without what nests in them."""
-        found: dict[str, list[str]] = {}
-        more = ""
-        while True:
-            path = f"{self.path(kind)}?limit=50&includeObject=None{more}"
-            table = json.loads(self.call("GET", path, accept=f"{JSON};as=Table;v=v1;g=meta.k8s.io"))
-            found.update({row["cells"][0]: [str(cell) for cell in row["cells"]] for row in table["rows"] or ()})
-            if not (token := table["metadata"].get("continue")):
-                return found
-            more = f"&continue={token}"
-
-    def phases(self) -> dict[str, str]:
-        """The phase of each run."""
-        return {name: row[1] for name, row in self.rows("AgentRun").items()}
-
-    def events(self) -> list[tuple[str, str]]:
-        found = json.loads(self.call("GET", f"/apis/events.k8s.io/v1/namespaces/{self.name}/events"))
-        return [(event["reason"], event["note"]) for event in found["items"]]
-
-
-@pytest.fixture(scope="module")
-def plane(control_plane: ControlPlane) -> ControlPlane:
-    control_plane.kubectl("apply", "--server-side", "-f", ROOT / "crds")
-    control_plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-    return control_plane
-
-
-@pytest.fixture
-def eve(plane: ControlPlane) -> Tenant:
-    return Tenant(plane, "eve")
-
-
-@pytest.fixture
-def ana(plane: ControlPlane) -> Tenant:
-    return Tenant(plane, "ana")
-
-
-@pytest.fixture
-def operator(plane: ControlPlane, eve: Tenant, ana: Tenant, tmp_path: Path) -> Iterator[Component]:
-    """The operator of both namespaces, still to be started."""
-    (tmp_path / "store").mkdir()
-    with versitygw.running_versitygw(tmp_path / "store") as store:
-        lease = f"lease-{uuid.uuid4().hex[:6]}"
-        environment = store.environment(tmp_path / "nothing") | {
-            "PYTHONPATH": f"{ROOT / 'operator'}",
-            "KUBECONFIG": str(plane.kubeconfig()),
-            "AWS_REGION": REGION,
-            "AGENTRUN_STORE": f"s3://{store.new_bucket()}/runs",
-            "AGENTRUN_STEP_IMAGE": "none",
-            "AGENTRUN_NAMESPACES": f"{eve.name},{ana.name}",
-            "AGENTRUN_LEASE_NAMESPACE": "default",
-            "AGENTRUN_LEASE_NAME": lease,
-            "AGENTRUN_ADMISSION": "false",
-            "AGENTRUN_LISTEN": "off",
-        }
-        command = [sys.executable, "-m", "agentrun.adapters.operator"]
-        operator = Component("operator", command, tmp_path / "operator.log", env=environment)
-        try:
-            yield operator
-            said = operator.said()
-            assert "Traceback" not in said, said[-6000:]
-        finally:
-            operator.stop()
-            for tenant in (eve, ana):
-                tenant.clear()
-
-
-def memory(operator: Component) -> int:
-    return int(psutil.Process(operator.pid).memory_info().rss)
-
-
-TIMER = {"name": "w", "wait": {"duration": "1s"}}
 
 
 @pytest.mark.timeout(600)

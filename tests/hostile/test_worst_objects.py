@@ -12,9 +12,7 @@ import pytest
 
 from tests import poison
 from tests.cluster.component import Component
-from tests.hostile.test_poison import MEMORY, TIMER, Tenant, ana, eve, memory, operator, plane
-
-__all__ = ["ana", "eve", "operator", "plane"]
+from tests.hostile.tenant import MEMORY, TIMER, Tenant, memory
 
 EACH = 100
 FEWER = {"flat": 15}

@@ -21,8 +21,8 @@ from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import Damaged, Record, parse
 from agentrun.journal.run import list_runs, read_facts
 from agentrun.plan.snapshot import Start
-from tests.unit.journal_world import MemoryStore
-from tests.unit.plan_world import planned
+from tests.harness.memory_store import MemoryStore
+from tests.harness.planner_world import planned
 
 JOURNALS = sorted(Path(__file__).with_name("journals").glob("*.json"))
 

@@ -19,8 +19,8 @@ from agentrun.runner.failures import Failure
 from agentrun.runner.models import Request, open_model
 from agentrun.workflow.address import DEFAULT, Address, BadAddress, address_of, azure_hint, read_address
 from agentrun.workflow.pinning import check
-from tests.unit.loopback import Loopback, loopback, reply
-from tests.unit.test_models import completion
+from tests.harness.loopback import Loopback, loopback, reply
+from tests.harness.model_bench import completion
 
 
 def model_at(endpoint: str | None, api: str = "chat") -> Model:

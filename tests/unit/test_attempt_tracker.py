@@ -20,7 +20,7 @@ from agentrun.journal.pinned import Pinned
 from agentrun.local.driver import Driver
 from agentrun.local.lease import Lease
 from agentrun.plan.attempt_tracker import AttemptTracker
-from tests.unit.cli_store import LOOK_UP, Scene
+from tests.harness.cli_store import LOOK_UP, Scene
 
 A = StepKey("a")
 WHY = (Reason.RETRYING, "killed")

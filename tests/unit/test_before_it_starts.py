@@ -15,9 +15,7 @@ from agentrun.api.workflow import Model, Tool
 from agentrun.cli import reach
 from agentrun.cli.failures import Refused
 from agentrun.cli.reach import check_connections, unreachable
-from tests.unit.cli_store import LOOK_UP, Scene, Type, agentrun, scene
-
-__all__ = ["agentrun", "scene"]
+from tests.harness.cli_store import LOOK_UP, Scene, Type
 
 SHOP: dict[str, Any] = {
     "name": "book",

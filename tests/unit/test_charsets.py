@@ -24,10 +24,8 @@ from agentrun.runner.http_body import Refused
 from agentrun.runner.http_request import prepare
 from agentrun.workflow.http import compile_http, is_json
 from agentrun.workflow.integers import with_integers
-from tests.unit.loopback import reply
-from tests.unit.test_http_tool import Bench, shop
-
-__all__ = ["shop"]
+from tests.harness.loopback import reply
+from tests.harness.tool_bench import ToolBench
 
 TEXTS = {
     "iso-8859-1": "José",
@@ -67,7 +65,7 @@ PYTHON = {"x-sjis": "shift_jis", "macintosh": "mac-roman", "windows-31j": "cp932
 @pytest.mark.parametrize(("charset", "text"), TEXTS.items())
 @pytest.mark.parametrize("kind", ["application/json", "application/x-amz-json-1.1", "application/problem+json"])
 async def test_json_is_read_in_the_charset_that_it_is_announced_in(
-    shop: Bench, charset: str, text: str, kind: str
+    shop: ToolBench, charset: str, text: str, kind: str
 ) -> None:
     content = json.dumps({"name": text}, ensure_ascii=False).encode(PYTHON.get(charset, charset))
     found = await shop.call(
@@ -78,7 +76,7 @@ async def test_json_is_read_in_the_charset_that_it_is_announced_in(
 
 @pytest.mark.parametrize(("charset", "text"), TEXTS.items())
 @pytest.mark.parametrize("kind", ["text/plain", "application/xml", "application/vnd.own"])
-async def test_a_text_is_read_in_its_charset(shop: Bench, charset: str, text: str, kind: str) -> None:
+async def test_a_text_is_read_in_its_charset(shop: ToolBench, charset: str, text: str, kind: str) -> None:
     content = text.encode(PYTHON.get(charset, charset))
     assert (await shop.call({}, reply(content, content_type=f"{kind};charset={charset}"))).output == text
 
@@ -151,7 +149,7 @@ def test_any_bytes_are_some_text(content: bytes, charset: str | None, kind: str)
     "application/problem+json application/vnd.api+json application/hal+json application/json-rpc application/ld+json "
     "application/jsonrequest model/gltf+json application/merge-patch+json".split(),
 )
-async def test_types_of_json(shop: Bench, kind: str) -> None:
+async def test_types_of_json(shop: ToolBench, kind: str) -> None:
     assert is_json(kind)
     assert (await shop.call({}, reply({"a": 1}, content_type=kind.upper()))).output == {"a": 1}
 
@@ -161,12 +159,12 @@ async def test_types_of_json(shop: Bench, kind: str) -> None:
     "application/x-ndjson application/jsonl application/json-seq application/json-lines application/graphql text/csv "
     "application/sql application/octet-stream application/vnd.own application/yaml message/http image/svg+xml".split(),
 )
-async def test_what_is_no_json_and_is_text_is_kept_as_text(shop: Bench, kind: str) -> None:
+async def test_what_is_no_json_and_is_text_is_kept_as_text(shop: ToolBench, kind: str) -> None:
     assert not is_json(kind)
     assert (await shop.call({}, reply(b'{"a": "\xc3\xbc"}\n[2]', content_type=kind))).output == '{"a": "ü"}\n[2]'
 
 
-async def test_a_binary_is_there_for_a_tool_that_wants_it(shop: Bench) -> None:
+async def test_a_binary_is_there_for_a_tool_that_wants_it(shop: ToolBench) -> None:
     answer = reply(b"\x89PNG\x00", content_type="image/png")
     assert (await shop.call({}, answer)).output == {"contentType": "image/png", "bytes": 5}
     wanted = await shop.call({}, answer, output="response.body.base64")

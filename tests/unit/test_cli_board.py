@@ -13,9 +13,7 @@ from agentrun.cli.board import Board, counts_of
 from agentrun.cli.live import LiveBoard
 from agentrun.journal.fold import Folded
 from agentrun.plan.snapshot import Plan
-from tests.unit.cli_store import USAGE, Scene, scene
-
-__all__ = ["scene"]
+from tests.harness.cli_store import USAGE, Scene
 
 ESC = "\x1b]52;c;aGFjaw==\x07[bold]x[/bold]\u202e"
 

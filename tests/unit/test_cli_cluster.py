@@ -39,9 +39,7 @@ from agentrun.kube.errors import (
 from agentrun.kube.impersonation import acting_as
 from agentrun.kube.status import read_status
 from agentrun.records.waits import WAITS, MovedBy
-from tests.unit.cli_store import PEOPLE, REFUND, Scene, Type, agentrun, closed, request, scene
-
-__all__ = ["agentrun", "scene"]
+from tests.harness.cli_store import PEOPLE, REFUND, Scene, Type, closed, request
 
 
 def kubeconfig(path: Path, server: str = "https://127.0.0.1:1", **user: Any) -> Path:

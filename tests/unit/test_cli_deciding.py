@@ -8,20 +8,7 @@ import pytest
 
 from agentrun.api.facts import StepKey
 from agentrun.journal.layout import RunPath
-from tests.unit.cli_store import (
-    PEOPLE,
-    Scene,
-    Type,
-    agentrun,
-    closed,
-    intent,
-    request,
-    scene,
-    turn,
-    unknown,
-)
-
-__all__ = ["agentrun", "scene"]
+from tests.harness.cli_store import PEOPLE, Scene, Type, closed, intent, request, turn, unknown
 
 
 def asking(scene: Scene, **more: Any) -> RunPath:

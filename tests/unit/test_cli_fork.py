@@ -12,22 +12,7 @@ from agentrun.journal.fork import forked_manifest, plan_fork, write_fork
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import read_step
 from agentrun.journal.run import find_run, read_manifest
-from tests.unit.cli_store import (
-    PAY,
-    PEOPLE,
-    REFUND,
-    Scene,
-    Type,
-    agentrun,
-    closed,
-    intent,
-    request,
-    result,
-    scene,
-    turn,
-)
-
-__all__ = ["agentrun", "scene"]
+from tests.harness.cli_store import PAY, PEOPLE, REFUND, Scene, Type, closed, intent, request, result, turn
 
 
 def source(scene: Scene) -> RunPath:

@@ -18,23 +18,7 @@ from agentrun.journal.layout import RunPath
 from agentrun.journal.records import Record
 from agentrun.journal.run import create_run, read_manifest
 from agentrun.records.manifest import RunManifest
-from tests.unit.cli_store import (
-    DEAD,
-    PEOPLE,
-    REFUND,
-    Scene,
-    Type,
-    agentrun,
-    closed,
-    intent,
-    request,
-    result,
-    scene,
-    turn,
-    unknown,
-)
-
-__all__ = ["agentrun", "scene"]
+from tests.harness.cli_store import DEAD, PEOPLE, REFUND, Scene, Type, closed, intent, request, result, turn, unknown
 
 ESC = "\x1b]52;c;aGFjaw==\x07\u202e"
 

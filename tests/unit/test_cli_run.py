@@ -19,9 +19,7 @@ from agentrun.journal.records import Record
 from agentrun.journal.run import find_run, read_manifest
 from agentrun.records.step_records import Kind
 from agentrun.runner.identity import this_process
-from tests.unit.cli_store import PEOPLE, REFUND, Scene, Type, agentrun, scene
-
-__all__ = ["agentrun", "scene"]
+from tests.harness.cli_store import PEOPLE, REFUND, Scene, Type
 
 SCHEMA = {
     "type": "object",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agentrun.api.command import PAYLOAD_MAX, Command, Happened, Resolve, Resume, Signal, read_command
 from agentrun.api.crd import definitions
 from agentrun.api.errors import InvalidDocument
-from tests.unit.test_crd import closed, holds, violations
+from tests.harness.crd import closed, holds, violations
 
 RUN = {"name": "refund-4711"}
 UID = "ad6d39e9-f698-4aba-9925-d7c7a26dbed0"

@@ -13,7 +13,7 @@ from agentrun.runner.models import Request, Turn, Usage
 from agentrun.runner.ports import Ports
 from agentrun.runner.reserve import estimate
 from agentrun.runner.tool_client import ToolOutput
-from tests.unit.test_runner_calls import KEY, OVERFLOW, RUN, Scene, said
+from tests.harness.runner_scene import KEY, OVERFLOW, RUN, Scene, said
 
 PAGE = "x" * 3_000
 TURNS = 12

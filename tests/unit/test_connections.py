@@ -20,11 +20,9 @@ from agentrun.runner.connections import BadEnvironment, is_excluded, proxy_for, 
 from agentrun.runner.failures import Failure
 from agentrun.runner.models import Request, open_model
 from agentrun.runner.transport import answered
-from tests.unit.loopback import loopback, raw, reply
-from tests.unit.test_http_tool import Bench, shop
-from tests.unit.test_models import KEY, message, response, text
-
-__all__ = ["shop"]
+from tests.harness.loopback import loopback, raw, reply
+from tests.harness.model_bench import KEY, message, response, text
+from tests.harness.tool_bench import ToolBench
 
 VARIABLES = [name for word in ("http", "https", "all", "no") for name in (f"{word}_proxy", f"{word}_proxy".upper())]
 
@@ -122,7 +120,7 @@ async def asked(server_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize(("name", "value", "words"), UNFIT)
 async def test_a_proxy_that_cannot_be_used_is_named_where_it_would_be(
-    shop: Bench, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+    shop: ToolBench, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
 ) -> None:
     monkeypatch.setenv(name, value)
     failure = await shop.fails(url="http://shop.invalid/orders")
@@ -138,7 +136,7 @@ async def test_a_proxy_that_cannot_be_used_is_named_where_it_would_be(
 
 @pytest.mark.parametrize(("name", "value", "words"), UNFIT)
 async def test_a_proxy_that_no_request_takes_harms_none(
-    shop: Bench, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+    shop: ToolBench, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
 ) -> None:
     del words
     monkeypatch.setenv(name, value)
@@ -148,7 +146,7 @@ async def test_a_proxy_that_no_request_takes_harms_none(
     assert await asked(shop.server.url, monkeypatch) == "hello"
 
 
-async def test_a_proxy_that_is_not_there_is_named(shop: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_is_not_there_is_named(shop: ToolBench, monkeypatch: pytest.MonkeyPatch) -> None:
     async with loopback() as gone:
         pass
     monkeypatch.setenv("HTTP_PROXY", gone.url.replace("http://", "http://me:secret-0@"))
@@ -158,7 +156,7 @@ async def test_a_proxy_that_is_not_there_is_named(shop: Bench, monkeypatch: pyte
 
 
 async def test_a_request_goes_through_the_proxy_and_its_end_is_heard(
-    shop: Bench, monkeypatch: pytest.MonkeyPatch
+    shop: ToolBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", shop.server.url)
     found = await shop.call({}, raw(b"HTTP/1.1 200 OK\r\nX : y\r\n\r\n"), url="http://shop.invalid/orders")
@@ -189,7 +187,7 @@ def unfit(tmp_path: Path) -> dict[str, Path]:
     ],
 )
 async def test_certificates_that_cannot_be_used_are_named(
-    shop: Bench, monkeypatch: pytest.MonkeyPatch, unfit: dict[str, Path], variable: str, name: str, words: str
+    shop: ToolBench, monkeypatch: pytest.MonkeyPatch, unfit: dict[str, Path], variable: str, name: str, words: str
 ) -> None:
     monkeypatch.setenv(variable, str(unfit[name]))
     failure = await shop.fails()
@@ -239,7 +237,7 @@ def test_what_a_failed_connection_means(cause: BaseException, words: str) -> Non
 
 
 @pytest.fixture
-async def no_files(shop: Bench) -> AsyncIterator[None]:
+async def no_files(shop: ToolBench) -> AsyncIterator[None]:
     """No file can be opened any more."""
     tls()
     await shop.call({})  # whatever opens files once
@@ -249,7 +247,7 @@ async def no_files(shop: Bench) -> AsyncIterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_too_many_open_files_are_said(shop: Bench, no_files: None) -> None:
+async def test_too_many_open_files_are_said(shop: ToolBench, no_files: None) -> None:
     failure = await shop.fails()
     assert "too many open files" in failure.message
     assert failure.happened == "no"

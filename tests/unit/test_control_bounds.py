@@ -20,11 +20,9 @@ from agentrun.control.footprint import program_footprint
 from agentrun.control.views import RunRef, RunView, WorkflowView
 from agentrun.kube.errors import Invalid
 from tests import poison
-from tests.unit.control_world import Operator, World, world
-from tests.unit.plan_world import CALL, TOOL, approval, step
-from tests.unit.test_control_faults import Calls, begin, ends
-
-__all__ = ["world"]
+from tests.harness.cluster_world import ClusterWorld, Operator
+from tests.harness.operator_steps import Calls, begin, ends
+from tests.harness.planner_world import CALL, TOOL, approval, step
 
 DEEP = "spec.inputs nests deeper than 200 levels: make it flatter"
 TIMER = {"name": "w", "wait": {"duration": "1s"}}
@@ -35,18 +33,18 @@ def waiting(name: str = "w", signal: str = "never") -> dict[str, Any]:
     return {"name": name, "wait": {"signal": signal}}
 
 
-def ready(world: World, name: str = "r") -> tuple[str, str]:
+def ready(world: ClusterWorld, name: str = "r") -> tuple[str, str]:
     return showing.headline(world.status(name))
 
 
-def apply_unreadable(world: World, name: str, **spec: Any) -> None:
+def apply_unreadable(world: ClusterWorld, name: str, **spec: Any) -> None:
     world.api.make("runs", {"metadata": {"name": name}, "spec": spec, UNREADABLE: DEEP})
 
 
 # -- a run that cannot be read -----------------------------------------------------------------------------------------
 
 
-def test_a_run_that_cannot_be_read_is_refused_by_name_and_the_others_go_on(world: World) -> None:
+def test_a_run_that_cannot_be_read_is_refused_by_name_and_the_others_go_on(world: ClusterWorld) -> None:
     for n in range(20):
         apply_unreadable(world, f"bad-{n}")
     operator = begin(world, step("a"))
@@ -64,7 +62,7 @@ def test_a_run_that_cannot_be_read_is_refused_by_name_and_the_others_go_on(world
     assert len(world.statuses) == written
 
 
-def test_a_run_that_cannot_be_read_is_cancelled_and_deleted_as_any_other(world: World) -> None:
+def test_a_run_that_cannot_be_read_is_cancelled_and_deleted_as_any_other(world: ClusterWorld) -> None:
     apply_unreadable(world, "bad", ttlSecondsAfterFinished=60)
     operator = world.operator()
     world.settle()
@@ -78,7 +76,7 @@ def test_a_run_that_cannot_be_read_is_cancelled_and_deleted_as_any_other(world: 
     assert not world.api.objects["runs"]
 
 
-def test_a_workflow_that_cannot_be_read_is_named_to_those_who_refer_to_it(world: World) -> None:
+def test_a_workflow_that_cannot_be_read_is_named_to_those_who_refer_to_it(world: ClusterWorld) -> None:
     world.api.workflows["w"] = {"metadata": {"name": "w"}, "spec": {}, UNREADABLE: DEEP}
     world.api.apply_run("r", {"workflowRef": {"name": "w"}})
     world.operator()
@@ -87,7 +85,7 @@ def test_a_workflow_that_cannot_be_read_is_named_to_those_who_refer_to_it(world:
     assert ready(world)[1].startswith(f"AgentWorkflow w: {DEEP}.")
 
 
-def test_a_command_that_cannot_be_read_is_refused_and_removed(world: World) -> None:
+def test_a_command_that_cannot_be_read_is_refused_and_removed(world: ClusterWorld) -> None:
     operator = begin(world, waiting())
     spec = {"run": {"name": "r"}}
     world.api.make("commands", {"metadata": {"name": "bad"}, "spec": spec, UNREADABLE: DEEP})
@@ -113,7 +111,7 @@ def test_of_a_large_run_a_few_words_are_kept(value: Any) -> None:
 
 
 @pytest.mark.parametrize("payload", ["y" * 60_000, [[]] * 1000], ids=["text", "lists"])
-def test_a_large_command_is_read_when_it_is_heard(world: World, payload: Any) -> None:
+def test_a_large_command_is_read_when_it_is_heard(world: ClusterWorld, payload: Any) -> None:
     operator = begin(world, waiting("w", "go"))
     world.api.command("r", signal={"name": "go", "payload": payload})
     view = world.api.all("commands")[0]
@@ -126,7 +124,7 @@ def test_a_large_command_is_read_when_it_is_heard(world: World, payload: Any) ->
     assert [r.body["payload"] for r in records if r.kind == "signalled"] == [payload]
 
 
-def test_of_a_run_that_is_refused_or_pinned_nothing_of_its_spec_is_kept(world: World) -> None:
+def test_of_a_run_that_is_refused_or_pinned_nothing_of_its_spec_is_kept(world: ClusterWorld) -> None:
     world.api.apply_run("refused", {"workflow": {"steps": [{"name": "a"}]}})
     world.api.apply_run("waits", {"workflow": {"steps": [NEVER]}})
     world.api.apply_run("needs", {"workflowRef": {"name": "w"}})
@@ -143,7 +141,7 @@ def test_of_a_run_that_is_refused_or_pinned_nothing_of_its_spec_is_kept(world: W
     assert [name for name, view in kept.items() if view is not None and view.written is not None] == ["needs"]
 
 
-def test_a_large_run_works_as_a_small_one(world: World) -> None:
+def test_a_large_run_works_as_a_small_one(world: ClusterWorld) -> None:
     workflow = {"tools": [TOOL], "steps": [step("a")]}
     world.api.apply_run("r", {"inputs": {"l": list(range(50_000))}, "workflow": workflow})
     operator = world.operator()
@@ -153,7 +151,7 @@ def test_a_large_run_works_as_a_small_one(world: World) -> None:
 
 
 def test_live_runs_that_are_too_much_are_read_anew_and_lose_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: ClusterWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(held, "_BASE", 10**9)
     for n in range(5):
@@ -174,7 +172,7 @@ def test_live_runs_that_are_too_much_are_read_anew_and_lose_nothing(
     assert world.created == [("a", 1)] * 5
 
 
-def test_what_live_runs_take_is_counted_and_a_program_once(world: World) -> None:
+def test_what_live_runs_take_is_counted_and_a_program_once(world: ClusterWorld) -> None:
     for n in range(3):
         world.api.apply_run(f"r{n}", {"inputs": {"x": "y" * 10_000}, "workflow": {"steps": [NEVER]}})
     operator = world.operator()
@@ -188,7 +186,7 @@ def test_what_live_runs_take_is_counted_and_a_program_once(world: World) -> None
     assert live.bytes == 0
 
 
-def test_compiled_workflows_are_kept_by_their_bytes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_workflows_are_kept_by_their_bytes(world: ClusterWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "PROGRAMS", 300_000)
     steps = [{"name": f"s{n}", "when": "inputs.a == 1 && inputs.b != 2", "wait": {"duration": "1s"}} for n in range(10)]
     for n in range(8):
@@ -200,7 +198,7 @@ def test_compiled_workflows_are_kept_by_their_bytes(world: World, monkeypatch: p
     assert 0 < opener._compiled.size <= 300_000
 
 
-def test_a_workflow_wakes_those_that_wait_for_it_alone(world: World) -> None:
+def test_a_workflow_wakes_those_that_wait_for_it_alone(world: ClusterWorld) -> None:
     for name in ("a", "b"):
         world.api.apply_run(name, {"workflowRef": {"name": name}})
     world.api.apply_run("waits", {"workflow": {"steps": [NEVER]}})
@@ -219,7 +217,7 @@ def test_a_workflow_wakes_those_that_wait_for_it_alone(world: World) -> None:
 # -- what people say without end ---------------------------------------------------------------------------------------
 
 
-def signalled(world: World, operator: Operator, count: int, payload: Any = None) -> int:
+def signalled(world: ClusterWorld, operator: Operator, count: int, payload: Any = None) -> int:
     """How many of so many signals the run takes."""
     for _ in range(count):
         world.api.command("r", signal={"name": "other", "payload": payload})
@@ -230,7 +228,9 @@ def signalled(world: World, operator: Operator, count: int, payload: Any = None)
 
 
 @pytest.mark.parametrize("payload", ["y" * 60_000, [[]] * 1000, None], ids=["text", "lists", "none"])
-def test_signals_that_nobody_waits_for_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch, payload: Any) -> None:
+def test_signals_that_nobody_waits_for_are_bounded(
+    world: ClusterWorld, monkeypatch: pytest.MonkeyPatch, payload: Any
+) -> None:
     monkeypatch.setattr(hearing, "SIGNALS_MAX", 30)
     monkeypatch.setattr(hearing, "SIGNALS_BYTES", 1_000_000)
     operator = begin(world, waiting())
@@ -241,7 +241,7 @@ def test_signals_that_nobody_waits_for_are_bounded(world: World, monkeypatch: py
     assert f"{taken} signals wait in the run that no step has taken" in refused[0]
 
 
-def test_a_signal_that_a_step_took_makes_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_that_a_step_took_makes_room(world: ClusterWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hearing, "SIGNALS_MAX", 2)
     steps = [waiting(f"w{n}", "other") | ({"dependsOn": [f"w{n - 1}"]} if n else {}) for n in range(5)]
     operator = begin(world, *steps)
@@ -253,7 +253,7 @@ def test_a_signal_that_a_step_took_makes_room(world: World, monkeypatch: pytest.
     assert world.status()["phase"] == "Succeeded"
 
 
-def test_a_run_is_resumed_so_often_and_not_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_resumed_so_often_and_not_more(world: ClusterWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hearing, "WORDS_MAX", 3)
     operator = begin(world, waiting())
     for _ in range(5):
@@ -266,7 +266,7 @@ def test_a_run_is_resumed_so_often_and_not_more(world: World, monkeypatch: pytes
 # -- the room for a status ---------------------------------------------------------------------------------------------
 
 
-def limit_statuses(world: World, most: int) -> None:
+def limit_statuses(world: ClusterWorld, most: int) -> None:
     """The API server takes no status of more bytes."""
     take = world.api.patch_status
 
@@ -279,7 +279,7 @@ def limit_statuses(world: World, most: int) -> None:
 
 
 @pytest.mark.parametrize("most", [6000, 1600, 1000])
-def test_a_status_that_does_not_fit_is_made_smaller_and_says_so(world: World, most: int) -> None:
+def test_a_status_that_does_not_fit_is_made_smaller_and_says_so(world: ClusterWorld, most: int) -> None:
     limit_statuses(world, most)
     operator = begin(world, *(step(f"s{n}") for n in range(60)), approval("last", *(f"s{n}" for n in range(60))))
     ends(world, operator)
@@ -299,7 +299,7 @@ def test_a_status_that_does_not_fit_is_made_smaller_and_says_so(world: World, mo
     assert not operator.reconciler.live
 
 
-def test_where_no_status_fits_an_event_says_it(world: World) -> None:
+def test_where_no_status_fits_an_event_says_it(world: ClusterWorld) -> None:
     limit_statuses(world, 10)
     world.api.apply_run("r", {"workflow": {"steps": [{"name": "a"}]}})
     world.operator()
@@ -310,7 +310,7 @@ def test_where_no_status_fits_an_event_says_it(world: World) -> None:
     assert "It would say InvalidSpec: spec.workflow.steps[0]: does nothing" in told[0]
 
 
-def test_a_run_whose_status_might_not_fit_never_begins(world: World) -> None:
+def test_a_run_whose_status_might_not_fit_never_begins(world: ClusterWorld) -> None:
     big = {"inputs": {"x": "y" * opening.OBJECT_MAX}, "workflow": {"tools": [TOOL], "steps": [step("a")]}}
     world.api.apply_run("r", big)
     operator = world.operator()
@@ -321,7 +321,7 @@ def test_a_run_whose_status_might_not_fit_never_begins(world: World) -> None:
     assert "more than 1,400,000: the API server has no room for its status" in ready(world)[1]
 
 
-def test_an_output_that_nests_deep_stands_in_the_journal_alone(world: World) -> None:
+def test_an_output_that_nests_deep_stands_in_the_journal_alone(world: ClusterWorld) -> None:
     deep: Any = json.loads(poison.lists(60))
     spec = {"inputs": {"x": deep}, "workflow": {"steps": [TIMER], "output": {"a": [[[[["${inputs.x}"]]]]]}}}
     world.api.apply_run("r", spec)

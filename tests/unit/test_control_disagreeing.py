@@ -18,25 +18,23 @@ from agentrun.journal.log import EventLog
 from agentrun.journal.run import read_manifest
 from agentrun.kube.errors import Refused
 from agentrun.plan.attempt_tracker import AttemptTracker
-from tests.unit.control_world import Operator, World, lost, world
-from tests.unit.plan_world import CALL, approval, step
-from tests.unit.test_control_faults import begin, workflow
-
-__all__ = ["world"]
+from tests.harness.cluster_world import ClusterWorld, Operator, lost
+from tests.harness.operator_steps import begin, workflow
+from tests.harness.planner_world import CALL, approval, step
 
 
-def pod_of(world: World, path: str) -> PodView:
+def pod_of(world: ClusterWorld, path: str) -> PodView:
     """The pod of a step that is alive."""
     return next(pod for pod in world.pods() if pod.key.path == path)
 
 
-def open_journal(world: World, path: str) -> None:
+def open_journal(world: ClusterWorld, path: str) -> None:
     """Let a step's pod be taken by its node, and its runner open the journal."""
     for _ in range(2):
         world.advance(pod_of(world, path))
 
 
-def quietly(world: World, operator: Operator, seconds: float) -> None:
+def quietly(world: ClusterWorld, operator: Operator, seconds: float) -> None:
     operator.hear_all()
     world.wait(seconds)
 
@@ -44,7 +42,7 @@ def quietly(world: World, operator: Operator, seconds: float) -> None:
 # -- pods --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_pod_that_settles_a_call_is_not_deleted_before_it_begins(world: World) -> None:
+def test_a_pod_that_settles_a_call_is_not_deleted_before_it_begins(world: ClusterWorld) -> None:
     """Each was told to leave as soon as it was made; a run whose call was unknown could not be cancelled."""
     operator = begin(world, step("a"))
     operator.hear_all()
@@ -62,7 +60,7 @@ def test_a_pod_that_settles_a_call_is_not_deleted_before_it_begins(world: World)
 
 
 @pytest.mark.parametrize("how", ["cancelled", "failed"])
-def test_a_run_does_not_end_while_a_pod_of_it_is_being_made(how: str, world: World) -> None:
+def test_a_run_does_not_end_while_a_pod_of_it_is_being_made(how: str, world: ClusterWorld) -> None:
     """Without an answer, and before the watch told of the pod, the run was over; then the pod made its call."""
     wait = {"name": "w", "wait": {"signal": "s"}}
     world.api.apply_run("r", {"workflow": workflow(step("b", retry={"limit": 0}), wait, step("a", "w"))})
@@ -101,7 +99,7 @@ def test_a_run_does_not_end_while_a_pod_of_it_is_being_made(how: str, world: Wor
     assert world.kinds(run)[-1] == "ended"
 
 
-def test_a_pod_that_is_found_after_the_end_is_told_to_leave(world: World) -> None:
+def test_a_pod_that_is_found_after_the_end_is_told_to_leave(world: ClusterWorld) -> None:
     operator = begin(world, step("a"))
     quietly(world, operator, 1)
     run = world.api.all("runs")[0]
@@ -116,7 +114,7 @@ def test_a_pod_that_is_found_after_the_end_is_told_to_leave(world: World) -> Non
     assert [pod.grace for pod in world.pods()] != [None]
 
 
-def test_a_step_on_a_lost_node_is_fenced_before_its_cancelled_run_ends(world: World) -> None:
+def test_a_step_on_a_lost_node_is_fenced_before_its_cancelled_run_ends(world: ClusterWorld) -> None:
     """The runner there went on after the run was Cancelled, and made its call."""
     operator = begin(world, step("a"))
     operator.hear_all()
@@ -137,7 +135,7 @@ def test_a_step_on_a_lost_node_is_fenced_before_its_cancelled_run_ends(world: Wo
 
 
 @pytest.mark.parametrize("how", ["no node has room", "the image is not to be had", "the kubelet does not admit it"])
-def test_a_run_whose_pod_never_began_is_cancelled_without_another(how: str, world: World) -> None:
+def test_a_run_whose_pod_never_began_is_cancelled_without_another(how: str, world: ClusterWorld) -> None:
     """An attempt that fences it would never begin either, and the run never end."""
     operator = begin(world, step("a"))
     quietly(world, operator, 1)
@@ -159,7 +157,7 @@ def test_a_run_whose_pod_never_began_is_cancelled_without_another(how: str, worl
     assert world.status()["phase"] == "Cancelled"
 
 
-def test_a_pod_that_the_node_controller_called_failed_may_be_at_work(world: World) -> None:
+def test_a_pod_that_the_node_controller_called_failed_may_be_at_work(world: ClusterWorld) -> None:
     operator = begin(world, step("a"))
     operator.hear_all()
     open_journal(world, "a")
@@ -171,7 +169,7 @@ def test_a_pod_that_the_node_controller_called_failed_may_be_at_work(world: Worl
     assert world.created == [("a", 1), ("a", 2)]
 
 
-def test_a_zombie_whose_successor_died_unopened_is_fenced_too(world: World) -> None:
+def test_a_zombie_whose_successor_died_unopened_is_fenced_too(world: ClusterWorld) -> None:
     operator = begin(world, step("a"))
     operator.hear_all()
     open_journal(world, "a")
@@ -193,7 +191,7 @@ def test_a_zombie_whose_successor_died_unopened_is_fenced_too(world: World) -> N
     assert not world.ledger["a"]
 
 
-def test_who_is_cancelled_already_is_not_told_to_cancel(world: World) -> None:
+def test_who_is_cancelled_already_is_not_told_to_cancel(world: ClusterWorld) -> None:
     operator = begin(world, step("a"))
     operator.hear_all()
     open_journal(world, "a")
@@ -208,7 +206,7 @@ def test_who_is_cancelled_already_is_not_told_to_cancel(world: World) -> None:
     assert "agentrun cancel" not in message
 
 
-def test_a_pod_that_a_new_leader_finds_after_the_end_is_told_to_leave(world: World) -> None:
+def test_a_pod_that_a_new_leader_finds_after_the_end_is_told_to_leave(world: ClusterWorld) -> None:
     operator = begin(world, step("a"))
     quietly(world, operator, 1)
     late = pod_of(world, "a")
@@ -248,7 +246,7 @@ def test_what_our_own_clock_has_stamped_moves_with_it(jump: float) -> None:
     assert live.facts[key].at == min(now, now + jump)
 
 
-def test_a_pod_that_was_given_up_and_ends_later_makes_no_hot_loop(world: World) -> None:
+def test_a_pod_that_was_given_up_and_ends_later_makes_no_hot_loop(world: ClusterWorld) -> None:
     world.alone = False
     first = begin(world, step("a"))
     first.hear_all()
@@ -273,7 +271,7 @@ def test_a_pod_that_was_given_up_and_ends_later_makes_no_hot_loop(world: World) 
     assert len(calls) < 10
 
 
-def test_a_pod_that_is_gone_before_the_answer_to_its_creation_is_followed_by_another(world: World) -> None:
+def test_a_pod_that_is_gone_before_the_answer_to_its_creation_is_followed_by_another(world: ClusterWorld) -> None:
     operator = begin(world, step("a"))
     quietly(world, operator, 3)
     world.advance(pod_of(world, "a"))
@@ -296,7 +294,7 @@ def test_a_pod_that_is_gone_before_the_answer_to_its_creation_is_followed_by_ano
 # -- visits ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_visit_that_was_refused_is_made_when_we_lead_on(world: World) -> None:
+def test_a_visit_that_was_refused_is_made_when_we_lead_on(world: ClusterWorld) -> None:
     """A process that was stopped for ten seconds leads on where nobody took over; what came meanwhile was forgotten."""
     operator = begin(world, approval("ok"), step("b", "ok"))
     quietly(world, operator, 3)
@@ -312,7 +310,7 @@ def test_a_visit_that_was_refused_is_made_when_we_lead_on(world: World) -> None:
 # -- people ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_decision_in_time_counts_though_the_watch_is_late_with_all_of_it(world: World) -> None:
+def test_a_decision_in_time_counts_though_the_watch_is_late_with_all_of_it(world: ClusterWorld) -> None:
     operator = begin(world, approval("ok", timeout="60s"), step("a", "ok"))
     world.wait(50)  # the watch has told nothing of the Approval yet
     world.api.decide(world.api.all("approvals")[0].name, "ben")
@@ -321,7 +319,7 @@ def test_a_decision_in_time_counts_though_the_watch_is_late_with_all_of_it(world
     assert world.created == [("a", 1)]
 
 
-def test_a_decision_that_is_heard_while_another_is_recorded_is_not_closed_over(world: World) -> None:
+def test_a_decision_that_is_heard_while_another_is_recorded_is_not_closed_over(world: ClusterWorld) -> None:
     operator = begin(world, approval("one", timeout="60s"), approval("two"), step("a", "one"))
     quietly(world, operator, 59)
     names = {found.name.split("-")[1]: found.name for found in world.api.all("approvals")}
@@ -341,7 +339,7 @@ def test_a_decision_that_is_heard_while_another_is_recorded_is_not_closed_over(w
     assert world.created == [("a", 1)]
 
 
-def test_an_approval_that_is_deleted_before_it_was_heard_of_is_made_again(world: World) -> None:
+def test_an_approval_that_is_deleted_before_it_was_heard_of_is_made_again(world: ClusterWorld) -> None:
     operator = begin(world, approval("ok"), step("a", "ok"))
     while operator.behind("approvals"):
         operator.hear("approvals", lost=True)
@@ -350,7 +348,7 @@ def test_an_approval_that_is_deleted_before_it_was_heard_of_is_made_again(world:
     assert list(world.api.objects["approvals"]) == ["r-ok"]
 
 
-def test_an_approval_that_the_api_server_refuses_is_said_and_holds_up_no_other(world: World) -> None:
+def test_an_approval_that_the_api_server_refuses_is_said_and_holds_up_no_other(world: ClusterWorld) -> None:
     world.api.apply_run("r", {"workflow": workflow(approval("ok"), approval("two"), step("a"))})
     operator = world.operator()
     full, asked = True, itertools.count()
@@ -375,7 +373,7 @@ def test_an_approval_that_the_api_server_refuses_is_said_and_holds_up_no_other(w
     assert next(c for c in world.status()["conditions"] if c["type"] == "Ready")["reason"] == "AwaitingApproval"
 
 
-def test_a_refused_look_for_a_pod_is_no_refused_approval(world: World) -> None:
+def test_a_refused_look_for_a_pod_is_no_refused_approval(world: ClusterWorld) -> None:
     world.api.apply_run("r", {"workflow": workflow(step("a"))})
     operator = world.operator()
 
@@ -393,7 +391,7 @@ def test_a_refused_look_for_a_pod_is_no_refused_approval(world: World) -> None:
 # -- what has been decided ---------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_timed_out_stays_so_for_a_leader_with_another_clock(world: World) -> None:
+def test_a_run_that_timed_out_stays_so_for_a_leader_with_another_clock(world: ClusterWorld) -> None:
     """It had timed out and been compensated; the next leader reckoned less time, and it ended Succeeded."""
     world.skew = 300.0
     operator = begin(world, step("a", compensate=CALL), step("b", "a"), timeout="55s")
@@ -417,7 +415,7 @@ def test_a_run_that_timed_out_stays_so_for_a_leader_with_another_clock(world: Wo
     assert world.status()["phase"] == "Failed"
 
 
-def test_a_fork_takes_over_what_follows_a_step_that_was_passed_over(world: World) -> None:
+def test_a_fork_takes_over_what_follows_a_step_that_was_passed_over(world: ClusterWorld) -> None:
     passed = {"when": "false"}
     steps: list[dict[str, Any]] = [step("a", **passed), step("b", "a"), step("c", "b", retry={"limit": 0})]
     world.api.apply_run("r", {"workflow": workflow(*steps)})
@@ -431,7 +429,7 @@ def test_a_fork_takes_over_what_follows_a_step_that_was_passed_over(world: World
     assert not fork.again or all(text.startswith("c") for text in fork.again)
 
 
-def test_a_fork_from_finally_takes_what_a_cancelled_run_asks_no_more(world: World) -> None:
+def test_a_fork_from_finally_takes_what_a_cancelled_run_asks_no_more(world: ClusterWorld) -> None:
     """Cancelled in the journal, and nobody has driven it on: a plan that is only read tells how it stands."""
     operator = begin(world, approval("ok"), step("b", "ok"), **{"finally": [step("z")]})
     quietly(world, operator, 1)

@@ -9,51 +9,13 @@ from typing import Any
 import pytest
 
 from agentrun.control.controller import RESYNC
-from tests.unit.control_world import Operator, World, lost, world
-from tests.unit.plan_world import CALL, MODEL, TOOL, approval, step
-from tests.unit.test_leader import VirtualLoop
-
-__all__ = ["world"]
-
-
-def workflow(*steps: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"tools": [TOOL], "models": [MODEL], "steps": list(steps), **more}
+from tests.harness.cluster_world import ClusterWorld, Operator, lost
+from tests.harness.operator_steps import Calls, begin, ends, workflow
+from tests.harness.planner_world import CALL, approval, step
+from tests.harness.virtual_time import VirtualLoop
 
 
-class Calls:
-    """Every call of the operators, as they are made."""
-
-    def __init__(self, world: World) -> None:
-        self.made: list[str] = []
-        world.hook = self
-
-    def __call__(self, operator: Operator, side: str, what: str) -> None:
-        if side == "before":
-            self.made.append(what)
-
-    def count(self, start: str) -> int:
-        return sum(what.startswith(start) for what in self.made)
-
-
-def begin(world: World, *steps: dict[str, Any], **more: Any) -> Operator:
-    spec: dict[str, Any] = {
-        key: more.pop(key) for key in ("suspend", "ttlSecondsAfterFinished", "timeout") if key in more
-    }
-    world.api.apply_run("r", {"workflow": workflow(*steps, **more), **spec})
-    operator = world.operator()
-    world.settle()
-    return operator
-
-
-def ends(world: World, operator: Operator) -> None:
-    """All pods come to their ends, and the operator hears of it."""
-    for _ in range(4):
-        world.run_pods()
-        operator.hear_all()
-        world.wait(1.5)
-
-
-def test_a_run_that_ended_is_forgotten_and_deleted_when_its_time_is_over(world: World) -> None:
+def test_a_run_that_ended_is_forgotten_and_deleted_when_its_time_is_over(world: ClusterWorld) -> None:
     operator = begin(world, approval("ok"), ttlSecondsAfterFinished=60)
     operator.hear_all()
     world.answer()
@@ -67,7 +29,7 @@ def test_a_run_that_ended_is_forgotten_and_deleted_when_its_time_is_over(world: 
     assert not world.api.objects["runs"]
 
 
-def test_a_run_that_ended_and_is_edited_is_not_taken_for_one_under_way(world: World) -> None:
+def test_a_run_that_ended_and_is_edited_is_not_taken_for_one_under_way(world: ClusterWorld) -> None:
     """The time to live may change after the end; kstatus reads an older observedGeneration as work in progress."""
     operator = begin(world, approval("ok"))
     operator.hear_all()
@@ -85,7 +47,7 @@ def test_a_run_that_ended_and_is_edited_is_not_taken_for_one_under_way(world: Wo
     assert calls.count("observe") == 1 and calls.count("patch_status") == 0
 
 
-def test_a_closed_approval_is_closed_once_though_its_watch_is_late(world: World) -> None:
+def test_a_closed_approval_is_closed_once_though_its_watch_is_late(world: ClusterWorld) -> None:
     operator = begin(world, approval("ok"), step("a", "ok"))
     operator.hear_all()
     calls = Calls(world)
@@ -97,7 +59,7 @@ def test_a_closed_approval_is_closed_once_though_its_watch_is_late(world: World)
     assert [view.settled for view in world.api.all("approvals")] == [True]
 
 
-def test_a_decision_that_comes_between_is_waited_for_and_not_rushed_at(world: World) -> None:
+def test_a_decision_that_comes_between_is_waited_for_and_not_rushed_at(world: ClusterWorld) -> None:
     """The question is closed for one person's decision; of the next one's the watch tells nothing for a minute."""
     operator = begin(world, approval("ok"), step("a", "ok"))
     operator.hear_all()
@@ -117,7 +79,7 @@ def test_a_decision_that_comes_between_is_waited_for_and_not_rushed_at(world: Wo
     assert world.created == [("a", 1)]
 
 
-def test_a_decision_in_time_counts_though_the_watch_is_late(world: World) -> None:
+def test_a_decision_in_time_counts_though_the_watch_is_late(world: ClusterWorld) -> None:
     operator = begin(world, approval("ok", timeout="60s"), step("a", "ok"))
     operator.hear_all()
     world.wait(50)
@@ -132,7 +94,7 @@ def test_a_decision_in_time_counts_though_the_watch_is_late(world: World) -> Non
     assert obj["status"]["conditions"][0]["reason"] == "Approved"
 
 
-def test_an_approval_whose_deletion_nobody_told_of_is_made_again(world: World) -> None:
+def test_an_approval_whose_deletion_nobody_told_of_is_made_again(world: ClusterWorld) -> None:
     operator = begin(world, approval("ok"))
     operator.hear_all()
     world.settle()
@@ -142,7 +104,7 @@ def test_an_approval_whose_deletion_nobody_told_of_is_made_again(world: World) -
     assert list(world.api.objects["approvals"]) == ["r-ok"]
 
 
-def test_decisions_wait_for_the_policies_that_vouch_for_them(world: World) -> None:
+def test_decisions_wait_for_the_policies_that_vouch_for_them(world: ClusterWorld) -> None:
     operator = begin(world, approval("ok"), step("a", "ok"))
     vouched = False
     operator.reconciler.people.vouched = lambda: vouched
@@ -159,7 +121,7 @@ def test_decisions_wait_for_the_policies_that_vouch_for_them(world: World) -> No
 
 @pytest.mark.parametrize("decision", ["Approved", "Rejected", None])
 def test_a_decision_in_time_is_not_lost_to_an_operator_that_does_not_know_the_policies_yet(
-    world: World, decision: str | None
+    world: ClusterWorld, decision: str | None
 ) -> None:
     """An operator that began after the end of the time, and had not seen the policies yet, took it for undecided."""
     operator = begin(world, approval("ok", timeout="60s"), step("a", "ok"))
@@ -184,7 +146,7 @@ def test_a_decision_in_time_is_not_lost_to_an_operator_that_does_not_know_the_po
     assert world.created == ([("a", 1)] if decision == "Approved" else [])
 
 
-def test_a_run_that_waits_for_the_policies_can_be_cancelled(world: World) -> None:
+def test_a_run_that_waits_for_the_policies_can_be_cancelled(world: ClusterWorld) -> None:
     operator = begin(world, approval("ok", timeout="60s"))
     operator.hear_all()
     operator.reconciler.people.vouched = lambda: False
@@ -200,7 +162,7 @@ def test_a_run_that_waits_for_the_policies_can_be_cancelled(world: World) -> Non
     assert obj["status"]["conditions"][0]["reason"] == "Cancelled"  # as its step
 
 
-def test_a_pod_is_told_to_leave_once(world: World) -> None:
+def test_a_pod_is_told_to_leave_once(world: ClusterWorld) -> None:
     operator = begin(world, step("a"))
     operator.hear_all()
     world.advance(world.pods()[0])
@@ -216,7 +178,7 @@ def test_a_pod_is_told_to_leave_once(world: World) -> None:
     assert calls.count("delete_pod") == 1
 
 
-def test_a_pod_whose_node_is_dead_is_given_up_and_not_asked_after_for_ever(world: World) -> None:
+def test_a_pod_whose_node_is_dead_is_given_up_and_not_asked_after_for_ever(world: ClusterWorld) -> None:
     operator = begin(world, step("a"))
     operator.hear_all()
     world.advance(world.pods()[0])
@@ -231,13 +193,13 @@ def test_a_pod_whose_node_is_dead_is_given_up_and_not_asked_after_for_ever(world
     assert len(calls.made) < 40
 
 
-def test_the_pods_of_an_earlier_run_of_the_name_wake_nobody(world: World) -> None:
+def test_the_pods_of_an_earlier_run_of_the_name_wake_nobody(world: ClusterWorld) -> None:
     operator = begin(world, approval("ok"))
     operator.hear_all()
     world.settle()
     calls = Calls(world)
     run = world.api.all("runs")[0]
-    begin_other = World(VirtualLoop())
+    begin_other = ClusterWorld(VirtualLoop())
     begin(begin_other, step("a"))
     [pod] = begin_other.pods()
     begin_other.close()
@@ -247,7 +209,7 @@ def test_the_pods_of_an_earlier_run_of_the_name_wake_nobody(world: World) -> Non
     assert not calls.made
 
 
-def test_an_adopted_pod_that_has_ended_is_taken_in(world: World) -> None:
+def test_an_adopted_pod_that_has_ended_is_taken_in(world: ClusterWorld) -> None:
     """The answer to its creation is lost, it runs and ends, and the watch tells of it after the next visit."""
     world.api.apply_run("r", {"workflow": workflow(step("a"))})
     operator = world.operator()
@@ -270,7 +232,7 @@ def test_an_adopted_pod_that_has_ended_is_taken_in(world: World) -> None:
     assert world.created == [("a", 1)]
 
 
-def test_a_pod_that_ends_while_people_are_heard_is_not_started_again(world: World) -> None:
+def test_a_pod_that_ends_while_people_are_heard_is_not_started_again(world: ClusterWorld) -> None:
     operator = begin(world, step("a", retry={"limit": 2, "backoff": {"initial": "0s"}}), step("b", "a"))
     operator.hear_all()
     pod = world.pods()[0]
@@ -294,7 +256,7 @@ def test_a_pod_that_ends_while_people_are_heard_is_not_started_again(world: Worl
     assert operator.reconciler.live
 
 
-def test_a_list_does_not_bring_back_what_was_deleted_while_it_was_read(world: World) -> None:
+def test_a_list_does_not_bring_back_what_was_deleted_while_it_was_read(world: ClusterWorld) -> None:
     operator = begin(world, step("a"), step("b", "a"))
     operator.hear_all()
     world.advance(world.pods()[0])
@@ -313,7 +275,7 @@ def test_a_list_does_not_bring_back_what_was_deleted_while_it_was_read(world: Wo
     assert len(world.created) >= 2
 
 
-def test_a_workflow_that_went_after_the_run_was_pinned_is_not_missed(world: World) -> None:
+def test_a_workflow_that_went_after_the_run_was_pinned_is_not_missed(world: ClusterWorld) -> None:
     world.api.workflows["flow"] = {
         "apiVersion": "agentrun.dev/v1alpha1",
         "kind": "AgentWorkflow",
@@ -334,7 +296,7 @@ def test_a_workflow_that_went_after_the_run_was_pinned_is_not_missed(world: Worl
 
 
 def test_a_stale_leader_records_nothing_that_others_have_overtaken(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: ClusterWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It planned to ask people, was stopped, and goes on when another leader has ended the run."""
     world.alone = False
@@ -366,7 +328,7 @@ def test_a_stale_leader_records_nothing_that_others_have_overtaken(
     assert len(world.records(run)) == count
 
 
-def test_a_command_is_answered_though_the_run_has_ended(world: World) -> None:
+def test_a_command_is_answered_though_the_run_has_ended(world: ClusterWorld) -> None:
     operator = begin(world, step("a"))
     ends(world, operator)
     assert world.status()["phase"] == "Succeeded"
@@ -377,7 +339,7 @@ def test_a_command_is_answered_though_the_run_has_ended(world: World) -> None:
     assert "CommandRefused" in {reason for reason, _ in world.api.events}
 
 
-def test_a_store_that_is_away_is_said_in_the_status_and_nothing_is_lost(world: World) -> None:
+def test_a_store_that_is_away_is_said_in_the_status_and_nothing_is_lost(world: ClusterWorld) -> None:
     operator = begin(world, step("a"), approval("ok", "a"))
     operator.hear_all()
     world.run_pods()
@@ -395,7 +357,7 @@ def test_a_store_that_is_away_is_said_in_the_status_and_nothing_is_lost(world: W
     assert world.created == [("a", 1)]
 
 
-def test_pods_that_are_refused_are_said_and_tried_again(world: World) -> None:
+def test_pods_that_are_refused_are_said_and_tried_again(world: ClusterWorld) -> None:
     world.api.refuse = "exceeded quota"
     operator = begin(world, step("a", forEach={"items": [0, 1], "maxParallel": 2}))
     operator.hear_all()
@@ -407,7 +369,7 @@ def test_pods_that_are_refused_are_said_and_tried_again(world: World) -> None:
     assert sorted(world.created) == [("a.0", 1), ("a.1", 1)]
 
 
-def test_a_cancelled_run_undoes_what_was_done(world: World) -> None:
+def test_a_cancelled_run_undoes_what_was_done(world: ClusterWorld) -> None:
     operator = begin(world, step("a", compensate=CALL), approval("ok", "a"), **{"finally": [step("z")]})
     operator.hear_all()
     ends(world, operator)
@@ -424,7 +386,7 @@ def test_a_cancelled_run_undoes_what_was_done(world: World) -> None:
     assert obj["status"]["conditions"][0]["reason"] == "Cancelled"
 
 
-def test_an_operator_that_leads_no_longer_writes_nothing(world: World) -> None:
+def test_an_operator_that_leads_no_longer_writes_nothing(world: ClusterWorld) -> None:
     operator = begin(world, step("a"), step("b", "a"))
     operator.hear_all()
     world.run_pods()
@@ -436,7 +398,7 @@ def test_an_operator_that_leads_no_longer_writes_nothing(world: World) -> None:
     assert world.created == [("a", 1)]
 
 
-def test_cancelling_the_leader_leaves_nothing_behind(world: World) -> None:
+def test_cancelling_the_leader_leaves_nothing_behind(world: ClusterWorld) -> None:
     operator = begin(world, step("a"))
     operator.task.cancel()
     operator.dead = True

@@ -16,10 +16,10 @@ from agentrun.journal.log import read_step
 from agentrun.journal.run import read_facts
 from agentrun.kube.errors import Unavailable
 from agentrun.plan.slots import UNBOUNDED, Bounds
-from tests.unit.control_api import KINDS
-from tests.unit.control_world import METRICS, Operator, World, lost, steps_of
-from tests.unit.plan_world import CALL, MODEL, TOOL, approval, step
-from tests.unit.test_leader import VirtualLoop
+from tests.harness.cluster_world import METRICS, ClusterWorld, Operator, lost, steps_of
+from tests.harness.kube_api import KINDS
+from tests.harness.planner_world import CALL, MODEL, TOOL, approval, step
+from tests.harness.virtual_time import VirtualLoop
 
 RETRY = {"limit": 1, "backoff": {"initial": "1s"}}
 ITEMS = {"items": [0, 1, 2], "maxParallel": 2}
@@ -54,7 +54,7 @@ class OperatorMachine(RuleBasedStateMachine):
     )
     def begin(self, name: str, suspend: bool, budget: int | None, skew: float, bounds: Bounds) -> None:
         self.failed_before = METRICS.results["error"]
-        self.world = World(VirtualLoop(), bounds=bounds)
+        self.world = ClusterWorld(VirtualLoop(), bounds=bounds)
         self.world.skew = skew
         self.mishaps: list[int] = []
         self.stopped: Operator | None = None

@@ -10,10 +10,8 @@ from pathlib import Path
 from agentrun import control
 from agentrun.control.live import LiveRun
 from agentrun.control.views import RunRef
-from tests.unit.control_world import World, world
-from tests.unit.plan_world import TOOL, step
-
-__all__ = ["world"]
+from tests.harness.cluster_world import ClusterWorld
+from tests.harness.planner_world import TOOL, step
 
 SHARED = {"uid", "pinned", "log", "tracker", "program_bytes", "work", "outputs"}
 """What a live run is made of, and what it hands to the planner and to the weighing. The rest is its own."""
@@ -28,7 +26,7 @@ def test_other_modules_use_methods_of_a_live_run() -> None:
         assert not re.search(r"\blive\.\w+(\[[^]]*\])? [-+|&]?= ", text), f"{path.name} sets a field of a live run"
 
 
-def test_what_is_remembered_of_a_run_goes_with_it(world: World) -> None:
+def test_what_is_remembered_of_a_run_goes_with_it(world: ClusterWorld) -> None:
     world.api.apply_run("r", {"workflow": {"tools": [TOOL], "steps": [step("a")]}})
     operator = world.operator()
     world.settle()

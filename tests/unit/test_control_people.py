@@ -12,30 +12,28 @@ from agentrun.control.leftovers import AT_A_TIME, COMMANDS_KEPT, GRACE
 from agentrun.control.views import RUNS
 from agentrun.journal.records import Record
 from agentrun.records.run_events import EventKind
-from tests.unit.control_world import Operator, World, lost, world
-from tests.unit.plan_world import approval, step
-from tests.unit.test_control_faults import begin, workflow
-
-__all__ = ["world"]
+from tests.harness.cluster_world import ClusterWorld, Operator, lost
+from tests.harness.operator_steps import begin, workflow
+from tests.harness.planner_world import approval, step
 
 HOUR = 3600.0
 WAIT = {"name": "w", "wait": {"signal": "s"}}
 LONG_PAUSE = {"name": "p", "wait": {"duration": "100h"}}
 
 
-def quietly(world: World, operator: Operator, seconds: float) -> None:
+def quietly(world: ClusterWorld, operator: Operator, seconds: float) -> None:
     """Let time pass, in which the operator hears of everything."""
     for _ in range(4):
         operator.hear_all()
         world.wait(seconds / 4)
 
 
-def bodies(world: World, kind: EventKind) -> list[dict[str, Any]]:
+def bodies(world: ClusterWorld, kind: EventKind) -> list[dict[str, Any]]:
     """What the journal of the run has under a kind of event."""
     return [event.body for event in events(world) if event.kind == kind]
 
 
-def events(world: World) -> list[Record]:
+def events(world: ClusterWorld) -> list[Record]:
     return world.records(world.api.all("runs")[0])
 
 
@@ -58,7 +56,7 @@ DECISIONS: list[tuple[int, list[tuple[str, str, float]], str]] = [
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize(("required", "decisions", "outcome"), DECISIONS)
 def test_each_decision_made_while_no_operator_ran_is_judged_by_its_own_instant(
-    world: World, required: int, decisions: list[tuple[str, str, float]], outcome: str, turned: bool
+    world: ClusterWorld, required: int, decisions: list[tuple[str, str, float]], outcome: str, turned: bool
 ) -> None:
     """Who decided late made all that was decided in time late too. (``turned``: the last one writes the list anew.)"""
     begin(world, approval("a", required=required)).kill()
@@ -84,7 +82,7 @@ def test_each_decision_made_while_no_operator_ran_is_judged_by_its_own_instant(
 # -- who changed what --------------------------------------------------------------------------------------------------
 
 
-def test_who_suspends_resumes_and_cancels_is_in_the_journal(world: World) -> None:
+def test_who_suspends_resumes_and_cancels_is_in_the_journal(world: ClusterWorld) -> None:
     operator = begin(world, LONG_PAUSE)
     for by, change in (("ana", {"suspend": True}), ("ben", {"suspend": False}), ("carl", {"cancel": True})):
         world.api.edit_run("r", by, **change)
@@ -96,7 +94,7 @@ def test_who_suspends_resumes_and_cancels_is_in_the_journal(world: World) -> Non
     ]
 
 
-def test_who_changes_the_time_to_live_is_in_the_journal(world: World) -> None:
+def test_who_changes_the_time_to_live_is_in_the_journal(world: ClusterWorld) -> None:
     operator = begin(world, LONG_PAUSE, ttlSecondsAfterFinished=5)
     assert bodies(world, EventKind.TTL_CHANGED) == [], "who makes a run sets it, and that is no change"
     for by, ttl in (("ana", 60), ("ana", 60), ("ben", None), ("ben", 7)):
@@ -112,7 +110,7 @@ def test_who_changes_the_time_to_live_is_in_the_journal(world: World) -> None:
 
 
 def test_a_run_that_is_suspended_for_ever_anew_does_not_fill_its_journal(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: ClusterWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hearing, "WORDS_MAX", 3)
     operator = begin(world, LONG_PAUSE)
@@ -129,7 +127,7 @@ def test_a_run_that_is_suspended_for_ever_anew_does_not_fill_its_journal(
 
 
 @pytest.mark.parametrize("change", [{"suspend": True}, {"cancel": True}])
-def test_where_nobody_says_who_it_was_nothing_is_verified(world: World, change: dict[str, bool]) -> None:
+def test_where_nobody_says_who_it_was_nothing_is_verified(world: ClusterWorld, change: dict[str, bool]) -> None:
     """It was written as verified, of nobody."""
     operator = begin(world, LONG_PAUSE)
     world.api.edit_run("r", None, **change)
@@ -138,7 +136,7 @@ def test_where_nobody_says_who_it_was_nothing_is_verified(world: World, change: 
     assert (body["by"], body["verified"]) == (None, False)
 
 
-def test_where_no_policy_vouches_a_name_is_not_verified(world: World) -> None:
+def test_where_no_policy_vouches_a_name_is_not_verified(world: ClusterWorld) -> None:
     operator = begin(world, LONG_PAUSE)
     operator.reconciler.people.vouched = lambda: False
     world.api.edit_run("r", "ana", suspend=True)
@@ -154,12 +152,12 @@ def test_where_no_policy_vouches_a_name_is_not_verified(world: World) -> None:
 # -- commands ----------------------------------------------------------------------------------------------------------
 
 
-def refusals(world: World) -> list[str]:
+def refusals(world: ClusterWorld) -> list[str]:
     return [message for reason, message in world.api.events if reason == "CommandRefused"]
 
 
 @pytest.mark.parametrize("verb", [{"signal": {"name": "s", "payload": "evil"}}, {"resume": {}}])
-def test_a_command_is_never_taken_by_a_run_made_after_it(world: World, verb: dict[str, Any]) -> None:
+def test_a_command_is_never_taken_by_a_run_made_after_it(world: ClusterWorld, verb: dict[str, Any]) -> None:
     """Somebody told a run that was not there, and a later one of that name took it."""
     planted = world.api.command("r", by="eve", **verb)
     operator = begin(world, WAIT)
@@ -172,7 +170,7 @@ def test_a_command_is_never_taken_by_a_run_made_after_it(world: World, verb: dic
     ]
 
 
-def test_a_command_made_in_the_second_of_the_run_needs_its_uid(world: World) -> None:
+def test_a_command_made_in_the_second_of_the_run_needs_its_uid(world: ClusterWorld) -> None:
     """Instants of the API server are whole seconds: which of the two was first nobody knows."""
     operator = begin(world, WAIT)
     run = world.api.all("runs")[0]
@@ -186,7 +184,7 @@ def test_a_command_made_in_the_second_of_the_run_needs_its_uid(world: World) -> 
     assert len(refusals(world)) == 1
 
 
-def test_a_command_for_a_run_that_had_the_name_before_is_refused_and_removed(world: World) -> None:
+def test_a_command_for_a_run_that_had_the_name_before_is_refused_and_removed(world: ClusterWorld) -> None:
     operator = begin(world, WAIT)
     before = world.api.all("runs")[0].uid
     quietly(world, operator, 1)
@@ -204,13 +202,13 @@ def test_a_command_for_a_run_that_had_the_name_before_is_refused_and_removed(wor
 # -- what is left ------------------------------------------------------------------------------------------------------
 
 
-def orphaned(world: World, operator: Operator) -> None:
+def orphaned(world: ClusterWorld, operator: Operator) -> None:
     """The run is deleted, and what belongs to it stays."""
     world.api.remove("runs", "r", orphan=True)
     operator.hear_all()
 
 
-def test_what_is_left_of_a_run_that_is_gone_is_removed(world: World) -> None:
+def test_what_is_left_of_a_run_that_is_gone_is_removed(world: ClusterWorld) -> None:
     operator = begin(world, approval("a"))
     quietly(world, operator, 1)
     orphaned(world, operator)
@@ -221,7 +219,7 @@ def test_what_is_left_of_a_run_that_is_gone_is_removed(world: World) -> None:
     assert not len(operator.cache.approvals) and not len(operator.cache.commands)
 
 
-def test_a_new_leader_removes_what_was_left_before_it(world: World) -> None:
+def test_a_new_leader_removes_what_was_left_before_it(world: ClusterWorld) -> None:
     operator = begin(world, approval("a"))
     quietly(world, operator, 1)
     operator.kill()
@@ -231,7 +229,7 @@ def test_a_new_leader_removes_what_was_left_before_it(world: World) -> None:
     assert not world.api.objects["approvals"] and not world.api.objects["commands"]
 
 
-def test_what_a_run_made_anew_asks_is_not_removed_with_what_is_left_of_the_old(world: World) -> None:
+def test_what_a_run_made_anew_asks_is_not_removed_with_what_is_left_of_the_old(world: ClusterWorld) -> None:
     operator = begin(world, approval("a"))
     quietly(world, operator, 1)
     (old,) = world.api.all("approvals")
@@ -245,7 +243,7 @@ def test_what_a_run_made_anew_asks_is_not_removed_with_what_is_left_of_the_old(w
     assert world.status()["phase"] == "Succeeded"
 
 
-def test_nothing_is_removed_of_a_run_that_the_api_server_has(world: World) -> None:
+def test_nothing_is_removed_of_a_run_that_the_api_server_has(world: ClusterWorld) -> None:
     """The watch of the runs is late by minutes: the cache is not asked whether a run is gone."""
     operator = begin(world, approval("a"))
     quietly(world, operator, 1)
@@ -261,7 +259,7 @@ def test_nothing_is_removed_of_a_run_that_the_api_server_has(world: World) -> No
 @pytest.mark.parametrize("what", ["get_run", "delete_approval", "delete_command"])
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_what_could_not_be_removed_is_removed_later(
-    world: World, what: str, side: str, failing: Callable[[World, str, str], list[str]]
+    world: ClusterWorld, what: str, side: str, failing: Callable[[ClusterWorld, str, str], list[str]]
 ) -> None:
     operator = begin(world, approval("a"))
     quietly(world, operator, 1)
@@ -273,10 +271,10 @@ def test_what_could_not_be_removed_is_removed_later(
 
 
 @pytest.fixture
-def failing() -> Callable[[World, str, str], list[str]]:
+def failing() -> Callable[[ClusterWorld, str, str], list[str]]:
     """Let the first two calls of a name have no answer; the calls that had none."""
 
-    def fail(world: World, what: str, side: str) -> list[str]:
+    def fail(world: ClusterWorld, what: str, side: str) -> list[str]:
         failed: list[str] = []
 
         def hook(operator: Operator, at: str, called: str) -> None:
@@ -290,7 +288,7 @@ def failing() -> Callable[[World, str, str], list[str]]:
     return fail
 
 
-def test_of_very_many_commands_without_a_run_the_oldest_go_at_once(world: World) -> None:
+def test_of_very_many_commands_without_a_run_the_oldest_go_at_once(world: ClusterWorld) -> None:
     operator = begin(world, step("a"))
     names = [world.api.command(f"none-{n}", signal={"name": "s"}) for n in range(COMMANDS_KEPT + AT_A_TIME + 20)]
     quietly(world, operator, 16)
@@ -303,7 +301,7 @@ def test_of_very_many_commands_without_a_run_the_oldest_go_at_once(world: World)
     assert not world.api.objects["commands"]
 
 
-def test_what_cannot_be_looked_for_keeps_nothing_else(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_looked_for_keeps_nothing_else(world: ClusterWorld, caplog: pytest.LogCaptureFixture) -> None:
     """A run that cannot be read, and a name that is none: what is left of others goes."""
     operator = begin(world, approval("a"))
     quietly(world, operator, 1)
@@ -318,7 +316,7 @@ def test_what_cannot_be_looked_for_keeps_nothing_else(world: World, caplog: pyte
     del world.api.objects["runs"]["odd"]
 
 
-def test_a_live_run_is_left_alone(world: World) -> None:
+def test_a_live_run_is_left_alone(world: ClusterWorld) -> None:
     operator = begin(world, approval("a"))
     quietly(world, operator, 4 * GRACE)
     assert world.api.objects["approvals"] and len(operator.reconciler.live) == 1

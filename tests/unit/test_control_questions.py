@@ -15,21 +15,21 @@ import pytest
 from agentrun.plan.events import EventIndex, tally
 from agentrun.plan.snapshot import Event
 from agentrun.records.run_events import EventKind
-from tests.unit.control_world import METRICS, Operator, World, steps_of
-from tests.unit.plan_world import approval, request, step
-from tests.unit.test_control_faults import workflow
-from tests.unit.test_leader import VirtualLoop
+from tests.harness.cluster_world import METRICS, ClusterWorld, Operator, steps_of
+from tests.harness.operator_steps import workflow
+from tests.harness.planner_world import approval, request, step
+from tests.harness.virtual_time import VirtualLoop
 
 WAIT = {"name": "w", "wait": {"signal": "s"}}
 FAILS = {"name": "w", "wait": {"signal": "s", "timeout": "5m"}}
 
 
-def cancel_and_resume(world: World) -> None:
+def cancel_and_resume(world: ClusterWorld) -> None:
     world.api.edit_run("r", cancel=True)
     world.api.command("r", resume={})
 
 
-ENDS: dict[str, Callable[[World], None]] = {
+ENDS: dict[str, Callable[[ClusterWorld], None]] = {
     "cancelled": lambda world: world.api.edit_run("r", cancel=True),
     "cancelled while suspended": lambda world: world.api.edit_run("r", suspend=True, cancel=True),
     "cancelled and resumed": cancel_and_resume,
@@ -42,7 +42,7 @@ ENDS: dict[str, Callable[[World], None]] = {
 HEARD = ["at once", "later", "by another operator"]
 
 
-def asked(world: World, how: str, *, call: bool, required: int = 1) -> Operator:
+def asked(world: ClusterWorld, how: str, *, call: bool, required: int = 1) -> Operator:
     """A run that waits for people in step ``a``."""
     other = FAILS if how == "another step fails" else WAIT
     world.api.apply_run("r", {"workflow": workflow(step("a") if call else approval("a", required=required), other)})
@@ -62,8 +62,8 @@ def asked(world: World, how: str, *, call: bool, required: int = 1) -> Operator:
 
 
 @contextmanager
-def a_world() -> Iterator[World]:
-    world = World(VirtualLoop())
+def a_world() -> Iterator[ClusterWorld]:
+    world = ClusterWorld(VirtualLoop())
     try:
         yield world
     finally:
@@ -71,7 +71,7 @@ def a_world() -> Iterator[World]:
         world.loop.close()
 
 
-def strikes(how: str, heard: str, *, call: bool, decision: str) -> Iterator[World]:
+def strikes(how: str, heard: str, *, call: bool, decision: str) -> Iterator[ClusterWorld]:
     """One world for each call at which the decision comes, until there is none."""
     at, struck = 0, True
     while struck:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from agentrun.api.facts import StepKey
 from agentrun.control.views import PodView
-from tests.unit.control_world import World, world
-from tests.unit.plan_world import approval, step
-from tests.unit.test_control_faults import begin
-
-__all__ = ["world"]
+from tests.harness.cluster_world import ClusterWorld
+from tests.harness.operator_steps import begin
+from tests.harness.planner_world import approval, step
 
 
-def test_a_forged_pod_begins_no_step_before_its_approval(world: World) -> None:
+def test_a_forged_pod_begins_no_step_before_its_approval(world: ClusterWorld) -> None:
     """One that says to be the end of a step's attempt: the step was begun, since it had begun already."""
     operator = begin(world, step("letter"), approval("sign-off", "letter"), step("pay", "sign-off"))
     operator.hear_all()
@@ -36,7 +34,7 @@ def test_a_forged_pod_begins_no_step_before_its_approval(world: World) -> None:
     assert world.status()["phase"] == "Succeeded"
 
 
-def test_a_pod_that_another_container_keeps_running_is_removed(world: World) -> None:
+def test_a_pod_that_another_container_keeps_running_is_removed(world: ClusterWorld) -> None:
     operator = begin(world, step("a"))
     world.api.sweep = lambda: None  # type: ignore[method-assign]  # which passes over pods whose phase is Running
     for _ in range(8):

@@ -13,7 +13,6 @@ from typing import Any, get_args
 import jsonschema_rs
 import pytest
 import yaml
-from cel_expr_python import cel
 
 from agentrun.api import crd
 from agentrun.api.approval import Approval
@@ -24,6 +23,7 @@ from agentrun.api.facts import StepKey
 from agentrun.api.run import AgentRun, AgentWorkflow, RunSpec, StepState
 from agentrun.api.values import Spec
 from agentrun.api.workflow import FailureClass
+from tests.harness.crd import closed, holds, violations
 
 CRDS = Path(__file__).parents[2] / "crds"
 MODELS: dict[str, type[Spec]] = {
@@ -228,50 +228,9 @@ def leads_somewhere(node: dict[str, Any], path: str) -> bool:
 # What an API server does with an object, as far as a schema decides it.
 
 
-def closed(node: dict[str, Any]) -> dict[str, Any]:
-    """The schema as strict field validation reads it: a field that is not there is refused."""
-    made = dict(node)
-    if "properties" in made:
-        made["properties"] = {key: closed(child) for key, child in made["properties"].items()}
-        made["additionalProperties"] = False
-    for key in ("items", "additionalProperties"):
-        if isinstance(made.get(key), dict):
-            made[key] = closed(made[key])
-    return made
-
-
 @cache
 def validator(name: str) -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(closed(schema(name)))
-
-
-_ENV = cel.NewEnv(variables={"self": cel.Type.DYN, "oldSelf": cel.Type.DYN})
-
-
-def holds(rule: str, value: Any, old: Any = None) -> bool:
-    found = _ENV.compile(rule).eval(data={"self": value, "oldSelf": old}).plain_value()
-    assert isinstance(found, bool), (rule, found)
-    return found
-
-
-def violations(node: dict[str, Any], value: Any) -> Iterator[str]:
-    """What CEL rules and list types say about ``value`` when it is created."""
-    for rule in node.get("x-kubernetes-validations", ()):
-        if "oldSelf" not in rule["rule"] and not holds(rule["rule"], value):
-            yield rule["message"]
-    match value:
-        case dict():
-            for key, child in value.items():
-                yield from violations(node.get("properties", {}).get(key, {}), child)
-        case list():
-            keys = node.get("x-kubernetes-list-map-keys")
-            listed = [[item[key] for key in keys] if keys else item for item in value]
-            if node.get("x-kubernetes-list-type") in ("map", "set"):
-                yield from ("duplicate" for n, item in enumerate(listed) if item in listed[:n])
-            for child in value:
-                yield from violations(node.get("items", {}), child)
-        case _:
-            pass
 
 
 def server_refuses(document: dict[str, Any]) -> list[str]:

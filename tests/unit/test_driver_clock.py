@@ -21,7 +21,7 @@ from agentrun.local.lease import Lease
 from agentrun.local.processes import OnLine
 from agentrun.plan.snapshot import Execution
 from agentrun.store.folder import FolderStore
-from tests.unit.cli_store import LOOK_UP, Scene
+from tests.harness.cli_store import LOOK_UP, Scene
 
 HOUR = 3600.0
 CALLS = {"tools": [LOOK_UP], "steps": [{"name": "a", "tool": {"name": "look_up"}}]}

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from agentrun.api.printable import printable
 from agentrun.runner.error_words import WORDS_MAX, read_error
-from tests.unit.loopback import reply
-from tests.unit.test_models import KEY, OK, bench, completion, message, response, text
+from tests.harness.loopback import reply
+from tests.harness.model_bench import KEY, OK, completion, message, model_bench, response, text
 
 PAGE = (
     b"<!DOCTYPE html>\n<html><head><title>Sign &amp; go in\n</title></head><body>" + b"x" * 100_000 + b"</body></html>"
@@ -92,7 +92,7 @@ def test_an_error_without_words(body: bytes) -> None:
 
 
 async def test_errors_of_every_shape_over_http() -> None:
-    async with bench("chat") as model:
+    async with model_bench("chat") as model:
         for name, (body, words) in SHAPES.items():
             failure = await model.fails(reply(body, status=400))
             assert words in failure.message, name
@@ -122,7 +122,7 @@ async def test_errors_of_every_shape_over_http() -> None:
     ],
 )
 async def test_what_cannot_become_json_is_named_and_not_asked_for_again(api: str, answer: Any, words: str) -> None:
-    async with bench(api) as model:
+    async with model_bench(api) as model:
         failure = await model.fails(answer)
         assert words in failure.message
         assert "most often ends with /v1" in failure.message
@@ -144,7 +144,7 @@ async def test_what_cannot_become_json_is_named_and_not_asked_for_again(api: str
     ],
 )
 async def test_what_may_have_been_a_hiccup_is_asked_for_again(answer: Any, words: str) -> None:
-    async with bench("chat") as model:
+    async with model_bench("chat") as model:
         failure = await model.fails(answer)
         assert words in failure.message
         assert (failure.retryable, len(model.server.received)) == (True, 3)
@@ -152,7 +152,7 @@ async def test_what_may_have_been_a_hiccup_is_asked_for_again(answer: Any, words
 
 async def test_json_is_read_whatever_its_type_says() -> None:
     good = json.dumps(response(message(text("hello")))).encode()
-    async with bench("responses") as model:
+    async with model_bench("responses") as model:
         for content_type in ("text/plain", "text/html", "text/event-stream", "application/octet-stream", ""):
             assert (await model.ask(reply(good, content_type=content_type))).text == "hello"
         assert (await model.ask(reply("\ufeff".encode() + good))).text == "hello"
@@ -161,7 +161,7 @@ async def test_json_is_read_whatever_its_type_says() -> None:
 
 @pytest.mark.parametrize("empty", [None, "", {}, [], {"code": None, "message": None}, {"message": ""}])
 async def test_an_empty_error_in_an_answer_is_none(empty: Any) -> None:
-    async with bench("chat") as model:
+    async with model_bench("chat") as model:
         assert (await model.ask(reply(completion(content="hello") | {"error": empty}))).text == "hello"
 
 
@@ -187,7 +187,7 @@ async def test_an_empty_error_in_an_answer_is_none(empty: Any) -> None:
     ],
 )
 async def test_an_error_inside_an_answer(answer: Any, retryable: bool, words: str) -> None:
-    async with bench("chat") as model:
+    async with model_bench("chat") as model:
         failure = await model.fails(reply(answer))
         assert words in failure.message
         assert failure.retryable is retryable
@@ -207,7 +207,7 @@ def test_a_page_of_brackets_takes_no_time() -> None:
 
 
 async def test_the_responses_api_says_why_a_response_failed() -> None:
-    async with bench("responses") as model:
+    async with model_bench("responses") as model:
         failure = await model.fails(
             reply(response(status="failed", error={"code": "server_error", "message": "Sorry."}))
         )

@@ -18,7 +18,7 @@ from agentrun.runner.failures import Failure
 from agentrun.runner.gates import CALL_GATES, Allow, Ask, Context, Decision, Gate, Refuse, Wait, judge, require
 from agentrun.runner.outcomes import Parked
 from agentrun.runner.tool_client import ToolOutput
-from tests.unit.test_runner_calls import KEY, RUN, Scene, ok, said
+from tests.harness.runner_scene import KEY, RUN, Scene, ok, said
 
 CALL: ModelCall = {"id": "1-0", "callId": "c", "name": "pay", "args": {"n": 2.0}}
 PARAMETERS = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}

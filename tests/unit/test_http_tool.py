@@ -7,7 +7,6 @@ import gzip
 import json
 import zlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -16,74 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentrun.api.errors import InvalidDocument, dotted
-from agentrun.api.workflow import FailureClass, Http, SecretKey, Tool
+from agentrun.api.workflow import Http, SecretKey
 from agentrun.runner.bounded_body import TooLarge, Undecodable, read_body
-from agentrun.runner.failures import Failure
 from agentrun.runner.http_body import Refused
 from agentrun.runner.http_request import prepare
-from agentrun.runner.http_tool import HttpTool
 from agentrun.runner.tool_client import ToolOutput
 from agentrun.workflow.http import check_http, compile_http
-from tests.unit.loopback import Loopback, cut, endless, hang, loopback, raw, reply
-
-TOKEN = "token-0123456789"
-AUTH = {"bearer": {"secretRef": {"name": "shop", "key": "token"}}}
-
-
-class Bench:
-    """A server, and the pauses that the tools under test would have made."""
-
-    def __init__(self, server: Loopback) -> None:
-        self.server = server
-        self.pauses: list[float] = []
-        self._open: list[HttpTool] = []
-
-    def tool(self, secret: Any = lambda _: f"{TOKEN}\n", effect: str = "Once", **http: Any) -> HttpTool:
-        fields = {"url": "/orders", "timeout": "5s", **http}
-        fields["url"] = self.server.url + fields["url"] if fields["url"].startswith("/") else fields["url"]
-        tool = Tool.model_validate({"name": "shop", "effect": effect, "http": fields})
-
-        async def sleep(seconds: float) -> None:
-            self.pauses.append(seconds)
-
-        self._open.append(HttpTool(tool, secret, sleep=sleep, now=lambda: 0.0))
-        return self._open[-1]
-
-    async def call(self, args: dict[str, Any], *answers: Any, key: str | None = "key-1", **http: Any) -> ToolOutput:
-        self.server.then(*(answers or (reply({"ok": True}),)))
-        return await self.tool(**http).call(args, {"inputs": {"shop": "north"}, "run": {}}, idempotency_key=key)
-
-    async def fails(self, *answers: Any, args: dict[str, Any] | None = None, **http: Any) -> Failure:
-        with pytest.raises(Failure) as caught:
-            await self.call(args or {}, *answers, **http)
-        assert caught.value.failure_class is FailureClass.TOOL
-        assert caught.value.message.startswith("tool shop")
-        assert TOKEN not in caught.value.message
-        return caught.value
-
-    async def close(self) -> None:
-        for tool in self._open:
-            await tool.close()
-
-
-@asynccontextmanager
-async def bench() -> AsyncIterator[Bench]:
-    async with loopback() as server:
-        found = Bench(server)
-        yield found
-        await found.close()
-
-
-@pytest.fixture
-async def shop() -> AsyncIterator[Bench]:
-    async with bench() as found:
-        yield found
-
+from tests.harness.loopback import cut, endless, hang, loopback, raw, reply
+from tests.harness.tool_bench import AUTH, TOKEN, ToolBench
 
 # What is sent
 
 
-async def test_arguments_are_the_body_by_default(shop: Bench) -> None:
+async def test_arguments_are_the_body_by_default(shop: ToolBench) -> None:
     output = await shop.call({"orderId": "4711", "name": "Žofie 🦊"}, reply({"ok": True}))
     assert output == ToolOutput(200, {"ok": True}, '{"ok": true}')
     [sent] = shop.server.received
@@ -93,7 +37,7 @@ async def test_arguments_are_the_body_by_default(shop: Bench) -> None:
     assert "authorization" not in sent.headers
 
 
-async def test_everything_that_can_be_a_template(shop: Bench) -> None:
+async def test_everything_that_can_be_a_template(shop: ToolBench) -> None:
     await shop.call(
         {"id": "ä/1", "n": 2, "tags": ["a"]},
         url="/${inputs.shop}/orders/${args.id}/x?fixed=1&at=${args.n}",
@@ -111,14 +55,14 @@ async def test_everything_that_can_be_a_template(shop: Bench) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
-async def test_methods_without_a_body(shop: Bench, method: str) -> None:
+async def test_methods_without_a_body(shop: ToolBench, method: str) -> None:
     await shop.call({"a": 1}, raw(b"HTTP/1.1 204 No Content\r\n\r\n"), method=method, effect="ReadOnly")
     [sent] = shop.server.received
     assert (sent.method, sent.body, sent.headers.get("content-type")) == (method, b"", None)
     assert "idempotency-key" not in sent.headers
 
 
-async def test_a_text_under_a_type_of_its_own_stands_as_it_is(shop: Bench) -> None:
+async def test_a_text_under_a_type_of_its_own_stands_as_it_is(shop: ToolBench) -> None:
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     await shop.call({"a": "x y"}, headers=form, body="a=${args.a}")
     await shop.call({"a": "x y"}, body="a=${args.a}")
@@ -126,7 +70,7 @@ async def test_a_text_under_a_type_of_its_own_stands_as_it_is(shop: Bench) -> No
 
 
 @pytest.mark.parametrize("value", [".", "..", "", "../admin", "a/../../b", "..\\admin", "x/."])
-async def test_a_value_cannot_leave_its_segment(shop: Bench, value: str) -> None:
+async def test_a_value_cannot_leave_its_segment(shop: ToolBench, value: str) -> None:
     output = await shop.call({"id": value}, url="/orders/${args.id}")
     assert (output.status, output.is_error) == (None, True)
     assert "in the URL's path" in output.text
@@ -143,14 +87,14 @@ def test_dots_are_found_however_they_come_together(url: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\n", "\x00", "naïve", "a\x7f", "\u2028"])
-async def test_a_value_cannot_leave_its_header(shop: Bench, value: str) -> None:
+async def test_a_value_cannot_leave_its_header(shop: ToolBench, value: str) -> None:
     output = await shop.call({"v": value}, headers={"X-Value": "v${args.v}v"})
     assert output.is_error
     assert output.text.startswith("the value of header X-Value holds line breaks")
     assert shop.server.received == []
 
 
-async def test_a_missing_argument_is_named(shop: Bench) -> None:
+async def test_a_missing_argument_is_named(shop: ToolBench) -> None:
     output = await shop.call({}, url="/orders/${args.orderId}")
     assert output.is_error
     assert "orderId" in output.text
@@ -206,7 +150,7 @@ def test_values_never_change_what_the_url_means(path: str, query: str) -> None:
         (reply(gzip.compress(b"[1]", mtime=0), content_encoding="gzip"), [1], "[1]"),
     ],
 )
-async def test_bodies(shop: Bench, answer: Any, output: Any, text: str) -> None:
+async def test_bodies(shop: ToolBench, answer: Any, output: Any, text: str) -> None:
     found = await shop.call({}, answer)
     assert (found.output, found.is_error) == (output, False)
     assert found.text.startswith(text)
@@ -236,19 +180,19 @@ PAID: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", PAID)
-async def test_output_finds_what_a_reasonable_client_finds(shop: Bench, name: str) -> None:
+async def test_output_finds_what_a_reasonable_client_finds(shop: ToolBench, name: str) -> None:
     """A payment whose answer can be read is no matter for people."""
     found = await shop.call({}, PAID[name], output="response.body.id")
     assert (found.output, found.is_error, found.kept) == ("p-1", False, None)
 
 
-async def test_a_status_line_in_small_letters_says_that_the_call_was_answered(shop: Bench) -> None:
+async def test_a_status_line_in_small_letters_says_that_the_call_was_answered(shop: ToolBench) -> None:
     found = await shop.call({}, raw(b"http/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"))
     assert found.status == 200
     assert found.kept is not None
 
 
-async def test_output_sees_the_response_and_the_arguments(shop: Bench) -> None:
+async def test_output_sees_the_response_and_the_arguments(shop: ToolBench) -> None:
     answer = reply({"items": [1, 2]}, x_total="7")
     expression = "{'n': response.body.items[1], 'h': response.headers['x-total'], 's': response.status, 'a': args.a}"
     found = await shop.call({"a": "b"}, answer, output=expression)
@@ -256,14 +200,14 @@ async def test_output_sees_the_response_and_the_arguments(shop: Bench) -> None:
     assert json.loads(found.text) == found.output
 
 
-async def test_output_without_a_value_is_an_answer_and_no_failure(shop: Bench) -> None:
+async def test_output_without_a_value_is_an_answer_and_no_failure(shop: ToolBench) -> None:
     found = await shop.call({}, reply({"items": []}), output="response.body.total")
     assert (found.status, found.is_error) == (200, True)
     assert "answered with HTTP 200 OK, but output has no value" in found.text
     assert len(shop.server.received) == 1
 
 
-async def test_a_4xx_is_the_answer(shop: Bench) -> None:
+async def test_a_4xx_is_the_answer(shop: ToolBench) -> None:
     found = await shop.call({}, reply({"why": "no such order" * 1000}, status=404), output="response.body.total")
     assert (found.status, found.is_error, found.output["status"]) == (404, True, 404)
     assert found.text.startswith('HTTP 404 Not Found\n{"why": "no such order')
@@ -271,7 +215,7 @@ async def test_a_4xx_is_the_answer(shop: Bench) -> None:
     assert len(shop.server.received) == 1
 
 
-async def test_a_redirect_is_not_followed(shop: Bench) -> None:
+async def test_a_redirect_is_not_followed(shop: ToolBench) -> None:
     found = await shop.call({}, reply(status=307, location="http://169.254.169.254/latest/meta-data"), auth=AUTH)
     assert (found.status, found.is_error, len(shop.server.received)) == (307, True, 1)
     assert "307 Temporary Redirect to http://169.254.169.254/latest/meta-data: redirects are not followed" in found.text
@@ -286,7 +230,7 @@ async def test_a_redirect_is_not_followed(shop: Bench) -> None:
         endless(gzip.compress(b"x" * 100_000, mtime=0), content_encoding="gzip"),
     ],
 )
-async def test_too_large_an_answer(shop: Bench, answer: Any) -> None:
+async def test_too_large_an_answer(shop: ToolBench, answer: Any) -> None:
     found = await shop.call({}, answer, maxBytes=1000)
     assert (found.status, found.is_error) == (200, True)
     what = "the call was answered with HTTP 200 OK, but its body is larger than the tool's maxBytes, 1000"
@@ -309,13 +253,13 @@ async def test_too_large_an_answer(shop: Bench, answer: Any) -> None:
         (gzip.compress(b"\x0b\x80", mtime=0), "br, gzip", '"br"'),
     ],
 )
-async def test_an_answer_that_does_not_decompress(shop: Bench, data: bytes, encoding: str, words: str) -> None:
+async def test_an_answer_that_does_not_decompress(shop: ToolBench, data: bytes, encoding: str, words: str) -> None:
     found = await shop.call({}, reply(data, content_encoding=encoding))
     assert (found.status, found.is_error) == (200, True)
     assert words in found.text
 
 
-async def test_an_echoed_token_is_not_seen(shop: Bench) -> None:
+async def test_an_echoed_token_is_not_seen(shop: ToolBench) -> None:
     answer = reply({"headers": {"Authorization": f"Bearer {TOKEN}"}}, x_echo=TOKEN)
     found = await shop.call({}, answer, auth=AUTH, output="[response.body, response.headers]")
     assert TOKEN not in found.text
@@ -324,7 +268,7 @@ async def test_an_echoed_token_is_not_seen(shop: Bench) -> None:
     assert "***" in failure.message
 
 
-async def test_no_cookie_is_kept(shop: Bench) -> None:
+async def test_no_cookie_is_kept(shop: ToolBench) -> None:
     shop.server.then(reply({}, set_cookie="session=1; Path=/"))
     tool = shop.tool()
     await tool.call({})
@@ -346,7 +290,7 @@ async def test_no_cookie_is_kept(shop: Bench) -> None:
         (raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), "unknown", "the connection was lost after"),
     ],
 )
-async def test_no_answer(shop: Bench, answer: Any, happened: str, words: str) -> None:
+async def test_no_answer(shop: ToolBench, answer: Any, happened: str, words: str) -> None:
     failure = await shop.fails(answer)
     assert words in failure.message
     assert (failure.happened, failure.retryable) == (happened, True)
@@ -355,7 +299,7 @@ async def test_no_answer(shop: Bench, answer: Any, happened: str, words: str) ->
 
 
 @pytest.mark.parametrize("effect", ["ReadOnly", "Idempotent"])
-async def test_what_may_be_repeated_is(shop: Bench, effect: str) -> None:
+async def test_what_may_be_repeated_is(shop: ToolBench, effect: str) -> None:
     found = await shop.call({}, cut(), reply(status=500), reply([1]), effect=effect)
     assert found.output == [1]
     assert (len(shop.server.received), len(shop.pauses)) == (3, 2)
@@ -366,7 +310,7 @@ async def test_what_may_be_repeated_is(shop: Bench, effect: str) -> None:
     assert len(shop.server.received) == 3
 
 
-async def test_nobody_listens(shop: Bench) -> None:
+async def test_nobody_listens(shop: ToolBench) -> None:
     async with loopback() as gone:
         pass
     failure = await shop.fails(url=f"{gone.url}/orders")
@@ -374,7 +318,7 @@ async def test_nobody_listens(shop: Bench) -> None:
     assert "the connection failed" in failure.message
 
 
-async def test_a_proxy_that_refuses_the_tunnel(shop: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_refuses_the_tunnel(shop: ToolBench, monkeypatch: pytest.MonkeyPatch) -> None:
     # The proxy has seen a request by then, but not ours.
     monkeypatch.setenv("HTTPS_PROXY", shop.server.url)
     failure = await shop.fails(reply(status=403), url="https://shop.invalid/orders")
@@ -382,7 +326,7 @@ async def test_a_proxy_that_refuses_the_tunnel(shop: Bench, monkeypatch: pytest.
     assert (failure.happened, failure.retryable) == ("no", True)
 
 
-async def test_plain_http_spoken_to_as_https(shop: Bench) -> None:
+async def test_plain_http_spoken_to_as_https(shop: ToolBench) -> None:
     async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
@@ -394,13 +338,13 @@ async def test_plain_http_spoken_to_as_https(shop: Bench) -> None:
 
 
 @pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 20", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"])
-async def test_a_server_that_hangs(shop: Bench, begin: bytes) -> None:
+async def test_a_server_that_hangs(shop: ToolBench, begin: bytes) -> None:
     failure = await shop.fails(hang(begin), timeout="400ms")
     assert (failure.happened, failure.retryable) == ("unknown", True)
     assert "no answer within 0.4 s" in failure.message
 
 
-async def test_cancellation_ends_the_call_at_once(shop: Bench) -> None:
+async def test_cancellation_ends_the_call_at_once(shop: ToolBench) -> None:
     task = asyncio.create_task(shop.call({}, hang(), effect="ReadOnly"))
     await shop.server.arrived.wait()
     task.cancel()
@@ -409,7 +353,7 @@ async def test_cancellation_ends_the_call_at_once(shop: Bench) -> None:
     assert len(shop.server.received) == 1
 
 
-async def test_only_once_calls_have_connections_of_their_own(shop: Bench) -> None:
+async def test_only_once_calls_have_connections_of_their_own(shop: ToolBench) -> None:
     shop.server.then(reply([]))
     for effect, connections in (("Once", 3), ("Idempotent", 1)):
         shop.server.connections = 0
@@ -424,13 +368,13 @@ def no_secret(ref: SecretKey) -> str:
 
 
 @pytest.mark.parametrize("secret", [no_secret, lambda _: "", lambda _: "a\nb", lambda _: "a b\x00"])
-async def test_a_secret_that_cannot_be_used(shop: Bench, secret: Any) -> None:
+async def test_a_secret_that_cannot_be_used(shop: ToolBench, secret: Any) -> None:
     failure = await shop.fails(auth=AUTH, secret=secret)
     assert "key token of Secret shop" in failure.message
     assert (failure.happened, failure.retryable, shop.server.received) == ("no", False, [])
 
 
-async def test_the_secret_is_read_for_each_call(shop: Bench) -> None:
+async def test_the_secret_is_read_for_each_call(shop: ToolBench) -> None:
     tokens = iter(["first-token", "second-token"])
     shop.server.then(reply([]))
     tool = shop.tool(auth=AUTH, secret=lambda _: next(tokens))

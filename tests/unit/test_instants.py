@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from agentrun.api.canonical import FIRST, LAST, NEVER, moment, timestamp
 from agentrun.cli.output import spell
 from agentrun.cli.timeline import clock, lasting, until
-from tests.unit.cli_store import PEOPLE, Scene, Type, agentrun, scene
-
-__all__ = ["agentrun", "scene"]
+from tests.harness.cli_store import PEOPLE, Scene, Type
 
 NEW_YEAR = datetime(2017, 1, 1, tzinfo=UTC).timestamp()
 

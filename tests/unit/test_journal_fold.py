@@ -19,7 +19,7 @@ from agentrun.journal.layout import RunPath, entry
 from agentrun.journal.log import CHECKPOINT_EVERY, StepLog, open_step, read_step
 from agentrun.journal.records import Record
 from agentrun.records.step_records import Kind
-from tests.unit.journal_world import Crash, LossyStore, MemoryStore
+from tests.harness.memory_store import Crash, LossyStore, MemoryStore
 
 RUN = RunPath("support", "refund-4711", "c0ffee")
 KEY = StepKey("triage")

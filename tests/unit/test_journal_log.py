@@ -18,7 +18,7 @@ from agentrun.journal.log import EventLog, Fenced, StepLog, open_step, read_blob
 from agentrun.journal.records import INLINE_MAX, Damaged, Record
 from agentrun.records.step_records import Kind
 from agentrun.store.protocol import StoreUnavailable
-from tests.unit.journal_world import Crash, LossyStore, MemoryStore, ScheduledStore, Scheduler, every_path
+from tests.harness.memory_store import Crash, LossyStore, MemoryStore, ScheduledStore, Scheduler, every_path
 
 RUN = RunPath("support", "refund-4711", "c0ffee")
 KEY = StepKey("triage")

@@ -13,7 +13,7 @@ from agentrun.journal.records import Damaged
 from agentrun.journal.run import NoSuchRun, RunExists, create_run, find_run, list_runs, read_manifest
 from agentrun.records.manifest import RunManifest
 from agentrun.store.protocol import Store, StoreUnavailable
-from tests.unit.journal_world import Crash, LossyStore, MemoryStore, ScheduledStore, Scheduler, every_path
+from tests.harness.memory_store import Crash, LossyStore, MemoryStore, ScheduledStore, Scheduler, every_path
 
 
 def manifest(uid: str, name: str = "refund", namespace: str = "support") -> RunManifest:

@@ -29,7 +29,7 @@ from agentrun.kube.errors import (
     Unavailable,
 )
 from agentrun.kube.retry import RetryPolicy
-from tests.unit.loopback import Answer, cut, loopback, reply
+from tests.harness.loopback import Answer, cut, loopback, reply
 
 RUNS = "/apis/agentrun.dev/v1alpha1/namespaces/team/agentruns"
 RUN = {"apiVersion": "agentrun.dev/v1alpha1", "kind": "AgentRun", "metadata": {"name": "r"}}

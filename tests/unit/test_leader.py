@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import selectors
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,30 +14,7 @@ from hypothesis import strategies as st
 
 from agentrun.control.leader import DURATION, GIVE_UP, PERIOD, Held, Leader, NotLeader
 from agentrun.kube.errors import AlreadyExists, Conflict, NotFound, Unavailable
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time stands still while there is something to do, and then jumps to the next timer."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.each: Callable[[], None] = lambda: None
-        super().__init__(_Jumping(self))
-
-    def time(self) -> float:
-        return self.now
-
-
-class _Jumping(selectors.SelectSelector):
-    def __init__(self, loop: VirtualLoop) -> None:
-        super().__init__()
-        self._loop = loop
-
-    def select(self, timeout: float | None = None) -> Any:
-        assert timeout is not None, "everybody waits, and no timer is set"
-        self._loop.each()
-        self._loop.now += max(timeout, 0)
-        return super().select(0)
+from tests.harness.virtual_time import VirtualLoop
 
 
 @contextmanager

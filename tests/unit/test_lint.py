@@ -16,7 +16,7 @@ from agentrun.workflow.fitting import Fitting
 from agentrun.workflow.json_schema import compile_schema
 from agentrun.workflow.lint import absent_inputs, checked_program, other_forms
 from agentrun.workflow.program import compile_program
-from tests.unit.plan_world import MODEL, PEOPLE
+from tests.harness.planner_world import MODEL, PEOPLE
 
 CLOSED: dict[str, Any] = {
     "type": "object",

@@ -13,9 +13,7 @@ from agentrun.journal.pinned import Pinned
 from agentrun.local.driver import Driver, End
 from agentrun.local.lease import Lease
 from agentrun.local.processes import OnLine, Process, how_it_ended
-from tests.unit.cli_store import LOOK_UP, Scene, agentrun, scene
-
-__all__ = ["agentrun", "scene"]
+from tests.harness.cli_store import LOOK_UP, Scene
 
 ONE_CALL = {"tools": [LOOK_UP], "steps": [{"name": "a", "tool": {"name": "look_up"}}]}
 

@@ -17,10 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentrun.runner.masking import Mask, environment_secrets, is_placeholder
-from tests.unit.loopback import raw, reply
-from tests.unit.test_http_tool import AUTH, Bench, shop
-
-__all__ = ["shop"]
+from tests.harness.loopback import raw, reply
+from tests.harness.tool_bench import AUTH, ToolBench
 
 SECRET = "tok/en+Ab=0123456789&x"
 TOKENS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=12, max_size=60)
@@ -236,7 +234,7 @@ ECHOES = {
 
 
 @pytest.mark.parametrize("name", ECHOES)
-async def test_what_a_tool_echoes_is_hidden_once_it_is_decoded(shop: Bench, name: str) -> None:
+async def test_what_a_tool_echoes_is_hidden_once_it_is_decoded(shop: ToolBench, name: str) -> None:
     output = "response.body.there.is.none" if name == "an answer that cannot be used" else "[response]"
     found = await shop.call({}, ECHOES[name], auth=AUTH, secret=lambda _: SECRET, output=output)
     whole = json.dumps([found.output, found.text, found.kept], ensure_ascii=False)
@@ -245,12 +243,12 @@ async def test_what_a_tool_echoes_is_hidden_once_it_is_decoded(shop: Bench, name
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "cp037"])
-async def test_what_a_failing_tool_echoes_is_hidden(shop: Bench, encoding: str) -> None:
+async def test_what_a_failing_tool_echoes_is_hidden(shop: ToolBench, encoding: str) -> None:
     answer = reply(f"no: {SECRET}".encode(encoding), status=500, content_type=f"text/plain; charset={encoding}")
     shop.server.then(answer)
     failure: Any = await shop_fails(shop, answer)
     assert "no: ***" in failure.message
 
 
-async def shop_fails(shop: Bench, answer: Any) -> Any:
+async def shop_fails(shop: ToolBench, answer: Any) -> Any:
     return await shop.fails(answer, auth=AUTH, secret=lambda _: SECRET)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from email.utils import formatdate
 from typing import Any
 
@@ -18,21 +17,25 @@ from agentrun.api.workflow import FailureClass, Model, SecretKey
 from agentrun.runner import chat_turn, responses_turn
 from agentrun.runner.dialect import Malformed
 from agentrun.runner.failures import ContextOverflow, Failure
-from agentrun.runner.models import ModelClient, Request, ToolSpec, Turn, Usage, open_model
+from agentrun.runner.models import Request, Usage, open_model
 from agentrun.runner.structured import parse_structured
 from agentrun.workflow.bounded_json import parse_json
-from tests.unit.loopback import Loopback, cut, endless, hang, loopback, raw, reply
+from tests.harness.loopback import cut, endless, hang, loopback, raw, reply
+from tests.harness.model_bench import (
+    KEY,
+    NOW,
+    OK,
+    SCHEMA,
+    TOOL,
+    ModelBench,
+    call,
+    completion,
+    message,
+    response,
+    text,
+)
 
-KEY = "sk-test-0123456789"
-NOW = 1_800_000_000.0
-SCHEMA = {
-    "type": "object",
-    "properties": {"refund": {"type": "boolean"}},
-    "required": ["refund"],
-    "additionalProperties": False,
-}
 LOOSE = {"type": "object", "properties": {"refund": {"type": "boolean"}}}
-TOOL = ToolSpec("look_up_order", "The order.", {"type": "object"})
 REASONING = {
     "type": "reasoning",
     "id": "rs_1",
@@ -42,89 +45,7 @@ REASONING = {
 }
 
 
-def message(*content: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [*content], **more}
-
-
-def text(words: str) -> dict[str, Any]:
-    return {"type": "output_text", "text": words, "annotations": [], "logprobs": []}
-
-
-def call(arguments: str, call_id: str = "call_1") -> dict[str, Any]:
-    return {"type": "function_call", "id": "fc", "call_id": call_id, "name": "look_up_order", "arguments": arguments}
-
-
-def response(*items: dict[str, Any], **more: Any) -> dict[str, Any]:
-    usage = {"input_tokens": 50, "input_tokens_details": {"cached_tokens": 10}, "output_tokens": 7, "total_tokens": 57}
-    return {"id": "resp_1", "model": "gpt-5.5-1", "status": "completed", "error": None, "output": [*items],
-            "incomplete_details": None, "usage": usage, **more}  # fmt: skip
-
-
-def completion(finish: str = "stop", **fields: Any) -> dict[str, Any]:
-    answer = {"role": "assistant", "content": None, "refusal": None, "annotations": [], "tool_calls": [], **fields}
-    usage = {"prompt_tokens": 50, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 10}}
-    choice = {"index": 0, "finish_reason": finish, "message": answer}
-    return {"id": "chatcmpl_1", "model": "gpt-5.5-1", "choices": [choice], "usage": usage}
-
-
-OK = reply(response(message(text("hello"))))
-
-
-class Bench:
-    """A client, the server that it talks to, and the pauses that it would have made."""
-
-    def __init__(self, server: Loopback, client: ModelClient, pauses: list[float]) -> None:
-        self.server, self.client, self.pauses = server, client, pauses
-
-    async def ask(self, *answers: Any, **more: Any) -> Turn:
-        self.server.then(*answers)
-        fields: dict[str, Any] = {
-            "instructions": "Decide.",
-            "history": [self.client.user("hi")],
-            "timeout": 5.0,
-            **more,
-        }
-        return await self.client.ask(Request(**fields))
-
-    async def fails(self, *answers: Any, **more: Any) -> Failure:
-        with pytest.raises(Failure) as caught:
-            await self.ask(*answers, **more)
-        assert KEY not in caught.value.message
-        assert caught.value.message.isprintable()
-        assert caught.value.message.startswith("model main at http://127.0.0.1:")
-        return caught.value
-
-
-@asynccontextmanager
-async def bench(api: str) -> AsyncIterator[Bench]:
-    pauses: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-
-    async with loopback() as server:
-        credentials = {"secretRef": {"name": "model-key", "key": "api-key"}}
-        model = Model.model_validate(
-            {"name": "main", "model": "gpt-5.5", "endpoint": f"{server.url}/v1", "api": api, "credentials": credentials}
-        )
-        client = open_model(model, lambda _: f"{KEY}\n", sleep=sleep, now=lambda: NOW)
-        yield Bench(server, client, pauses)
-        await client.close()
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[Bench]:
-    async with bench("responses") as found:
-        yield found
-
-
-@pytest.fixture
-async def chatty() -> AsyncIterator[Bench]:
-    async with bench("chat") as found:
-        yield found
-
-
-async def test_a_turn(model: Bench) -> None:
+async def test_a_turn(model: ModelBench) -> None:
     items = [REASONING, message(text("hel"), text("lo")), call('{"orderId": "4711"}')]
     turn = await model.ask(reply(response(*items)), tools=[TOOL], max_output_tokens=100)
     assert turn.items == items
@@ -156,7 +77,7 @@ async def test_a_turn(model: Bench) -> None:
     }
 
 
-async def test_the_history_goes_back_as_it_came(model: Bench) -> None:
+async def test_the_history_goes_back_as_it_came(model: ModelBench) -> None:
     first = await model.ask(reply(response(REASONING, call("{}"))))
     history = [model.client.user("hi"), *first.items, model.client.tool_result("call_1", "look_up_order", "ünïcode")]
     await model.ask(OK, history=history)
@@ -168,7 +89,7 @@ async def test_the_history_goes_back_as_it_came(model: Bench) -> None:
     ]
 
 
-async def test_a_chat_turn(chatty: Bench) -> None:
+async def test_a_chat_turn(chatty: ModelBench) -> None:
     tool_calls = [
         {"id": "c1", "type": "function", "function": {"name": "look_up_order", "arguments": '{"orderId": "1"}'}}
     ]
@@ -192,7 +113,7 @@ async def test_a_chat_turn(chatty: Bench) -> None:
     assert "parallel_tool_calls" not in second
 
 
-async def test_calls_whose_arguments_are_no_object(model: Bench) -> None:
+async def test_calls_whose_arguments_are_no_object(model: ModelBench) -> None:
     broken = [
         '{"a": ',
         "[1]",
@@ -213,14 +134,14 @@ async def test_calls_whose_arguments_are_no_object(model: Bench) -> None:
     assert (empty.args, empty.error) == ({}, None)
 
 
-async def test_commentary_is_not_the_answer(model: Bench) -> None:
+async def test_commentary_is_not_the_answer(model: ModelBench) -> None:
     items = [message(text("Let me see."), phase="commentary"), message(text('{"refund": true}'), phase="final_answer")]
     turn = await model.ask(reply(response(*items)))
     assert turn.text == '{"refund": true}'
     assert turn.items == items
 
 
-async def test_refusal_and_incomplete(model: Bench, chatty: Bench) -> None:
+async def test_refusal_and_incomplete(model: ModelBench, chatty: ModelBench) -> None:
     turn = await model.ask(reply(response(message({"type": "refusal", "refusal": "I won't."}))))
     assert (turn.text, turn.refusal) == (None, "I won't.")
     cut_off = response(message(text("hel")), status="incomplete", incomplete_details={"reason": "max_output_tokens"})
@@ -230,7 +151,7 @@ async def test_refusal_and_incomplete(model: Bench, chatty: Bench) -> None:
     assert (await chatty.ask(reply(completion("length", content="hel")))).incomplete == "max_output_tokens"
 
 
-async def test_structured_output_is_strict_only_where_the_schema_can_be(model: Bench) -> None:
+async def test_structured_output_is_strict_only_where_the_schema_can_be(model: ModelBench) -> None:
     await model.ask(OK, output_schema=SCHEMA)
     await model.ask(OK, output_schema=LOOSE)
     await model.ask(OK, output_schema={"type": "array"})
@@ -241,30 +162,30 @@ async def test_structured_output_is_strict_only_where_the_schema_can_be(model: B
     assert in_words["instructions"].startswith("Decide.\n\nAnswer with JSON only")
 
 
-async def test_rate_limited_then_fine(model: Bench) -> None:
+async def test_rate_limited_then_fine(model: ModelBench) -> None:
     turn = await model.ask(reply(status=429, retry_after="7"), reply(status=429, retry_after_ms="1500"), OK)
     assert turn.text == "hello"
     assert [7 <= model.pauses[0] < 9, 1.5 <= model.pauses[1] < 4] == [True, True]
 
 
-async def test_rate_limited_for_good(model: Bench) -> None:
+async def test_rate_limited_for_good(model: ModelBench) -> None:
     failure = await model.fails(reply({"error": {"message": "Slow down."}}, status=429, retry_after="7"))
     assert (failure.failure_class, failure.retryable, failure.retry_after) == (FailureClass.RATE_LIMITED, True, 7.0)
     assert "Slow down." in failure.message
     assert len(model.server.received) == 3
 
 
-async def test_a_long_pause_is_left_to_the_caller(model: Bench) -> None:
+async def test_a_long_pause_is_left_to_the_caller(model: ModelBench) -> None:
     failure = await model.fails(reply(status=429, retry_after=formatdate(NOW + 600, usegmt=True)))
     assert (failure.retry_after, model.pauses, len(model.server.received)) == (600.0, [], 1)
 
 
 @pytest.mark.parametrize(("said", "pause"), [("soon", None), ("-5", 0.0), ("1e300", 86_400.0), ("nan", None)])
-async def test_what_is_no_sensible_pause(model: Bench, said: str, pause: float | None) -> None:
+async def test_what_is_no_sensible_pause(model: ModelBench, said: str, pause: float | None) -> None:
     assert (await model.fails(reply(status=429, retry_after=said))).retry_after == pause
 
 
-async def test_a_used_up_quota_is_not_waited_for(model: Bench) -> None:
+async def test_a_used_up_quota_is_not_waited_for(model: ModelBench) -> None:
     body = {"error": {"message": "You exceeded your current quota.", "code": "insufficient_quota"}}
     failure = await model.fails(reply(body, status=429))
     assert (failure.failure_class, failure.retryable, model.pauses) == (FailureClass.PROVIDER, False, [])
@@ -289,7 +210,7 @@ async def test_a_used_up_quota_is_not_waited_for(model: Bench) -> None:
         (reply(b"\x0b\x02\x80hi", content_encoding="br"), 'encoded as "br"'),
     ],
 )
-async def test_what_may_pass_is_tried_thrice(model: Bench, answer: Any, words: str) -> None:
+async def test_what_may_pass_is_tried_thrice(model: ModelBench, answer: Any, words: str) -> None:
     failure = await model.fails(answer)
     assert words in failure.message
     assert (failure.failure_class, failure.retryable) == (FailureClass.PROVIDER, True)
@@ -312,7 +233,7 @@ async def test_what_may_pass_is_tried_thrice(model: Bench, answer: Any, words: s
         (reply({"error": {"code": "model_unknown", "message": "Which?"}}), "the answer is an error: Which?"),
     ],
 )
-async def test_what_cannot_pass_is_tried_once(model: Bench, answer: Any, words: str) -> None:
+async def test_what_cannot_pass_is_tried_once(model: ModelBench, answer: Any, words: str) -> None:
     failure = await model.fails(answer)
     assert words in failure.message
     assert (failure.failure_class, failure.retryable) == (FailureClass.PROVIDER, False)
@@ -328,13 +249,13 @@ async def test_what_cannot_pass_is_tried_once(model: Bench, answer: Any, words: 
         reply(response(status="failed", error={"code": "context_length_exceeded", "message": "Too long."})),
     ],
 )
-async def test_an_overflow_is_told_apart(model: Bench, answer: Any) -> None:
+async def test_an_overflow_is_told_apart(model: ModelBench, answer: Any) -> None:
     failure = await model.fails(answer)
     assert isinstance(failure, ContextOverflow)
     assert (failure.retryable, len(model.server.received)) == (False, 1)
 
 
-async def test_a_server_that_hangs_or_drips(model: Bench) -> None:
+async def test_a_server_that_hangs_or_drips(model: ModelBench) -> None:
     failure = await model.fails(hang(), timeout=0.05)
     assert "no answer within 0.05 s" in failure.message
     failure = await model.fails(hang(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"), timeout=0.05)
@@ -342,7 +263,7 @@ async def test_a_server_that_hangs_or_drips(model: Bench) -> None:
     assert model.server.connections == 6  # on a busy machine not every request comes to be read in that time
 
 
-async def test_nobody_listens(model: Bench) -> None:
+async def test_nobody_listens(model: ModelBench) -> None:
     async with loopback() as gone:
         pass
     there = Model.model_validate({"name": "main", "model": "m", "endpoint": gone.url})
@@ -359,7 +280,7 @@ async def test_nobody_listens(model: Bench) -> None:
     await client.close()
 
 
-async def test_an_endless_answer_is_given_up(model: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_endless_answer_is_given_up(model: ModelBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentrun.runner.endpoint.MAX_ANSWER", 1_000_000)
     failure = await model.fails(endless(b" " * 65_536, "application/json"))
     assert "larger than 1000000 bytes" in failure.message
@@ -369,12 +290,12 @@ async def test_an_endless_answer_is_given_up(model: Bench, monkeypatch: pytest.M
     assert len(model.server.received) == 2
 
 
-async def test_gzip_is_understood(model: Bench) -> None:
+async def test_gzip_is_understood(model: ModelBench) -> None:
     packed = gzip.compress(json.dumps(response(message(text("hello")))).encode())
     assert (await model.ask(reply(packed, content_encoding="gzip"))).text == "hello"
 
 
-async def test_a_model_without_reasoning(model: Bench) -> None:
+async def test_a_model_without_reasoning(model: ModelBench) -> None:
     refused = reply({"error": {"message": "Encrypted content is not supported with this model."}}, status=400)
     assert (await model.ask(refused, OK)).text == "hello"
     assert (await model.ask(OK)).text == "hello"
@@ -386,7 +307,7 @@ async def test_a_model_without_reasoning(model: Bench) -> None:
     assert (await model.fails(refused)).retryable is False
 
 
-async def test_cancellation_ends_the_call_at_once(model: Bench) -> None:
+async def test_cancellation_ends_the_call_at_once(model: ModelBench) -> None:
     task = asyncio.create_task(model.ask(hang()))
     await model.server.arrived.wait()
     task.cancel()
@@ -395,7 +316,7 @@ async def test_cancellation_ends_the_call_at_once(model: Bench) -> None:
     assert len(model.server.received) == 1
 
 
-async def test_the_connection_is_kept(model: Bench) -> None:
+async def test_the_connection_is_kept(model: ModelBench) -> None:
     for _ in range(3):
         await model.ask(OK)
     assert model.server.connections == 1

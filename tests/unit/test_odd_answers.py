@@ -15,21 +15,21 @@ from agentrun.runner import chat, refusals, responses
 from agentrun.runner.error_words import read_error
 from agentrun.runner.history import History
 from agentrun.runner.models import Request, ToolSpec
-from tests.unit.loopback import reply
-from tests.unit.test_models import OK, Bench, bench, call, completion, message, response, text
+from tests.harness.loopback import reply
+from tests.harness.model_bench import OK, ModelBench, call, completion, message, model_bench, response, text
 
 CHAT_OK = reply(completion(content="hello"))
 
 
 @pytest.fixture
-async def model() -> AsyncIterator[Bench]:
-    async with bench("responses") as found:
+async def model() -> AsyncIterator[ModelBench]:
+    async with model_bench("responses") as found:
         yield found
 
 
 @pytest.fixture
-async def chatty() -> AsyncIterator[Bench]:
-    async with bench("chat") as found:
+async def chatty() -> AsyncIterator[ModelBench]:
+    async with model_bench("chat") as found:
         yield found
 
 
@@ -58,7 +58,7 @@ def choice(**fields: Any) -> Any:
     ],
 )  # fmt: skip
 async def test_half_an_answer_is_none(
-    chatty: Bench, answer: Any, kind: FailureClass, retryable: bool, words: str, requests: int
+    chatty: ModelBench, answer: Any, kind: FailureClass, retryable: bool, words: str, requests: int
 ) -> None:
     failure = await chatty.fails(answer)
     assert (failure.failure_class, failure.retryable, len(chatty.server.received)) == (kind, retryable, requests)
@@ -67,13 +67,13 @@ async def test_half_an_answer_is_none(
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
-async def test_a_response_that_failed_without_a_word_is_tried_again(model: Bench, status: str) -> None:
+async def test_a_response_that_failed_without_a_word_is_tried_again(model: ModelBench, status: str) -> None:
     failure = await model.fails(reply(response(status=status)))
     assert f"the answer ended with status {status}" in failure.message
     assert (failure.retryable, len(model.server.received)) == (True, 3)
 
 
-async def test_bytes_that_are_no_utf8_and_halves_of_characters_are_replaced(chatty: Bench) -> None:
+async def test_bytes_that_are_no_utf8_and_halves_of_characters_are_replaced(chatty: ModelBench) -> None:
     body = json.dumps(completion(content="X")).encode()
     for said, read in ((b"Great \\ud83d", "Great \ufffd"), (b"Gr\xff\xfeat", "Gr\ufffd\ufffdat")):
         turn = await chatty.ask(reply(body.replace(b'"X"', b'"' + said + b'"'), content_type="application/json"))
@@ -132,13 +132,13 @@ OTHERS: list[tuple[int, Any]] = [
 CALL = {"id": "call_1", "type": "function", "function": {"name": "look_up_order", "arguments": "{}"}}
 
 
-def told(found: Bench, items: list[Any]) -> list[Any]:
+def told(found: ModelBench, items: list[Any]) -> list[Any]:
     results = [{"id": "1-0", "callId": "call_1", "tool": "look_up_order", "output": "found"}]
     return History(found.client, "hi").items([{"items": items}, {"results": results}])
 
 
 @pytest.mark.parametrize("name", WORDS)
-async def test_a_history_that_is_refused_goes_back_in_its_plainest_form(name: str, chatty: Bench) -> None:
+async def test_a_history_that_is_refused_goes_back_in_its_plainest_form(name: str, chatty: ModelBench) -> None:
     odd = {"content": [{"type": "thinking", "thinking": []}], "reasoning": "hm", "tool_calls": [CALL | {"index": 0}]}
     first = await chatty.ask(reply(completion("tool_calls", **odd)))
     history, refused = told(chatty, first.items), set[str]()
@@ -155,7 +155,7 @@ async def test_a_history_that_is_refused_goes_back_in_its_plainest_form(name: st
 
 
 @pytest.mark.parametrize("name", FAILING)
-async def test_a_history_may_be_refused_without_a_word_of_it(name: str, chatty: Bench) -> None:
+async def test_a_history_may_be_refused_without_a_word_of_it(name: str, chatty: ModelBench) -> None:
     """The plainest form is a guess, which is remembered once it has helped."""
     first = await chatty.ask(reply(completion("tool_calls", reasoning_content="hm", tool_calls=[CALL])))
     history, refused = told(chatty, first.items), set[str]()
@@ -177,7 +177,7 @@ async def test_a_history_may_be_refused_without_a_word_of_it(name: str, chatty: 
         {"error": {"message": "llama2 does not support tools"}},
     ],
 )
-async def test_what_no_other_form_gets_around_is_asked_once(said: Any, chatty: Bench) -> None:
+async def test_what_no_other_form_gets_around_is_asked_once(said: Any, chatty: ModelBench) -> None:
     first = await chatty.ask(reply(completion("tool_calls", reasoning_content="hm", tool_calls=[CALL])))
     failure = await chatty.fails(
         reply(said, status=400), history=told(chatty, first.items), tools=[ToolSpec("t", "T", {"type": "object"})]
@@ -208,7 +208,7 @@ WRAPPED: dict[str, tuple[bytes, str, str]] = {
 
 
 @pytest.mark.parametrize("name", WRAPPED)
-async def test_an_answer_in_a_wrapping_is_the_answer(name: str, model: Bench) -> None:
+async def test_an_answer_in_a_wrapping_is_the_answer(name: str, model: ModelBench) -> None:
     data, charset, coding = WRAPPED[name]
     more: dict[str, Any] = {"content_encoding": coding} if coding else {}
     turn = await model.ask(reply(data, content_type=f"application/json{charset}", **more))
@@ -234,7 +234,7 @@ async def test_an_answer_in_a_wrapping_is_the_answer(name: str, model: Bench) ->
     ],
 )  # fmt: skip
 async def test_errors_in_odd_words(
-    chatty: Bench, body: Any, status: int, kind: FailureClass, pause: float | None, words: str
+    chatty: ModelBench, body: Any, status: int, kind: FailureClass, pause: float | None, words: str
 ) -> None:
     data = json.dumps(body, ensure_ascii=False).encode("gbk")
     failure = await chatty.fails(reply(data, status=status, content_type="application/json; charset=gbk"))
@@ -246,7 +246,7 @@ async def test_errors_in_odd_words(
 ANTHROPIC = {"type": "tool_use", "id": "toolu_1", "name": "look_up_order", "input": {"id": 7}}
 
 
-async def test_calls_in_the_form_of_another_api_are_calls(chatty: Bench, model: Bench) -> None:
+async def test_calls_in_the_form_of_another_api_are_calls(chatty: ModelBench, model: ModelBench) -> None:
     """A text beside such a call must not be taken for the answer."""
     said = [{"type": "text", "text": "Let me see."}, ANTHROPIC]
     turn = await chatty.ask(reply(completion("tool_use", content=said)))
@@ -264,7 +264,7 @@ async def test_calls_in_the_form_of_another_api_are_calls(chatty: Bench, model: 
 
 
 @pytest.mark.parametrize("name", RESPONSES_WORDS)
-async def test_a_response_that_is_refused_goes_back_in_its_plainest_form(name: str, model: Bench) -> None:
+async def test_a_response_that_is_refused_goes_back_in_its_plainest_form(name: str, model: ModelBench) -> None:
     reasoning = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "sealed"}
     first = await model.ask(reply(response(reasoning, message(text("Let me see.")), call("{}"))))
     history, refused = told(model, first.items), set[str]()

@@ -19,17 +19,15 @@ from agentrun.journal.run import read_facts
 from agentrun.plan import outputs
 from agentrun.plan.outputs import is_left_out, too_much
 from agentrun.plan.planner import plan
-from tests.unit import plan_world
-from tests.unit.control_world import World, world
-from tests.unit.plan_world import CALL, compiled, step
-from tests.unit.test_control_faults import ends, workflow
-
-__all__ = ["world"]
+from tests.harness import planner_world
+from tests.harness.cluster_world import ClusterWorld
+from tests.harness.operator_steps import ends, workflow
+from tests.harness.planner_world import CALL, compiled, step
 
 MANY = {"items": list(range(40)), "maxParallel": 4}
 
 
-def as_read(world: plan_world.World) -> None:
+def as_read(world: planner_world.PlannerWorld) -> None:
     """The facts as a journal or a last word gives them, which measures them."""
     world.facts = {key: StepFact.from_json(fact.to_json()) for key, fact in world.facts.items()}
 
@@ -41,7 +39,7 @@ def little(monkeypatch: pytest.MonkeyPatch) -> int:
     return 600
 
 
-def test_a_fan_out_whose_items_give_too_much_fails_and_says_what_to_do(little: int, world: World) -> None:
+def test_a_fan_out_whose_items_give_too_much_fails_and_says_what_to_do(little: int, world: ClusterWorld) -> None:
     """Ten thousand items with an output each were kept, of any size."""
     undo = {"compensate": CALL}
     world.api.apply_run("r", {"workflow": workflow(step("f", forEach=MANY, **undo), step("b", "f"))})
@@ -64,7 +62,7 @@ def test_a_fan_out_whose_items_give_too_much_fails_and_says_what_to_do(little: i
     assert {path for path in world.ledger if path.endswith("compensate")} == {f"{path}.compensate" for path in begun}
 
 
-def test_who_looks_anew_comes_to_the_same(little: int, world: World) -> None:
+def test_who_looks_anew_comes_to_the_same(little: int, world: ClusterWorld) -> None:
     world.api.apply_run("r", {"workflow": workflow(step("f", forEach=MANY))})
     operator = world.operator()
     for _ in range(3):
@@ -85,7 +83,7 @@ def test_single_steps_count_together(little: int, last: bool) -> None:
     first, second = ("a", "z") if last else ("a", "b")
     more: dict[str, Any] = {"finally": [step("z")]} if last else {}
     steps = [step("a")] if last else [step("a"), step("b", "a"), step("c", "b")]
-    here = plan_world.World(compiled(*steps, **more))
+    here = planner_world.PlannerWorld(compiled(*steps, **more))
     here.go()
     for name in (first, second):
         here.succeed(name, "x" * 400)
@@ -97,7 +95,7 @@ def test_single_steps_count_together(little: int, last: bool) -> None:
 
 
 def test_the_plan_is_the_same_whether_outputs_are_kept_or_not(little: int) -> None:
-    here = plan_world.World(compiled(step("a"), step("b"), step("c", "a", "b"), step("d", "c")))
+    here = planner_world.PlannerWorld(compiled(step("a"), step("b"), step("c", "a", "b"), step("d", "c")))
     here.go()
     for name in ("a", "b"):
         here.succeed(name, "x" * 400)
@@ -112,7 +110,7 @@ def test_the_plan_is_the_same_whether_outputs_are_kept_or_not(little: int) -> No
 def test_an_expression_is_not_given_what_is_not_kept(little: int) -> None:
     """It would see null, as of a step that was skipped."""
     last = step("z", when="steps.a.output == null")
-    here = plan_world.World(compiled(step("a"), **{"finally": [last]}))
+    here = planner_world.PlannerWorld(compiled(step("a"), **{"finally": [last]}))
     here.go()
     here.succeed("a", "x" * 700)
     as_read(here)
@@ -123,7 +121,7 @@ def test_an_expression_is_not_given_what_is_not_kept(little: int) -> None:
 
 
 def test_a_run_that_gives_what_it_may_succeeds(little: int) -> None:
-    here = plan_world.World(compiled(step("a"), step("b", "a")))
+    here = planner_world.PlannerWorld(compiled(step("a"), step("b", "a")))
     here.go()
     for name in ("a", "b"):
         here.succeed(name, "x" * 240)
@@ -141,7 +139,7 @@ def test_how_large_an_output_is_is_nobodys_word(output: Any) -> None:
     assert StepFact.from_json(told | {"size": -(10**9)}) == fact
 
 
-def test_a_few_large_outputs_are_counted_as_they_come(world: World) -> None:
+def test_a_few_large_outputs_are_counted_as_they_come(world: ClusterWorld) -> None:
     """The count waited until there were a quarter more records."""
     world.api.apply_run("r", {"workflow": workflow(step("f", forEach=MANY), {"name": "w", "wait": {"signal": "s"}})})
     operator = world.operator()
@@ -163,7 +161,7 @@ def test_values_of_too_many_parts_are_not_converted(monkeypatch: pytest.MonkeyPa
     """One conversion holds up the whole process: of a million values, for two seconds."""
     monkeypatch.setattr(runtime, "WEIGHT_MAX", 100_000)
     last = step("b", "a", when="steps.a.output.size() == 1", wait={"signal": "s"})
-    here = plan_world.World(compiled(step("a"), last))
+    here = planner_world.PlannerWorld(compiled(step("a"), last))
     here.go()
     here.succeed("a", [0] * 200)
     found = here.go()
@@ -173,7 +171,7 @@ def test_values_of_too_many_parts_are_not_converted(monkeypatch: pytest.MonkeyPa
 
 def test_a_path_into_values_of_many_parts_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "WEIGHT_MAX", 100_000)
-    here = plan_world.World(compiled(step("a"), step("f", "a", forEach={"items": "${steps.a.output.l}"})))
+    here = planner_world.PlannerWorld(compiled(step("a"), step("f", "a", forEach={"items": "${steps.a.output.l}"})))
     here.go()
     here.succeed("a", {"l": [1, 2], "rest": [0] * 200})
     here.go()

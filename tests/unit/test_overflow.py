@@ -12,8 +12,8 @@ from agentrun.runner.error_words import read_error
 from agentrun.runner.failures import ContextOverflow
 from agentrun.runner.overflow import is_overflow
 from agentrun.runner.refusals import bound
-from tests.unit.loopback import reply
-from tests.unit.test_models import OK, bench, completion
+from tests.harness.loopback import reply
+from tests.harness.model_bench import OK, completion, model_bench
 
 
 def error(message: str, **more: Any) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def test_words_of_something_else(name: str) -> None:
 
 @pytest.mark.parametrize("api", ["responses", "chat"])
 async def test_an_overflow_is_told_apart_over_http(api: str) -> None:
-    async with bench(api) as model:
+    async with model_bench(api) as model:
         for name, (status, body) in OVERFLOWS.items():
             before = len(model.server.received)
             failure = await model.fails(reply(body_of(body), status=status), tools=[], max_output_tokens=512)
@@ -175,7 +175,7 @@ async def test_an_overflow_is_told_apart_over_http(api: str) -> None:
 
 @pytest.mark.parametrize("api", ["responses", "chat"])
 async def test_something_else_is_no_overflow_over_http(api: str) -> None:
-    async with bench(api) as model:
+    async with model_bench(api) as model:
         for name, (status, body) in OTHERS.items():
             failure = await model.fails(reply(body_of(body), status=status))
             assert not isinstance(failure, ContextOverflow), name
@@ -234,7 +234,7 @@ def test_words_of_a_bound_that_is_too_large(name: str) -> None:
 @pytest.mark.parametrize("name", ["openai", "vllm"])
 async def test_a_bound_that_is_too_large_is_lowered(name: str) -> None:
     words, most, lasting = LOWERED[name]
-    async with bench("chat") as model:
+    async with model_bench("chat") as model:
         refused: set[str] = set()
         good = reply(completion(content="hello"))
         turn = await model.ask(reply(error(words), status=400), good, max_output_tokens=100_000, refused=refused)
@@ -251,7 +251,7 @@ async def test_a_bound_that_shrinks_for_ever_is_given_up() -> None:
     answers = [
         reply(error(f"max_output_tokens must be less than or equal to {100_000 - n}"), status=400) for n in range(1, 90)
     ]
-    async with bench("responses") as model:
+    async with model_bench("responses") as model:
         failure = await model.fails(*answers, max_output_tokens=100_000)
         assert "refused 12 things of one request" in failure.message
         assert len(model.server.received) == 12

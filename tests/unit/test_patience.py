@@ -19,12 +19,10 @@ from agentrun.kube.client import Kube
 from agentrun.kube.credentials import Access
 from agentrun.kube.errors import TooSlow, Unavailable
 from agentrun.kube.status import error_of, read_status
-from tests.unit.control_world import Operator, World, world
-from tests.unit.loopback import loopback
-from tests.unit.plan_world import step
-from tests.unit.test_control_faults import workflow
-
-__all__ = ["world"]
+from tests.harness.cluster_world import ClusterWorld, Operator
+from tests.harness.loopback import loopback
+from tests.harness.operator_steps import workflow
+from tests.harness.planner_world import step
 
 LARGE = {"inputs": {"x": list(range(8000))}}
 TIMER = {"name": "t", "wait": {"duration": "1s"}}
@@ -33,7 +31,7 @@ TIMER = {"name": "t", "wait": {"duration": "1s"}}
 class Slow:
     """An API server that answers no write of the status of some runs in time. Each takes it five seconds."""
 
-    def __init__(self, world: World, operator: Operator, *names: str, done: bool = False) -> None:
+    def __init__(self, world: ClusterWorld, operator: Operator, *names: str, done: bool = False) -> None:
         self.names = set(names)
         self.tried: list[tuple[str, float]] = []
         self.most = 0
@@ -64,18 +62,18 @@ class Slow:
         return [round(b - a - 5, 1) for a, b in pairwise(times)]
 
 
-def told(world: World) -> list[str]:
+def told(world: ClusterWorld) -> list[str]:
     return [message for reason, message in world.api.events if reason == "ApiServerSlow"]
 
 
-def quietly(world: World, operator: Operator, seconds: float) -> None:
+def quietly(world: ClusterWorld, operator: Operator, seconds: float) -> None:
     for _ in range(max(1, int(seconds))):
         operator.hear_all()
         world.run_pods(rounds=3)
         world.wait(1)
 
 
-def test_large_objects_are_written_one_at_a_time_and_nobody_waits_for_them(world: World) -> None:
+def test_large_objects_are_written_one_at_a_time_and_nobody_waits_for_them(world: ClusterWorld) -> None:
     """All workers were busy with them, for five seconds each, over and over; and nobody was told."""
     operator = world.operator()
     names = [f"big-{n}" for n in range(8)]
@@ -93,7 +91,9 @@ def test_large_objects_are_written_one_at_a_time_and_nobody_waits_for_them(world
     assert len(told(world)) == len(slow.tried) - 1, "one is under way"
 
 
-def test_who_looks_at_the_run_is_told_and_the_pauses_grow(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_who_looks_at_the_run_is_told_and_the_pauses_grow(
+    world: ClusterWorld, caplog: pytest.LogCaptureFixture
+) -> None:
     operator = world.operator()
     slow = Slow(world, operator, "r")
     world.api.apply_run("r", {"workflow": {"steps": [{"name": "a"}]}, **LARGE})
@@ -112,7 +112,7 @@ def test_who_looks_at_the_run_is_told_and_the_pauses_grow(world: World, caplog: 
     assert world.status()["phase"] == "Stalled"
 
 
-def test_a_large_run_begins_when_it_can_be_shown_and_goes_on_when_it_can_not(world: World) -> None:
+def test_a_large_run_begins_when_it_can_be_shown_and_goes_on_when_it_can_not(world: ClusterWorld) -> None:
     operator = world.operator()
     slow = Slow(world, operator, "r")
     world.api.apply_run("r", {"workflow": workflow(step("a"), TIMER | {"dependsOn": ["a"]}, step("b", "t")), **LARGE})
@@ -137,7 +137,7 @@ def test_a_large_run_begins_when_it_can_be_shown_and_goes_on_when_it_can_not(wor
     assert not operator.reconciler.live
 
 
-def test_a_write_that_is_done_without_an_answer_is_not_made_again(world: World) -> None:
+def test_a_write_that_is_done_without_an_answer_is_not_made_again(world: ClusterWorld) -> None:
     operator = world.operator()
     slow = Slow(world, operator, "r", done=True)
     world.api.apply_run("r", {"workflow": {"steps": [{"name": "a"}]}, **LARGE})
@@ -146,7 +146,7 @@ def test_a_write_that_is_done_without_an_answer_is_not_made_again(world: World) 
     assert len(slow.tried) == 1
 
 
-def test_a_large_run_is_cancelled_and_deleted_as_soon_as_the_api_server_takes_it(world: World) -> None:
+def test_a_large_run_is_cancelled_and_deleted_as_soon_as_the_api_server_takes_it(world: ClusterWorld) -> None:
     operator = world.operator()
     slow = Slow(world, operator, "r")
     world.api.apply_run("r", {"workflow": {"steps": [{"name": "a"}]}, "ttlSecondsAfterFinished": 60, **LARGE})
@@ -164,7 +164,7 @@ def test_a_large_run_is_cancelled_and_deleted_as_soon_as_the_api_server_takes_it
     assert not world.api.objects["runs"]
 
 
-def test_of_a_small_object_it_is_told_too_when_it_happens_often(world: World) -> None:
+def test_of_a_small_object_it_is_told_too_when_it_happens_often(world: ClusterWorld) -> None:
     """A webhook that takes its time, say."""
     operator = world.operator()
     slow = Slow(world, operator, "r")

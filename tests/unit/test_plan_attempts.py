@@ -13,7 +13,7 @@ from agentrun.api.workflow import FailureClass
 from agentrun.plan.attempts import STOP_GRACE
 from agentrun.plan.retry import LOSSES_MAX
 from agentrun.plan.snapshot import Stop
-from tests.unit.plan_world import World, compiled, step
+from tests.harness.planner_world import PlannerWorld, compiled, step
 
 ONCE = {"limit": 0}
 
@@ -26,13 +26,13 @@ def fan(items: Any, parallel: int = 10, **fields: Any) -> dict[str, Any]:
 
 
 def test_a_fan_out_over_nothing_succeeds_with_no_outputs() -> None:
-    world = World(compiled(fan([]), output="${steps.f.output}"))
+    world = PlannerWorld(compiled(fan([]), output="${steps.f.output}"))
     world.go()
     assert (world.ended["outcome"], world.ended["output"]) == ("Succeeded", [])
 
 
 def test_no_more_than_max_parallel_items_run_at_a_time() -> None:
-    world = World(compiled(fan([1, 2, 3], parallel=2)))
+    world = PlannerWorld(compiled(fan([1, 2, 3], parallel=2)))
     world.go()
     assert world.running == ["f[0]", "f[1]"]
     world.succeed("f[1]")
@@ -41,7 +41,7 @@ def test_no_more_than_max_parallel_items_run_at_a_time() -> None:
 
 
 def test_outputs_are_in_the_order_of_the_items() -> None:
-    world = World(compiled(fan("${inputs.names}"), step("b", "f")), inputs={"names": ["x", "y", "z"]})
+    world = PlannerWorld(compiled(fan("${inputs.names}"), step("b", "f")), inputs={"names": ["x", "y", "z"]})
     world.go()
     for index in (2, 0, 1):
         world.succeed(f"f[{index}]", index)
@@ -51,7 +51,7 @@ def test_outputs_are_in_the_order_of_the_items() -> None:
 
 
 def test_each_item_has_its_own_condition() -> None:
-    world = World(compiled(fan([1, 5, 9], when="item > 3 && index < 2")))
+    world = PlannerWorld(compiled(fan([1, 5, 9], when="item > 3 && index < 2")))
     world.go()
     assert world.running == ["f[1]"]
     world.succeed("f[1]", "five")
@@ -61,7 +61,7 @@ def test_each_item_has_its_own_condition() -> None:
 
 
 def test_a_condition_that_cannot_be_told_fails_its_item() -> None:
-    world = World(compiled(fan([{"x": 1}, {}], when="item.x > 0")))
+    world = PlannerWorld(compiled(fan([{"x": 1}, {}], when="item.x > 0")))
     world.go()
     assert world.running == ["f[0]"]
     world.succeed("f[0]")
@@ -71,7 +71,7 @@ def test_a_condition_that_cannot_be_told_fails_its_item() -> None:
 
 
 def test_an_item_that_fails_stops_new_ones_and_fails_the_step() -> None:
-    world = World(compiled(fan([1, 2, 3, 4], parallel=2)))
+    world = PlannerWorld(compiled(fan([1, 2, 3, 4], parallel=2)))
     world.go()
     world.fail("f[0]", message="no such order")
     world.go()
@@ -84,7 +84,7 @@ def test_an_item_that_fails_stops_new_ones_and_fails_the_step() -> None:
 
 
 def test_continue_on_error_gives_null_for_the_items_that_failed() -> None:
-    world = World(compiled(fan([1, 2, 3], parallel=1, continueOnError=True), output="${steps.f.output}"))
+    world = PlannerWorld(compiled(fan([1, 2, 3], parallel=1, continueOnError=True), output="${steps.f.output}"))
     for index in range(3):
         world.go()
         if index == 1:
@@ -97,14 +97,14 @@ def test_continue_on_error_gives_null_for_the_items_that_failed() -> None:
 
 @pytest.mark.parametrize("items", ["${inputs.names}", "${inputs.missing}"])
 def test_items_that_are_no_list_fail_the_step(items: str) -> None:
-    world = World(compiled(fan(items)), inputs={"names": "x"})
+    world = PlannerWorld(compiled(fan(items)), inputs={"names": "x"})
     world.go()
     assert world.ended["failedStep"] == "f"
     assert "forEach.items" in world.ended["failure"]["message"]
 
 
 def test_a_thousand_items_run_and_the_status_stays_an_index() -> None:
-    world = World(compiled(fan(list(range(1000)), parallel=1000)))
+    world = PlannerWorld(compiled(fan(list(range(1000)), parallel=1000)))
     world.go()
     assert len(world.running) == 1000
     assert len(world.look().status["steps"]) == 51
@@ -116,7 +116,7 @@ def test_a_thousand_items_run_and_the_status_stays_an_index() -> None:
 
 
 def test_a_fan_out_whose_items_were_just_started_is_running() -> None:
-    world = World(compiled(fan([1])))
+    world = PlannerWorld(compiled(fan([1])))
     status = world.look().status
     assert [(e["name"], e["state"]) for e in status["steps"]] == [("f", "Running"), ("f[0]", "Running")]
 
@@ -125,7 +125,9 @@ def test_a_fan_out_whose_items_were_just_started_is_running() -> None:
 
 
 def test_a_failed_attempt_is_tried_again_after_its_backoff_and_no_oftener_than_the_limit() -> None:
-    world = World(compiled(step("a", retry={"limit": 2, "backoff": {"initial": "5s", "factor": 3, "max": "1m"}})))
+    world = PlannerWorld(
+        compiled(step("a", retry={"limit": 2, "backoff": {"initial": "5s", "factor": 3, "max": "1m"}}))
+    )
     for pause in (5.0, 15.0):
         world.go()
         world.fail("a")
@@ -142,7 +144,7 @@ def test_a_failed_attempt_is_tried_again_after_its_backoff_and_no_oftener_than_t
 
 
 def test_the_other_side_may_ask_for_a_longer_pause() -> None:
-    world = World(compiled(step("a")))
+    world = PlannerWorld(compiled(step("a")))
     world.go()
     world.fail("a", FailureClass.RATE_LIMITED, retry_after=77.0)
     assert world.go().wake_at == world.now + 77
@@ -150,14 +152,14 @@ def test_the_other_side_may_ask_for_a_longer_pause() -> None:
 
 def test_a_pause_without_end_is_cut_where_it_can_still_be_shown() -> None:
     forever = "9" * 20 + "d"
-    world = World(compiled(step("a", retry={"backoff": {"initial": forever, "max": forever}})))
+    world = PlannerWorld(compiled(step("a", retry={"backoff": {"initial": forever, "max": forever}})))
     world.go()
     world.fail("a")
     assert world.go().wake_at is not None
 
 
 def test_only_the_classes_that_are_named_are_tried_again() -> None:
-    world = World(compiled(step("a", retry={"classes": ["RateLimited"]})))
+    world = PlannerWorld(compiled(step("a", retry={"classes": ["RateLimited"]})))
     world.go()
     world.fail("a", FailureClass.TOOL)
     world.go()
@@ -167,7 +169,7 @@ def test_only_the_classes_that_are_named_are_tried_again() -> None:
 # -- lost attempts ---------------------------------------------------------------------------------------------------
 
 
-def lose_all(world: World, unopened: bool) -> list[float]:
+def lose_all(world: PlannerWorld, unopened: bool) -> list[float]:
     """Lose every attempt of ``a`` until no more follow; the pauses."""
     pauses = []
     for _ in range(50):
@@ -187,7 +189,7 @@ def lose_all(world: World, unopened: bool) -> list[float]:
 
 @pytest.mark.parametrize("unopened", [False, True])
 def test_lost_attempts_back_off_then_are_parked_until_somebody_resumes(unopened: bool) -> None:
-    world = World(compiled(step("a")))
+    world = PlannerWorld(compiled(step("a")))
     assert lose_all(world, unopened) == [1, 2, 4, 8]
     assert len(world.starts) == LOSSES_MAX + 1
     parked = world.look()
@@ -206,7 +208,7 @@ def test_lost_attempts_back_off_then_are_parked_until_somebody_resumes(unopened:
 @pytest.mark.parametrize("unopened", [False, True])
 def test_one_resume_frees_one_attempt(unopened: bool) -> None:
     """Starts that never opened were begun again at once and for ever, because no journal said when they ended."""
-    world = World(compiled(step("a")))
+    world = PlannerWorld(compiled(step("a")))
     lose_all(world, unopened)
     world.now += 1
     world.append("resumed")
@@ -219,7 +221,7 @@ def test_one_resume_frees_one_attempt(unopened: bool) -> None:
 
 @pytest.mark.parametrize("clock", [-600.0, 600.0])
 def test_a_resume_frees_the_attempt_that_it_is_about_whatever_clocks_say(clock: float) -> None:
-    world = World(compiled(step("a")))
+    world = PlannerWorld(compiled(step("a")))
     lose_all(world, unopened=False)
     world.now += clock
     world.append("resumed", attempts={"a": len(world.starts)})
@@ -231,7 +233,7 @@ def test_a_resume_frees_the_attempt_that_it_is_about_whatever_clocks_say(clock: 
 
 
 def test_another_try_of_a_call_that_took_the_step_s_time_has_time() -> None:
-    world = World(compiled(step("a", timeout="1m")))
+    world = PlannerWorld(compiled(step("a", timeout="1m")))
     world.go()
     world.park("a", unknown="call-1")
     key = StepKey("a")
@@ -246,7 +248,7 @@ def test_another_try_of_a_call_that_took_the_step_s_time_has_time() -> None:
 @pytest.mark.parametrize("end", ["failed", "waiting"])
 def test_starts_that_come_to_nothing_are_bounded_after_a_failure_and_a_wait_too(end: str) -> None:
     """They were begun again at once and for ever: only a journal without a last word was counted."""
-    world = World(compiled(step("a", retry={"limit": 1, "backoff": {"initial": "1s"}})))
+    world = PlannerWorld(compiled(step("a", retry={"limit": 1, "backoff": {"initial": "1s"}})))
     world.go()
     if end == "failed":
         world.fail("a")
@@ -259,7 +261,7 @@ def test_starts_that_come_to_nothing_are_bounded_after_a_failure_and_a_wait_too(
 
 def test_a_resume_of_an_item_may_be_written_either_way() -> None:
     for name in ("f[0]", "f.0"):
-        world = World(compiled(fan([1])))
+        world = PlannerWorld(compiled(fan([1])))
         for _ in range(LOSSES_MAX + 1):
             world.go()
             world.lose("f[0]")
@@ -271,14 +273,14 @@ def test_a_resume_of_an_item_may_be_written_either_way() -> None:
 
 
 def test_a_step_that_retries_infrastructure_fails_in_the_end() -> None:
-    world = World(compiled(step("a", retry={"limit": 1, "classes": ["Infrastructure"]})))
+    world = PlannerWorld(compiled(step("a", retry={"limit": 1, "classes": ["Infrastructure"]})))
     lose_all(world, unopened=False)
     assert len(world.starts) == LOSSES_MAX + 2
     assert world.ended["failure"]["class"] == "Infrastructure"
 
 
 def test_a_step_whose_call_may_have_happened_is_parked_and_does_not_fail_unasked() -> None:
-    world = World(compiled(step("a", retry={"limit": 0, "classes": ["Infrastructure"]})))
+    world = PlannerWorld(compiled(step("a", retry={"limit": 0, "classes": ["Infrastructure"]})))
     for _ in range(LOSSES_MAX + 1):
         world.go()
         world.lose("a", unknown="call-1")
@@ -291,7 +293,7 @@ def test_a_step_whose_call_may_have_happened_is_parked_and_does_not_fail_unasked
 
 
 def test_an_overdue_attempt_is_stopped_and_no_sooner() -> None:
-    world = World(compiled(step("a", timeout="60s")))
+    world = PlannerWorld(compiled(step("a", timeout="60s")))
     assert world.look().effects
     waiting = world.go()
     assert waiting.wake_at == world.now + 60 + STOP_GRACE
@@ -303,7 +305,7 @@ def test_an_overdue_attempt_is_stopped_and_no_sooner() -> None:
 
 
 def test_a_later_attempt_has_the_time_that_is_left() -> None:
-    world = World(compiled(step("a", timeout="60s")))
+    world = PlannerWorld(compiled(step("a", timeout="60s")))
     world.go()
     world.fail("a", after=45.0)
     world.now += 3600
@@ -313,7 +315,7 @@ def test_a_later_attempt_has_the_time_that_is_left() -> None:
 
 def test_the_run_has_a_timeout_of_active_time_and_waiting_does_not_count() -> None:
     waits = {"wait": {"duration": "10h"}}
-    world = World(compiled(step("a"), {"name": "w", "dependsOn": ["a"], **waits}, step("b", "w")), timeout=100.0)
+    world = PlannerWorld(compiled(step("a"), {"name": "w", "dependsOn": ["a"], **waits}, step("b", "w")), timeout=100.0)
     world.go()
     world.succeed("a", after=40.0)
     world.go()
@@ -331,7 +333,7 @@ def test_the_run_has_a_timeout_of_active_time_and_waiting_does_not_count() -> No
 
 
 def test_steps_that_run_at_the_same_time_use_the_runs_time_once() -> None:
-    world = World(compiled(step("a"), step("b"), step("c", "a", "b")), timeout=100.0)
+    world = PlannerWorld(compiled(step("a"), step("b"), step("c", "a", "b")), timeout=100.0)
     world.go()
     world.succeed("a", after=60.0)
     world.succeed("b", after=0.0)
@@ -340,7 +342,7 @@ def test_steps_that_run_at_the_same_time_use_the_runs_time_once() -> None:
 
 def test_what_comes_last_does_not_use_up_the_runs_time() -> None:
     """A run that had succeeded was failed and undone while its finally steps were at work."""
-    world = World(compiled(step("a", compensate={"name": "t", "args": {"a": "1"}}), **{"finally": [step("z")]}))
+    world = PlannerWorld(compiled(step("a", compensate={"name": "t", "args": {"a": "1"}}), **{"finally": [step("z")]}))
     world.timeout = 100.0
     world.go()
     world.succeed("a", after=90.0)
@@ -357,7 +359,7 @@ def test_what_comes_last_does_not_use_up_the_runs_time() -> None:
 
 
 def test_attempts_that_start_together_share_what_is_left() -> None:
-    world = World(compiled(fan([1, 2, 3])), budget=Allowance(model_calls=10, cost_usd=Decimal("1.00")))
+    world = PlannerWorld(compiled(fan([1, 2, 3])), budget=Allowance(model_calls=10, cost_usd=Decimal("1.00")))
     world.go()
     shares = [start.allowance for start in world.starts]
     assert [share.model_calls for share in shares] == [3, 3, 4]
@@ -367,7 +369,7 @@ def test_attempts_that_start_together_share_what_is_left() -> None:
 
 
 def test_what_was_not_used_is_free_again() -> None:
-    world = World(compiled(step("a"), step("b", "a")), budget=Allowance(tool_calls=10))
+    world = PlannerWorld(compiled(step("a"), step("b", "a")), budget=Allowance(tool_calls=10))
     world.go()
     assert world.starts[0].allowance == Allowance(tool_calls=10, last=True)
     world.succeed("a", usage=Usage(tool_calls=4))
@@ -376,7 +378,7 @@ def test_what_was_not_used_is_free_again() -> None:
 
 
 def test_one_that_needs_more_than_its_share_waits_until_it_is_alone_then_gets_all() -> None:
-    world = World(compiled(step("a"), step("b")), budget=Allowance(tokens=100))
+    world = PlannerWorld(compiled(step("a"), step("b")), budget=Allowance(tokens=100))
     world.go()
     world.park("a", needs_budget=True, usage=Usage(input_tokens=10))
     waiting = world.go()
@@ -389,7 +391,7 @@ def test_one_that_needs_more_than_its_share_waits_until_it_is_alone_then_gets_al
 
 
 def test_two_that_need_all_of_it_have_it_one_after_the_other() -> None:
-    world = World(compiled(step("a"), step("b")), budget=Allowance(tokens=100))
+    world = PlannerWorld(compiled(step("a"), step("b")), budget=Allowance(tokens=100))
     world.go()
     world.park("a", needs_budget=True)
     world.park("b", needs_budget=True)

@@ -18,7 +18,7 @@ from agentrun.api.workflow import FailureClass
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Append, Effect, Plan, Snapshot, Start, Stop
 from agentrun.plan.work import Work
-from tests.unit.plan_world import CALL, World, approval, compiled, planned, request, step
+from tests.harness.planner_world import CALL, PlannerWorld, approval, compiled, planned, request, step
 
 BUDGET = 40
 ROUNDS = 400
@@ -56,7 +56,7 @@ def steps(draw: st.DrawFn, prefix: str, least: int, most: int) -> list[dict[str,
 
 
 @dataclass
-class Unruly(World):
+class Unruly(PlannerWorld):
     """A world that checks every start, and whose attempts remember what they were started for."""
 
     why: dict[StepKey, Start] = field(default_factory=dict)

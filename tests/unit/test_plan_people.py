@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentrun.api.facts import StepKey
-from tests.unit.plan_world import CALL, World, approval, compiled, request, step
+from tests.harness.planner_world import CALL, PlannerWorld, approval, compiled, request, step
 
 ONCE = {"limit": 0}
 
@@ -21,7 +21,7 @@ def wait(name: str, *after: str, **how: Any) -> dict[str, Any]:
 
 
 def test_an_approval_waits_for_a_person_and_holds_no_process() -> None:
-    world = World(compiled(approval("ok"), step("b", "ok")))
+    world = PlannerWorld(compiled(approval("ok"), step("b", "ok")))
     waiting = world.go()
     assert waiting.waits_for_person
     assert world.running == []
@@ -33,7 +33,7 @@ def test_an_approval_waits_for_a_person_and_holds_no_process() -> None:
 
 
 def test_two_have_to_be_two_people() -> None:
-    world = World(compiled(approval("ok", required=2)))
+    world = PlannerWorld(compiled(approval("ok", required=2)))
     world.go()
     world.decide("ok", by="ana")
     world.decide("ok", by="ana")
@@ -44,7 +44,7 @@ def test_two_have_to_be_two_people() -> None:
 
 
 def test_one_rejection_rejects_and_says_who() -> None:
-    world = World(compiled(approval("ok", required=2)))
+    world = PlannerWorld(compiled(approval("ok", required=2)))
     world.go()
     world.decide("ok", by="ana")
     world.decide("ok", "Rejected", by="ben", groups=["finance"])
@@ -54,7 +54,7 @@ def test_one_rejection_rejects_and_says_who() -> None:
 
 def test_nobody_changes_their_own_decision() -> None:
     """A rejection counted even from someone who had approved: each person's first decision is theirs."""
-    world = World(compiled(approval("ok", required=2)))
+    world = PlannerWorld(compiled(approval("ok", required=2)))
     world.go()
     world.decide("ok", by="ana")
     world.decide("ok", "Rejected", by="ana")
@@ -67,14 +67,14 @@ def test_nobody_changes_their_own_decision() -> None:
     ids=["not an approver", "wrong digest"],
 )
 def test_a_decision_that_does_not_count(by: str, groups: list[str], digest: str | None) -> None:
-    world = World(compiled(approval("ok")))
+    world = PlannerWorld(compiled(approval("ok")))
     world.go()
     world.decide(digest or "ok", by=by, groups=groups)
     assert world.go().waits_for_person
 
 
 def test_an_approval_expires() -> None:
-    world = World(compiled(approval("ok")))
+    world = PlannerWorld(compiled(approval("ok")))
     waiting = world.go()
     assert waiting.wake_at == 4600
     world.now = 4600
@@ -83,7 +83,7 @@ def test_an_approval_expires() -> None:
 
 
 def test_a_decision_after_the_time_does_not_count_even_where_nobody_had_looked() -> None:
-    world = World(compiled(approval("ok")))
+    world = PlannerWorld(compiled(approval("ok")))
     world.go()
     world.now = 4600
     world.decide("ok")
@@ -92,7 +92,7 @@ def test_a_decision_after_the_time_does_not_count_even_where_nobody_had_looked()
 
 
 def test_a_decision_in_time_counts_however_late_one_looks() -> None:
-    world = World(compiled(approval("ok")))
+    world = PlannerWorld(compiled(approval("ok")))
     world.go()
     world.now = 4599
     world.decide("ok")
@@ -104,7 +104,9 @@ def test_a_decision_in_time_counts_however_late_one_looks() -> None:
 def test_the_question_is_bound_to_what_it_shows() -> None:
     digests = set()
     for amount in (1, 2):
-        world = World(compiled(approval("ok", subject="Pay?", details="${inputs.amount}")), inputs={"amount": amount})
+        world = PlannerWorld(
+            compiled(approval("ok", subject="Pay?", details="${inputs.amount}")), inputs={"amount": amount}
+        )
         world.go()
         digests.add(world.events[0].body["request"]["digest"])
     assert len(digests) == 2
@@ -114,7 +116,7 @@ def test_the_question_is_bound_to_what_it_shows() -> None:
 
 
 def test_a_tool_call_that_waits_for_approval_goes_on_with_the_decision() -> None:
-    world = World(compiled(step("a")))
+    world = PlannerWorld(compiled(step("a")))
     world.go()
     world.park("a", request("1"), request("2"))
     waiting = world.go()
@@ -127,7 +129,7 @@ def test_a_tool_call_that_waits_for_approval_goes_on_with_the_decision() -> None
 
 
 def test_a_tool_call_whose_approval_expired_goes_on_without() -> None:
-    world = World(compiled(step("a")))
+    world = PlannerWorld(compiled(step("a")))
     world.go()
     world.park("a", request("1"))
     world.now = 5000
@@ -140,7 +142,7 @@ def test_a_tool_call_whose_approval_expired_goes_on_without() -> None:
 
 
 def test_a_wait_for_a_while() -> None:
-    world = World(compiled(wait("w", duration="${inputs.days}d"), step("b", "w")), inputs={"days": 2})
+    world = PlannerWorld(compiled(wait("w", duration="${inputs.days}d"), step("b", "w")), inputs={"days": 2})
     waiting = world.go()
     assert (waiting.wake_at, waiting.waits_for_person) == (1000 + 2 * 86400, False)
     assert waiting.status["phase"] == "Waiting"
@@ -153,7 +155,7 @@ def test_a_wait_for_a_while() -> None:
 
 
 def test_a_wait_until_an_instant() -> None:
-    world = World(compiled(wait("w", until="${inputs.at}")), inputs={"at": "1970-01-01T01:00:00+00:00"})
+    world = PlannerWorld(compiled(wait("w", until="${inputs.at}")), inputs={"at": "1970-01-01T01:00:00+00:00"})
     assert world.go().wake_at == 3600
     world.now = 3600
     world.go()
@@ -161,7 +163,7 @@ def test_a_wait_until_an_instant() -> None:
 
 
 def test_an_instant_that_is_past_does_not_wait() -> None:
-    world = World(compiled(wait("w", until="1970-01-01T00:00:00Z")))
+    world = PlannerWorld(compiled(wait("w", until="1970-01-01T00:00:00Z")))
     world.go()
     assert world.ended["outcome"] == "Succeeded"
 
@@ -169,14 +171,14 @@ def test_an_instant_that_is_past_does_not_wait() -> None:
 @pytest.mark.parametrize("how", [{"until": "${inputs.x}"}, {"duration": "${inputs.x}"}])
 @pytest.mark.parametrize("value", ["soon", "2027-01-31T09:00:00", "99999999999d", -1, None])
 def test_a_wait_for_nothing_that_can_be_told_fails_and_does_not_break_the_plan(how: dict[str, str], value: Any) -> None:
-    world = World(compiled(wait("w", **how)), inputs={"x": value})
+    world = PlannerWorld(compiled(wait("w", **how)), inputs={"x": value})
     world.go()
     assert world.ended["failure"]["class"] == "Invalid"
     assert world.ended["failure"]["message"].startswith("wait: ")
 
 
 def test_a_signal_ends_a_wait_and_its_payload_is_the_output() -> None:
-    world = World(compiled(wait("w", signal="shipped"), step("b", "w")))
+    world = PlannerWorld(compiled(wait("w", signal="shipped"), step("b", "w")))
     assert world.go().waits_for_person
     world.append("signalled", name="returned", payload=1)
     assert world.go().waits_for_person
@@ -187,7 +189,7 @@ def test_a_signal_ends_a_wait_and_its_payload_is_the_output() -> None:
 
 
 def test_a_signal_that_comes_before_its_wait_is_not_lost() -> None:
-    world = World(compiled(step("a"), wait("w", "a", signal="shipped")))
+    world = PlannerWorld(compiled(step("a"), wait("w", "a", signal="shipped")))
     world.append("signalled", name="shipped", payload=7)
     world.go()
     world.succeed("a")
@@ -196,7 +198,7 @@ def test_a_signal_that_comes_before_its_wait_is_not_lost() -> None:
 
 
 def test_two_waits_for_one_name_take_a_signal_each() -> None:
-    world = World(compiled(wait("v", signal="s"), wait("w", signal="s"), wait("x", "v", signal="s")))
+    world = PlannerWorld(compiled(wait("v", signal="s"), wait("w", signal="s"), wait("x", "v", signal="s")))
     world.append("signalled", name="s", payload=1)
     world.go()
     assert world.settled("v")["output"] == 1
@@ -208,7 +210,7 @@ def test_two_waits_for_one_name_take_a_signal_each() -> None:
 
 
 def test_a_signal_that_does_not_come_in_time() -> None:
-    world = World(compiled(wait("w", signal="s", timeout="1m")))
+    world = PlannerWorld(compiled(wait("w", signal="s", timeout="1m")))
     assert world.go().wake_at == 1060
     world.now = 1060
     world.go()
@@ -217,7 +219,7 @@ def test_a_signal_that_does_not_come_in_time() -> None:
 
 def test_a_signal_after_the_time_does_not_count_even_where_nobody_had_looked() -> None:
     """It did: whether the wait had timed out depended on when the planner looked."""
-    world = World(compiled(wait("w", signal="s", timeout="1m")))
+    world = PlannerWorld(compiled(wait("w", signal="s", timeout="1m")))
     world.go()
     world.now = 1061
     world.append("signalled", name="s", payload=1)
@@ -226,7 +228,7 @@ def test_a_signal_after_the_time_does_not_count_even_where_nobody_had_looked() -
 
 
 def test_a_signal_too_late_for_one_wait_is_there_for_another() -> None:
-    world = World(
+    world = PlannerWorld(
         compiled(
             {**wait("v", signal="s", timeout="1m"), "continueOnError": True},
             wait("w", signal="s"),
@@ -243,7 +245,7 @@ def test_a_signal_too_late_for_one_wait_is_there_for_another() -> None:
 
 
 def test_a_suspended_run_stops_what_runs_and_starts_nothing_until_it_is_not() -> None:
-    world = World(compiled(step("a"), step("b", "a")))
+    world = PlannerWorld(compiled(step("a"), step("b", "a")))
     world.go()
     world.append("suspended")
     world.go()
@@ -260,14 +262,14 @@ def test_a_suspended_run_stops_what_runs_and_starts_nothing_until_it_is_not() ->
 
 
 def test_a_suspended_run_asks_nobody() -> None:
-    world = World(compiled(approval("ok"), wait("w", signal="s")))
+    world = PlannerWorld(compiled(approval("ok"), wait("w", signal="s")))
     world.append("suspended")
     world.go()
     assert [event.kind for event in world.events] == ["suspended"]
 
 
 def test_a_suspended_run_that_fails_does_not_settle_calls_before_it_goes_on() -> None:
-    world = World(compiled(step("a"), step("b", retry=ONCE)))
+    world = PlannerWorld(compiled(step("a"), step("b", retry=ONCE)))
     world.go()
     world.park("a", unknown="call-1")
     world.fail("b")
@@ -284,7 +286,9 @@ def test_a_suspended_run_that_fails_does_not_settle_calls_before_it_goes_on() ->
 
 
 def test_a_cancelled_run_stops_what_runs_compensates_and_comes_to_its_last_steps() -> None:
-    world = World(compiled(step("a", compensate=CALL), step("b", "a"), step("c", "b"), **{"finally": [step("z")]}))
+    world = PlannerWorld(
+        compiled(step("a", compensate=CALL), step("b", "a"), step("c", "b"), **{"finally": [step("z")]})
+    )
     world.go()
     world.succeed("a")
     world.go()
@@ -305,7 +309,7 @@ def test_a_cancelled_run_stops_what_runs_compensates_and_comes_to_its_last_steps
 
 def test_cancel_ends_every_wait() -> None:
     steps = [approval("ok"), wait("s", signal="s"), wait("d", duration="1h"), step("r"), step("q")]
-    world = World(compiled(*steps))
+    world = PlannerWorld(compiled(*steps))
     world.go()
     world.fail("r")
     world.park("q", request("1"))
@@ -318,7 +322,7 @@ def test_cancel_ends_every_wait() -> None:
 @pytest.mark.parametrize("ahead", [-600.0, 600.0])
 def test_an_answer_is_about_one_unknown_outcome_whatever_clocks_say(ahead: float) -> None:
     """A node's clock that was behind let a person's "try again" count once more: the call was made again unasked."""
-    world = World(compiled(step("a")))
+    world = PlannerWorld(compiled(step("a")))
     key = StepKey("a")
     world.go()
     world.park("a", unknown="call-1")
@@ -333,7 +337,7 @@ def test_an_answer_is_about_one_unknown_outcome_whatever_clocks_say(ahead: float
 
 @pytest.mark.parametrize("late", [False, True])
 def test_whether_a_cancellation_came_too_late_is_said_by_who_recorded_it(late: bool) -> None:
-    world = World(compiled(step("a"), **{"finally": [step("z")]}))
+    world = PlannerWorld(compiled(step("a"), **{"finally": [step("z")]}))
     world.go()
     world.succeed("a")
     world.go()
@@ -345,7 +349,7 @@ def test_whether_a_cancellation_came_too_late_is_said_by_who_recorded_it(late: b
 
 
 def test_cancel_goes_before_suspend() -> None:
-    world = World(compiled(step("a"), **{"finally": [step("z")]}))
+    world = PlannerWorld(compiled(step("a"), **{"finally": [step("z")]}))
     world.append("suspended")
     world.go()
     world.append("cancelled")
@@ -354,7 +358,7 @@ def test_cancel_goes_before_suspend() -> None:
 
 
 def test_a_cancelled_run_still_asks_what_became_of_a_call() -> None:
-    world = World(compiled(step("a")))
+    world = PlannerWorld(compiled(step("a")))
     world.go()
     world.append("cancelled")
     world.go()
@@ -373,7 +377,7 @@ def test_a_cancelled_run_still_asks_what_became_of_a_call() -> None:
 @pytest.mark.parametrize("how", ["cancelled", "failed"])
 def test_a_call_in_a_lost_attempt_is_not_forgotten_when_the_run_ends(how: str) -> None:
     """Its step was cancelled without a word though the call may have happened: only ``waiting`` records were asked."""
-    world = World(compiled(step("a"), step("b", retry=ONCE)))
+    world = PlannerWorld(compiled(step("a"), step("b", retry=ONCE)))
     world.go()
     world.lose("a", unknown="call-1")
     if how == "failed":
@@ -389,7 +393,7 @@ def test_a_call_in_a_lost_attempt_is_not_forgotten_when_the_run_ends(how: str) -
 
 
 def test_the_call_of_an_item_is_settled_before_its_failed_fan_out_is() -> None:
-    world = World(compiled(step("f", forEach={"items": [1, 2]}, retry=ONCE)))
+    world = PlannerWorld(compiled(step("f", forEach={"items": [1, 2]}, retry=ONCE)))
     world.go()
     world.park("f[0]", unknown="call-1")
     world.fail("f[1]")
@@ -403,7 +407,7 @@ def test_the_call_of_an_item_is_settled_before_its_failed_fan_out_is() -> None:
 
 
 def test_a_call_whose_outcome_is_known_again_goes_on() -> None:
-    world = World(compiled(step("a")))
+    world = PlannerWorld(compiled(step("a")))
     world.go()
     world.park("a", unknown="call-1")
     assert world.go().status["conditions"][3] == {
@@ -424,7 +428,7 @@ def test_a_call_whose_outcome_is_known_again_goes_on() -> None:
 
 @pytest.mark.parametrize(("how", "due"), [({"duration": "10m"}, 600.0), ({"signal": "s", "timeout": "10m"}, 600.0)])
 def test_a_wait_begun_by_a_clock_that_was_ahead_lasts_no_longer(how: dict[str, Any], due: float) -> None:
-    world = World(compiled(wait("w", **how)), now=10_000.0)
+    world = PlannerWorld(compiled(wait("w", **how)), now=10_000.0)
     world.go()
     world.now -= 7200.0  # the clock was two hours ahead, and is set right
     planned = world.go()
@@ -437,7 +441,7 @@ def test_a_wait_begun_by_a_clock_that_was_ahead_lasts_no_longer(how: dict[str, A
 @pytest.mark.parametrize("how", [{"duration": "7d"}, {"signal": "s", "timeout": "7d"}])
 def test_a_wait_does_not_end_because_a_machine_woke_up_in_1970(how: dict[str, Any]) -> None:
     """Without a battery its clock begins anew. A wait begun by it was over when the clock was set right."""
-    world = World(compiled(wait("w", **how)), now=1_800_000_000.0)
+    world = PlannerWorld(compiled(wait("w", **how)), now=1_800_000_000.0)
     world.go()
     for began in (1000.0, 50.0):
         world.now = began
@@ -450,7 +454,7 @@ def test_a_wait_does_not_end_because_a_machine_woke_up_in_1970(how: dict[str, An
 
 
 def test_an_instant_that_a_person_gave_stays_whatever_clocks_do() -> None:
-    world = World(compiled(wait("w", until="2027-01-31T09:00:00Z")), now=1_799_999_000.0)
+    world = PlannerWorld(compiled(wait("w", until="2027-01-31T09:00:00Z")), now=1_799_999_000.0)
     first = world.go()
     world.now -= 7200.0
     assert world.go().wake_at == first.wake_at

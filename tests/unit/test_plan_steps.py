@@ -8,13 +8,13 @@ import pytest
 
 from agentrun.api.facts import StepKey
 from agentrun.api.workflow import FailureClass
-from tests.unit.plan_world import CALL, TOOL, World, compiled, step
+from tests.harness.planner_world import CALL, TOOL, PlannerWorld, compiled, step
 
 ONCE = {"limit": 0}
 
 
 def test_a_step_starts_when_all_that_it_depends_on_is_done() -> None:
-    world = World(compiled(step("a"), step("b"), step("c", "a", "b")))
+    world = PlannerWorld(compiled(step("a"), step("b"), step("c", "a", "b")))
     world.go()
     assert world.running == ["a", "b"]
     world.succeed("a")
@@ -29,14 +29,14 @@ def test_a_step_starts_when_all_that_it_depends_on_is_done() -> None:
 
 
 def test_the_order_in_the_file_does_not_matter() -> None:
-    world = World(compiled(step("late", "early"), step("early")))
+    world = PlannerWorld(compiled(step("late", "early"), step("early")))
     world.go()
     assert world.running == ["early"]
 
 
 @pytest.mark.parametrize(("amount", "state"), [(5, "Running"), (1, "Skipped")])
 def test_when_decides_whether_a_step_runs(amount: int, state: str) -> None:
-    world = World(compiled(step("a"), step("b", "a", when="steps.a.output.amount > 3")))
+    world = PlannerWorld(compiled(step("a"), step("b", "a", when="steps.a.output.amount > 3")))
     world.go()
     world.succeed("a", {"amount": amount})
     world.go()
@@ -44,7 +44,7 @@ def test_when_decides_whether_a_step_runs(amount: int, state: str) -> None:
 
 
 def test_a_condition_that_cannot_be_told_fails_the_step() -> None:
-    world = World(compiled(step("a"), step("b", "a", when="steps.a.output.amount > 3")))
+    world = PlannerWorld(compiled(step("a"), step("b", "a", when="steps.a.output.amount > 3")))
     world.go()
     world.succeed("a", {"total": 5})
     world.go()
@@ -55,7 +55,7 @@ def test_a_condition_that_cannot_be_told_fails_the_step() -> None:
 
 
 def test_a_skipped_step_counts_as_done_and_its_output_is_null() -> None:
-    world = World(
+    world = PlannerWorld(
         compiled(
             step("a", when="false"),
             step("b", "a", when="steps.a.output == null && steps.a.state == 'Skipped'"),
@@ -66,7 +66,7 @@ def test_a_skipped_step_counts_as_done_and_its_output_is_null() -> None:
 
 
 def test_a_failed_step_ends_the_run_but_what_runs_may_finish() -> None:
-    world = World(compiled(step("a", retry=ONCE), step("b"), step("c", "b")))
+    world = PlannerWorld(compiled(step("a", retry=ONCE), step("b"), step("c", "b")))
     world.go()
     world.fail("a")
     world.go()
@@ -80,7 +80,7 @@ def test_a_failed_step_ends_the_run_but_what_runs_may_finish() -> None:
 
 
 def test_a_step_earlier_in_the_file_does_not_begin_after_a_failure() -> None:
-    world = World(compiled(step("a", "z"), step("b", retry=ONCE), step("z")))
+    world = PlannerWorld(compiled(step("a", "z"), step("b", retry=ONCE), step("z")))
     world.go()
     world.fail("b")
     world.succeed("z")
@@ -90,7 +90,7 @@ def test_a_step_earlier_in_the_file_does_not_begin_after_a_failure() -> None:
 
 
 def test_continue_on_error_lets_the_rest_go_on_with_null() -> None:
-    world = World(
+    world = PlannerWorld(
         compiled(
             step("a", retry=ONCE, continueOnError=True),
             step("b", "a", when="steps.a.state == 'Failed' && steps.a.output == null"),
@@ -106,7 +106,7 @@ def test_continue_on_error_lets_the_rest_go_on_with_null() -> None:
 
 
 def test_the_first_failure_in_time_is_the_runs_failure() -> None:
-    world = World(compiled(step("a", retry=ONCE), step("b", retry=ONCE)))
+    world = PlannerWorld(compiled(step("a", retry=ONCE), step("b", retry=ONCE)))
     world.go()
     world.fail("b", message="first")
     world.fail("a", message="second")
@@ -119,7 +119,7 @@ def test_the_first_failure_in_time_is_the_runs_failure() -> None:
 
 @pytest.mark.parametrize("how", ["Succeeded", "Failed", "Cancelled"])
 def test_finally_runs_whatever_happened_and_sees_how_it_went(how: str) -> None:
-    world = World(compiled(step("a", retry=ONCE), **{"finally": [step("z", when=f"run.outcome == '{how}'")]}))
+    world = PlannerWorld(compiled(step("a", retry=ONCE), **{"finally": [step("z", when=f"run.outcome == '{how}'")]}))
     world.go()
     if how == "Cancelled":
         world.append("cancelled")
@@ -138,7 +138,7 @@ def test_finally_runs_whatever_happened_and_sees_how_it_went(how: str) -> None:
 
 
 def test_a_failing_finally_step_fails_a_run_that_had_succeeded() -> None:
-    world = World(compiled(step("a"), **{"finally": [step("z", retry=ONCE)]}))
+    world = PlannerWorld(compiled(step("a"), **{"finally": [step("z", retry=ONCE)]}))
     world.go()
     world.succeed("a")
     world.go()
@@ -149,7 +149,7 @@ def test_a_failing_finally_step_fails_a_run_that_had_succeeded() -> None:
 
 def test_a_run_whose_finally_has_begun_cannot_be_cancelled() -> None:
     undo = {"name": "t", "args": {}}
-    world = World(compiled(step("a", compensate=undo), **{"finally": [step("z")]}))
+    world = PlannerWorld(compiled(step("a", compensate=undo), **{"finally": [step("z")]}))
     world.go()
     world.succeed("a")
     world.go()
@@ -164,7 +164,7 @@ def test_a_run_whose_finally_has_begun_cannot_be_cancelled() -> None:
 
 
 def test_a_failing_finally_step_does_not_hide_why_the_run_failed() -> None:
-    world = World(compiled(step("a", retry=ONCE), **{"finally": [step("z", retry=ONCE)]}))
+    world = PlannerWorld(compiled(step("a", retry=ONCE), **{"finally": [step("z", retry=ONCE)]}))
     world.go()
     world.fail("a", message="the reason")
     world.go()
@@ -175,7 +175,7 @@ def test_a_failing_finally_step_does_not_hide_why_the_run_failed() -> None:
 
 def test_a_failing_finally_step_does_not_keep_another_from_running() -> None:
     final = [step("y", retry=ONCE), step("z"), step("after-y", "y"), step("after-z", "z")]
-    world = World(compiled(step("a"), **{"finally": final}))
+    world = PlannerWorld(compiled(step("a"), **{"finally": final}))
     world.go()
     world.succeed("a")
     world.go()
@@ -193,7 +193,7 @@ def test_a_failing_finally_step_does_not_keep_another_from_running() -> None:
 def test_finally_may_use_the_output_of_a_fan_out_that_ended_after_a_failure() -> None:
     """The output stood nowhere: the reference led to record 0 of a journal that does not exist."""
     final = [{"name": "z", "tool": {"name": "t", "args": {"a": "${steps.f.output}"}}}]
-    world = World(compiled(step("f", forEach={"items": [1]}), step("a", retry=ONCE), **{"finally": final}))
+    world = PlannerWorld(compiled(step("f", forEach={"items": [1]}), step("a", retry=ONCE), **{"finally": final}))
     world.go()
     world.fail("a")
     world.succeed("f[0]", "one")
@@ -212,7 +212,7 @@ def undo(value: str) -> dict[str, object]:
 
 def test_a_step_is_undone_after_what_depends_on_it_whatever_the_clocks_of_nodes_say() -> None:
     steps = [step("a", compensate=CALL), step("b", "a", compensate=CALL), step("c", "b", retry=ONCE)]
-    world = World(compiled(*steps))
+    world = PlannerWorld(compiled(*steps))
     for name in ("a", "b"):
         world.go()
         world.succeed(name)
@@ -233,7 +233,7 @@ def test_compensations_run_last_first_one_at_a_time() -> None:
         step("b", "a", compensate=CALL),
         step("c", "b", retry=ONCE, compensate=CALL),
     ]
-    world = World(compiled(*steps, **{"finally": [step("z")]}))
+    world = PlannerWorld(compiled(*steps, **{"finally": [step("z")]}))
     for name in ("a", "b"):
         world.go()
         world.succeed(name)
@@ -254,7 +254,7 @@ def test_compensations_run_last_first_one_at_a_time() -> None:
 
 
 def test_a_failing_compensation_does_not_keep_the_others_from_running() -> None:
-    world = World(
+    world = PlannerWorld(
         compiled(step("a", compensate=CALL), step("b", "a", compensate=CALL, retry=ONCE), step("c", "b", retry=ONCE))
     )
     for name in ("a", "b"):
@@ -273,7 +273,9 @@ def test_a_failing_compensation_does_not_keep_the_others_from_running() -> None:
 
 def test_the_items_that_succeeded_are_compensated_and_no_others() -> None:
     one_by_one = {"items": [1, 2, 3], "maxParallel": 1}
-    world = World(compiled(step("f", forEach=one_by_one, retry=ONCE, compensate=undo("${item} ${steps.f.output}"))))
+    world = PlannerWorld(
+        compiled(step("f", forEach=one_by_one, retry=ONCE, compensate=undo("${item} ${steps.f.output}")))
+    )
     world.go()
     world.succeed("f[0]", "out")
     world.go()
@@ -288,7 +290,7 @@ def test_the_items_that_succeeded_are_compensated_and_no_others() -> None:
 
 
 def test_nothing_is_compensated_where_the_run_succeeds() -> None:
-    world = World(compiled(step("a", compensate=CALL)))
+    world = PlannerWorld(compiled(step("a", compensate=CALL)))
     world.go()
     world.succeed("a")
     world.go()
@@ -299,7 +301,9 @@ def test_nothing_is_compensated_where_the_run_succeeds() -> None:
 
 
 def test_the_output_is_rendered_when_all_is_done() -> None:
-    world = World(compiled(step("a"), output={"sum": "${steps.a.output.x + 1}", "note": "was ${steps.a.output.x}"}))
+    world = PlannerWorld(
+        compiled(step("a"), output={"sum": "${steps.a.output.x + 1}", "note": "was ${steps.a.output.x}"})
+    )
     world.go()
     world.succeed("a", {"x": 2})
     world.go()
@@ -308,7 +312,7 @@ def test_the_output_is_rendered_when_all_is_done() -> None:
 
 
 def test_an_output_that_is_missing_fails_the_run_and_is_named() -> None:
-    world = World(compiled(step("a"), output={"x": "${steps.a.output.nothing}"}))
+    world = PlannerWorld(compiled(step("a"), output={"x": "${steps.a.output.nothing}"}))
     world.go()
     world.succeed("a", {"x": 2})
     world.go()
@@ -321,7 +325,7 @@ def test_an_output_that_is_missing_fails_the_run_and_is_named() -> None:
 
 
 def test_the_end_names_the_head_of_every_journal() -> None:
-    world = World(compiled(step("a"), tools=[TOOL]))
+    world = PlannerWorld(compiled(step("a"), tools=[TOOL]))
     world.go()
     world.succeed("a")
     world.go()
@@ -329,7 +333,7 @@ def test_the_end_names_the_head_of_every_journal() -> None:
 
 
 def test_an_ended_run_never_changes_and_asks_for_nothing() -> None:
-    world = World(
+    world = PlannerWorld(
         compiled(
             step("a", retry={"limit": 1, "backoff": {"initial": "1h", "max": "1h"}}),
             step("b", retry=ONCE),
@@ -351,7 +355,7 @@ def test_an_ended_run_never_changes_and_asks_for_nothing() -> None:
 
 
 def test_a_fan_out_over_nothing_has_no_items() -> None:
-    world = World(compiled(step("f", forEach={"items": []})))
+    world = PlannerWorld(compiled(step("f", forEach={"items": []})))
     world.go()
     assert world.ended["outcome"] == "Succeeded"
     assert world.entry("f")["items"] == {}

@@ -36,7 +36,7 @@ from agentrun.journal.log import manifest_bytes
 from agentrun.observe.metrics import Lost
 from agentrun.runner import process
 from agentrun.store.folder import FolderStore
-from tests.unit.test_pods import RUN, RUN_PATH, UID, build, start
+from tests.harness.pods import RUN, RUN_PATH, UID, build, start
 
 FACT = StepFact(attempt=1, seq=3, head="sha256:a", started=5.0, at=9.0, end=AttemptEnd.CLOSED, intervals=((5.0, 9.0),))
 FACT = replace(FACT, outcome=StepState.SUCCEEDED, output={"paid": 5})

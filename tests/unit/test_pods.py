@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,49 +18,16 @@ from agentrun.api.facts import (
 )
 from agentrun.attempt.environment import GRACE
 from agentrun.attempt.spec import AttemptSpec
-from agentrun.control.views import RunRef, RunView
-from agentrun.journal.layout import RunPath
-from agentrun.journal.pinned import Pinned
-from agentrun.plan.snapshot import Ref, Start
-from agentrun.records.manifest import RunManifest
-from tests.unit.plan_world import compiled
+from agentrun.plan.snapshot import Ref
+from tests.harness.pods import MODEL, REFUND, RUN, RUN_PATH, SETTINGS, UID, build, pinned, start
 
-UID = "0f8fad5b-d9cb-469f-a165-70867728950e"
-SETTINGS = PodSettings(store_url="s3://bucket/agentrun", image="agentrun:1")
-RUN = RunView(RunRef("support", "refund-4711"), UID, version=7, generation=1, created=0.0, finished=None)
 LOST = [
     {"key": f"node.kubernetes.io/{taint}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}
     for taint in ("not-ready", "unreachable")
 ]
-RUN_PATH = RunPath("support", "refund-4711", UID.replace("-", ""))
 
 
-def tool(name: str, secret: str | None = None, key: str = "token") -> dict[str, Any]:
-    auth = {} if secret is None else {"auth": {"bearer": {"secretRef": {"name": secret, "key": key}}}}
-    return {"name": name, "http": {"url": "http://tools.example/", **auth}}
-
-
-MODEL = {"name": "main", "model": "gpt", "credentials": {"secretRef": {"name": "openai", "key": "api-key"}}}
-TOOLS = [tool("look"), tool("pay", "payments"), tool("undo", "payments", "undo-token"), tool("note", "crm")]
-
-
-def pinned(*steps: dict[str, Any], identity: str | None = None, **more: Any) -> Pinned:
-    program = compiled(*steps, **({"models": [MODEL], "tools": TOOLS} | more))
-    manifest = {"identity": {"serviceAccountName": identity}} if identity else {}
-    return Pinned(RUN_PATH, cast("RunManifest", manifest), program)
-
-
-def start(path: str = "refund", **fields: Any) -> Start:
-    plain = Start(StepKey.parse(path), 1, {}, (), Allowance(), 600.0)
-    return replace(plain, **fields)
-
-
-REFUND: dict[str, Any] = {"name": "refund", "tool": {"name": "pay"}, "compensate": {"name": "undo"}}
 TRIAGE: dict[str, Any] = {"name": "triage", "agent": {"prompt": "?", "tools": ["look", "note"]}}
-
-
-def build(step: dict[str, Any] = REFUND, settings: PodSettings = SETTINGS, **fields: Any) -> dict[str, Any]:
-    return build_pod(settings, RUN, pinned(step), start(**fields))
 
 
 def environment(pod: dict[str, Any]) -> dict[str, str]:

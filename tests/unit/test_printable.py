@@ -14,7 +14,7 @@ from agentrun.api.approval import Owner, approval_object
 from agentrun.api.facts import ApprovalRequest, StepKey
 from agentrun.api.printable import JOINERS, SIGNS, UNSEEN, printable, printable_value
 from agentrun.api.workflow import Approvers, FailureClass
-from tests.unit.plan_world import World, approval, compiled, step
+from tests.harness.planner_world import PlannerWorld, approval, compiled, step
 
 CHARACTERS = st.text(
     st.characters() | st.sampled_from("\u200d\u200c\ufe0f\U0001f3f4\U000e007f\U000e0067\u0301👩🏽🇩🇪\n\x1b\u202e")
@@ -159,7 +159,7 @@ def is_plain(value: Any, allowed: str = "") -> bool:
 
 
 def test_no_status_holds_what_a_terminal_obeys() -> None:
-    world = World(
+    world = PlannerWorld(
         compiled(step("a", retry={"limit": 1}), approval("b", "a", subject=SAID), step("c", "a", retry={"limit": 0}))
     )
     world.go()

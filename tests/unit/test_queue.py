@@ -18,7 +18,7 @@ from agentrun.control.queue import FIRST_LOOK_EVERY, SHARE, WorkQueue
 from agentrun.control.showing import awaited
 from agentrun.control.views import Kind, RunRef, RunView
 from agentrun.observe.metrics import Metrics
-from tests.unit.test_leader import VirtualLoop
+from tests.harness.virtual_time import VirtualLoop
 
 METRICS = Metrics()
 

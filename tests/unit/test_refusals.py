@@ -17,8 +17,8 @@ from agentrun.runner.error_words import read_error
 from agentrun.runner.models import Request, ToolSpec
 from agentrun.runner.overflow import is_overflow
 from agentrun.runner.plain_schema import plain_schema
-from tests.unit.loopback import reply
-from tests.unit.test_models import OK, SCHEMA, TOOL, Bench, bench, completion
+from tests.harness.loopback import reply
+from tests.harness.model_bench import OK, SCHEMA, TOOL, ModelBench, completion, model_bench
 
 STRICT_TOOL = ToolSpec("pay", "Pays.", SCHEMA)
 EVERYTHING: dict[str, Any] = {
@@ -228,14 +228,14 @@ def sent(word: str, body: dict[str, Any]) -> bool:
 
 
 @pytest.fixture
-async def model() -> AsyncIterator[Bench]:
-    async with bench("responses") as found:
+async def model() -> AsyncIterator[ModelBench]:
+    async with model_bench("responses") as found:
         yield found
 
 
 @pytest.fixture
-async def chatty() -> AsyncIterator[Bench]:
-    async with bench("chat") as found:
+async def chatty() -> AsyncIterator[ModelBench]:
+    async with model_bench("chat") as found:
         yield found
 
 
@@ -282,7 +282,7 @@ def test_responses_without_what_is_refused(name: str) -> None:
         assert second["input"][0] == {"role": "system", "content": "Decide."}
 
 
-async def learns(model: Bench, ok: Any, word: str, status: int, answer: Any) -> None:
+async def learns(model: ModelBench, ok: Any, word: str, status: int, answer: Any) -> None:
     """Check that a refusal is learned once and remembered."""
     refused: set[str] = set()
     data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
@@ -294,20 +294,20 @@ async def learns(model: Bench, ok: Any, word: str, status: int, answer: Any) -> 
 
 
 @pytest.mark.parametrize("name", ["openai-o1", "rust", "mistral", "deepseek", "openrouter", "google", "server-error"])
-async def test_a_refusal_is_learned_once_over_http(chatty: Bench, name: str) -> None:
+async def test_a_refusal_is_learned_once_over_http(chatty: ModelBench, name: str) -> None:
     await learns(chatty, CHAT_OK, *CHAT[name])
 
 
 @pytest.mark.parametrize("name", ["include", "store-google", "schema"])
-async def test_a_refusal_is_learned_once_over_http_by_responses(model: Bench, name: str) -> None:
+async def test_a_refusal_is_learned_once_over_http_by_responses(model: ModelBench, name: str) -> None:
     await learns(model, OK, *RESPONSES[name])
 
 
-async def test_an_error_inside_an_answer_is_a_refusal_as_well(chatty: Bench) -> None:
+async def test_an_error_inside_an_answer_is_a_refusal_as_well(chatty: ModelBench) -> None:
     await learns(chatty, CHAT_OK, "parallel_tool_calls", 200, unsupported("parallel_tool_calls"))
 
 
-async def test_one_thing_after_the_other(chatty: Bench) -> None:
+async def test_one_thing_after_the_other(chatty: ModelBench) -> None:
     """An endpoint that takes next to nothing."""
     refused: set[str] = set()
     answers = [
@@ -328,7 +328,7 @@ async def test_one_thing_after_the_other(chatty: Bench) -> None:
     assert not any("strict" in tool["function"] for tool in last["tools"])
 
 
-async def test_a_model_of_the_other_api_is_named(chatty: Bench, model: Bench) -> None:
+async def test_a_model_of_the_other_api_is_named(chatty: ModelBench, model: ModelBench) -> None:
     failure = await chatty.fails(
         reply(error("This model is only supported in v1/responses and not in v1/chat/completions."), status=404),
         **EVERYTHING,
@@ -340,7 +340,7 @@ async def test_a_model_of_the_other_api_is_named(chatty: Bench, model: Bench) ->
     assert "write api: chat for the model" in failure.message
 
 
-async def test_json_has_to_be_asked_for_in_a_message(model: Bench) -> None:
+async def test_json_has_to_be_asked_for_in_a_message(model: ModelBench) -> None:
     """OpenAI looks for the word in the input, and not in the instructions."""
     words = "Response input messages must contain the word 'json' to use 'text.format' of type 'json_object'."
     refused = {"json_schema"}
@@ -350,7 +350,7 @@ async def test_json_has_to_be_asked_for_in_a_message(model: Bench) -> None:
     assert "text" not in model.server.received[-1].json
 
 
-async def test_what_is_known_is_not_sent(model: Bench, chatty: Bench) -> None:
+async def test_what_is_known_is_not_sent(model: ModelBench, chatty: ModelBench) -> None:
     await chatty.ask(CHAT_OK, refused={"max_completion_tokens", "json_schema", "parallel_tool_calls"}, **EVERYTHING)
     await model.ask(OK, refused={"include", "store", "instructions", "system"}, **EVERYTHING)
     assert set(chatty.server.received[0].json) == {"model", "messages", "tools", "response_format", "max_tokens"}
@@ -381,7 +381,7 @@ async def test_what_is_known_is_not_sent(model: Bench, chatty: Bench) -> None:
         ({}, "400"),
     ],
 )  # fmt: skip
-async def test_what_the_user_set_is_not_left_out(model: Bench, chatty: Bench, body: Any, words: str) -> None:
+async def test_what_the_user_set_is_not_left_out(model: ModelBench, chatty: ModelBench, body: Any, words: str) -> None:
     for one in (model, chatty):
         failure = await one.fails(reply(body, status=400), **EVERYTHING)
         assert words in failure.message
@@ -390,19 +390,19 @@ async def test_what_the_user_set_is_not_left_out(model: Bench, chatty: Bench, bo
 
 
 @pytest.mark.parametrize("status", [401, 403, 429])
-async def test_these_are_no_refusals(chatty: Bench, status: int) -> None:
+async def test_these_are_no_refusals(chatty: ModelBench, status: int) -> None:
     await chatty.fails(reply(unsupported("parallel_tool_calls"), status=status), **EVERYTHING)
     assert all(received.json["parallel_tool_calls"] for received in chatty.server.received)
 
 
-async def test_a_server_error_that_mentions_a_parameter_is_tried_again(chatty: Bench) -> None:
+async def test_a_server_error_that_mentions_a_parameter_is_tried_again(chatty: ModelBench) -> None:
     for words in ("parallel_tool_calls: internal error", "max_completion_tokens worker must restart"):
         failure = await chatty.fails(reply(error(words), status=500), **EVERYTHING)
         assert failure.retryable
     assert len(chatty.server.received) == 6
 
 
-async def test_a_bound_that_a_budget_needs_is_never_dropped(chatty: Bench, model: Bench) -> None:
+async def test_a_bound_that_a_budget_needs_is_never_dropped(chatty: ModelBench, model: ModelBench) -> None:
     refused: set[str] = set()
     answers = [reply(unsupported(name), status=400) for name in ("max_completion_tokens", "max_tokens")]
     failure = await chatty.fails(*answers, refused=refused, **EVERYTHING)
@@ -414,7 +414,7 @@ async def test_a_bound_that_a_budget_needs_is_never_dropped(chatty: Bench, model
     assert len(model.server.received) == 1
 
 
-async def test_a_bound_that_is_a_wish_is_dropped(chatty: Bench, model: Bench) -> None:
+async def test_a_bound_that_is_a_wish_is_dropped(chatty: ModelBench, model: ModelBench) -> None:
     answers = [reply(unsupported(name), status=400) for name in ("max_completion_tokens", "max_tokens")]
     await chatty.ask(*answers, CHAT_OK, at_any_length=True, **EVERYTHING)
     assert not {"max_tokens", "max_completion_tokens"} & set(chatty.server.received[-1].json)
@@ -422,13 +422,13 @@ async def test_a_bound_that_is_a_wish_is_dropped(chatty: Bench, model: Bench) ->
     assert "max_output_tokens" not in model.server.received[-1].json
 
 
-async def test_an_endpoint_that_refuses_for_ever(chatty: Bench) -> None:
+async def test_an_endpoint_that_refuses_for_ever(chatty: ModelBench) -> None:
     failure = await chatty.fails(reply(unsupported("parallel_tool_calls"), status=400), **EVERYTHING)
     assert not failure.retryable
     assert len(chatty.server.received) == 2
 
 
-async def test_retries_and_refusals_are_counted_apart(chatty: Bench) -> None:
+async def test_retries_and_refusals_are_counted_apart(chatty: ModelBench) -> None:
     down = reply(status=503)
     turn = await chatty.ask(
         down, down, reply(unsupported("parallel_tool_calls"), status=400), down, down, CHAT_OK, **EVERYTHING

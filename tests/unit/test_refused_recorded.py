@@ -19,9 +19,9 @@ from agentrun.records.step_records import Kind
 from agentrun.runner.failures import Failure
 from agentrun.runner.models import Request, Turn
 from agentrun.runner.ports import Ports
-from tests.unit import test_runner_calls as calls
-from tests.unit.plan_world import World, compiled, step
-from tests.unit.test_runner_calls import KEY, OVERFLOW, RUN, Scene, said
+from tests.harness import runner_scene as calls
+from tests.harness.planner_world import PlannerWorld, compiled, step
+from tests.harness.runner_scene import KEY, OVERFLOW, RUN, Scene, said
 
 
 class Learning(calls.ScriptedModel):
@@ -116,7 +116,7 @@ AGENT = {"agent": {"prompt": "go", "model": "m"}}
 MODELS = [{"name": "m", "model": "gpt"}, {"name": "other", "model": "x"}]
 
 
-def starts(world: World) -> dict[str, Start]:
+def starts(world: PlannerWorld) -> dict[str, Start]:
     world.go()
     return {start.key.path: start for start in world.starts}
 
@@ -130,7 +130,7 @@ def test_a_later_step_is_told_of_its_own_model() -> None:
         step("d", "a", **call),
         models=MODELS,
     )
-    world = World(program)
+    world = PlannerWorld(program)
     assert starts(world)["a"].refused == ()
     key = StepKey("a")
     world.succeed("a")

@@ -13,8 +13,8 @@ from agentrun.journal.log import manifest_bytes, open_step, read_step
 from agentrun.records.step_records import Kind
 from agentrun.runner.attempt import Attempt, run_attempt
 from agentrun.runner.ports import Ports
-from tests.unit.journal_world import MemoryStore
-from tests.unit.plan_world import MODEL, TOOL, World, compiled, step
+from tests.harness.memory_store import MemoryStore
+from tests.harness.planner_world import MODEL, TOOL, PlannerWorld, compiled, step
 
 RUN, KEY = RunPath("n", "r", "u"), StepKey("a")
 
@@ -43,7 +43,7 @@ def test_a_question_is_not_lost_by_who_is_told_to_leave_before_it_is_asked() -> 
         await run_attempt(AttemptSpec("memory", RUN, KEY, 2, {}, (), Allowance(), 3600.0), ports, _nothing, stopping)
 
     asyncio.run(attempt())
-    world = World(compiled(step("a")), now=1100.0)
+    world = PlannerWorld(compiled(step("a")), now=1100.0)
     world.facts[KEY] = fold(read_step(store, RUN, KEY)).fact()
     assert world.facts[KEY].unknown is not None
     world.append("cancelled")

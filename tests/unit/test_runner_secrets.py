@@ -10,12 +10,9 @@ from agentrun.api.workflow import Model
 from agentrun.runner.connections import tls
 from agentrun.runner.failures import ContextOverflow, Failure
 from agentrun.runner.models import Request, open_model
-from tests.unit.loopback import loopback, raw, reply
-from tests.unit.test_http_tool import AUTH, shop
-from tests.unit.test_http_tool import Bench as Shop
-from tests.unit.test_models import KEY, Bench, message, model, response, text
-
-__all__ = ["model", "shop"]
+from tests.harness.loopback import loopback, raw, reply
+from tests.harness.model_bench import KEY, ModelBench, message, response, text
+from tests.harness.tool_bench import AUTH, ToolBench
 
 UNUSABLE = pytest.mark.parametrize(
     ("name", "value"), [("ALL_PROXY", "socks5://127.0.0.1:1"), ("HTTP_PROXY", "foo://x"), ("SSL_CERT_FILE", "/nothing")]
@@ -25,7 +22,9 @@ UNUSABLE = pytest.mark.parametrize(
 
 
 @pytest.mark.parametrize("token", ["hunter2-very-secret ", " hunter2-very-secret"])
-async def test_a_token_with_blanks_around_it_is_sent_without_them_and_quoted_nowhere(shop: Shop, token: str) -> None:
+async def test_a_token_with_blanks_around_it_is_sent_without_them_and_quoted_nowhere(
+    shop: ToolBench, token: str
+) -> None:
     """h11 quoted the header that it did not take, token and all, and the call counted as one that may have happened."""
     found = await shop.call({}, reply({}), auth=AUTH, secret=lambda _: f"{token}\n")
     assert "hunter2" not in str(found)
@@ -39,7 +38,7 @@ async def test_a_token_with_blanks_around_it_is_sent_without_them_and_quoted_now
         ("abcd<efgh&ijkl0123", rb'{"auth":"Bearer abcd\u003cefgh\u0026ijkl0123"}'),
     ],
 )
-async def test_a_token_that_is_echoed_escaped_is_replaced_too(shop: Shop, token: str, echo: bytes) -> None:
+async def test_a_token_that_is_echoed_escaped_is_replaced_too(shop: ToolBench, token: str, echo: bytes) -> None:
     found = await shop.call({}, reply(echo), auth=AUTH, secret=lambda _: token)
     assert token not in found.text
     assert token not in json.dumps(found.output)
@@ -47,7 +46,7 @@ async def test_a_token_that_is_echoed_escaped_is_replaced_too(shop: Shop, token:
 
 @UNUSABLE
 async def test_an_environment_that_cannot_be_used_is_no_call_that_may_have_happened(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    shop: ToolBench, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     tls.cache_clear()
     monkeypatch.setenv(name, value)
@@ -57,7 +56,7 @@ async def test_an_environment_that_cannot_be_used_is_no_call_that_may_have_happe
     assert failed.value.happened == "no"
 
 
-async def test_a_token_after_a_backslash_leaves_json_whole(shop: Shop) -> None:
+async def test_a_token_after_a_backslash_leaves_json_whole(shop: ToolBench) -> None:
     found = await shop.call({}, reply(rb'{"p":"C:\\tok-12345678"}'), auth=AUTH, secret=lambda _: "tok-12345678")
     assert found.output == {"p": "C:\\***"}
 
@@ -86,14 +85,14 @@ async def test_the_key_of_the_environment_is_sent_without_what_surrounds_it(
         assert server.received[-1].headers["authorization"] == f"Bearer {KEY}"
 
 
-async def test_a_key_that_stands_where_an_error_is_cut_is_hidden(model: Bench) -> None:
+async def test_a_key_that_stands_where_an_error_is_cut_is_hidden(model: ModelBench) -> None:
     with pytest.raises(Failure) as failed:
         await model.ask(reply({"error": {"message": "x" * 290 + KEY}}, status=403))
     assert KEY[:8] not in failed.value.message
 
 
 @pytest.mark.parametrize("charset", ["rot13", "idna", "undefined", "zlib"])
-async def test_an_error_in_a_charset_that_is_none_is_read(model: Bench, charset: str) -> None:
+async def test_an_error_in_a_charset_that_is_none_is_read(model: ModelBench, charset: str) -> None:
     head = f"HTTP/1.1 400 X\r\nContent-Type: text/plain; charset={charset}\r\nContent-Length: 2\r\n\r\n"
     with pytest.raises(Failure):
         await model.ask(raw(head.encode() + b"no"))

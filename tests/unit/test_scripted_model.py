@@ -22,22 +22,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai import AsyncOpenAI, OpenAI
 
+from tests.harness.script_places import (
+    ASSISTANT,
+    CALL,
+    CHAT_CALL,
+    CHAT_LOOK_UP,
+    LOOK_UP,
+    RESULT,
+    SCHEMA,
+    SEALED,
+    TEXT,
+    TOOL,
+    USER,
+    VALID,
+    places,
+    put,
+    values,
+)
+
 ROOT = Path(__file__).parents[2]
-LOOK_UP: dict[str, Any] = {
-    "type": "function",
-    "name": "look_up_order",
-    "description": "The order.",
-    "strict": True,
-    "parameters": {
-        "type": "object",
-        "properties": {"orderId": {"type": "string"}},
-        "required": ["orderId"],
-        "additionalProperties": False,
-    },
-}
-CHAT_LOOK_UP = {"type": "function", "function": {name: LOOK_UP[name] for name in ("name", "parameters", "strict")}}
-SEALED: Any = ["reasoning.encrypted_content"]
-TEXT = "Order 4711 arrived broken."
 
 REFUND = """
 rules:
@@ -417,12 +420,6 @@ def test_arguments_that_are_no_json(model: ScriptedModel, client: OpenAI) -> Non
     assert ask(client).output[0].arguments == '{"a": '
 
 
-USER = {"role": "user", "content": TEXT}
-CALL = {"type": "function_call", "call_id": "call_a", "name": "look_up_order", "arguments": "{}"}
-RESULT = {"type": "function_call_output", "call_id": "call_a", "output": "{}"}
-SCHEMA: dict[str, Any] = {"type": "json_schema", "name": "decision", "schema": {"type": "object", "properties": {}}}
-
-
 @pytest.mark.parametrize(
     ("request_part", "message"),
     [
@@ -465,11 +462,6 @@ def test_requests_that_openai_refuses(
     assert message in error.message
     assert error.type == "invalid_request_error"
     assert model.ledger[-1]["answer"] == "400"
-
-
-CHAT_CALL = {"id": "call_a", "type": "function", "function": {"name": "t", "arguments": "{}"}}
-ASSISTANT = {"role": "assistant", "content": None, "tool_calls": [CHAT_CALL]}
-TOOL = {"role": "tool", "tool_call_id": "call_a", "content": "{}"}
 
 
 @pytest.mark.parametrize(
@@ -615,64 +607,12 @@ def test_scripts_that_are_refused(script: Any, message: str) -> None:
         read(script)
 
 
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-)
-
-
 @settings(max_examples=50)
 @given(values)
 def test_templates_keep_the_type_of_what_they_name(value: Any) -> None:
     assert render({"a": ["{{tool.t.field}}"]}, {}, {"t": {"field": value}}) == {"a": [value]}
     expected = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     assert render("<{{ tool.t.field }}>", {}, {"t": {"field": value}}) == f"<{expected}>"
-
-
-VALID: dict[str, Any] = {
-    "/v1/responses": {
-        "model": "m",
-        "store": False,
-        "input": [USER, CALL, RESULT, {"role": "user", "content": [{"type": "input_text", "text": "x"}]}],
-        "instructions": "Decide.",
-        "tools": [{**LOOK_UP, "parameters": {**LOOK_UP["parameters"], "anyOf": [{"type": "string"}], "$defs": {}}}],
-        "tool_choice": {
-            "type": "allowed_tools",
-            "mode": "auto",
-            "tools": [{"type": "function", "name": "look_up_order"}],
-        },
-        "text": {"format": {**SCHEMA, "schema": LOOK_UP["parameters"], "strict": True}},
-        "include": SEALED,
-        "reasoning": {"effort": "low"},
-        "metadata": {"a": "b"},
-        "stream": True,
-        "max_output_tokens": 100,
-    },
-    "/v1/chat/completions": {
-        "model": "m",
-        "messages": [USER, ASSISTANT, TOOL],
-        "tools": [CHAT_LOOK_UP],
-        "tool_choice": {"type": "function", "function": {"name": "look_up_order"}},
-        "response_format": {"type": "json_schema", "json_schema": {"name": "d", "schema": LOOK_UP["parameters"]}},
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    },
-}
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    yield path
-    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, part in parts:
-        yield from places(part, (*path, name))
-
-
-def put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
-    if not path:
-        return new
-    copy = dict(value) if isinstance(value, dict) else list(value)
-    copy[path[0]] = put(value[path[0]], path[1:], new)
-    return copy
 
 
 @pytest.mark.parametrize("path", VALID)

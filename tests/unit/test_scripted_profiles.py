@@ -13,7 +13,7 @@ from examples.scripted_model.quirks import QUIRKS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.test_scripted_model import VALID, places, put, values
+from tests.harness.script_places import VALID, places, put, values
 
 CALL: dict[str, Any] = {
     "rules": [{"match": {"turn": 0}, "tool_calls": [{"name": "look_up", "args": {}}]}, {"json": {"a": 1}}]

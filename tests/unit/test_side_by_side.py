@@ -14,7 +14,7 @@ from agentrun.observe.metrics import Metrics
 from agentrun.store import side_by_side
 from agentrun.store.s3 import CONNECTIONS
 from agentrun.store.side_by_side import ALLOWANCE, READERS, each
-from tests.unit.journal_world import MemoryStore
+from tests.harness.memory_store import MemoryStore
 
 
 def test_reads_that_nest_share_one_allowance_of_threads() -> None:

@@ -19,9 +19,9 @@ from agentrun.control.views import PodView, RunRef, RunView
 from agentrun.observe.metrics import Metrics
 from agentrun.plan.slots import UNBOUNDED, Bounds, Pods, grants, reserve
 from agentrun.plan.snapshot import Start
-from tests.unit.control_world import Operator, World
-from tests.unit.plan_world import CALL, MODEL, TOOL, step
-from tests.unit.test_leader import VirtualLoop
+from tests.harness.cluster_world import ClusterWorld, Operator
+from tests.harness.planner_world import CALL, MODEL, TOOL, step
+from tests.harness.virtual_time import VirtualLoop
 
 METRICS = Metrics()
 BOUND = st.one_of(st.none(), st.integers(1, 12))
@@ -332,7 +332,7 @@ TestLine.settings = settings(max_examples=100, stateful_step_count=30, deadline=
 
 @pytest.fixture
 def world(request: pytest.FixtureRequest) -> Any:
-    found = World(VirtualLoop(), bounds=request.param)
+    found = ClusterWorld(VirtualLoop(), bounds=request.param)
     yield found
     found.close()
     found.loop.close()
@@ -342,20 +342,20 @@ def spec(*steps: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"workflow": {"tools": [TOOL], "models": [MODEL], "steps": list(steps)}, **more}
 
 
-def shown(world: World, name: str) -> tuple[str, str]:
+def shown(world: ClusterWorld, name: str) -> tuple[str, str]:
     status = world.status(name)
     [ready] = [c for c in status["conditions"] if c["type"] == "Ready"]
     return ready["reason"], ready["message"]
 
 
-def settled(world: World, operator: Operator, seconds: float = 3.0) -> None:
+def settled(world: ClusterWorld, operator: Operator, seconds: float = 3.0) -> None:
     for _ in range(4):
         operator.hear_all()
         world.wait(seconds / 4)
 
 
 @pytest.mark.parametrize("world", [Bounds(whole=2)], indirect=True)
-def test_a_run_beyond_the_bound_is_queued_and_begins_when_a_place_is_free(world: World) -> None:
+def test_a_run_beyond_the_bound_is_queued_and_begins_when_a_place_is_free(world: ClusterWorld) -> None:
     operator = world.operator()
     for name in ("a", "b", "c", "d"):
         world.api.apply_run(name, spec(step("s")))
@@ -378,7 +378,7 @@ def test_a_run_beyond_the_bound_is_queued_and_begins_when_a_place_is_free(world:
 
 
 @pytest.mark.parametrize("world", [Bounds(whole=1)], indirect=True)
-def test_a_queued_run_that_is_cancelled_ends_at_once_and_holds_up_nobody(world: World) -> None:
+def test_a_queued_run_that_is_cancelled_ends_at_once_and_holds_up_nobody(world: ClusterWorld) -> None:
     operator = world.operator()
     for name in ("a", "b", "c"):
         world.api.apply_run(name, spec(step("s")))
@@ -392,7 +392,9 @@ def test_a_queued_run_that_is_cancelled_ends_at_once_and_holds_up_nobody(world: 
 
 
 @pytest.mark.parametrize("world", [Bounds(namespace=1)], indirect=True)
-def test_a_cancelled_run_settles_its_call_though_the_namespace_is_full_of_pods_that_never_work(world: World) -> None:
+def test_a_cancelled_run_settles_its_call_though_the_namespace_is_full_of_pods_that_never_work(
+    world: ClusterWorld,
+) -> None:
     operator = world.operator()
     world.api.apply_run("paid", spec(step("s", compensate=CALL)))
     settled(world, operator)
@@ -417,7 +419,7 @@ def test_a_cancelled_run_settles_its_call_though_the_namespace_is_full_of_pods_t
 
 
 @pytest.mark.parametrize("world", [Bounds(whole=2)], indirect=True)
-def test_a_new_leader_counts_the_pods_that_it_finds(world: World) -> None:
+def test_a_new_leader_counts_the_pods_that_it_finds(world: ClusterWorld) -> None:
     operator = world.operator()
     for name in ("a", "b", "c"):
         world.api.apply_run(name, spec(step("s")))
@@ -430,7 +432,7 @@ def test_a_new_leader_counts_the_pods_that_it_finds(world: World) -> None:
 
 
 @pytest.mark.parametrize("world", [Bounds(whole=3)], indirect=True)
-def test_a_fan_out_takes_the_places_that_there_are_and_goes_on_as_they_are_free(world: World) -> None:
+def test_a_fan_out_takes_the_places_that_there_are_and_goes_on_as_they_are_free(world: ClusterWorld) -> None:
     operator = world.operator()
     world.api.apply_run("r", spec(step("s", forEach={"items": list(range(20)), "maxParallel": 10})))
     settled(world, operator)

@@ -19,10 +19,8 @@ from agentrun.api.texts import as_text, quoted
 from agentrun.cli.board import described
 from agentrun.cli.printable import printable, value
 from agentrun.expressions.templates import Scope, Values, compile_text, compile_value
-from tests.unit.cli_store import PEOPLE, Scene, Type, agentrun, scene
-from tests.unit.plan_world import CALL, World, approval, compiled, step
-
-__all__ = ["agentrun", "scene"]
+from tests.harness.cli_store import PEOPLE, Scene, Type
+from tests.harness.planner_world import CALL, PlannerWorld, approval, compiled, step
 
 ORDER: dict[str, Any] = {"id": 7, "note": None, "paid": True, "who": "O'Brien", "rate": 1e16, "tags": ["é", "\u202e"]}
 SCOPE = Scope(("inputs",), None)
@@ -71,7 +69,7 @@ def test_a_model_is_sent_json(field: str) -> None:
 
 def test_people_are_asked_in_json() -> None:
     asks = approval("ok", subject="${inputs.order}", details="${inputs.order}")
-    world = World(compiled(asks), inputs={"order": ORDER})
+    world = PlannerWorld(compiled(asks), inputs={"order": ORDER})
     world.go()
     [asked] = [event.body["request"] for event in world.events]
     assert asked["subject"] == json.dumps(ORDER, ensure_ascii=False) and asked["details"] == ORDER
@@ -80,7 +78,7 @@ def test_people_are_asked_in_json() -> None:
 @pytest.mark.parametrize("found", [None, True, 7, 1.5, {"a": None}, ["x", False]])
 @pytest.mark.parametrize("how", ["duration", "until"])
 def test_what_is_no_time_is_named_in_json(how: str, found: Any) -> None:
-    world = World(compiled({"name": "w", "wait": {how: "${inputs.x}"}}), inputs={"x": found})
+    world = PlannerWorld(compiled({"name": "w", "wait": {how: "${inputs.x}"}}), inputs={"x": found})
     world.go()
     message = world.ended["failure"]["message"]
     assert quoted(as_text(found)) in message and "is no" in message
@@ -156,7 +154,7 @@ def test_no_message_shows_a_value_as_python_writes_it() -> None:
 
 def test_the_last_word_says_which_effects_stay_and_why() -> None:
     """Two of three compensations failed, and the run said only why its last step had."""
-    world = World(compiled(*(undone(name, *after) for name, after in STEPS)))
+    world = PlannerWorld(compiled(*(undone(name, *after) for name, after in STEPS)))
     for name in ("a", "b", "c"):
         world.go()
         world.succeed(name)
@@ -188,7 +186,7 @@ def undone(name: str, *after: str, **more: Any) -> dict[str, Any]:
 
 def test_an_end_with_many_effects_that_stay_is_short() -> None:
     steps = undone("a", forEach={"items": "${inputs.n}"}), undone("z", "a")
-    world = World(compiled(*steps), inputs={"n": list(range(40))})
+    world = PlannerWorld(compiled(*steps), inputs={"n": list(range(40))})
     while world.go() and any(name.startswith("a[") for name in world.running):
         for name in list(world.running):
             world.succeed(name)
@@ -205,7 +203,7 @@ def test_an_end_with_many_effects_that_stay_is_short() -> None:
     [(None, "null"), ({"a": 1}, "an object"), ("x", "a string"), (7, "a number"), (True, "a boolean")],
 )
 def test_a_fan_out_over_what_is_no_list_says_what_it_is(items: Any, what: str) -> None:
-    world = World(compiled(step("f", forEach={"items": "${inputs.x}"})), inputs={"x": items})
+    world = PlannerWorld(compiled(step("f", forEach={"items": "${inputs.x}"})), inputs={"x": items})
     ended = world.go()
     assert world.ended["failure"]["message"] == f"forEach.items is {what}, not a list"
     [entry] = ended.status["steps"]

@@ -23,11 +23,11 @@ from agentrun.runner.http_tool import HttpTool
 from agentrun.runner.ports import Ports
 from agentrun.runner.work import work
 from agentrun.workflow.program import compile_step
-from tests.unit.journal_world import MemoryStore
-from tests.unit.loopback import Loopback, cut, endless, hang, loopback, reply
-from tests.unit.plan_world import World, compiled, step
+from tests.harness.loopback import Loopback, cut, endless, hang, loopback, reply
+from tests.harness.memory_store import MemoryStore
+from tests.harness.planner_world import PlannerWorld, compiled, step
+from tests.harness.virtual_time import SkippingLoop
 from tests.unit.record_forms import check_all
-from tests.unit.test_runner_calls import SkippingLoop
 
 RUN, KEY = RunPath("n", "r", "0" * 32), StepKey("a")
 UNDO, UNDO_BY_ID = {"name": "undo", "args": {"n": 1}}, {"name": "undo", "args": {"id": "${steps.a.output.id}"}}
@@ -82,13 +82,13 @@ class Scene:
         body: dict[str, Any] = read_step(self.store, RUN, key)[-1].body
         return body
 
-    def planned(self, fact: StepFact) -> World:
+    def planned(self, fact: StepFact) -> PlannerWorld:
         """The planner's world, once the attempt ended so."""
         from agentrun.api.workflow import WorkflowSpec
         from agentrun.workflow.program import compile_program
 
         program = compile_program(WorkflowSpec.model_validate({"tools": self.tools, "steps": [self.step]}))
-        world = World(program, facts={KEY: fact})
+        world = PlannerWorld(program, facts={KEY: fact})
         world.go()
         return world
 
@@ -271,7 +271,7 @@ async def test_a_call_that_happened_is_remembered_over_attempts_that_did_not_rea
     assert fact.outcome is StepState.FAILED and fact.happened
     assert scene.planned(fact).running == ["a.compensate"]
     cancelled = compiled(step("a", compensate={"name": "t", "args": {"a": "1"}}))
-    world = World(cancelled, facts={KEY: first}, now=first.at)
+    world = PlannerWorld(cancelled, facts={KEY: first}, now=first.at)
     world.append("cancelled")
     world.go()
     assert world.running == ["a.compensate"]

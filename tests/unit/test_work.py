@@ -12,7 +12,7 @@ from agentrun.plan import fan_out
 from agentrun.plan.planner import plan, plan_slice
 from agentrun.plan.snapshot import Append, Plan, Snapshot, Start
 from agentrun.plan.work import KEPT_MAX, Work
-from tests.unit.plan_world import World, approval, compiled, step
+from tests.harness.planner_world import PlannerWorld, approval, compiled, step
 
 WAIT = {"wait": {"duration": "1h"}}
 LIST = {"l": list(range(300))}
@@ -24,7 +24,7 @@ MOST = 30_000_000
 
 
 def snapshot(*steps: dict[str, Any], inputs: dict[str, Any] | None = None, **more: Any) -> Snapshot:
-    return World(compiled(*steps, **more), inputs=inputs or LIST).snapshot()
+    return PlannerWorld(compiled(*steps, **more), inputs=inputs or LIST).snapshot()
 
 
 def sliced(snapshot: Snapshot, work: Work, units: int = 3_000_000) -> tuple[Plan, int]:
@@ -95,7 +95,7 @@ def test_a_run_over_its_bound_is_parked_and_computes_nothing_more() -> None:
 def test_a_parked_run_waits_for_a_person_and_ends_when_it_is_cancelled() -> None:
     conditions = [step(f"s{n}", when=f"{SQUARE} {n}", **WAIT) for n in range(40)]
     last = {"name": "z", "when": "inputs.l.map(x, x).size() == 7", **WAIT}
-    world = World(compiled(*conditions, **{"finally": [last]}), inputs=LIST)
+    world = PlannerWorld(compiled(*conditions, **{"finally": [last]}), inputs=LIST)
     work = Work(limit=MOST)
     assert plan(world.snapshot(), work).waits_for_person
     world.append("cancelled")
@@ -129,20 +129,20 @@ def test_whatever_a_run_cannot_afford_is_parked(costly: dict[str, Any]) -> None:
     assert not found.effects
     assert found.waits_for_person
     assert plan(here, work) == found
-    world = World(here.program, inputs=LIST)
+    world = PlannerWorld(here.program, inputs=LIST)
     world.append("cancelled")
     assert [e.kind for e in plan(world.snapshot(), work).effects if isinstance(e, Append)] in (["ended"], ["settled"])
 
 
 def test_an_output_that_cannot_be_afforded_fails_the_run() -> None:
-    world = World(compiled(step("a", when="false"), output="${inputs.l.map(x, x).size()}"), inputs=LIST)
+    world = PlannerWorld(compiled(step("a", when="false"), output="${inputs.l.map(x, x).size()}"), inputs=LIST)
     [ended] = plan(world.snapshot(), Work(limit=800_000)).effects
     assert isinstance(ended, Append)
     assert ended.body["failure"]["message"].startswith("output: takes")
 
 
 def test_the_items_of_what_has_begun_are_known_whatever_that_costs() -> None:
-    world = World(compiled(step("f", forEach={"items": "${inputs.l.filter(x, x < 3)}"})), inputs=LIST)
+    world = PlannerWorld(compiled(step("f", forEach={"items": "${inputs.l.filter(x, x < 3)}"})), inputs=LIST)
     for effect in plan(world.snapshot()).effects:
         world.apply(effect)
     assert StepKey("f", 2) in world.executions
@@ -193,7 +193,7 @@ def test_a_condition_of_finally_that_the_workflow_has_too_is_evaluated_once() ->
     """Each plan evaluated it twice anew, and took it out of what the run may spend."""
     when = f"{SQUARE} 1 || run.outcome == 'Succeeded'"
     last = {"name": "z", "when": when, **WAIT}
-    world, work = World(compiled(step("a", when=when, **WAIT), **{"finally": [last]}), inputs=LIST), Work()
+    world, work = PlannerWorld(compiled(step("a", when=when, **WAIT), **{"finally": [last]}), inputs=LIST), Work()
     here = world.snapshot()
     first = plan(here, work)
     evaluated = work.evaluated
@@ -210,7 +210,7 @@ def test_a_large_input_is_not_converted_for_each_item_that_looks_at_another() ->
 
 
 def test_what_was_evaluated_over_other_values_does_not_count() -> None:
-    world = World(compiled(step("a"), step("b", "a", when="steps.a.output == 1", **WAIT)))
+    world = PlannerWorld(compiled(step("a"), step("b", "a", when="steps.a.output == 1", **WAIT)))
     work = Work()
     for effect in plan(world.snapshot(), work).effects:
         world.apply(effect)

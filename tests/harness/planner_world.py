@@ -61,7 +61,7 @@ def request(call_id: str, expires_at: float = 5000.0, required: int = 1) -> Appr
 
 
 @dataclass
-class World:
+class PlannerWorld:
     """The run, and everything around it that can be known."""
 
     program: Program

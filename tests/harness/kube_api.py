@@ -16,10 +16,10 @@ from agentrun.control.views import ApprovalView, CommandView, PodView, RunView
 from agentrun.journal.pinned import Pinned
 from agentrun.kube.errors import AlreadyExists, Conflict, NotFound, Refused
 from agentrun.plan.snapshot import Start
-from tests.unit.control_kubelet import Container
+from tests.harness.fake_kubelet import Container
 
 if TYPE_CHECKING:
-    from tests.unit.control_world import World
+    from tests.harness.cluster_world import ClusterWorld
 
 Kind = Literal["runs", "pods", "approvals", "commands"]
 KINDS: tuple[Kind, ...] = ("pods", "approvals", "commands", "runs")
@@ -33,7 +33,7 @@ Obj = dict[str, Any]
 class Api:
     """The API server: objects with versions, and everything that its watches have to tell."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: ClusterWorld) -> None:
         self.world = world
         self.version = 100
         self.objects: dict[Kind, dict[str, Any]] = {kind: {} for kind in KINDS}

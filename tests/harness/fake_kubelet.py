@@ -20,7 +20,7 @@ from agentrun.records.step_records import Kind
 from agentrun.runner.ports import Ports
 
 if TYPE_CHECKING:
-    from tests.unit.control_world import World
+    from tests.harness.cluster_world import ClusterWorld
 
 APPROVAL_TIME = 600.0
 
@@ -29,7 +29,7 @@ class Container:
     """One attempt. ``how`` (of ``advance``) says what its call comes to: ``succeed``, ``fail``, ``ask`` (a person must
     approve the call first), ``budget`` (its part of the budget is too small)."""
 
-    def __init__(self, world: World, pinned: Pinned, start: Start) -> None:
+    def __init__(self, world: ClusterWorld, pinned: Pinned, start: Start) -> None:
         self.world, self.pinned, self.start = world, pinned, start
         self.fact: StepFact | None = None
         """Its last word."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -10,12 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import pytest
-
 from agentrun.api.canonical import digest_of, timestamp
 from agentrun.api.facts import StepKey, Usage
 from agentrun.api.workflow import WorkflowSpec
-from agentrun.cli.main import main
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, StepLog
 from agentrun.journal.records import Record
@@ -166,29 +162,3 @@ class Said:
 
 
 Type = Callable[..., Said]
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    return Scene(tmp_path / "store")
-
-
-@pytest.fixture
-def agentrun(scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Type:
-    """Types a command line, whose store is the scene's."""
-    monkeypatch.setenv("AGENTRUN_STORE", str(scene.folder))
-    monkeypatch.setenv("LOGNAME", "ben")
-    monkeypatch.delenv("AGENTRUN_SECRETS", raising=False)
-    monkeypatch.setenv("OPENAI_API_KEY", "none")
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
-
-    def type_(*words: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["agentrun", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        found = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Said(ended.value.code, found.out, found.err)
-
-    return type_

@@ -1,8 +1,8 @@
 """A cluster in memory for the operator's control loop: the API server, kubelets, people, and any number of operators.
 
 Everything runs on an event loop with virtual time, so nothing sleeps and every run is repeatable. Each call of an
-operator to the API server or the store passes ``World.hook`` before it is done and before its answer comes back: that
-is where a test lets others act, loses an answer, or kills the operator.
+operator to the API server or the store passes ``ClusterWorld.hook`` before it is done and before its answer comes
+back: that is where a test lets others act, loses an answer, or kills the operator.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
-
-import pytest
 
 from agentrun.adapters.objects import run_view, whole_command
 from agentrun.control import views
@@ -38,11 +36,11 @@ from agentrun.plan.slots import UNBOUNDED, Bounds, reserve
 from agentrun.plan.snapshot import Start
 from agentrun.records.run_events import EventKind
 from agentrun.store.protocol import Keys, Store, StoreUnavailable
+from tests.harness.fake_kubelet import Container
+from tests.harness.kube_api import KINDS, Api, Kind, Obj
+from tests.harness.memory_store import Crash, MemoryStore
+from tests.harness.virtual_time import VirtualLoop
 from tests.unit import record_forms
-from tests.unit.control_api import KINDS, Api, Kind, Obj
-from tests.unit.control_kubelet import Container
-from tests.unit.journal_world import Crash, MemoryStore
-from tests.unit.test_leader import VirtualLoop
 
 T = TypeVar("T")
 V = TypeVar("V", bound=views.View)
@@ -237,7 +235,7 @@ class ModelCluster:
 class Operator:
     """One process of the operator: its memory, its watches, its guard."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: ClusterWorld) -> None:
         self.world = world
         self.leads = True
         """What the guard says."""
@@ -315,7 +313,7 @@ class Operator:
 
 
 @dataclass
-class World:
+class ClusterWorld:
     """All of it."""
 
     loop: VirtualLoop
@@ -518,14 +516,3 @@ def lost(operator: Operator, what: str) -> None:
 def steps_of(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Name and state of every step in a status."""
     return ((entry["name"], entry["state"]) for entry in status.get("steps", ()))
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    """All of it, without an operator yet."""
-    found = World(VirtualLoop())
-    try:
-        yield found
-    finally:
-        found.close()
-        found.loop.close()
