@@ -57,7 +57,7 @@ _EXITS: Mapping[object, str] = {
     Exit.STORE: "the store is out of reach or unfit",
     Exit.FENCED: "another attempt has the step",
 }
-"""What the runner's exit codes mean where it left no word (docs/spec.md)."""
+"""What the runner's exit codes mean where it left no word (docs/reference/)."""
 
 _SIGNALS: Mapping[object, str] = {128 + number: f" ({number.name})" for number in signal.Signals}
 

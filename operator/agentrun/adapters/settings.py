@@ -1,4 +1,4 @@
-"""The operator's settings, from its environment; the chart writes them (docs/spec.md lists every variable)."""
+"""The operator's settings, from its environment; the chart writes them (docs/reference/ lists every variable)."""
 
 from __future__ import annotations
 

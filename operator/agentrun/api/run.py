@@ -56,7 +56,7 @@ class ConditionType(StrEnum):
 
 
 class Reason(StrEnum):
-    """Machine-readable reasons in conditions; docs/spec.md says what each means and which verb frees it."""
+    """Machine-readable reasons in conditions; docs/reference/ says what each means and which verb frees it."""
 
     PENDING = "Pending"
     RUNNING = "Running"

@@ -1,4 +1,4 @@
-"""What the operator writes under ``status``, as the CRDs have it; docs/spec.md says what each field means."""
+"""What the operator writes under ``status``, as the CRDs have it; docs/reference/ says what each field means."""
 
 from __future__ import annotations
 

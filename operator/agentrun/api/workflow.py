@@ -53,7 +53,7 @@ class Effect(StrEnum):
 
 
 class FailureClass(StrEnum):
-    """Why an attempt, a step or a run failed. docs/spec.md says which are retried, and how."""
+    """Why an attempt, a step or a run failed. docs/reference/ says which are retried, and how."""
 
     INFRASTRUCTURE = "Infrastructure"
     RATE_LIMITED = "RateLimited"

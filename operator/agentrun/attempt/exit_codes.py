@@ -1,4 +1,4 @@
-"""Exit codes of a step's process; docs/spec.md lists them."""
+"""Exit codes of a step's process; docs/reference/ lists them."""
 
 from __future__ import annotations
 

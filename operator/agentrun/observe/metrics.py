@@ -2,7 +2,7 @@
 
 What every controller has carries the names of controller-runtime and of client-go's work queue, because dashboards
 and alerts know those (https://book.kubebuilder.io/reference/metrics-reference); the rest begins with ``agentrun_``.
-No label holds a name or a UID of a run: the number of series does not grow with the runs. docs/spec.md lists all.
+No label holds a name or a UID of a run: the number of series does not grow with the runs. docs/reference/ lists all.
 
 The methods are called by the control code, from the event loop or from a thread; each costs one to three
 microseconds, does no I/O and raises nothing. ``render`` is called by the thread that serves ``/metrics``.

@@ -1,4 +1,4 @@
-"""docs/spec.md against the code: a field, a bound, a default, a word of an enum, a variable or an option that the
+"""docs/reference/ against the code: a field, a bound, a default, a word of an enum, a variable or an option that the
 page does not have, or has and the code has not, fails here with the line that is expected."""
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from agentrun.records.step_records import Kind
 from tests.unit.record_forms import FORMS, check, fields
 
 ROOT = Path(__file__).parents[2]
-SPEC = ROOT / "docs" / "spec.md"
+REFERENCE = ROOT / "docs" / "reference"
 
 WORDS = {
     values.NAME_PATTERN: "[name](#scalars)",
@@ -67,7 +67,9 @@ ENUMS: dict[str, type[Enum]] = {
 @cache
 def sections() -> dict[str, str]:
     """The text below each heading, up to the next heading of any level."""
-    parts = re.split(r"^#{1,6} (.+)$", SPEC.read_text(), flags=re.MULTILINE)
+    text = "\n".join(page.read_text() for page in sorted(REFERENCE.glob("*.md")))
+    text = re.sub(r"\]\([a-z]+\.md#", "](#", text)  # the pages are one text here
+    parts = re.split(r"^#{1,6} (.+)$", text, flags=re.MULTILINE)
     titles = parts[1::2]
     assert len(set(titles)) == len(titles), "two sections have one title"
     return dict(zip(titles, parts[2::2], strict=True))
