@@ -260,7 +260,7 @@ def test_every_option_stands_there_with_its_verbs_and_no_other() -> None:
 
 
 def test_the_readme_has_the_same_verbs_and_exit_codes() -> None:
-    readme = (ROOT / "README.md").read_text()
+    readme = re.sub(r"\]\([\w/]+\.md#", "](#", (ROOT / "README.md").read_text())
     for title in ("Verbs", "Exit codes"):
         for line in sections()[title].splitlines():
             assert not line.startswith("| ") or line in readme, f"README.md lacks {line}"
