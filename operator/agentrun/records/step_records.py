@@ -163,7 +163,12 @@ class WaitingBody(LastBody):
 
 
 class CompactedBody(AnyBody):
-    """The state so far, in one record."""
+    """The state so far, or a shorter history, in one record. ``fold``, ``difference`` and ``cli.timeline`` read it.
+
+    ``checkpoint``: the whole state, so that reading begins here (``Attempt.commit``, ``open_step``). ``fork``: the
+    state that a fork takes over (``journal.fork``). ``window``: the model's own summary of a history that outgrew it,
+    and no state (``runner.compaction``).
+    """
 
     reason: NotRequired[Literal["checkpoint", "window", "fork"]]
     """Absent in the first journals."""
