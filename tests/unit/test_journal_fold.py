@@ -17,7 +17,7 @@ from agentrun.api.facts import StepFact, StepKey, Usage
 from agentrun.journal.fold import Folded, apply, checkpoint, fold
 from agentrun.journal.layout import RunPath, entry
 from agentrun.journal.log import CHECKPOINT_EVERY, StepLog, open_step, read_step
-from agentrun.journal.records import Record
+from agentrun.journal.records import Damaged, Record
 from agentrun.records.step_records import Kind
 from tests.harness.memory_store import Crash, LossyStore, MemoryStore
 
@@ -258,3 +258,30 @@ def test_a_call_in_the_air_is_unknown_once_its_attempt_is_gone() -> None:
     assert (unknown.call_id, unknown.tool, unknown.args) == ("1.0", "pay", {"amount": 5})
     result = Record("r", "s", 1, 3, 3.0, Kind.RESULT, {"results": [{"id": "1.0", "called": True}]}, "")
     assert fold([opened(1, 1), intent, result]).fact().unknown is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("turn", {}),
+        ("turn", {"calls": 3, "items": [], "usage": {}}),
+        ("intent", {"id": "c"}),
+        ("result", {"results": [{}]}),
+        ("waiting", {"approvals": [{}]}),
+        ("waiting", {"approvals": [{"callId": "c"}]}),
+        ("waiting", {"unknown": 3}),
+        ("closed", {}),
+        ("closed", {"outcome": "Splendid"}),
+        ("compacted", {"history": []}),
+        ("compacted", {"state": {"end": "x"}}),
+        ("compacted", {"state": {"outcome": "Splendid"}}),
+        ("compacted", {"state": {"intervals": 3}}),
+        ("compacted", {"state": {"no_such_part": 3}}),
+        ("compacted", {"state": []}),
+    ],
+)
+def test_a_record_that_does_not_hold_what_its_kind_holds_is_damage(kind: str, body: dict[str, Any]) -> None:
+    """A pod writes the journal of its step, so a hash that fits does not say that agentrun wrote the record."""
+    record = Record(str(RUN), KEY.path, 1, 7, 1000.0, kind, body, "sha256:0", "sha256:1")
+    with pytest.raises(Damaged, match="number 7"):
+        fold([record]).fact()

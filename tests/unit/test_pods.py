@@ -149,7 +149,7 @@ def test_a_pod_says_whose_it_is() -> None:
     assert re.fullmatch("refund-4711-refund-3-undo-2-[0-9a-f]{8}", meta["name"])
 
 
-def test_the_runner_finds_its_coordinates_in_the_pod() -> None:
+def test_the_runner_finds_its_spec_in_the_pod() -> None:
     begun = start(refs={"triage": Ref("Succeeded", 4)}, events=(2, 3), allowance=Allowance(3), outcome="Failed")
     pod = build_pod(SETTINGS, RUN, pinned(TRIAGE, REFUND | {"dependsOn": ["triage"]}), begun)
     found = AttemptSpec.from_environment(environment(pod))

@@ -118,12 +118,12 @@ class Slots:
         why = self._why(run.ref.namespace, place) if count < len(asked) else ""
         return [start for start in starts if start.key in reserved], why
 
-    def after_visit(self, ref: RunRef, unsure: Collection[StepKey], waits: bool) -> None:
+    def after_visit(self, ref: RunRef, expected: Collection[StepKey], waits: bool) -> None:
         """A visit has ended: which pods are asked for without an answer, and whether the run waits in line."""
         reserved = self._reserved.get(ref)
         waited = ref in self._wants
         if reserved is not None:
-            waited |= self._release(ref, reserved.keys() - unsure)
+            waited |= self._release(ref, reserved.keys() - expected)
             if not reserved:
                 del self._reserved[ref]
         if not waits and ref in self._wants:

@@ -23,7 +23,7 @@ from agentrun.api.facts import (
 )
 from agentrun.api.footprint import footprint
 from agentrun.api.run import StepState
-from agentrun.journal.records import Record
+from agentrun.journal.records import Damaged, Record
 from agentrun.records.step_records import (
     ClosedBody,
     CompactedBody,
@@ -37,6 +37,9 @@ from agentrun.records.step_records import (
     WaitingBody,
     step_kind,
 )
+
+_UNFIT = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What reading a body raises that is not in the form of its kind."""
 
 
 @dataclass(slots=True)
@@ -101,7 +104,20 @@ class Folded:
         return body
 
     def fact(self) -> StepFact:
-        """The short form that the planner reads."""
+        """The short form that the planner reads.
+
+        Raises:
+            Damaged: as for ``fold``.
+        """
+        try:
+            return self._fact()
+        except _UNFIT as error:
+            raise Damaged(
+                f"what the records up to number {self.seq} of a step hold is not what agentrun writes "
+                f"({type(error).__name__}: {error})"
+            ) from error
+
+    def _fact(self) -> StepFact:
         unknown = self.waiting.get("unknown")
         if self.end is None and self.intent is not None:
             # Should the attempt be gone, nobody knows; where it still runs, nobody reads this.
@@ -132,10 +148,18 @@ class Folded:
 
 
 def fold(records: Iterable[Record], state: Folded | None = None) -> Folded:
-    """Apply ``records`` in order to ``state`` (a new one by default), which is returned."""
+    """Apply ``records`` in order to ``state`` (a new one by default), which is returned.
+
+    Raises:
+        Damaged: a record does not hold what its kind holds. Its hash fits, so somebody else than agentrun wrote it.
+    """
     state = state or Folded()
     for record in records:
-        apply(state, record)
+        try:
+            apply(state, record)
+        except _UNFIT as error:
+            what = f"the {record.kind} record does not hold what such a record holds ({type(error).__name__}: {error})"
+            raise Damaged(f"{record.run}/{record.step}, number {record.seq}: {what}") from error
     return state
 
 
@@ -189,6 +213,7 @@ def _restore(state: Folded, saved: dict[str, Any]) -> None:
     for name, value in saved.items():
         setattr(state, name, copy(value))
     state.end = AttemptEnd(state.end) if state.end is not None else None  # a checkpoint has the word
+    state.outcome = str(StepState(state.outcome)) if state.outcome is not None else None
     state.intervals = [list(interval) for interval in state.intervals]
 
 
@@ -241,7 +266,7 @@ def _fail(state: Folded, body: FailedBody) -> None:
 
 def _close(state: Folded, body: ClosedBody) -> None:
     state.end = AttemptEnd.CLOSED
-    state.outcome, state.output = body["outcome"], body.get("output")
+    state.outcome, state.output = str(StepState(body["outcome"])), body.get("output")
     state.failure = body.get("failure")
     state.happened |= (state.failure or {}).get("happened", False)
     _count_calls(state, body.get("toolCalls", 0))

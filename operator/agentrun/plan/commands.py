@@ -228,6 +228,7 @@ def already_recorded(event: NewEvent, index: EventIndex) -> bool:
             return index.resolution(StepKey.parse(body["step"]), event.about) is not None
         case EventKind.RESUMED:
             # An event of the first journals names no attempt. Where one is about this loss, the step is not parked.
-            return all(index.resumed_after(StepKey.parse(path), n, inf) for path, n in body["attempts"].items())
+            lost = body["attempts"]
+            return bool(lost) and all(index.resumed_after(StepKey.parse(path), n, inf) for path, n in lost.items())
         case _:
             return False

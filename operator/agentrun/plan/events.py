@@ -22,6 +22,7 @@ from agentrun.records.run_events import (
     SignalledBody,
     SuspendedBody,
     TimedOutBody,
+    TtlChangedBody,
     WaitStartedBody,
 )
 
@@ -248,11 +249,11 @@ def _ended(index: EventIndex, event: Event, body: EndedBody) -> None:
     index.ended = index.ended or event
 
 
-# A table and not a ``match``: a ``match`` looks up one member of the enum for each case, and every plan comes by here.
-def _ttl_changed(index: EventIndex, event: Event, body: Any) -> None:
+def _ttl_changed(index: EventIndex, event: Event, body: TtlChangedBody) -> None:
     index.ttl_changed = event
 
 
+# A table and not a ``match``: a ``match`` looks up one member of the enum for each case, and every plan comes by here.
 _TAKE: dict[str, Callable[[EventIndex, Event, Any], None]] = {
     EventKind.DECIDED: _decided,
     EventKind.SETTLED: _settled,

@@ -12,6 +12,6 @@ import sys
 if __name__ == "__main__":
     # Else pydantic searches every installed package for plugins, which takes 30 ms; nothing of ours is one.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    from agentrun.runner.process import main  # (after the line above, or it would be of no use
+    from agentrun.runner.process import main  # (after the line above, or it would be of no use)
 
     sys.exit(main())
