@@ -1,7 +1,7 @@
-"""What the operator knows of the cluster: the newest view of every object that it watches.
+"""The operator's cache of the cluster: the newest view of every watched object.
 
-It is fed by watch events, by the answers to the operator's own writes, and by a LIST from time to time, because a
-watch that was cut may never tell of a deletion. All of it can be lost: a new leader lists everything first.
+Watch events, the answers to the operator's own writes, and a LIST from time to time feed it. The LIST is needed because
+a watch that was interrupted may never report a deletion. All of it can be lost: a new leader lists everything first.
 """
 
 from __future__ import annotations
@@ -16,18 +16,21 @@ V = TypeVar("V", bound=View)
 
 
 class Shelf(Generic[V]):
-    """The objects of one kind, by the run that they belong to."""
+    """The objects of one kind, by their runs."""
 
     def __init__(self) -> None:
         self._by_run: dict[RunRef, dict[str, V]] = {}
         self._expecting = 0
         self._gone: set[str] = set()
-        """The uids of what was deleted while an answer was expected. Cleared when none is."""
+        """The uids of objects that were deleted while an answer was expected. Cleared when no answer is expected."""
         self.moved: Callable[[V, bool], None] = lambda view, gone: None
-        """Told of each view that is taken in, and of each that is dropped."""
+        """Called with each view that is taken in (False) or dropped (True)."""
 
     def put(self, view: V) -> bool:
-        """Take a view in unless a newer one is there; whether it was taken."""
+        """Take a view, unless the cache has that version or a newer one, or the object is gone.
+
+        Return whether the view was taken.
+        """
         run, name = view.run, view.name
         there = self._by_run.setdefault(run, {})
         known = there.get(name)
@@ -42,14 +45,14 @@ class Shelf(Generic[V]):
         return True
 
     def amend(self, view: V) -> None:
-        """Note what a write of ours has made of an object whose newer view is still to come. A newer one stays."""
+        """Apply the effect of our own write to the view of the same version, until the newer view arrives."""
         run, name = view.run, view.name
         known = self._by_run.get(run, {}).get(name)
         if known is not None and (known.uid, known.version) == (view.uid, view.version):
             self._by_run[run][name] = view
 
     def drop(self, run: RunRef, name: str, uid: str) -> bool:
-        """Forget an object that was deleted, unless another one of that name is there by now."""
+        """Remove a deleted object, unless another object has its name by now. Return whether it was removed."""
         if self._expecting:
             self._gone.add(uid)
         there = self._by_run.get(run, {})
@@ -61,11 +64,11 @@ class Shelf(Generic[V]):
         return True
 
     def of(self, run: RunRef) -> Mapping[str, V]:
-        """The objects of a run, by name. A view of the moment: it changes with the next event."""
+        """The objects of a run, by name. The mapping is live: it changes with the next event."""
         return self._by_run.get(run, {})
 
     def runs(self) -> Iterator[RunRef]:
-        """Every run that has an object here."""
+        """Every run that has an object in this shelf."""
         return iter(self._by_run)
 
     def __iter__(self) -> Iterator[V]:
@@ -76,10 +79,11 @@ class Shelf(Generic[V]):
 
     @contextmanager
     def expecting(self) -> Iterator[None]:
-        """Around a request whose answer is put here: what other controllers call an expectation.
+        """Surround a request whose answer is put into this shelf. Other controllers call that an expectation.
 
-        The answer may come after the watch has told that the object is deleted again (a pod that ended at once and was
-        swept, one on the page of a list): without this, it would stand here and its step would not end.
+        The answer may arrive after the watch has reported that the object is deleted again (a pod that ended at once
+        and was swept, or one on a page of a list). Without this, the object would stay in the cache and its step would
+        never end.
         """
         self._expecting += 1
         try:
@@ -90,10 +94,10 @@ class Shelf(Generic[V]):
                 self._gone.clear()
 
     def keep(self, listed: Set[str], version: int, unknown: Callable[[str], bool] = lambda _: False) -> set[RunRef]:
-        """Forget what a complete LIST made at ``version`` did not have, by uid; the runs that this is about.
+        """Remove objects that are missing from a complete LIST at ``version``. Return the affected runs.
 
-        What is newer than the list was made after it; what is older and not in it was deleted. Nothing is forgotten of
-        the namespaces of which the list is ``unknown``.
+        ``listed``: the uids in the list. An object that is newer than the list was created after it; an older one that
+        is not in it was deleted. Nothing is removed from namespaces whose list is ``unknown``.
         """
         changed = set()
         for view in [v for v in self if v.uid not in listed and v.version <= version]:
@@ -104,7 +108,7 @@ class Shelf(Generic[V]):
 
 
 class Cache:
-    """Everything that is watched and kept: a shelf for each kind."""
+    """One shelf for each kept kind."""
 
     def __init__(self) -> None:
         self._shelves: dict[Kind[Any], Shelf[Any]] = {kind: Shelf() for kind in KEPT}
@@ -112,9 +116,9 @@ class Cache:
         self.approvals, self.commands = self[APPROVALS], self[COMMANDS]
 
     def __getitem__(self, kind: Kind[V]) -> Shelf[V]:
-        """The objects of a kind that is kept."""
+        """The shelf of a kept kind."""
         return self._shelves[kind]
 
     def run(self, ref: RunRef) -> RunView | None:
-        """The run of that name."""
+        """The run of that name; None if the cache has none."""
         return self.runs.of(ref).get(ref.name)

@@ -1,6 +1,6 @@
-"""What the reconciler asks of the cluster. The adapters implement it on the Kubernetes API.
+"""The reconciler's interface to the cluster. The adapters implement it on the Kubernetes API.
 
-How a call fails: ``agentrun.kube.errors``.
+``agentrun.kube.errors`` has the errors of its methods.
 """
 
 from __future__ import annotations
@@ -16,85 +16,85 @@ from agentrun.plan.snapshot import Start
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What the user wrote of a run."""
+    """The part of an AgentRun that the user wrote."""
 
     labels: Mapping[str, str]
     spec: Mapping[str, Any]
     size: int
-    """Bytes of the whole object as JSON, which is how etcd has it."""
+    """Bytes of the whole object as JSON, the form in which etcd stores it."""
     problem: str = ""
-    """Why it cannot be read whole."""
+    """Why the object cannot be read whole; "" if it can."""
 
 
 class Cluster(Protocol):
     """The API server. Every method may raise Unavailable or Unauthorized.
 
-    Cancellation leaves a request that may have been done.
+    After a cancellation the request may have been carried out.
     """
 
     async def get_run(self, ref: RunRef) -> RunView | None:
-        """The run as it is now, not as it was last seen."""
+        """The run as the API server has it now, not as it was last seen; None if it is gone."""
 
     async def get_written(self, run: RunView) -> Written:
-        """What the user wrote of a run, read anew. Raises Conflict where the run is gone."""
+        """Read what the user wrote of a run from the API server. Raises Conflict if the run is gone."""
 
     async def get_workflow(self, namespace: str, name: str) -> Mapping[str, Any] | None:
-        """An AgentWorkflow, whole."""
+        """The whole AgentWorkflow; None if there is none."""
 
     async def create_pod(self, run: RunView, pinned: Pinned, start: Start) -> PodView:
-        """The pod of an attempt; one that is there already and is this run's own is returned as it is.
+        """Create the pod of an attempt. If the pod exists already and belongs to this run, return it unchanged.
 
         Raises:
-            Refused: the API server does not take it; a pod of that name that belongs to another owner counts.
-            NotFound: the namespace is going away.
+            Refused: the API server does not take the pod, or a pod of that name belongs to another owner.
+            NotFound: the namespace is being deleted.
         """
 
     async def find_pod(self, run: RunView, pinned: Pinned, start: Start) -> PodView | None:
-        """The pod of an attempt as it is now, if it is there and this run's own."""
+        """The pod of an attempt as it is now; None if there is none, or it belongs to another owner."""
 
     async def delete_pod(self, pod: PodView) -> None:
-        """Ask a pod to leave (SIGTERM, then its grace period). Nothing happens to another pod of that name."""
+        """Delete a pod, with SIGTERM and its grace period. Another pod of that name is left alone."""
 
     async def sweep_pods(self, namespace: str) -> None:
-        """Remove every pod of a step there that has ended, in one request."""
+        """Delete all ended step pods of a namespace, in one request."""
 
     async def create_approval(self, approval: Mapping[str, Any]) -> ApprovalView:
-        """Ask people; the Approval as it is then, which it may have been before.
+        """Create an Approval. If this run's Approval exists already, return it as it is.
 
         Raises:
-            AlreadyExists: another run's of that name is still there.
-            Refused: the API server does not take it.
+            AlreadyExists: an Approval of that name exists, of another run or another question.
+            Refused: the API server does not take the Approval.
         """
 
     async def settle_approval(self, approval: ApprovalView, reason: str, message: str, at: float) -> None:
-        """Set its ``Decided`` condition. Nothing happens to one that is gone. Raises Conflict."""
+        """Close an Approval by its ``Decided`` condition. Do nothing if it is gone. Raises Conflict."""
 
     async def delete_approval(self, approval: ApprovalView) -> None:
-        """What is left of a run that is gone. Nothing happens to another one of that name."""
+        """Delete an Approval whose run is gone. Another Approval of that name is left alone."""
 
     async def get_command(self, command: CommandView) -> CommandView | None:
-        """A command as it is now, whole, however large; None where it is gone."""
+        """Read the whole command from the API server, however large it is; None if it is gone."""
 
     async def delete_command(self, command: CommandView) -> None:
-        """A command that is in the journal, or can never be."""
+        """Delete a command that was recorded or rejected."""
 
     async def refuse_command(self, command: CommandView, why: str) -> None:
-        """As ``delete_command``, of one whose run is not there: an Event about the command itself says so first."""
+        """Delete a command whose run does not exist, after an Event about the command that says ``why``."""
 
     async def patch_status(self, run: RunView, version: int, status: Mapping[str, Any]) -> RunView:
-        """Replace the run's status if it still has ``version``; the run after that.
+        """Replace the status of a run that still has ``version``. Return the run after the write.
 
-        Raises Conflict, NotFound; Invalid where the API server will never take this status.
+        Raises Conflict, NotFound; Invalid if the API server will never take this status.
         """
 
     async def observe(self, run: RunView) -> RunView:
-        """Say that the status of a run that has ended is about its newest generation; the run after that.
+        """Set ``observedGeneration`` in the status of an ended run to its newest one. Return the run after the write.
 
         Raises Conflict, NotFound.
         """
 
     async def delete_run(self, run: RunView) -> None:
-        """Its time to live is over. Nothing happens to another run of that name."""
+        """Delete a run whose time to live is over. Another run of that name is left alone."""
 
     async def record_event(self, run: RunView, kind: str, reason: str, message: str) -> None:
-        """A Kubernetes Event for ``kubectl describe``: ``kind`` is Normal or Warning. Best effort: never raises."""
+        """Create an Event for ``kubectl describe``. ``kind`` is Normal or Warning. Best effort: never raises."""

@@ -1,7 +1,7 @@
-"""What runs while this replica leads: the workers, the sweep of ended pods, the LIST against missed deletions.
+"""Takes watch events into the cache and, on the leader, runs the workers and the periodic tasks.
 
-Every replica feeds its cache from the watches; only the leader works. What a former leader began is found in the
-cluster and the journal, so a change of leader is a list of everything and one visit to every run.
+Every replica fills its cache from the watches; only the leader works. The cluster and the journal hold all that a
+former leader began. So a new leader lists everything, then visits every run that may need something.
 """
 
 from __future__ import annotations
@@ -38,20 +38,22 @@ from agentrun.kube.errors import ClusterError, Unavailable
 from agentrun.observe.metrics import Metrics, ReconcileResult
 
 WORKERS = 48
-"""Visits at the same time; a namespace alone has 32 of them at the most (``queue.SHARE``)."""
+"""Visits at the same time. A namespace alone gets at most 32 of them (``queue.SHARE``)."""
 SWEEP = 30.0
-"""Seconds between sweeps; an ended pod stays at least as long for whoever looks at it."""
+"""Seconds between sweeps of ended pods. A pod that ended this long ago brings the sweep to its namespace, which then
+removes every ended pod there, younger ones too.
+"""
 TIDY = 15.0
-"""Seconds between looks for what is left of runs that are gone."""
+"""Seconds between removals of what deleted runs left behind (``Leftovers``)."""
 LOOK = 10.0
-"""Seconds between looks whether a run that waits for a place for a pod can have one: an event tells it before."""
+"""Seconds between offers of free places to waiting runs. Usually an event has offered them before."""
 RESYNC = 300.0
-"""Seconds between lists of everything, against watches that do not tell of a deletion."""
+"""Seconds between lists of everything. They find deletions that a watch missed."""
 
 CLOCK_LOOK = 10.0
-"""Seconds between looks whether the wall clock was set."""
+"""Seconds between comparisons of the wall clock with the steady one."""
 CLOCK_JUMP = 5.0
-"""Seconds by which it may part from the steady one between two looks before that counts."""
+"""Seconds by which the two clocks may drift apart between two comparisons. More means that the wall clock was set."""
 
 log = logging.getLogger("agentrun.control")
 
@@ -78,16 +80,16 @@ class Controller:
     # -- what the watches tell --------------------------------------------------------------------------------------
 
     def seen(self, kind: Kind[Any], view: Any) -> None:
-        """An object was made or changed: it is kept and its run visited, unless ``ON_SEEN`` has a word on its kind."""
+        """Handle an object that was created or changed: by ``ON_SEEN``, else keep it and queue its run."""
         if (handle := ON_SEEN.get(kind)) is not None:
             handle(self, view)
         elif self.cache[kind].put(view):
             self._enqueue(view.run)
 
     def gone(self, kind: Kind[Any], view: Any) -> None:
-        """An object was deleted: it is forgotten and its run visited, unless ``ON_GONE`` has a word on its kind.
+        """Handle an object that was deleted: by ``ON_GONE``, else drop it from the cache and queue its run.
 
-        What a run owns goes with it; its journal stays.
+        Kubernetes deletes what a deleted run owns. The run's journal stays.
         """
         if (handle := ON_GONE.get(kind)) is not None:
             handle(self, view)
@@ -95,12 +97,12 @@ class Controller:
             self._enqueue(view.run)
 
     def run_seen(self, view: RunView) -> None:
-        """An AgentRun was made or changed."""
+        """Handle an AgentRun that was created or changed."""
         if self.cache.runs.put(view):
             self._enqueue(view.ref, first_look=view.ref not in self.reconciler.live)
 
     def pod_seen(self, view: PodView) -> None:
-        """A pod was made or changed; most changes are of no concern to the run."""
+        """Handle a pod that was created or changed. Most changes do not show in its view, and queue nothing."""
         before = self.cache.pods.of(view.run).get(view.name)
         if self.cache.pods.put(view) and (before is None or replace(before, version=view.version) != view):
             live = self.reconciler.live.get(view.run)
@@ -109,7 +111,7 @@ class Controller:
             self._enqueue(view.run)
 
     def pod_gone(self, view: PodView) -> None:
-        """A pod was deleted."""
+        """Handle a pod that was deleted."""
         live = self.reconciler.live.get(view.run)
         if live is not None:
             live.pod_deleted(view)
@@ -117,16 +119,16 @@ class Controller:
             self._enqueue(view.run)
 
     def approval_gone(self, view: ApprovalView) -> None:
-        """An Approval was deleted, perhaps before it was heard of; if it was open it is made again."""
+        """Handle an Approval that was deleted, even one that the cache never had: a visit makes an open one again."""
         self.cache.approvals.drop(view.run, view.name, view.uid)
         self._enqueue(view.run)
 
     def command_gone(self, view: CommandView) -> None:
-        """It was taken in."""
+        """Handle an AgentCommand that was deleted, usually by the operator itself: its run needs no visit."""
         self.cache.commands.drop(view.run, view.name, view.uid)
 
     def workflow_seen(self, view: WorkflowView) -> None:
-        """An AgentWorkflow was made or changed: runs may wait for it."""
+        """Handle an AgentWorkflow that was created or changed: queue the runs that wait for it."""
         for run in self.cache.runs:
             if run.waits_for == view.name and run.ref.namespace == view.namespace:
                 self._enqueue(run.ref, first_look=True)
@@ -138,11 +140,11 @@ class Controller:
     # -- what the leader does ---------------------------------------------------------------------------------------
 
     async def warm(self) -> None:
-        """Fill the cache once, so that a standby is ready to take over; its watches keep it so."""
+        """Fill the cache once, so that a standby is ready to take over. Its watches keep the cache up to date."""
         await self._list_patiently()
 
     async def lead(self) -> None:
-        """Work until cancelled, which ends every visit between two writes; nothing of it needs to be undone."""
+        """Work until cancelled. Cancellation ends every visit between two writes, and nothing has to be undone."""
         try:
             await self._list_patiently()
             self.leading = True
@@ -164,7 +166,7 @@ class Controller:
             self.reconciler.rest()
 
     def _take_over(self, run: RunView) -> None:
-        """Put a run into the queue as a new leader: as due where something is known to wait for it, else for a look."""
+        """Queue a run for a new leader: as due if an answer or an ended pod waits for it, else as a first look."""
         pods = self.cache.pods.of(run.ref).values()
         if run.finished is not None:
             late = any(pod.phase != "Ended" for pod in pods)
@@ -175,7 +177,7 @@ class Controller:
         answered = decided or bool(self.cache.commands.of(run.ref)) or any(pod.phase == "Ended" for pod in pods)
         self.queue.add(run.ref, first_look=not answered)
         awaited = showing.awaited(run.status)
-        if awaited is not None:  # it may come while the run still waits for its first look
+        if awaited is not None:  # the timer may fire while the run still waits for its first look
             self.queue.due(run.ref, max(0.0, awaited - self.clock()))
 
     async def _work(self) -> None:
@@ -186,7 +188,7 @@ class Controller:
             try:
                 await self.reconciler.visit(ref)
             except NotLeader:
-                self.queue.retry(ref)  # we may lead on: a process that was stopped for a while, and nobody took over
+                self.queue.retry(ref)  # this process may lead again: it was stopped a while, and nobody took over
                 result = "requeue"
             except ClusterError as error:
                 pause = self.queue.retry(ref, error.retry_after if isinstance(error, Unavailable) else None)
@@ -195,7 +197,7 @@ class Controller:
             except asyncio.CancelledError:
                 raise
             except Exception:
-                # A defect of ours must not stop the other runs, nor this one for ever: it is said, and tried again.
+                # A bug of ours must not stop other runs, nor this one for ever: log it and try again.
                 result = "error"
                 pause = self.queue.retry(ref)
                 log.exception("%s/%s: the visit failed; again in %.1f s", *ref, pause)
@@ -204,7 +206,7 @@ class Controller:
                 self.metrics.reconciled(result, self.monotonic() - began)
 
     async def _sweep(self) -> None:
-        """Remove ended pods in bulk: one request a namespace costs less than one a pod."""
+        """Remove ended pods in bulk: one request for a namespace costs less than one for each pod."""
         while True:
             await asyncio.sleep(SWEEP)
             old = self.clock() - SWEEP
@@ -215,7 +217,7 @@ class Controller:
                     await self.cluster.sweep_pods(namespace)
                 except ClusterError as error:
                     log.warning("ended pods in %s are not removed now: %s", namespace, error)
-            # Another container, put in by somebody else, keeps a pod Running, and no sweep finds it.
+            # A container that somebody else injected keeps a pod Running after its attempt ended. No sweep finds it.
             for pod in [p for p in ended if p.ended is not None and p.ended < old - SWEEP and p.grace is None]:
                 try:
                     await self.cluster.delete_pod(pod)
@@ -232,7 +234,7 @@ class Controller:
                 self.clock_set(jump)
 
     def clock_set(self, jump: float) -> None:
-        """The wall clock was set by ``jump`` seconds: move what it has stamped, and reckon anew what is due when."""
+        """Adjust to a wall clock that was set by ``jump`` seconds: move the stored times and queue all that is due."""
         log.warning("this machine's clock was set by %+.0f s", jump)
         for live in self.reconciler.live:
             live.clock_set(jump, self.clock())
@@ -269,11 +271,11 @@ ON_SEEN: Final[Mapping[Kind[Any], Handle]] = {
     PODS: Controller.pod_seen,
     WORKFLOWS: Controller.workflow_seen,
 }
-"""What an object that was made or changed means, of the kinds of which that is more than a visit to its run."""
+"""Handlers of created and changed objects, for the kinds that need more than a visit to the run."""
 
 ON_GONE: Final[Mapping[Kind[Any], Handle]] = {
     PODS: Controller.pod_gone,
     APPROVALS: Controller.approval_gone,
     COMMANDS: Controller.command_gone,
 }
-"""As ``ON_SEEN``, of an object that was deleted."""
+"""As ``ON_SEEN``, for deleted objects."""

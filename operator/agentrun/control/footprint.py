@@ -1,4 +1,4 @@
-"""How much memory a workflow takes, with what it compiles to, about."""
+"""Estimates the memory of a workflow and its program."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from agentrun.api.footprint import footprint
 
 
 def program_footprint(workflow: dict[str, Any]) -> int:
-    """Bytes that a workflow and what it compiles to take."""
+    """Bytes that a workflow and its program take in memory."""
     return _MODELS * footprint(workflow) + _COMPILED * sum(map(len, _expressions(workflow)))
 
 
 _MODELS: Final = 3
-"""Times that a workflow is there: as JSON, as models, as what the planner has of it."""
+"""The number of copies of a workflow: as JSON, as models, and in the planner's form."""
 
 _COMPILED: Final = 400
-"""Bytes of a compiled expression for each of its characters; 150 to 390 were measured."""
+"""Bytes of a compiled expression per character; 150 to 390 were measured."""
 
 
 def _expressions(workflow: dict[str, Any]) -> Iterator[str]:
-    """The texts that are compiled, or hold what is."""
+    """The texts that are expressions or contain some."""
     stack: list[tuple[str, Any]] = [("", workflow)]
     while stack:
         key, found = stack.pop()

@@ -1,7 +1,7 @@
-"""What people said through the API server, as events of the run: decisions, commands, ``suspend`` and ``cancel``.
+"""Translates what people write to the API server into events of the run: decisions, commands, ``suspend``, ``cancel``.
 
-The API server's admission policies vouch for who decided; each thing that was said becomes one event however often it
-is seen, because the event carries where it came from. ``plan.commands`` says which event that is.
+The API server's admission policies vouch for the author of a decision. Each decision or command becomes one event,
+however often the operator sees it, because the event names its source. ``plan.commands`` defines these events.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from agentrun.plan.events import EventIndex
 from agentrun.records.run_events import EventKind
 
 SIGNALS_MAX = 1000
-"""Signals of a run that no step has taken yet: a run has about as many steps."""
+"""Signals that a run may hold until a step takes them. A run has about as many steps."""
 
 SIGNALS_BYTES = 4 * 1024 * 1024
-"""Bytes that these may take in memory."""
+"""Bytes that these signals may take in memory."""
 
 WORDS_MAX = 1000
-"""Times that a run may be resumed or suspended, that its calls may be resolved, and its time to live be noted."""
+"""Events of each of these kinds that a run may have: resumed, suspended, resolved, changes of its time to live."""
 
 
 def switches(live: LiveRun, run: RunView, vouched: bool) -> Iterator[NewEvent]:
-    """The events that bring the journal to what may change in the run's spec, with who changed it.
+    """The events that bring the journal in line with the mutable fields of the run's spec, each with its author.
 
-    ``vouched``: whether the admission policies are there that see to the names. Asked at each visit, so it goes through
-    the records once and makes no index of them.
+    ``vouched``: whether the admission policies that vouch for the authors are installed. Each visit calls this, so it
+    reads the records once and builds no index.
     """
     suspended = cancelled = False
     ttl: tuple[str | None, object] = (None, None)
@@ -59,7 +59,7 @@ def switches(live: LiveRun, run: RunView, vouched: bool) -> Iterator[NewEvent]:
         return Author(name, verified=name is not None and vouched, on_cluster=True)
 
     if run.suspend is not suspended and (suspended or suspensions < WORDS_MAX):
-        # A run that is being cancelled is suspended all the same, which holds up nothing: the journal follows the spec.
+        # A run that is being cancelled can be suspended too, which delays nothing: the journal follows the spec.
         yield event_for(Unsuspend() if suspended else Suspend(), live, author("suspend"))
     if run.cancel and not cancelled:
         yield event_for(Cancel(), live, author("cancel"))
@@ -69,7 +69,7 @@ def switches(live: LiveRun, run: RunView, vouched: bool) -> Iterator[NewEvent]:
 
 
 def decisions(live: LiveRun, approval: ApprovalView) -> Iterator[NewEvent]:
-    """The decisions on an approval that the journal does not have."""
+    """The decisions on an Approval that the journal does not have yet."""
     if not approval.decisions:
         return
     index = live.index()
@@ -81,11 +81,12 @@ def decisions(live: LiveRun, approval: ApprovalView) -> Iterator[NewEvent]:
 
 
 def commanded(live: LiveRun, run: RunView, view: CommandView, vouched: bool) -> NewEvent | Refusal:
-    """The event that a command means, or why it means nothing; ``vouched`` as for ``switches``."""
+    """The event for a command, or the reason to reject it. ``vouched`` as for ``switches``."""
     command = view.command
     if command is None:
         return Refusal(view.problem)
-    # One without a uid may be meant for a run that had the name before: instants of the API server are whole seconds.
+    # A command without a uid may be meant for an earlier run of that name. The API server's times are whole seconds, so
+    # only a later second proves that the command is younger than the run.
     if command.run_uid is None and command.at <= run.created:
         return Refusal(f"it is not known to be younger than the run: make it anew, with spec.run.uid: {run.uid}")
     if problem := _no_room(live, live.index(), view):
@@ -95,9 +96,9 @@ def commanded(live: LiveRun, run: RunView, view: CommandView, vouched: bool) -> 
 
 
 def _no_room(live: LiveRun, index: EventIndex, view: CommandView) -> str:
-    """Why the journal takes no more of this kind; "" where it does, or has this very command.
+    """Why the journal takes no more commands of this kind; "" if it does, or has this command already.
 
-    The operator has the journals of many runs in memory. On one machine nothing bounds what a person says.
+    The operator has the journals of many runs in memory, hence the bounds. A driver on one machine has none.
     """
     assert view.command is not None
     if index.has_command(view.uid):

@@ -1,7 +1,8 @@
-"""The live runs in memory, within a bound of bytes: those that rest longest are read anew from their journals.
+"""The live runs in memory, within a bound of bytes. Beyond it, the runs that have rested longest are dropped, and
+loaded from their journals when they are visited again.
 
-To let go of a run is what a change of leader does to all of them, so nothing is lost by it. It is done to runs that
-nobody visits, and that have no pod and wait for none; how many of those there are the places for pods bound.
+Dropping a run loses nothing: a change of leader does it to all runs. Only runs at rest are dropped: no visit is under
+way, and the run has no pod and waits for none. The number of other runs is bounded by the places for pods.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ HELD_MAX: Final = 256 * 1024 * 1024
 """Bytes that live runs may take in memory: a quarter of the chart's limit, and some 30,000 runs of the usual size."""
 
 _BASE, _RECORD, _FACT = 2000, 1000, 2000
-"""Bytes of a live run, of a record of its journal and of what is known of a step, beside the values in them."""
+"""Bytes of a live run, of a record of its log and of the fact of a step, without the values in them."""
 
 _LITTLE: Final = 64 * 1024
-"""Bytes by which the outputs of a run may grow before it is reckoned anew."""
+"""Bytes by which the outputs of a run may grow, beside a quarter, before its size is computed again."""
 
 
 class Held:
-    """See the module. ``most``: bytes."""
+    """See the module. ``most`` is the bound in bytes."""
 
     def __init__(self, most: int = HELD_MAX) -> None:
         self._most = most
         self._runs: dict[RunRef, LiveRun] = {}
         self._resting: OrderedDict[RunRef, None] = OrderedDict()
-        """Those that may be let go, the one that rests longest first."""
+        """The runs that may be dropped, the longest resting first."""
         self._bytes: dict[RunRef, tuple[int, int, int]] = {}
-        """What each takes without its program, how many records and facts were counted for it, and bytes of outputs."""
+        """Of each run: its bytes without its program, the number of records and facts in that, the bytes of outputs."""
         self._programs: Counter[int] = Counter()
-        """How many runs share each program, by its id: it lives as long as they do."""
+        """The number of runs that share each program, by its ``id()``: the program lives as long as they do."""
         self.bytes = 0
 
     def get(self, ref: RunRef) -> LiveRun | None:
@@ -57,7 +58,7 @@ class Held:
         return len(self._runs)
 
     def add(self, ref: RunRef, live: LiveRun) -> LiveRun:
-        """Hold a run that was opened, in place of another one of the name."""
+        """Add a run that was opened, in place of an earlier one of that name."""
         self.pop(ref)
         self._runs[ref] = live
         self._bytes[ref] = (0, 0, 0)
@@ -68,7 +69,7 @@ class Held:
         return live
 
     def pop(self, ref: RunRef) -> LiveRun | None:
-        """Let go of a run."""
+        """Drop a run from memory."""
         live = self._runs.pop(ref, None)
         if live is None:
             return None
@@ -82,13 +83,13 @@ class Held:
         return live
 
     def clear(self) -> None:
-        """Let go of all."""
+        """Drop all runs."""
         for ref in list(self._runs):
             self.pop(ref)
 
     @contextmanager
     def visited(self, ref: RunRef) -> Iterator[None]:
-        """Around a visit, in which the run is not let go of."""
+        """Surround a visit, during which the run is not dropped."""
         self._resting.pop(ref, None)
         try:
             yield
@@ -102,7 +103,7 @@ class Held:
                 self.pop(next(iter(self._resting)))
 
     def _weigh(self, ref: RunRef, live: LiveRun) -> None:
-        """Reckon what the run takes, once it has grown by a quarter: that costs as much as the records that came."""
+        """Compute the size of a run once it has grown by a quarter, so that the cost is in proportion to the growth."""
         before, counted, outputs = self._bytes[ref]
         count = len(live.log.records) + len(live.facts)
         if before and count <= 1.25 * counted + 4 and live.outputs.bytes <= 1.25 * outputs + _LITTLE:
@@ -116,6 +117,6 @@ class Held:
 
 
 def _asked(fact: StepFact) -> int:
-    """Bytes of what a step waits for people with."""
+    """Bytes of the questions of a step: its approvals, and the call whose outcome is unknown."""
     questions = sum(footprint(request.details) + len(request.subject) for request in fact.approvals)
     return questions + (footprint(fact.unknown.args) if fact.unknown is not None else 0)

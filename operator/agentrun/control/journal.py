@@ -1,6 +1,6 @@
-"""The journal for the operator: its blocking calls in a few threads, and a run's own records with who wrote them.
+"""The journal for the operator: runs the blocking calls of the store in a few threads.
 
-A store that does not answer is not waited for here: the run is tried again later, and its status says why.
+A call fails if the store does not answer. Then the run is tried again later, and its status says why.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ T = TypeVar("T")
 
 THREADS = 24
 THREADS_PER_NAMESPACE = 16
-"""So many calls of one namespace are under way at the most: journals that take long to read hold up no other tenant."""
+"""Calls of one namespace that may run at once. So journals that take long to read do not hold up other tenants."""
 
 
 class Journal:
-    """Where every run of the cluster is kept. ``check`` is asked before each write: it raises where we do not lead.
+    """The journals of all runs of the cluster. ``check`` is called before each write and raises if we do not lead.
 
-    Cancelling a call does not stop its thread: what it was writing may be written, which every caller must bear
-    anyway, as it must bear a lost answer.
+    Cancelling a call does not stop its thread, so the write may still be carried out. Every caller has to allow for
+    that anyway, because an answer may be lost.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class Journal:
         self._metrics, self._check = metrics, check
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="journal")
         self._gates: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-        """By namespace, while a call of it is under way."""
+        """By namespace, while a call of that namespace runs."""
 
     def url(self, run: RunPath) -> str:
-        """Where people find the run."""
+        """The URL of the run's journal, for people."""
         return f"{self.store.url.rstrip('/')}/{run}/"
 
     async def read_manifest(self, run: RunPath) -> RunManifest | None:
-        """The manifest of a run that was pinned; None: it was not. Raises Damaged, StoreError."""
+        """The manifest of a run; None if the run is not pinned. Raises Damaged, StoreError."""
 
         def read() -> RunManifest | None:
             try:
@@ -67,7 +67,7 @@ class Journal:
         return await self._do("get", run.namespace, read)
 
     async def pin(self, run: RunPath, manifest: RunManifest) -> RunManifest:
-        """Make the manifest durable; an earlier one of that run wins and is returned. Raises Damaged, StoreError."""
+        """Write the manifest and return it. If the run has one already, return that. Raises Damaged, StoreError."""
         self._check()
 
         def write() -> RunManifest:
@@ -75,7 +75,7 @@ class Journal:
             try:
                 self.store.create(run.manifest, data)
             except KeyExists:
-                there = self.store.get(run.manifest)  # a PUT of ours, by this or an earlier leader
+                there = self.store.get(run.manifest)  # this or an earlier leader has written it
                 return manifest if there == data else parse_manifest(there, run.manifest)
             return manifest
 
@@ -89,13 +89,13 @@ class Journal:
         seq: int | None,
         planned: Callable[[Snapshot], Plan] = plan,
     ) -> None:
-        """Write what the run of ``manifest`` takes over from ``source``; its own manifest comes after.
+        """Write the records that the run of ``manifest`` takes over from ``source``. The manifest is written later.
 
-        ``planned`` makes the plan of the source, in a thread.
+        ``planned`` computes the plan of the source, in a thread.
 
         Raises:
-            ForkRefused: nobody can go on from that point.
-            Damaged, StoreError: the source cannot be read, or the fork not be written.
+            ForkRefused: no run can continue from that point.
+            Damaged, StoreError: the source cannot be read, or the fork cannot be written.
         """
         self._check()
 
@@ -106,39 +106,39 @@ class Journal:
         await self._do("fork", source.namespace, write)
 
     async def facts(self, run: RunPath) -> dict[StepKey, StepFact]:
-        """What the journals of all steps say. Raises Damaged, StoreError."""
+        """The facts of all steps. Raises Damaged, StoreError."""
         return await self._do("facts", run.namespace, partial(read_facts, self.store, run))
 
     async def fact(self, run: RunPath, key: StepKey) -> StepFact:
-        """What the journal of one step says. Raises Damaged, StoreError."""
+        """The fact of one step, from its log. Raises Damaged, StoreError."""
         return await self._do("fact", run.namespace, lambda: fold(read_step(self.store, run, key)).fact())
 
     def events(self, run: RunPath) -> EventLog:
-        """The run's own records, none of them read yet."""
+        """The run's event log, with nothing read yet."""
         return EventLog(self.store, run, self.clock)
 
     async def refresh(self, log: EventLog) -> None:
-        """Read what is new. Raises Damaged, StoreError."""
+        """Read the new events. Raises Damaged, StoreError."""
         await self._do("events", log.run.namespace, log.refresh)
 
     async def append(
         self, log: EventLog, kind: EventKind, body: Mapping[str, Any], unless: Callable[[Sequence[Record]], bool]
     ) -> bool:
-        """Commit an event unless ``unless`` holds of what is there by then; whether it was written.
+        """Write an event, unless ``unless`` holds for the events in the log by then. Return whether it was written.
 
         Raises:
             NotLeader: another replica leads.
-            Damaged, StoreError: it may be written or not; the same append may be tried again.
+            Damaged, StoreError: the event may or may not be written; the same append may be tried again.
         """
         self._check()
         return await self._do("append", log.run.namespace, partial(log.append, kind, body, unless))
 
     async def probe(self) -> None:
-        """Check that the store keeps its promises. Raises StoreUnfit, StoreUnavailable."""
+        """Check that the store keeps the promises that the journal relies on. Raises StoreUnfit, StoreUnavailable."""
         await self._do("probe", "", self.store.probe)
 
     def close(self) -> None:
-        """Let the threads end."""
+        """End the threads without waiting for calls that still run."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _do(self, operation: str, namespace: str, call: Callable[[], T]) -> T:

@@ -1,21 +1,21 @@
-"""Which of several operators works: the one that holds a Lease (coordination.k8s.io/v1).
+"""Leader election: of several operators, the one that holds a Lease (coordination.k8s.io/v1) works.
 
-The rules, with every clock a process's own monotonic one, so that the clocks of two nodes are never compared:
+The rules. Every process reads only its own monotonic clock, so that the clocks of two nodes are never compared:
 
 1. A leader counts from the moment it *sent* the last renewal that was answered with success. ``GIVE_UP`` seconds after
-   that it is none any more, whatever has happened since: a process that was stopped and wakes up finds out at once,
-   since ``check`` looks at the clock and at nothing else.
-2. Another process takes over when it has seen the Lease unchanged (by its resourceVersion) for ``DURATION`` seconds,
-   counted from when it *saw* it so, which cannot be before rule 1 began to count.
-3. Every write names the resourceVersion that it builds on, so of two that take over one succeeds, and a renewal that
-   was held up on its way changes nothing.
+   that it does not lead any more, whatever has happened since. A process that was stopped and wakes up finds out at
+   once, because ``check`` looks at the clock and at nothing else.
+2. Another process takes over when it has seen the Lease unchanged (by its resourceVersion) for ``DURATION`` seconds.
+   It counts from the moment it first *saw* the Lease so, which cannot be before rule 1 began to count.
+3. Every write names the resourceVersion that it builds on. So if two processes take over, one succeeds, and a renewal
+   that was delayed on its way changes nothing.
 
-``DURATION - GIVE_UP`` is for a last write in flight to end, and for clocks that do not all run at one speed.
+``DURATION - GIVE_UP`` leaves time for the last write in flight, and for clocks that run at different speeds.
 
-Rule 2 has one exception: where this process has never seen a Lease, it makes one and leads. So a person who deletes
-the Lease and starts another operator before the leader's next renewal has made it anew has two: for two seconds, or
-for ``GIVE_UP`` where the leader cannot reach the API server. The store's conditional writes and the pods' names keep
-their works apart even then.
+Rule 2 has one exception: a process that finds no Lease at its first look creates one and leads. So if a person deletes
+the Lease and starts another operator before the leader's next renewal creates it again, there are two leaders: for two
+seconds, or for ``GIVE_UP`` if the old one cannot reach the API server. Even then the store's conditional writes and the
+names of the pods keep them from doing anything twice.
 https://kubernetes.io/docs/concepts/architecture/leases/
 """
 
@@ -32,62 +32,64 @@ from agentrun.api.canonical import timestamp
 from agentrun.kube.errors import AlreadyExists, ClusterError, Conflict, NotFound
 
 DURATION: Final = 15.0
-"""Seconds for which the others leave a Lease alone."""
+"""Seconds for which other processes leave an unchanged Lease alone."""
 
 GIVE_UP: Final = 10.0
-"""Seconds after which a leader that could not renew is none."""
+"""Seconds after its last renewal at which a leader stops leading."""
 
 PERIOD: Final = 2.0
-"""Seconds between renewals, and between a standby's looks."""
+"""Seconds between renewals, and between a standby's looks at the Lease."""
 
 ANSWER: Final = 3.0
 """Seconds that one request for the Lease may take."""
 
 TOO_LATE: Final = 0.05
-"""With fewer seconds than this left, a renewal is not begun."""
+"""A renewal is not begun when fewer seconds than this are left."""
 
 _log = logging.getLogger(__name__)
 
 
 class NotLeader(ClusterError):
-    """We do not lead, or no longer: nothing may be written."""
+    """This process does not lead, or not any more: it may write nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A Lease. ``version`` is its resourceVersion: "" of one that is not there yet; ``holder`` "": nobody's."""
+    """A Lease. ``version`` is its resourceVersion, "" if it does not exist yet. ``holder`` is "" if nobody holds it."""
 
     holder: str
     version: str = ""
     duration: float = DURATION
     transitions: int = 0
     stamp: str = ""
-    """Says by which write it is as it is; ours are each another one."""
+    """The ``renewTime``, which tells one write from another: each of our writes has its own."""
 
 
 class Lease(Protocol):
-    """The Lease on the API server. Cancellation leaves a write that may have been done."""
+    """The Lease on the API server. After a cancellation the write may have been carried out."""
 
     async def get(self) -> Held | None:
-        """As it is now; None: there is none. Raises ClusterError."""
+        """The Lease as it is now; None if there is none. Raises ClusterError."""
 
     async def create(self, held: Held) -> Held:
-        """Make it; as it is then. Raises AlreadyExists, ClusterError."""
+        """Create the Lease and return it. Raises AlreadyExists, ClusterError."""
 
     async def update(self, held: Held) -> Held:
-        """Change it if it still has ``held.version``; as it is then. Raises Conflict, NotFound, ClusterError."""
+        """Change the Lease if it still has ``held.version``, and return it. Raises Conflict, NotFound, ClusterError."""
 
 
 def boot_clock() -> float:
-    """Seconds on a clock that no one sets and that counts while the machine is suspended, where there is such a one."""
+    """Seconds on a clock that nobody sets and that runs on while the machine is suspended, if the system has one; else
+    on the monotonic clock.
+    """
     kind = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if kind is None else time.clock_gettime(kind)
 
 
 class Leader:
-    """One candidate. ``identity`` must be of this very process: a container that restarts has its pod's name again.
+    """One candidate. ``identity`` must be unique to this process: a container that restarts has the same pod name.
 
-    ``on_change`` hears True when it begins to lead and False when it ends, for a metric.
+    ``on_change`` is called with True when this process begins to lead and with False when it ends, for a metric.
     """
 
     def __init__(
@@ -105,28 +107,28 @@ class Leader:
         self._stamp = stamp
         self._on_change = on_change
         self._renewed: float | None = None
-        """When the renewal was sent on which we lead; None: we do not."""
+        """When the last successful renewal was sent; None if we do not lead."""
         self._seen: Held | None = None
         self._since: float | None = None
-        """When ``_seen`` was first seen as it is; None: nothing was seen yet."""
+        """When ``_seen`` was first seen; None before the first look."""
 
     def is_leader(self) -> bool:
-        """Whether we lead at this moment."""
+        """Whether this process leads at this moment."""
         return self._left() > 0
 
     def check(self) -> None:
-        """To be called right before each write. Raises NotLeader."""
+        """Raise NotLeader if this process does not lead. Call it right before each write."""
         if self._left() <= 0:
             raise NotLeader(f"{self._identity} does not lead: its Lease was last renewed too long ago, or never")
 
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Wait until we lead, then do ``work`` for as long as we do; again and again, until cancelled.
+        """Wait until this process leads, then run ``work`` as long as it does. Repeat until cancelled.
 
-        ``work`` is cancelled when the Lease is lost, and awaited: the next time begins after the last has ended, so it
-        should end soon; its writes are refused by ``check`` meanwhile. If it returns or raises by itself, so does this,
-        once the Lease is released; NotLeader alone is no error, it only came first. When this is cancelled, ``work`` is
-        cancelled and awaited, then the Lease is released (at most ``ANSWER`` seconds), so that a standby takes over at
-        its next look.
+        When the Lease is lost, ``work`` is cancelled and awaited; ``check`` refuses its writes meanwhile. It should end
+        soon, because the next turn begins only then. If ``work`` returns or raises by itself, this method does the same
+        after it has released the Lease. NotLeader is an exception: it only shows that ``check`` noticed the loss first.
+        When this method is cancelled, it cancels and awaits ``work``, then releases the Lease (within ``ANSWER``
+        seconds), so that a standby takes over at its next look.
         """
         while True:
             while not await self._try(self._stand_by):  # noqa: ASYNC110  (only a request tells whether it is free)
@@ -148,7 +150,7 @@ class Leader:
             try:
                 return working.result()
             except (asyncio.CancelledError, NotLeader):
-                continue  # the Lease was lost, and we said so or its own check did
+                continue  # the Lease was lost: this method cancelled the work, or the work's own check raised
 
     def _left(self) -> float:
         return -1.0 if self._renewed is None else self._renewed + GIVE_UP - self._clock()
@@ -162,7 +164,7 @@ class Leader:
             await self._try(self._renew)
 
     async def _try(self, step: Callable[[], Awaitable[bool]]) -> bool:
-        """One step towards the Lease; one that fails is tried again at the next period."""
+        """Try one request for the Lease. After a failure the next try comes with the next period."""
         left = self._left()
         try:
             async with asyncio.timeout(min(ANSWER, left) if left > 0 else ANSWER):
@@ -181,23 +183,23 @@ class Leader:
         if found is None:
             expired = self._clock() - self._since >= DURATION
             return expired and await self._write(Held(self._identity))
-        # ours without our knowing: the answer to an earlier write was lost, and nobody has written since
+        # A Lease with our identity: the answer to an earlier write of ours was lost, and nobody has written since.
         if found.holder in ("", self._identity) or self._clock() - self._since >= max(DURATION, found.duration):
             return await self._write(self._taken(found))
         return False
 
     async def _renew(self) -> bool:
-        assert self._seen is not None  # what we wrote when we began to lead
+        assert self._seen is not None  # our write when we began to lead
         try:
             return await self._write(self._seen)
         except Conflict:
             found = await self._lease.get()
         except NotFound:
             found = None
-        if found is None:  # somebody deleted it: whoever makes it first leads
+        if found is None:  # somebody deleted the Lease: the first process to create it leads
             return await self._write(Held(self._identity))
         self._seen, self._since = found, self._clock()
-        if found.holder == self._identity:  # an earlier renewal of ours whose answer was lost, or another's edit of it
+        if found.holder == self._identity:  # a renewal of ours whose answer was lost, or somebody edited the Lease
             return await self._write(found)
         self._renewed = None
         return False
@@ -213,14 +215,14 @@ class Leader:
         return replace(found, holder=self._identity, duration=DURATION, transitions=found.transitions + changes)
 
     async def _write(self, held: Held) -> bool:
-        """Hold the Lease; we lead from when this was sent. Raises Conflict."""
+        """Write the Lease with us as its holder. We lead from the moment this was sent. Raises Conflict."""
         sent = self._clock()
         held = replace(held, stamp=self._stamp())
         try:
             found = await (self._lease.update(held) if held.version else self._lease.create(held))
         except (AlreadyExists, Conflict) as error:
-            # The client sends again what had no answer. If the Lease bears this very write's stamp, its first try did
-            # it; that it has changed and is ours says nothing: anybody may have put a label on it.
+            # The client sends a request again if it had no answer. If the Lease has the stamp of this write, the first
+            # try succeeded. Our identity alone would not prove that: anybody may have put a label on the Lease.
             there = await self._lease.get()
             if there is None or (there.holder, there.stamp) != (held.holder, held.stamp):
                 raise Conflict(str(error)) from error

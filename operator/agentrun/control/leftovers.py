@@ -1,7 +1,7 @@
-"""What is left of runs that are gone: Approvals that the cluster did not collect, commands that nobody will take.
+"""Removes what deleted runs left behind: Approvals that the cluster did not collect, commands that no run will take.
 
-Kubernetes removes with a run what belongs to it, unless the run was deleted with ``--cascade=orphan``; and a command
-belongs to nobody. Neither is of any use: a run that is made under the same name is another one.
+Kubernetes deletes what a deleted run owns, unless the run was deleted with ``--cascade=orphan``. A command has no
+owner. Neither is of any use any more: a new run of the same name is another run.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from agentrun.control.views import ApprovalView, CommandView, RunRef
 from agentrun.kube.errors import ClusterError
 
 GRACE = 30.0
-"""Seconds in which the run may still show up, whose watch is another one, and the cluster collects what was its own."""
+"""Seconds before a leftover is removed. In that time the run may still show up, since it comes by another watch, and
+the cluster may collect what the run owned.
+"""
 
 COMMANDS_KEPT = 100
-"""Commands without a run in one namespace; of more, the oldest go at once."""
+"""Commands without a run that one namespace may have. Of any more, the oldest are removed at once."""
 
 AT_A_TIME = 200
-"""Objects that one look removes."""
+"""Objects that are removed at one time at most."""
 
 SIDE_BY_SIDE = 8
 
@@ -38,23 +40,23 @@ Leftover = ApprovalView | CommandView
 
 @dataclass(slots=True)
 class Leftovers:
-    """See the module. What was seen is lost with the leader: the next one waits its own ``GRACE``."""
+    """See the module. ``_since`` is lost with the leader: the next one waits its own ``GRACE``."""
 
     cluster: Cluster
     cache: Cache
     clock: Callable[[], float]
     _since: dict[str, float] = field(default_factory=dict)
-    """By uid: when it was first seen without its run."""
+    """When each object was first seen without its run, by uid."""
 
     async def remove(self) -> None:
-        """Remove what has been without its run for ``GRACE``, as far as the API server lets us."""
+        """Remove the objects that have had no run for ``GRACE``. Failures are logged, and tried again next time."""
         now = self.clock()
         by_namespace: dict[str, list[Leftover]] = defaultdict(list)
         for view in self._without_run():
             by_namespace[view.namespace].append(view)
         found = {view.uid for views in by_namespace.values() for view in views}
         self._since = {uid: self._since.get(uid, now) for uid in found}
-        # one of each namespace in turn: no namespace's many hold up another's few
+        # Take one of each namespace in turn, so that the many of one do not hold up the few of another.
         turns = zip_longest(*(self._due(views, now) for views in by_namespace.values()))
         due = [view for view in chain.from_iterable(turns) if view is not None][:AT_A_TIME]
         by_run: dict[RunRef, list[Leftover]] = defaultdict(list)
@@ -69,7 +71,7 @@ class Leftovers:
                 except ClusterError as error:
                     log.info("%s/%s: what is left of that run is not removed now: %s", *ref, error)
                 except Exception:
-                    # A defect of ours, or an object that nobody thought of, must not keep the others.
+                    # A bug of ours, or an object that nobody expected, must not hold up the others.
                     log.exception("%s/%s: what is left of that run is not removed now", *ref)
 
         async with asyncio.TaskGroup() as tasks:
@@ -77,7 +79,7 @@ class Leftovers:
                 tasks.create_task(one(ref, views))
 
     def forget(self) -> None:
-        """Another replica leads."""
+        """Forget what was seen, because another replica leads."""
         self._since.clear()
 
     def _without_run(self) -> Iterator[Leftover]:
@@ -93,8 +95,8 @@ class Leftovers:
         return (view for view in views if view.uid in excess or now >= self._since[view.uid] + GRACE)
 
     async def _remove(self, ref: RunRef, views: list[Leftover]) -> None:
-        """Remove them, but for what belongs to the run that the API server has: then the watch is late."""
-        # no run has a name that is none: only a schema of another version lets that through
+        """Remove the objects, except those whose run the API server still has: then only the watch is late."""
+        # No run can have an invalid name. Only a schema of another version lets such a reference through.
         run = await self.cluster.get_run(ref) if re.fullmatch(NAME_PATTERN, ref.name) else None
         there = None if run is None else run.uid
         for view in views:

@@ -1,4 +1,4 @@
-"""Complete lists taken into the cache: for a leader that begins, and against deletions that no watch told of."""
+"""Takes complete lists into the cache: for a new leader, and to find deletions that a watch missed."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ V = TypeVar("V", bound=View)
 
 
 class Lists(Protocol):
-    """Complete lists from the API server, page by page: each page with the resourceVersion of the list."""
+    """Complete lists from the API server, in pages. Each page comes with the resourceVersion of the list."""
 
     def pages(self, kind: Kind[V]) -> AsyncIterator[tuple[list[V], int]]:
-        """Every object of ``kind`` that is watched."""
+        """All watched objects of ``kind``."""
 
     def passed_over(self, namespace: str) -> bool:
-        """Whether the lists have nothing of a namespace, because it refuses them."""
+        """Whether the lists leave out a namespace because the API server refused to list it."""
 
 
 async def take_lists(cache: Cache, lists: Lists) -> set[RunRef]:
-    """Take a list of every kind into the cache, asking until each is there; the runs of which something changed.
+    """Take a list of every kind into the cache, and retry until each has succeeded. Return the runs that changed.
 
-    Cancellation leaves in the cache what was taken in until then.
+    After a cancellation, the cache keeps what was taken in so far.
     """
     changed: set[RunRef] = set()
     for kind in KEPT:
@@ -41,7 +41,7 @@ async def take_lists(cache: Cache, lists: Lists) -> set[RunRef]:
 async def _patiently(
     shelf: Shelf[V], pages: Callable[[], AsyncIterator[tuple[list[V], int]]], skipped: Callable[[str], bool]
 ) -> set[RunRef]:
-    """As ``_listed``, again until it is done: what one kind's list took is not asked for again for another's sake."""
+    """As ``_listed``, retried until it succeeds. Each kind retries by itself: one that succeeded is not repeated."""
     pause = 1.0
     while True:
         try:
@@ -56,7 +56,7 @@ async def _patiently(
 async def _listed(
     shelf: Shelf[V], pages: AsyncIterator[tuple[list[V], int]], skipped: Callable[[str], bool]
 ) -> set[RunRef]:
-    """Take a list into the cache, a page at a time so that nothing else waits long."""
+    """Take a list into the cache, one page at a time so that nothing else waits long. Return the runs that changed."""
     changed: set[RunRef] = set()
     seen: set[str] = set()
     listed_at = 0

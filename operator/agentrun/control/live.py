@@ -1,8 +1,8 @@
-"""The state of a run that has not ended, as the operator holds it in memory: its pinned manifest, what its journal
-says, its pods. Other modules change it by its methods only.
+"""The state of a run that has not ended, in the operator's memory: its pinned manifest, the facts of its journal, its
+pods. Other modules change it only by its methods.
 
-Everything here is read anew from the journal and the cluster by the next leader, but for what is marked as lost. What
-the status writer and the approvals remember of a run is theirs (``statuses``, ``people``), and goes with this object.
+The next leader reads all of it from the journal and the cluster, except what is marked as lost. ``statuses`` and
+``people`` keep their own memory of a run, which goes with this object.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from agentrun.plan.work import Work
 from agentrun.records.run_events import EventKind
 
 LEAVE_MARGIN = 10.0
-"""Seconds past its grace period, by our own clock, after which a pod that was told to leave counts as gone: its node is
-dead. The fence keeps what may still run there from doing anything new."""
+"""Seconds past its grace period, by our own clock, after which a deleted pod counts as gone: its node is dead. The
+fence keeps a process that may still run there from doing anything new."""
 
 QUEUED_LOOK = 600.0
-"""Seconds until a run is looked at again that waits for a place for a pod; the place itself wakes it before."""
+"""Seconds until the next visit to a run that waits for a place. A place that becomes free wakes the run before."""
 
 REFUSAL_FIRST, REFUSAL_MAX = 1.0, 15.0
-"""Seconds until the API server is asked again for a pod that it refused; they double."""
+"""Seconds until the next request for a pod that the API server refused: the first pause and the longest. It doubles."""
 
 _BEGINNINGS = (EventKind.APPROVAL_REQUESTED, EventKind.WAIT_STARTED)
-"""Of steps that have no pod."""
+"""Events that begin a step without a pod."""
 
 
 @dataclass(slots=True)
 class Refusal:
-    """A pod that the API server did not take. Lost with the leader: it is asked again at once."""
+    """A pod that the API server refused. Lost with the leader: the next one asks again at once."""
 
     message: str
     count: int
@@ -50,16 +50,16 @@ class Refusal:
 
 @dataclass(slots=True)
 class Attempt:
-    """A pod that was seen, or made, and has not been seen to end."""
+    """A pod that the operator has seen or created, and whose end it has not taken in."""
 
     key: StepKey
     number: int
     running: float | None = None
-    """When it was first seen at work, by our own clock: the node's may show any time. A new leader sees it anew, so a
-    step may get a little more of its run's time; its own it reckons itself.
+    """When the pod was first seen running, by our own clock, since the node's clock may be wrong. A new leader sets it
+    again, so a step may get a little more of its run's time. The attempt measures the step's own timeout itself.
     """
     leaving: float | None = None
-    """When its grace period is over, since it was first seen to be told to leave."""
+    """When its grace period ends, counted from when its deletion was first seen."""
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -71,33 +71,34 @@ class LiveRun:
     log: EventLog
     tracker: AttemptTracker
     program_bytes: int = 0
-    """What the compiled workflow takes in memory; runs of one workflow share it."""
+    """Bytes of the compiled workflow in memory. Runs of one workflow share it."""
     new: InitVar[bool] = False
-    """This leader has pinned it."""
+    """Whether this leader has just pinned the run."""
     work: Work = field(default_factory=Work)
-    """What its expressions have cost and given. Lost with the leader: evaluated anew."""
+    """What the run's expressions have cost and returned. Lost with the leader: the next one evaluates them again."""
     outputs: Outputs = field(default_factory=Outputs)
-    """What is kept of the outputs in ``facts``."""
+    """Bounds how much of the outputs in ``facts`` stays in memory."""
     _attempts: dict[str, Attempt] = field(default_factory=dict)
     """By the uid of the pod."""
     _farewells: dict[str, PodView] = field(default_factory=dict)
-    """What was last seen of pods that were deleted before their end was taken in, by uid. Without it, the journal."""
+    """The last views of pods that were deleted before their end was taken in, by uid. Without one the journal tells."""
     _taken: set[str] = field(default_factory=set)
-    """The uids of the pods whose end was taken in."""
+    """The uids of pods whose end was taken in."""
     _expected: dict[StepKey, Start] = field(default_factory=dict)
-    """The expectations: pods whose creation has no answer yet. Such a pod may be there, or come to be."""
+    """The expectations: pod creations without an answer. The pod may or may not exist."""
     _refusals: dict[StepKey, Refusal] = field(default_factory=dict)
     _queued: dict[StepKey, str] = field(default_factory=dict)
-    """What has no place for a pod, by the last visit: why, for a person."""
+    """The steps that had no place for a pod at the last visit, each with the reason for a person."""
     _tried: set[StepKey] = field(default_factory=set)
-    """Steps of which this leader asked for a pod, and was not refused."""
+    """Steps for which this leader requested a pod and was not refused."""
     _heard_at: float | None = None
-    """When the watch told last of a pod's end."""
+    """When the watch last reported the end of a pod."""
     _sizes: dict[int, int] = field(default_factory=dict)
-    """Bytes that the records of ``log`` take, by their numbers."""
+    """Bytes of the records of ``log`` in memory, by sequence number."""
     _checked: bool = False
-    """Whether this leader has asked the API server itself for the run, before the first pod that it makes. Nobody else
-    can have begun a run that this leader has pinned, and a pod of one that is gone by now is collected.
+    """Whether this leader has read the run from the API server itself, which it must before it creates the first pod.
+    A run that this leader has just pinned needs no such read: nobody else can have begun it, and Kubernetes collects
+    the pods of a deleted run.
     """
 
     def __post_init__(self, new: bool) -> None:
@@ -109,26 +110,26 @@ class LiveRun:
 
     @property
     def facts(self) -> Mapping[StepKey, StepFact]:
-        """What the journals of the steps say."""
+        """The facts of all steps, from their journals."""
         return self.tracker.facts
 
     def fact(self, key: StepKey) -> StepFact | None:
-        """What the journal of a step says; None: it has none."""
+        """The fact of a step; None if it has no journal."""
         return self.facts.get(key)
 
     def index(self) -> EventIndex:
-        """The run's events by what they are about. Only decisions count that an API server vouches for."""
+        """The run's events by their subjects. Only verified decisions count."""
         return EventIndex(as_events(self.log.records), verified=True)
 
     def footprint_of(self, record: Record | Event) -> int:
-        """Bytes that a record takes in memory; reckoned once."""
+        """Bytes of a record in memory, computed once."""
         size = self._sizes.get(record.seq)
         if size is None:
             size = self._sizes[record.seq] = footprint(record.body)
         return size
 
     def clock_set(self, jump: float, now: float) -> None:
-        """Our own clock was set by ``jump`` seconds, to ``now``: move what it has stamped.
+        """Move the stored times after our clock was set by ``jump`` seconds, to ``now``.
 
         So no attempt gets more or less time, and no pause lasts until a clock that was set back has caught up.
         """
@@ -143,7 +144,7 @@ class LiveRun:
     # -- its pods -------------------------------------------------------------------------------------------------
 
     def gone(self, pods: Mapping[str, PodView], now: float) -> Iterator[tuple[StepKey, int, PodView | None]]:
-        """Every attempt that has ended since the last look: its pod has, or is not there any more."""
+        """Every attempt whose end was not taken in yet: its pod has ended, counts as gone, or is not in ``pods``."""
         by_uid = {pod.uid: pod for pod in pods.values() if pod.run_uid == self.uid}
         self._taken &= by_uid.keys()
         for pod in by_uid.values():
@@ -152,32 +153,34 @@ class LiveRun:
         for uid, attempt in list(self._attempts.items()):
             if uid not in by_uid:
                 del self._attempts[uid]
-                if attempt.running is None:  # a kubelet that has begun it says so before the pod is gone
+                if attempt.running is None:  # it never ran: a kubelet reports Running before the pod is gone
                     self.tracker.mark_gone(attempt.key, attempt.number)
                 yield attempt.key, attempt.number, self._farewells.pop(uid, None)
 
     def take(self, key: StepKey, number: int, pod: PodView | None, fact: StepFact, now: float) -> None:
-        """Note how an attempt ended: ``fact`` is its own last word, or what its journal says."""
+        """Take in how an attempt ended. ``fact`` is its termination message, or else the fold of its journal."""
         if pod is not None:
             self._taken.add(pod.uid)
             self._attempts.pop(pod.uid, None)
             if pod.phase == "Ended" and not pod.stray:
-                self.tracker.mark_gone(key, number)  # by its kubelet's word
+                self.tracker.mark_gone(key, number)  # the kubelet itself reported the end
         if self.tracker.is_newer(key, fact):
             fact = self.outputs.take(fact)
         self.tracker.record_end(key, number, fact, now, pod.trouble if pod is not None else None)
 
     def _is_over(self, pod: PodView, now: float) -> bool:
-        """Whether a pod has ended, or was told to leave and its node does not answer any more."""
+        """Whether a pod has ended, or was deleted and its node does not answer any more."""
         leaving = self.begun(pod, now).leaving
         return pod.phase == "Ended" or (leaving is not None and now >= leaving + LEAVE_MARGIN)
 
     def _executions(self, pods: Mapping[str, PodView], now: float) -> dict[StepKey, Execution]:
-        """The attempts that are under way, by their pods; and those that the API server refused, until the next try."""
+        """The executions of all steps: attempts with a pod, pods that were refused until their next try, and steps that
+        have no place.
+        """
         found: dict[StepKey, Execution] = {}
         for pod in pods.values():
             if pod.run_uid != self.uid or pod.uid in self._taken:
-                continue  # one that is over, but not taken in, holds its place until its end is known
+                continue  # (a pod that has ended but was not taken in still counts, until its end is known)
             attempt = self.begun(pod, now)
             other = found.get(pod.key)
             if other is None or other.attempt < pod.attempt:
@@ -200,7 +203,7 @@ class LiveRun:
         return found
 
     def begun(self, pod: PodView, now: float) -> Attempt:
-        """Note a pod whose end is to be taken in, and since when it is as it is."""
+        """Keep track of a pod until its end is taken in, and note when it began to run and to leave."""
         attempt = self._attempts.setdefault(pod.uid, Attempt(pod.key, pod.attempt))
         if attempt.running is None and (pod.phase == "Running" or pod.stray):
             attempt.running = now
@@ -209,65 +212,65 @@ class LiveRun:
         return attempt
 
     def lost(self) -> Iterator[tuple[StepKey, int]]:
-        """The steps whose last attempt left no word, with its number: what a person who resumes has seen."""
+        """The steps whose last attempt was lost, with its number: what a person who resumes the run has seen."""
         return self.tracker.lost()
 
     @property
     def finally_begun(self) -> bool:
-        """Whether a step of ``finally`` was begun: it was told how the run ends, or people were."""
+        """Whether a step of ``finally`` has begun: from then on it, or a person, knows how the run ends."""
         keys = [*self.facts, *self._tried, *(attempt.key for attempt in self._attempts.values())]
         names = {key.name for key in keys} | {r.body["step"] for r in self.log.records if r.kind in _BEGINNINGS}
         return not names.isdisjoint(self.pinned.program.finally_)
 
     def end_heard(self, now: float) -> None:
-        """The watch has told that a pod ended."""
+        """Note that the watch reported the end of a pod."""
         self._heard_at = now
 
     def since_end_heard(self, now: float) -> float | None:
-        """Seconds since the watch told last of a pod's end: for the metric of how soon the next pod follows."""
+        """Seconds since the watch last reported the end of a pod, for the metric of how soon the next pod follows."""
         return None if self._heard_at is None else max(0.0, now - self._heard_at)
 
     def pod_deleted(self, pod: PodView) -> None:
-        """The watch has told that a pod was deleted: its last state may be the only one that says how it ended."""
+        """Keep the last view of a pod that the watch reported as deleted: only it may tell how the pod ended."""
         if pod.uid in self._attempts:
             self._farewells[pod.uid] = pod
 
     def has_taken(self, pod: PodView) -> bool:
-        """Whether the pod's end was taken in."""
+        """Whether the end of the pod was taken in."""
         return pod.uid in self._taken
 
     # -- pods that are asked for ----------------------------------------------------------------------------------
 
     @property
     def checked(self) -> bool:
-        """Whether this leader knows from the API server itself that it may make pods."""
+        """Whether this leader may create pods, because the API server itself confirmed the run."""
         return self._checked
 
     def mark_checked(self) -> None:
-        """The API server itself says that the run is as it was last seen."""
+        """Note that the API server confirmed the run as it was last seen."""
         self._checked = True
 
     @property
     def expected(self) -> tuple[Start, ...]:
-        """The pods whose creation has no answer yet."""
+        """The pod creations without an answer."""
         return tuple(self._expected.values())
 
     def expect(self, start: Start) -> None:
-        """A pod is asked for: from now on it may be there."""
+        """Note that a pod is requested: from now on it may exist."""
         self._tried.add(start.key)
         self._expected[start.key] = start
 
     def observed(self, key: StepKey) -> None:
-        """The API server has said whether the pod that was expected is there."""
+        """Forget an expectation: the API server has answered whether the pod exists."""
         self._expected.pop(key, None)
 
     def accepted(self, key: StepKey) -> None:
-        """The API server took the pod."""
+        """Note that the API server accepted the pod."""
         self.observed(key)
         self._refusals.pop(key, None)
 
     def refused(self, key: StepKey, message: str, now: float) -> None:
-        """The API server did not take the pod: it is asked again after a pause that doubles."""
+        """Note that the API server refused the pod. The next request follows after a pause that doubles."""
         self.observed(key)
         self._tried.discard(key)
         before = self._refusals.get(key)
@@ -277,30 +280,30 @@ class LiveRun:
 
     @property
     def waits_for_place(self) -> bool:
-        """Whether a pod has no place, by the last visit."""
+        """Whether a pod had no place at the last visit."""
         return bool(self._queued)
 
     def has_no_place(self, keys: Iterable[StepKey], why: str) -> None:
-        """These pods have no place until the next visit."""
+        """Note that these pods have no place until the next visit, and why."""
         self._queued.update(dict.fromkeys(keys, why))
 
     def begin_visit(self) -> None:
-        """Each visit asks anew for places."""
+        """Forget which pods had no place: each visit asks for places again."""
         self._queued.clear()
 
     @property
     def at_rest(self) -> bool:
-        """Whether it has no pod and waits for none, so that nothing is lost when it is let go of."""
+        """Whether the run has no pod and waits for none, so that dropping it from memory loses nothing."""
         return not self._attempts and not self._expected and not self._queued
 
     # -- what a visit looks at ------------------------------------------------------------------------------------
 
     def snapshot(self, pods: Mapping[str, PodView], unheard: Set[str], now: float) -> Snapshot:
-        """What the planner is shown. The journal outlives all of this, so nothing of it is copied."""
+        """The snapshot for the planner. It shares the journal's data, which outlives it, and copies nothing of that."""
         return self.pinned.driven(now, self.tracker, self.log.records, self._executions(pods, now), unheard)
 
     def wakes(self, pods: Iterable[PodView], now: float) -> Iterator[float]:
-        """When a refusal or a pod's grace period is over, and when to look for a place again."""
+        """When to request a refused pod again, when a deleted pod counts as gone, when to ask for a place again."""
         yield from (refusal.until for refusal in self._refusals.values() if refusal.until > now)
         for pod in pods:
             attempt = self._attempts.get(pod.uid)

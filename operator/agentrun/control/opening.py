@@ -1,4 +1,4 @@
-"""From an AgentRun to a live run: checked and pinned on the first visit, read from its journal on every later one."""
+"""Makes a live run of an AgentRun: checks and pins it on the first visit, loads it from its journal later."""
 
 from __future__ import annotations
 
@@ -43,25 +43,29 @@ from agentrun.workflow.program import Program, compile_program
 T = TypeVar("T")
 
 PROGRAMS = 64 * 1024 * 1024
-"""Bytes that the compiled workflows may take that are kept."""
+"""Bytes that the cache of compiled workflows may take."""
 
 OBJECT_MAX = 1_400_000
-"""Bytes of a run's object as JSON. etcd takes 1.5 MiB by default, and the status of a run has to fit in beside it."""
+"""The largest AgentRun, in bytes of JSON, that is pinned. etcd takes 1.5 MiB by default, and the object needs room for
+its status.
+"""
 
 CHECKED_AT_ONCE = 64 * 1024
-"""Bytes in memory of what is checked on the event loop, in a few milliseconds; more is, beside it."""
+"""Documents up to this many bytes in memory are checked on the event loop, within a few milliseconds. Larger ones are
+checked in a thread.
+"""
 
 COMPILED_AT_ONCE = 2 * 1024
-"""Bytes of a workflow that is compiled on the event loop: in some 5 ms, 60 at most."""
+"""Workflows up to this many bytes of JSON are compiled on the event loop: in some 5 ms, at most 60."""
 
 LOOK_AGAIN, LOOK_AGAIN_LARGE = 30.0, 600.0
-"""Seconds until something that is missing is looked for again, should its arrival go unnoticed. A large run has to be
-read again for that.
+"""Seconds until the next look for a missing object, in case no event reports its arrival. The second is for large runs:
+each look reads the run again.
 """
 
 
 class NotYet(Exception):
-    """The run does not begin: ``reason`` and ``message`` go into its status. ``again``: seconds until the next look."""
+    """The run cannot begin. ``reason`` and ``message`` go into its status; ``again``: seconds until the next look."""
 
     def __init__(self, reason: Reason, message: str, again: float | None = None) -> None:
         self.reason, self.message, self.again = reason, message, again
@@ -69,18 +73,18 @@ class NotYet(Exception):
 
 
 class _Large(Exception):
-    """It takes too long for the event loop."""
+    """The computation takes too long for the event loop."""
 
 
 def path_of(run: RunView) -> RunPath:
-    """Where the journal of a run stands: in it a uid has no hyphens."""
+    """The path of a run's journal. A uid has no hyphens there."""
     return RunPath(run.ref.namespace, run.ref.name, run.uid.replace("-", ""))
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A workflow as it is pinned, and what it compiles to. ``bytes``: what both take in memory. ``new``: whether it was
-    held to what new workflows are held to, and not only taken from a journal.
+    """A workflow as it is pinned, and the program that it compiles to. ``bytes``: the size of both in memory. ``new``:
+    whether it has passed the checks for new workflows. A workflow from a journal has not.
     """
 
     workflow: dict[str, Any]
@@ -90,26 +94,26 @@ class Compiled:
 
     @classmethod
     def of(cls, workflow: dict[str, Any], program: Program, *, new: bool) -> Compiled:
-        """With its size reckoned."""
+        """A compiled workflow, with its size computed."""
         return cls(workflow, program, program_footprint(workflow), new)
 
 
 @dataclass(slots=True)
 class Opener:
-    """Makes runs live. Runs of one workflow share what was compiled of it, which is most of what a run takes."""
+    """Makes runs live. Runs of one workflow share its program, which is most of a run's memory."""
 
     cluster: Cluster
     journal: Journal
     cache: Cache
     thinking: Thinking
     _compiled: Kept[str, Compiled] = field(default_factory=lambda: Kept(PROGRAMS))
-    """Pinned workflows and what they compile to, by digest; the ones used last. Losing it costs time only."""
+    """The most recently used compiled workflows, by digest. Losing them costs only time."""
 
     async def open(self, run: RunView) -> LiveRun:
-        """The live run of ``run``, pinned now or before.
+        """The live run of ``run``, which is pinned now if it was not before.
 
         Raises:
-            NotYet: it is not valid, or what it refers to is not there.
+            NotYet: the run is not valid, or an object that it refers to does not exist.
             Damaged, StoreError: its journal cannot be read or written.
             Unavailable: the API server does not answer.
         """
@@ -123,14 +127,14 @@ class Opener:
                 manifest = await self.journal.read_manifest(path)
                 if manifest is None:
                     raise
-                # Else: pinned by a leader that died before it could show it, and what it needed is gone since.
+                # Else a leader pinned the run and died before it wrote the status; a referred object is gone since.
             else:
                 manifest = await self.journal.pin(path, proposed)
                 fresh = manifest is proposed and not manifest.get("source")
         found = await self._program(run.ref.namespace, manifest["workflow"], manifest["workflowDigest"])
         pinned = Pinned(path, {**manifest, "workflow": found.workflow}, found.program)
         log = self.journal.events(path)
-        if fresh:  # nobody can have written to a journal that this very call has begun
+        if fresh:  # this call has just begun the journal, so nothing else can be in it
             return LiveRun(run.uid, pinned, log, AttemptTracker(), found.bytes, new=True)
         await self.journal.refresh(log)
         now = self.journal.clock()
@@ -154,7 +158,9 @@ class Opener:
         return found
 
     async def _thought(self, namespace: str, size: int, compute: Callable[[Compiler], T]) -> T:
-        """What ``compute`` gives, to which ``size`` bytes matter: on the event loop where it is a few milliseconds."""
+        """The result of ``compute``, whose input has ``size`` bytes. It runs on the event loop if that takes a few
+        milliseconds, else in the thread of ``thinking``.
+        """
         if size <= CHECKED_AT_ONCE:
             try:
                 return compute(partial(self._compile, at_once=True))
@@ -164,11 +170,11 @@ class Opener:
         return found
 
     def _compile(self, spec: WorkflowSpec, path: Path, *, at_once: bool = False) -> Program:
-        """As ``checked_program``, but for a workflow that was checked before.
+        """As ``checked_program``, but a workflow that was checked before is not checked again.
 
         Raises:
-            InvalidDocument: it is not valid.
-            _Large: it has to be compiled, and ``at_once`` that would take too long.
+            InvalidDocument: the workflow is not valid.
+            _Large: the workflow must be compiled, and is too large for that on the event loop (``at_once``).
         """
         workflow = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
         digest = digest_of(workflow)
@@ -181,7 +187,7 @@ class Opener:
         return found.program
 
     async def _manifest(self, run: RunView) -> RunManifest:
-        """What ``run.json`` will be. Raises NotYet."""
+        """The manifest to pin (``run.json``). Raises NotYet."""
         labels, spec = await self._written(run)
         objects: list[Mapping[str, Any]] = [_object("AgentRun", run.ref, spec, labels)]
         if name := _referred(spec):
@@ -213,7 +219,7 @@ class Opener:
         return manifest
 
     async def _written(self, run: RunView) -> tuple[Mapping[str, str], Mapping[str, Any]]:
-        """Labels and spec. Raises NotYet where they are more than can be run; Conflict."""
+        """Labels and spec of the run. Raises NotYet if they cannot be read whole or are too large; Conflict."""
         if not run.problem and run.written is not None:
             found = decode(run.written)
             return found["labels"], found["spec"]
@@ -250,7 +256,8 @@ class Opener:
         loop = asyncio.get_running_loop()
 
         def planned(snapshot: Snapshot) -> Plan:
-            # In a thread of the journal: what is no matter of a glance takes its turn among the long computations.
+            # This runs in a thread of the journal. A plan that takes longer than a glance waits for its turn among the
+            # long computations.
             work = Work()
             if found := plan_slice(snapshot, work, GLANCE, strict=True):
                 return found
@@ -268,14 +275,14 @@ def _look_again(run: RunView) -> float:
 
 
 def _referred(spec: Mapping[str, Any]) -> str:
-    """The name of the AgentWorkflow that ``spec`` refers to, if it is a name: nothing else is looked for."""
+    """The name of the AgentWorkflow that ``spec`` refers to; "" if there is none, or none that can be a name."""
     reference = spec.get("workflowRef")
     name = reference.get("name") if isinstance(reference, dict) else None
     return name if isinstance(name, str) and len(name) <= NAME_MAX and re.fullmatch(NAME_PATTERN, name) else ""
 
 
 def said(error: InvalidDocument) -> str:
-    """The problems as ``validate`` words them, in one text for a condition; what is wrong, and which verb is left."""
+    """One text for a condition: the problems as ``validate`` words them, and what the user can do."""
     lines = [": ".join(part for part in (dotted(p.path), p.message) if part) for p in error.problems[:10]]
     more = f" (and {len(error.problems) - 10} more)" if len(error.problems) > 10 else ""
     where = f"{error.source}: " if error.source.startswith("AgentWorkflow") else ""

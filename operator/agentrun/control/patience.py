@@ -1,8 +1,8 @@
-"""Writes of runs that the API server takes long for. It reads a large object whole for each write of its status.
+"""Writes to large AgentRuns, which take the API server long: for each write of a status it reads the whole object.
 
-They are made one at a time, and the namespaces take turns, so that they fill neither the connections nor the API
-server. Where a write has no answer in the time that a call has, an Event says so, and it is tried again after a pause
-that grows. The run itself goes on.
+These writes are made one at a time, and the namespaces take turns, so that they fill neither the connections nor the
+API server. If a write has no answer within the timeout of the call, an Event says so, and the write is tried again
+after a pause that grows. The run itself goes on.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from agentrun.kube.errors import ClusterError, TooSlow
 T = TypeVar("T")
 
 PAUSE_FIRST, PAUSE_MAX = 5.0, 300.0
-"""Seconds until a large object is written again that the API server was too slow for; they double."""
+"""Seconds until the next write of a large object after the API server was too slow: the first pause and the longest. It
+doubles.
+"""
 
 OFTEN = 5
-"""Times in a row that the API server is too slow for an object that is not large, from which on that is told too: it is
+"""Every so many times in a row that the API server is too slow for a small object, an Event says so too. The reason is
 not the object's size then, and another write may well be answered.
 """
 
 
 class NotNow(ClusterError):
-    """The API server was too slow for this object. ``again``: seconds until it is to be tried again."""
+    """The API server was too slow for this object. ``again``: seconds until the next try."""
 
     def __init__(self, message: str, again: float) -> None:
         super().__init__(message)
@@ -40,13 +42,13 @@ class NotNow(ClusterError):
 class _Late:
     uid: str
     times: int = 0
-    """In a row."""
+    """How often in a row the API server was too slow."""
     until: float = 0.0
 
 
 @dataclass(slots=True)
 class Patience:
-    """See the module. What it knows is lost with the leader: the next one tries at once."""
+    """See the module. Its memory is lost with the leader: the next one tries at once."""
 
     cluster: Cluster
     clock: Callable[[], float]
@@ -55,10 +57,11 @@ class Patience:
     _late: dict[RunRef, _Late] = field(default_factory=dict)
 
     async def write(self, run: RunView, what: str, do: Callable[[], Awaitable[T]]) -> T:
-        """What ``do`` gives; ``what`` says for a person what it does. Cancellation leaves a request that may be done.
+        """Return the result of ``do``, which ``what`` describes to a person. After a cancellation, the request may have
+        been carried out.
 
         Raises:
-            NotNow: of a large object: the API server was too slow, now or so recently that it is not asked.
+            NotNow: the object is large, and the API server was too slow, now or so recently that this does not try.
             ClusterError: whatever ``do`` raises; TooSlow for an object that is not large.
         """
         late = self._late.get(run.ref)
@@ -84,7 +87,9 @@ class Patience:
             self._turns.give()
 
     async def _too_slow(self, run: RunView, what: str, error: TooSlow) -> float | None:
-        """Note it, and tell of it; seconds until the object is written again, None: as anything that failed."""
+        """Note that a write was too slow, and record an Event. Return the seconds until the next try; None for a small
+        object, which is tried again like after any error.
+        """
         late = self._late.get(run.ref)
         if late is None or late.uid != run.uid:
             late = self._late[run.ref] = _Late(run.uid)
@@ -104,7 +109,7 @@ class Patience:
         await self.cluster.record_event(run, "Warning", "ApiServerSlow", said)
 
     def forget(self, ref: RunRef) -> None:
-        """The run is no more, or another replica looks after it."""
+        """Forget a run that is gone."""
         self._late.pop(ref, None)
 
     def rest(self) -> None:

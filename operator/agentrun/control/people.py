@@ -1,7 +1,7 @@
-"""People, for one visit: what they said goes into the journal, what they are asked becomes an Approval.
+"""People, for one visit: takes their decisions and commands into the journal, creates and closes Approvals.
 
-Each thing that is done here can be done again: events are recorded once, Approvals have names that follow from what
-they ask, and a command is deleted when it is in the journal.
+Everything here can be repeated: events are recorded once, the name of an Approval follows from its question, and a
+command is deleted once it is in the journal.
 """
 
 from __future__ import annotations
@@ -30,18 +30,17 @@ from agentrun.plan.events import EventIndex
 from agentrun.plan.snapshot import Plan
 
 UNHEARD = 30.0
-"""Seconds until a look whether the admission policies are there that vouch for decisions, and whether an Approval that
-was refused is taken now."""
+"""Seconds until the next visit while a decision waits for the admission policies, or an Approval is refused."""
 
 
 @dataclass(slots=True)
 class _Memory:
-    """What is remembered of a run's questions. Lost with the leader: the next visit finds it again."""
+    """What is kept in memory of a run's questions. Lost with the leader: the next visit finds it again."""
 
     unheard: set[str] = field(default_factory=set)
-    """The digests of what somebody decided in time, while nothing vouches for it yet."""
+    """The digests of questions with a decision that came in time, but that no admission policy vouches for yet."""
     refusal: str = ""
-    """Why the API server does not take an Approval."""
+    """Why the API server refuses an Approval; "" if it refuses none."""
 
 
 @dataclass(slots=True)
@@ -54,30 +53,30 @@ class People:
     clock: Callable[[], float]
     """Seconds since the epoch."""
     vouched: Callable[[], bool]
-    """Whether the admission policies are there that vouch for decisions."""
+    """Whether the admission policies that vouch for decisions are installed."""
     _memories: WeakKeyDictionary[LiveRun, _Memory] = field(default_factory=WeakKeyDictionary)
-    """Of a run as long as it is held."""
+    """By run, as long as the run is in memory."""
 
     def _memory(self, live: LiveRun) -> _Memory:
         return self._memories.setdefault(live, _Memory())
 
     def unheard(self, live: LiveRun) -> Set[str]:
-        """The digests of questions that somebody decided in time, while nothing vouches for the decision yet."""
+        """The digests of questions with a decision that came in time, but that no admission policy vouches for yet."""
         return frozenset(self._memory(live).unheard)
 
     def wakes(self, live: LiveRun, now: float) -> Iterator[float]:
-        """When to look again at what waits for a repair in the cluster."""
+        """When to visit the run again because a decision or an Approval waits for a repair in the cluster."""
         memory = self._memory(live)
         if memory.unheard or memory.refusal:
             yield now + UNHEARD
 
     def told(self, live: LiveRun, planned: Plan) -> Plan:
-        """The plan, whose status says so where the API server does not take an Approval."""
+        """The plan; if the API server refuses an Approval, with a status that says so."""
         refusal = self._memory(live).refusal
         return replace(planned, status=showing.unasked(planned.status, refusal)) if refusal else planned
 
     async def hear(self, run: RunView, live: LiveRun) -> None:
-        """Take what people said into the journal."""
+        """Record changes of the spec, decisions and commands in the journal."""
         for event in switches(live, run, self.vouched()):
             await self._say(run, live, event)
         unheard = self._memory(live).unheard
@@ -97,7 +96,7 @@ class People:
                     await self._say(run, live, event)
         for command in list(self.cache.commands.of(run.ref).values()):
             if command.run_uid is not None and command.run_uid != run.uid:
-                continue  # of a run that had the name before: Leftovers removes it
+                continue  # for an earlier run of that name: Leftovers removes it
             whole: CommandView | None = command
             if command.command is None and not command.problem:
                 whole = await self.cluster.get_command(command)
@@ -112,7 +111,7 @@ class People:
                 await self._remove(command)
 
     async def refuse(self, run: RunView, command: CommandView, why: str) -> None:
-        """Answer a command that means nothing."""
+        """Reject a command: create an Event that says why, and delete the command."""
         await self.cluster.record_event(run, "Warning", "CommandRefused", f"{command.name}: {why}")
         await self._remove(command)
 
@@ -129,7 +128,7 @@ class People:
             run_log(run).info("%s%s", event.kind, f" by {by}" if by else "")
 
     async def ask(self, run: RunView, live: LiveRun, planned: Plan) -> None:
-        """See that every open question has its Approval, and that every Approval that is none any more says so."""
+        """Create an Approval for every open question, and close the Approvals of all other questions."""
         refusal = ""
         there = {a.digest: a for a in self.cache.approvals.of(run.ref).values() if a.run_uid == run.uid}
         owner = Owner(run.ref.name, run.ref.namespace, run.uid)
@@ -160,19 +159,21 @@ class People:
                 made = await self.cluster.create_approval(make())
             except AlreadyExists:
                 made = await self.cluster.create_approval(make(long=True))  # another run has the short name
-            self.cache.approvals.put(made)  # before the watch tells: it is closed neither over a decision nor too early
+            self.cache.approvals.put(made)  # before the watch reports it, so that no close misses a decision
 
     async def close_expired(self, run: RunView, live: LiveRun) -> None:
-        """Close what nobody decided in time on the API server first: a decision that came in time, but whose event is
-        still on its way, makes that a Conflict, and is waited for. So is one that nothing vouches for yet. What is
-        decided, ``ask`` closes once it is planned.
+        """Close expired Approvals on the API server before the planner treats them as expired.
+
+        If a decision came in time and its watch event is still on its way, the close raises Conflict, and the next
+        visit takes the decision. An Approval whose decision no admission policy vouches for yet stays open. ``ask``
+        closes decided Approvals, after the plan.
         """
         now = self.clock()
         for approval in list(self.cache.approvals.of(run.ref).values()):
             over = now >= approval.expires_at and approval.digest not in self._memory(live).unheard
             if approval.run_uid == run.uid and not approval.settled and over:
                 for event in decisions(live, approval) if self.vouched() else ():
-                    await self._say(run, live, event)  # heard since ``hear``: else it would be closed over it
+                    await self._say(run, live, event)  # arrived since ``hear``: the close must not miss it
                 if self._outcome(approval, live) == "Expired":
                     await self._settle(approval, "Expired")
 

@@ -1,6 +1,6 @@
-"""The pods of attempts, for one visit: made where there is a place, looked for where no answer came, told to leave.
+"""Creates, looks up and deletes the pods of attempts, for one visit. A pod is created only if there is a place for it.
 
-A pod has a name that follows from its attempt, so what is asked for twice is there once.
+The name of a pod follows from its attempt, so a pod that is requested twice exists once.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from agentrun.observe.metrics import Metrics
 from agentrun.plan.snapshot import Start, Stop
 
 CREATIONS = 16
-"""Pods of one run that are created at the same time."""
+"""Pods of one run that are created at the same time, at most."""
 
 POD_GRACE = 60.0
-"""Seconds in which a pod that was told to leave is gone, where nothing says better."""
+"""Seconds that a deleted pod is assumed to have, until the watch reports its real grace period."""
 
 
 @dataclass(slots=True)
@@ -39,14 +39,14 @@ class Pods:
     slots: Slots
 
     async def start(self, run: RunView, live: LiveRun, starts: Sequence[Start]) -> bool:
-        """Make those pods that have a place; whether all of them were made. Raises Conflict, Unavailable."""
+        """Create the pods that have a place. Return whether all of them were created. Raises Conflict, Unavailable."""
         if not starts:
             return True
         admitted = self._admit(run, live, starts)
         return await self._create_all(run, live, admitted) and len(admitted) == len(starts)
 
     def _admit(self, run: RunView, live: LiveRun, starts: Sequence[Start]) -> Sequence[Start]:
-        """Those of the pods that have a place; the others are queued from then on."""
+        """Return the pods that have a place, and note that the others have none."""
         admitted, why = self.slots.admit(run, starts)
         if why:
             keys = {start.key for start in admitted}
@@ -54,11 +54,11 @@ class Pods:
         return admitted
 
     async def _create_all(self, run: RunView, live: LiveRun, starts: Sequence[Start]) -> bool:
-        """Make the pods; whether the API server took all of them."""
+        """Create the pods. Return whether the API server accepted all of them."""
         if not starts:
             return True
         if not live.checked:
-            # A cache may be behind, and this leader may be new: ask the API server itself before the first pod.
+            # The cache may be behind, and this leader may be new: ask the API server itself before the first pod.
             now = await self.cluster.get_run(run.ref)
             if now is None or now.uid != run.uid or now.deleting or now.finished is not None:
                 raise Conflict(f"run {run.ref.name} is not as it was last seen")
@@ -78,7 +78,7 @@ class Pods:
         return all(results)
 
     async def look(self, run: RunView, live: LiveRun) -> None:
-        """Find out about the pods that were asked for without an answer: a run must not end while one is being made."""
+        """Look up the pods whose creation had no answer: a run must not end while one of them is being created."""
         for start in live.expected:
             with self.cache.pods.expecting():
                 pod = await self.cluster.find_pod(run, live.pinned, start)
@@ -98,7 +98,7 @@ class Pods:
         live.accepted(start.key)
         self.metrics.step_started()
         if pod.phase != "Pending":
-            self.queue.add(run.ref)  # made before, and its answer was lost: what the watch tells of it is known by now
+            self.queue.add(run.ref)  # created before, and the answer was lost: the watch may have reported it already
         if (since := live.since_end_heard(self.clock())) is not None:
             self.metrics.followed(since)
         return True
@@ -107,13 +107,13 @@ class Pods:
         if not self.cache.pods.put(pod) and pod.uid not in {
             known.uid for known in self.cache.pods.of(pod.run).values()
         }:
-            self.queue.add(pod.run)  # it is gone already, which the watch has told
+            self.queue.add(pod.run)  # the watch has already reported that the pod is gone
         live.begun(pod, self.clock())
 
     async def stop(self, run: RunView, stops: Sequence[Stop]) -> None:
-        """Tell the pods of these attempts to leave."""
+        """Delete the pods of these attempts."""
         for stop in stops:
             for pod in list(self.cache.pods.of(run.ref).values()):
                 if pod.run_uid == run.uid and (pod.key, pod.attempt) == (stop.key, stop.attempt) and pod.grace is None:
                     await self.cluster.delete_pod(pod)
-                    self.cache.pods.amend(replace(pod, grace=POD_GRACE))  # until the watch says it
+                    self.cache.pods.amend(replace(pod, grace=POD_GRACE))  # until the watch reports it

@@ -1,17 +1,17 @@
-"""The work queue: a key is in it once however often it was added, one worker has it at a time, and each key may have
-one time at which it is due again. One timer serves all of them.
+"""The work queue. It holds a key once, however often the key was added, and gives it to one worker at a time. Each key
+may have one time at which it is due again. One timer serves all keys.
 
-The contract is that of client-go's workqueue (https://pkg.go.dev/k8s.io/client-go/util/workqueue), and three rules
-more, so that no tenant waits for another one's load:
+The contract is that of client-go's workqueue (https://pkg.go.dev/k8s.io/client-go/util/workqueue), with three more
+rules, so that no tenant waits for another one's load:
 
 1. Namespaces take turns. A namespace with 5,000 keys has the same turn as one with a single key.
-2. What is due (a timer, an event about a run that is known) goes before first looks at runs, which are many after a
-   change of leader. One turn in ``FIRST_LOOK_EVERY`` is a first look all the same.
-3. A namespace gets another worker only while it holds fewer than ``SHARE`` times the workers that are free (dynamic
-   thresholds, https://doi.org/10.1109/90.664262). So some workers are free for other namespaces, however slow the
-   visits of one are. A namespace alone may hold two thirds of the workers.
+2. Keys that are due (by a timer, or an event about a known run) go before first looks at runs, of which there are many
+   after a change of leader. Nevertheless, one turn in ``FIRST_LOOK_EVERY`` is a first look.
+3. A namespace gets another worker only while it holds fewer than ``SHARE`` times the free workers (dynamic thresholds,
+   https://doi.org/10.1109/90.664262). So some workers stay free for other namespaces, however slow the visits of one
+   are. A namespace alone may hold two thirds of the workers.
 
-What is in the queue can be lost: a new leader adds every key.
+The content of the queue can be lost: a new leader adds every key again.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ BACKOFF_FIRST = 0.5
 BACKOFF_MAX = 30.0
 
 FIRST_LOOK_EVERY = 8
-"""Of so many keys taken, one is a first look where any waits, however much is due."""
+"""One of this many keys taken is a first look, if any waits, however many keys are due."""
 
 SHARE = 2
-"""How many times the free workers a namespace may hold."""
+"""A namespace may hold this many times the free workers."""
 
 
 class _Added(NamedTuple):
@@ -43,7 +43,7 @@ class _Added(NamedTuple):
 
 
 class _Lane(Generic[K]):
-    """Keys that wait, in order within their namespace; the namespaces take turns."""
+    """Waiting keys, in order of arrival within a namespace. The namespaces take turns."""
 
     def __init__(self) -> None:
         self._turns: OrderedDict[Hashable, OrderedDict[K, None]] = OrderedDict()
@@ -58,9 +58,9 @@ class _Lane(Generic[K]):
             del self._turns[space]
 
     def take(self, has_room: Callable[[Hashable], bool]) -> K | None:
-        """The oldest key of the first namespace that has room, which is the last in turn from then on.
+        """Take the oldest key of the first namespace that has room. That namespace then goes to the end of the turns.
 
-        Passes over few: a namespace without room holds a worker.
+        The loop skips few namespaces: each one without room holds a worker.
         """
         for space, keys in self._turns.items():
             if has_room(space):
@@ -77,7 +77,7 @@ class _Lane(Generic[K]):
 
 
 class WorkQueue(Generic[K]):
-    """For one event loop; not for threads. ``space``: the namespace of a key; ``workers``: how many take from it."""
+    """For one event loop, not for threads. ``space``: the namespace of a key. ``workers``: the number of workers."""
 
     def __init__(
         self,
@@ -90,22 +90,22 @@ class WorkQueue(Generic[K]):
         self._metrics, self._clock = metrics, clock
         self._space, self._workers = space, workers
         self._lanes = {False: _Lane[K](), True: _Lane[K]()}
-        """By whether what waits is a first look."""
+        """The waiting keys, by whether they wait for a first look."""
         self._waiting: Counter[Hashable] = Counter()
-        """How many keys of each namespace wait."""
+        """The number of waiting keys of each namespace."""
         self._depth = 0
         self._due_in_a_row = 0
         self._takers: deque[asyncio.Future[None]] = deque()
-        """Workers that found nothing to take, longest first."""
+        """Workers that found nothing to take, the longest waiting first."""
         self._added: dict[K, _Added] = {}
-        """The keys in the queue, and those to be added again after their worker is done."""
+        """The waiting keys, and those that wait again as soon as their worker is done."""
         self._working: set[K] = set()
         self._held: Counter[Hashable] = Counter()
-        """How many workers each namespace holds."""
+        """The number of workers that each namespace holds."""
         self._due: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []
         self._count = 0
-        """Tells entries of the same time apart, so that keys are never compared."""
+        """Breaks ties between heap entries of the same time, so that keys are never compared."""
         self._failures: dict[K, int] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -113,11 +113,11 @@ class WorkQueue(Generic[K]):
         return self._depth
 
     def behind(self, key: K) -> int:
-        """How many keys of the namespace of ``key`` wait."""
+        """The number of waiting keys in the namespace of ``key``."""
         return self._waiting[self._space(key)]
 
     def add(self, key: K, *, first_look: bool = False) -> None:
-        """Have the key worked on, once more if a worker has it now. A first look that becomes due moves up."""
+        """Add the key. If a worker has it now, it is worked on once more. A first look that becomes due moves up."""
         known = self._added.get(key)
         if known is None:
             self._added[key] = _Added(self._clock(), first_look)
@@ -132,7 +132,7 @@ class WorkQueue(Generic[K]):
                 self._lanes[False].put(space, key)
 
     def due(self, key: K, seconds: float | None) -> None:
-        """Add the key after so many seconds; in place of any time that was set before. None: at no time."""
+        """Add the key after this many seconds, instead of at the time that was set before. None clears that time."""
         self._due.pop(key, None)
         if seconds is None:
             return
@@ -140,19 +140,19 @@ class WorkQueue(Generic[K]):
         self._due[key] = at
         self._count += 1
         heapq.heappush(self._heap, (at, self._count, key))
-        if len(self._heap) > 2 * len(self._due) + 64:  # times that were replaced stay in the heap: no more than half
+        if len(self._heap) > 2 * len(self._due) + 64:  # replaced times stay in the heap: at most about half of it
             self._heap = [entry for entry in self._heap if self._due.get(entry[2]) == entry[0]]
             heapq.heapify(self._heap)
         if self._heap[0][2] is key:
             self._set_timer()
 
     def look_again(self) -> None:
-        """Add every key that is due at some time: the clock by which the times were reckoned was set."""
+        """Add every key that has a due time: the clock from which these times were computed was set."""
         for key in list(self._due):
             self.add(key, first_look=True)
 
     def retry(self, key: K, at_least: float | None = None) -> float:
-        """Add the key after a pause that doubles with each failure in a row; the pause in seconds."""
+        """Add the key after a pause that doubles with each failure in a row. Return the pause in seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         pause = max(min(BACKOFF_FIRST * 2.0 ** min(failures, 20), BACKOFF_MAX), at_least or 0.0)
@@ -161,16 +161,16 @@ class WorkQueue(Generic[K]):
         return pause
 
     def succeeded(self, key: K) -> None:
-        """The next failure of the key is the first in a row."""
+        """Reset the failures of the key: its next failure is the first in a row."""
         self._failures.pop(key, None)
 
     def forget(self, key: K) -> None:
-        """The key is no more: no time and no failures are kept of it."""
+        """Drop the due time and the failures of a key that is gone."""
         self._due.pop(key, None)
         self._failures.pop(key, None)
 
     async def get(self) -> K:
-        """The key whose turn it is; ``done`` gives it back. Cancellation takes none."""
+        """Wait for the key whose turn it is and take it; ``done`` gives it back. A cancelled call takes no key."""
         while (key := self._take()) is None:
             taker = asyncio.get_running_loop().create_future()
             self._takers.append(taker)
@@ -179,12 +179,12 @@ class WorkQueue(Generic[K]):
             except BaseException:
                 taker.cancel()
                 if not taker.cancelled():
-                    self._wake()  # what this one was woken for is another one's to take
+                    self._wake()  # another worker takes the key that this one was woken for
                 raise
         return key
 
     def done(self, key: K) -> None:
-        """The worker is finished with the key; it is taken again if it was added meanwhile."""
+        """Give the key back. If it was added meanwhile, it waits again."""
         self._working.discard(key)
         space = self._space(key)
         self._held[space] -= 1
@@ -196,7 +196,7 @@ class WorkQueue(Generic[K]):
             self._wake()  # a namespace that held its share may have room now
 
     def clear(self) -> None:
-        """Forget everything but what workers have now: another replica leads."""
+        """Forget everything except the keys that workers have now: another replica leads."""
         for lane in self._lanes.values():
             lane.clear()
         self._waiting.clear()
@@ -260,7 +260,7 @@ class WorkQueue(Generic[K]):
         now = self._clock()
         while self._heap and self._heap[0][0] <= now:
             at, _, key = heapq.heappop(self._heap)
-            if self._due.get(key) == at:  # else another time was set since
+            if self._due.get(key) == at:  # else this time was replaced
                 del self._due[key]
                 self.add(key)
         self._set_timer()

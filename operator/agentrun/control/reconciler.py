@@ -1,7 +1,7 @@
-"""One visit to one run: look at everything, plan, apply, show.
+"""One visit to one run: gather, plan, carry out, write the status.
 
-Level-triggered: a visit never knows why it was called. All that it does can be done again, by this or another leader:
-journal records are created once, pods and Approvals have deterministic names, the status is replaced only if it is
+Level-triggered: a visit never knows why it was called. This or another leader can repeat everything that it does:
+journal records are created once, pods and Approvals have deterministic names, and the status is replaced only if it is
 still the one that was read.
 """
 
@@ -37,12 +37,12 @@ from agentrun.plan.snapshot import Append, Effect, Plan, Start, Stop
 from agentrun.store.protocol import StoreError
 
 REPAIR = 30.0
-"""Seconds until a run is looked at again that waits for something outside to be repaired."""
+"""Seconds that a repair outside may take. A run with a damaged journal is visited again after ten times as long."""
 
 
 @dataclass(slots=True)
 class Reconciler:
-    """See the module. One visit to a run at a time: the work queue sees to that."""
+    """See the module. The work queue lets at most one worker visit a run at a time."""
 
     cluster: Cluster
     journal: Journal
@@ -52,9 +52,9 @@ class Reconciler:
     clock: Callable[[], float]
     """Seconds since the epoch."""
     vouched: InitVar[Callable[[], bool]] = lambda: True
-    """Whether the admission policies are there that vouch for decisions."""
+    """Whether the admission policies that vouch for decisions are installed."""
     bounds: InitVar[Bounds] = UNBOUNDED
-    """How many pods of steps there may be at once."""
+    """How many step pods may exist at once."""
     live: Held = field(default_factory=Held)
     opener: Opener = field(init=False)
     thinking: Thinking = field(default_factory=Thinking)
@@ -76,10 +76,10 @@ class Reconciler:
         self.cache.pods.moved = self.slots.moved
 
     async def visit(self, ref: RunRef) -> None:
-        """Do what can be done for the run now. Cancellation leaves what is done; the next visit goes on.
+        """Do what can be done for the run now. Cancellation keeps what is done; the next visit continues from there.
 
         Raises:
-            Unavailable, NotFound: the API server; try again later.
+            Unavailable, NotFound: a request to the API server failed; try again later.
             NotLeader: another replica leads.
         """
         begin_visit()
@@ -123,7 +123,7 @@ class Reconciler:
             message = f"{error}. Restore the object, and the run goes on by itself; or delete the run"
             await self.status.show_trouble(run, Reason.JOURNAL_DAMAGED, message, stalled=True, again=10 * REPAIR)
         except StoreError as error:
-            self.live.pop(ref)  # what was written without an answer is read anew
+            self.live.pop(ref)  # a write whose answer was lost may be there: the next visit reads the journal again
             message = f"{error}. The run goes on by itself when the store answers"
             pause = self.queue.retry(ref)
             await self.status.show_trouble(run, Reason.STORE_UNAVAILABLE, message, stalled=False, again=pause)
@@ -131,44 +131,45 @@ class Reconciler:
             await self._look_anew(ref)
 
     async def _go_on(self, run: RunView, live: LiveRun) -> None:
-        """Reconcile a run that is pinned, until the plan is about how everything stands."""
+        """Reconcile a run that is pinned. Plan again until the plan describes the state that it left behind."""
         live.begin_visit()
         while True:
-            # 1. Find the pods whose creation had no answer: a run must not end while one of them is being made.
+            # 1. Look up the pods whose creation had no answer: a run must not end while one of them is being made.
             await self.pods.look(run, live)
-            # 2. Take in how attempts ended, by the last word of each or by its journal.
+            # 2. Take in how attempts ended, from the termination message or else from the journal.
             await self._take_ends(run, live)
             # 3. Record what people said: changes of the spec, decisions, commands.
             await self.people.hear(run, live)
-            # 4. Close the Approvals whose time is over. A decision in time whose event is still under way makes that a
-            #    Conflict, so no plan calls a question expired that was answered.
+            # 4. Close the Approvals that have expired. If somebody decided in time and the watch event is still on its
+            #    way, the close is a Conflict. So no plan treats an answered question as expired.
             await self.people.close_expired(run, live)
-            # 5. Take in ends again. Phases 3 and 4 waited for the store and the API server, and an attempt that ended
-            #    meanwhile would be planned for as one at work. Nothing may come between this phase and the snapshot.
+            # 5. Take in ends again. Phases 3 and 4 waited for the store and the API server. The plan would treat an
+            #    attempt that ended meanwhile as running. Nothing may come between this phase and the snapshot.
             await self._take_ends(run, live)
-            # 6. Plan. For a run that has ended, nothing is left but phases 10 to 12.
+            # 6. Plan. A run that has ended needs only phases 10 to 12.
             planned = await self._plan(run, live)
             if planned.ended:
                 break
             effects = _sorted(planned.effects)
-            # 7. Append the planned events. Where somebody else recorded one since the snapshot, plan anew.
+            # 7. Append the planned events. If somebody else recorded one since the snapshot, plan again.
             if not await self._append(live, effects.appends):
                 continue
-            # 8. Tell pods to leave.
+            # 8. Delete the pods of attempts that are to stop.
             await self.pods.stop(run, effects.stops)
-            # 9. Make pods, after the events: a pod finds in the journal what it was started for.
+            # 9. Create pods, after the events: a pod must find in the journal what it was started for.
             if effects.starts and run.large and not run.begun:
                 await self._show_first(run, live, planned)
                 return
             all_made = await self.pods.start(run, live, effects.starts)
             if all_made and not effects.appends:
-                break  # else the plan is not about how everything stands: an event came, or a pod has no place
+                break  # else the plan is out of date: an event was appended, or a pod was not created
         # 10. Open an Approval for each open question, and close those of all others.
         await self.people.ask(run, live, planned)
-        # 11. Show the status, and note when to look again.
+        # 11. Write the status, and set the time of the next visit.
         await self._show(run, live, planned)
         self.queue.succeeded(run.ref)
-        # 12. After its end, a run has nothing but its time to live. Our own write of the end comes as no event.
+        # 12. After its end, a run has only its time to live. The watch event of our own write of the end queues no
+        #     visit, because the cache has that version already.
         known = self.cache.run(run.ref)
         if planned.ended and known is not None and known.finished is not None:
             self._forget(run.ref)
@@ -179,7 +180,7 @@ class Reconciler:
         return await self.thinking.plan(run.ref.namespace, snapshot, live.work)
 
     async def _show_first(self, run: RunView, live: LiveRun, planned: Plan) -> None:
-        """Write the first status of a large run before its first pod: what cannot be shown does not begin."""
+        """Write the first status of a large run before its first pod, which must not start if that write fails."""
         await self._show(run, live, planned, at_once=True)
         now = self.cache.run(run.ref)
         if now is not None and now.begun:
@@ -193,7 +194,7 @@ class Reconciler:
     # -- what happened ----------------------------------------------------------------------------------------------
 
     async def _take_ends(self, run: RunView, live: LiveRun) -> None:
-        """Take in how attempts ended: by their last word, else by what their journals say."""
+        """Take in how attempts ended: from their termination messages, else from their journals."""
         now = self.clock()
         while ended := list(live.gone(self.cache.pods.of(run.ref), now)):
             for key, number, pod in ended:
@@ -210,7 +211,7 @@ class Reconciler:
             run_log(run).info("attempt %d was lost: %s", number, reason, extra={"step": key.label})
 
     async def _append(self, live: LiveRun, effects: Sequence[Append]) -> bool:
-        """Record what was planned; False where the plan did not know what others have recorded since."""
+        """Record the planned events; False if others have recorded an event that the plan did not know."""
         for effect in effects:
             if not await self.journal.append(live.log, effect.kind, effect.body, live.log.overtaken()):
                 return False
@@ -219,7 +220,7 @@ class Reconciler:
     # -- what is left to do -------------------------------------------------------------------------------------
 
     async def _look_anew(self, ref: RunRef) -> None:
-        """The run is not as it was last seen, and the watch may be behind: ask."""
+        """Get the run from the API server after a Conflict: the watch may be behind."""
         known = self.cache.run(ref)
         with self.cache.runs.expecting():
             run = await self.cluster.get_run(ref)
@@ -229,7 +230,7 @@ class Reconciler:
         if newer or run is None:
             self.queue.add(ref)
         else:
-            self.queue.retry(ref)  # it is an Approval that has changed: the watch will tell
+            self.queue.retry(ref)  # the run is unchanged, so an Approval has changed: its watch event will come
 
     async def _after_the_end(self, run: RunView) -> None:
         assert run.finished is not None
@@ -240,8 +241,8 @@ class Reconciler:
             run, [Stop(p.key, p.attempt) for p in self.cache.pods.of(run.ref).values() if p.phase != "Ended"]
         )
         if run.observed < run.generation:
-            # Somebody changed what changes nothing any more, or its time to live: without this kstatus, and so Argo CD
-            # and kubectl wait, would take it for a run that is under way.
+            # Somebody changed the spec of an ended run. Only its time to live still has an effect. Without this write,
+            # kstatus (and so Argo CD and kubectl wait) would take the run for one in progress.
             try:
                 await self.status.observe(run)
             except NotFound:
@@ -262,7 +263,7 @@ class Reconciler:
             self.queue.due(run.ref, left)
 
     def rest(self) -> None:
-        """Forget every run: another replica leads."""
+        """Forget every run, because this replica does not lead any more."""
         self.live.clear()
         self.slots.rest()
         self.patience.rest()
@@ -276,7 +277,7 @@ class Reconciler:
 
 
 class _Effects(NamedTuple):
-    """The effects of a plan by kind, for each kind is applied in one go: events first, then pods."""
+    """The effects of a plan by kind. Each kind is applied as a whole: events first, then pods."""
 
     appends: list[Append]
     stops: list[Stop]

@@ -1,4 +1,4 @@
-"""The status as it is written: the planner's, with what only the cluster knows, bounded, and no more often than needed.
+"""Composes the status of a run: the planner's status, with what only the cluster knows, and within bounds.
 
 Conventions: https://github.com/kubernetes/community/blob/master/contributors/devel/sig-architecture/api-conventions.md
 """
@@ -18,17 +18,20 @@ from agentrun.plan.status import STALLED
 from agentrun.records.waits import TIMED
 
 STATUS_MAX = 30 * 1024
-"""Bytes of a status as JSON; etcd and every watcher pay for more."""
+"""The largest status, in bytes of JSON. etcd and every watcher would pay for more."""
 
 MESSAGE_MAX = 4096
-"""Characters of why a run does not go on; a condition may have 32,768, and a status with more is refused whole."""
+"""Characters of the message that says why a run does not go on. A condition may have 32,768; the API server refuses
+the whole status if one has more.
+"""
 
 QUIET = 1.0
-"""Seconds in which changes that nobody has to act upon are gathered into one write; a run that ends within them is
-written once."""
+"""Seconds for which changes that nobody has to act upon are gathered into one write. A run that ends within them is
+written once.
+"""
 
 QUIET_MAX = 10.0
-"""The same while the operator is busy with other runs."""
+"""The same while many runs of the namespace wait in the queue (``statuses.BUSY``)."""
 
 _CALM = {str(Reason.PENDING), str(Reason.RUNNING), str(Reason.QUEUED)}
 
@@ -36,7 +39,7 @@ _CALM = {str(Reason.PENDING), str(Reason.RUNNING), str(Reason.QUEUED)}
 def composed(
     planned: Mapping[str, Any], run: RunView, digest: str, journal: str, approvals: Mapping[str, str], now: float
 ) -> dict[str, Any]:
-    """The status to write. ``approvals``: the names of the open Approvals by the label of the step that asks."""
+    """The status to write. ``approvals``: the names of the open Approvals, by the label of the step that asks."""
     status: dict[str, Any] = {"observedGeneration": run.generation}
     status |= {key: value for key, value in planned.items() if value is not None}
     status["conditions"] = _conditions(planned["conditions"], run, now)
@@ -47,7 +50,7 @@ def composed(
 
 
 def troubled(run: RunView, reason: Reason, message: str, *, stalled: bool, now: float) -> dict[str, Any]:
-    """The status of a run that could not even be planned: as it was, with the reason why it does not go on."""
+    """The status of a run that cannot be planned: the old status, with the reason why the run does not go on."""
     status = dict(run.status or {})
     status["observedGeneration"] = run.generation
     status["phase"] = "Stalled" if stalled else "Waiting"
@@ -65,7 +68,10 @@ def troubled(run: RunView, reason: Reason, message: str, *, stalled: bool, now: 
 
 
 def unasked(planned: Mapping[str, Any], why: str) -> dict[str, Any]:
-    """The planner's status, where the API server does not take an Approval. What a person has to answer comes first."""
+    """The planner's status, changed to say that the API server refuses an Approval.
+
+    A stalled run keeps its status: what a person has to repair comes first.
+    """
     if headline(planned)[0] in STALLED:
         return dict(planned)
     why = printable(why, MESSAGE_MAX // 2)
@@ -76,7 +82,7 @@ def unasked(planned: Mapping[str, Any], why: str) -> dict[str, Any]:
 
 
 def never_begun(run: RunView, why: str, now: float) -> dict[str, Any]:
-    """The status of a run that was cancelled before it could be pinned: it ends without a journal."""
+    """The status of a run that was cancelled before it could be pinned. It ends without a journal."""
     status = troubled(run, Reason.CANCELLED, f"cancelled before it began: {why}", stalled=True, now=now)
     ended = {ConditionType.SUCCEEDED: "False", ConditionType.RECONCILING: "False"}
     found = [{**c, "status": ended.get(c["type"], c["status"])} for c in status["conditions"]]
@@ -85,7 +91,7 @@ def never_begun(run: RunView, why: str, now: float) -> dict[str, Any]:
 
 
 def headline(status: Mapping[str, Any] | None) -> tuple[str, str]:
-    """Reason and message of a status, by its conditions; empty where it has none."""
+    """The reason and message of a status, from its ``Ready`` condition; both empty if it has none."""
     for condition in (status or {}).get("conditions", ()):
         if condition.get("type") == ConditionType.READY:
             return str(condition.get("reason", "")), str(condition.get("message", ""))
@@ -93,12 +99,14 @@ def headline(status: Mapping[str, Any] | None) -> tuple[str, str]:
 
 
 def urgent(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> bool:
-    """Whether somebody may wait for this very change: the run ended, or waits for a person, or for repairs."""
+    """Whether somebody may wait for this change: the run ended, or its reason or message changed and the new reason is
+    not Pending, Running or Queued.
+    """
     return "completionTime" in new or (headline(new)[0] not in _CALM and headline(old) != headline(new))
 
 
 def awaited(status: Mapping[str, Any] | None) -> float | None:
-    """The first instant that a status names for a timer or the next attempt; None where it names none."""
+    """The earliest time that a status gives for a timer or the next attempt; None if it gives none."""
     entries = (status or {}).get("steps")
     waits = [entry.get("waitingFor") for entry in entries or () if isinstance(entry, Mapping)]
     instants = (_instant(wait.get(name)) for wait in waits if isinstance(wait, Mapping) for name in TIMED)
@@ -113,7 +121,7 @@ def _instant(text: object) -> float | None:
 
 
 def _conditions(found: Iterable[Mapping[str, Any]], run: RunView, now: float) -> list[dict[str, Any]]:
-    """``lastTransitionTime`` moves only when ``status`` does."""
+    """The conditions to write. ``lastTransitionTime`` changes only with ``status``."""
     before = {c.get("type"): c for c in (run.status or {}).get("conditions", ()) if isinstance(c, Mapping)}
     written = []
     for condition in found:
@@ -125,7 +133,7 @@ def _conditions(found: Iterable[Mapping[str, Any]], run: RunView, now: float) ->
 
 
 def _named(entry: Mapping[str, Any], approvals: Mapping[str, str]) -> dict[str, Any]:
-    """A step's entry with the name of the Approval in place of the step's own, so that ``kubectl`` finds it."""
+    """A step's entry, in which ``waitingFor.approval`` is the name of the Approval, so that ``kubectl`` finds it."""
     waiting = entry.get("waitingFor")
     if waiting is None or "approval" not in waiting:
         return dict(entry)
@@ -134,14 +142,14 @@ def _named(entry: Mapping[str, Any], approvals: Mapping[str, str]) -> dict[str, 
 
 
 def _flat(entry: dict[str, Any]) -> dict[str, Any]:
-    """Without an output that nests deeper than what people write: others would have to read it with the object."""
+    """Remove an output beyond the bounds of a user's file: every reader of the object would have to parse it."""
     if too_large(entry.get("output")) is not None:
         del entry["output"]
     return entry
 
 
 def _bounded(status: dict[str, Any]) -> dict[str, Any]:
-    """``status`` within ``STATUS_MAX``: first outputs go, then the entries of steps that nobody has to look at."""
+    """``status``, cut to ``STATUS_MAX``: first outputs are removed, then entries of steps that need no attention."""
     if len(canonical(status)) <= STATUS_MAX:
         return status
     steps = [{k: v for k, v in entry.items() if k != "output"} for entry in status["steps"]]
@@ -169,8 +177,8 @@ _DULL = {
 
 
 def smaller(status: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What is left to write of a status that the API server does not take, each less than the one before: without the
-    values, without the steps, and at last only what a run must say of itself. The journal has all of it.
+    """Ever smaller versions of a status that the API server refuses: without outputs and with short messages, then
+    without steps, then with only what a run must show. The journal has everything.
     """
     cut = {key: value for key, value in status.items() if key not in ("output", "message")}
     cut["conditions"] = [{**c, "message": _shortened(c.get("message", ""))} for c in status.get("conditions", ())]
@@ -189,7 +197,7 @@ _SHORT = 200
 
 
 def _shortened(message: str) -> str:
-    """The beginning of a message, and that the status was cut."""
+    """The beginning of a message, with a note that the status was cut."""
     return f"{message[:_SHORT]}{'…' if len(message) > _SHORT else ''} ({_CUT}; agentrun show and the journal have all)"
 
 

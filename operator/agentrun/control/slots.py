@@ -1,12 +1,12 @@
-"""The line of runs that wait for a place for a pod, and the count of the places that are taken.
+"""The line of runs that wait for places, and the count of the places that are taken.
 
-``plan.slots`` decides. Here is what it decides about: the pods that the cache holds, the pods that are being made, and
-what runs want beyond that. All of it can be lost: the cache counts the pods of every leader, and the visits of a new
-leader line the runs up again.
+``plan.slots`` decides who gets a place. This module keeps what it decides about: the pods in the cache, the pods that
+are being created, and the further pods that runs want. All of it can be lost: the cache counts the pods of every
+leader, and the visits of a new leader line the runs up again.
 
-A run joins the line when a visit finds no place for all of its pods, and leaves it when a visit wants none any more or
-fails. When a place becomes free, the runs whose turn it is are visited. A run that is visited meanwhile for another
-reason does not get the place of one that is ahead of it.
+A run joins the line when a visit finds no place for some of its pods. It leaves the line when a visit wants no more
+pods, or fails. When a place becomes free, the runs whose turn it is are visited. A run that is visited meanwhile for
+another reason does not get the place of a run ahead of it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from agentrun.plan.snapshot import Start
 
 
 class _Counted(NamedTuple):
-    """As what a pod is counted: its namespace, and whether it is of a run that ends."""
+    """How a pod is counted: under its namespace, and whether it belongs to a run that ends."""
 
     space: str
     ending: bool
 
 
 _NOT = _Counted("", False)
-"""As what a pod is that counts no longer, though it is there."""
+"""Marks a pod that exists but is not counted any more."""
 
 
 class _Place(NamedTuple):
-    """Where a run stands in the line of its namespace: those that end first, then the oldest."""
+    """The position of a run in the line of its namespace: runs that end come first, then the oldest."""
 
     rank: int
     created: float
@@ -44,29 +44,29 @@ class _Place(NamedTuple):
 
 
 class Slots:
-    """For one event loop. ``wake`` has a run visited soon; ``clock`` gives seconds since the epoch."""
+    """For one event loop. ``wake`` queues a visit to a run; ``clock`` gives seconds since the epoch."""
 
     def __init__(
         self, bounds: Bounds, wake: Callable[[RunRef], None], metrics: Metrics, clock: Callable[[], float]
     ) -> None:
         self._bounds, self._wake, self._metrics, self._clock = bounds, wake, metrics, clock
         self._pods: dict[str, _Counted] = {}
-        """The pods that count, by uid."""
+        """How each pod is counted, by uid."""
         self._leaving: dict[str, float] = {}
-        """When each of those that were told to leave is gone, whatever its node says."""
+        """When each deleted pod counts as gone, whatever its node reports. By uid."""
         self._reserved: dict[RunRef, dict[StepKey, bool]] = {}
-        """Pods that are being made, or were asked for without an answer; and whether each ends its run."""
+        """Places of pods that are being created or whose creation had no answer; True for pods of a run that ends."""
         self._used: dict[str, Pods] = {}
-        """Both of them, by namespace."""
+        """The counted pods and the reserved places together, by namespace."""
         self._line: OrderedDict[str, list[_Place]] = OrderedDict()
-        """By namespace, in the order of turns."""
+        """The waiting runs of each namespace. The namespaces are in the order of their turns."""
         self._wants: dict[RunRef, tuple[_Place, int]] = {}
         self._wanted: dict[str, Pods] = {}
 
     # -- what there is ----------------------------------------------------------------------------------------------
 
     def moved(self, pod: PodView, gone: bool) -> None:
-        """The cache has a newer view of a pod, or has dropped it. One that has ended takes no place."""
+        """Handle a newer view of a pod in the cache, or its removal (``gone``). A pod that has ended takes no place."""
         if gone or pod.phase == "Ended":
             if self._write_off(pod.uid):
                 self._offer()
@@ -80,15 +80,15 @@ class Slots:
             self._leaving.setdefault(pod.uid, self._clock() + pod.grace + LEAVE_MARGIN)
 
     def look(self) -> None:
-        """Give up the pods of nodes that do not answer, and wake whose turn it is: should a wake have been lost."""
+        """Stop counting deleted pods whose nodes do not answer. Wake runs whose turn it is, in case a wake was lost."""
         now = self._clock()
         for uid in [uid for uid, at in self._leaving.items() if at <= now]:
             self._write_off(uid)
-            self._pods[uid] = _NOT  # until it is gone
+            self._pods[uid] = _NOT  # until the pod is gone
         self._offer()
 
     def _write_off(self, uid: str) -> bool:
-        """Count a pod no longer; whether it was counted."""
+        """Stop counting a pod. Return whether it was counted."""
         self._leaving.pop(uid, None)
         counted = self._pods.pop(uid, _NOT)
         self._metrics.step_pods(len(self._pods))
@@ -99,7 +99,7 @@ class Slots:
     # -- what a visit asks ------------------------------------------------------------------------------------------
 
     def admit(self, run: RunView, starts: Sequence[Start]) -> tuple[Sequence[Start], str]:
-        """Which of the pods a run may have now, their places being taken; and why the others wait, if any does."""
+        """Take places for a run's pods. Return the pods that have one, and why the others wait ("" if none does)."""
         if self._bounds == UNBOUNDED:
             return starts, ""
         reserved = self._reserved.setdefault(run.ref, {})
@@ -119,7 +119,10 @@ class Slots:
         return [start for start in starts if start.key in reserved], why
 
     def after_visit(self, ref: RunRef, expected: Collection[StepKey], waits: bool) -> None:
-        """A visit has ended: which pods are asked for without an answer, and whether the run waits in line."""
+        """Update the places of a run after a visit. Pods whose creation had no answer (``expected``) keep their places.
+
+        ``waits``: whether the run stays in line.
+        """
         reserved = self._reserved.get(ref)
         waited = ref in self._wants
         if reserved is not None:
@@ -128,11 +131,11 @@ class Slots:
                 del self._reserved[ref]
         if not waits and ref in self._wants:
             self._line_up(ref, self._wants[ref][0], 0)
-        if waited:  # what it gave back or does not want any more, or not as before, may be another one's
+        if waited:  # it may have given places back, or wants fewer: others may get them
             self._offer()
 
     def rest(self) -> None:
-        """Another replica leads: nobody waits here. The pods are counted on."""
+        """Clear the line and the reserved places, because another replica leads. Pods are still counted."""
         for ref, keys in list(self._reserved.items()):
             self._release(ref, set(keys))
         self._reserved.clear()
@@ -142,9 +145,9 @@ class Slots:
     # -- the line ---------------------------------------------------------------------------------------------------
 
     def _line_up(self, ref: RunRef, place: _Place, count: int) -> None:
-        """Let a run wait for ``count`` pods, whatever it waited for before; 0: it leaves.
+        """Let a run wait for ``count`` pods, instead of what it waited for before; 0: it leaves the line.
 
-        A namespace that has another run in line, or the same one again, keeps its turn.
+        A namespace keeps its turn as long as a run of it is in line afterwards.
         """
         line = self._line.setdefault(ref.namespace, [])
         before = self._wants.pop(ref, None)
@@ -164,7 +167,7 @@ class Slots:
         self._metrics.steps_queued(count)
 
     def _share(self, ref: RunRef) -> int:
-        """How many places a run may take: those of its namespace that no run ahead of it is to have."""
+        """How many places a run may take: those granted to its namespace, less those for runs ahead of it."""
         if ref not in self._wants:
             return 0
         left = self._grants().get(ref.namespace, 0)
@@ -176,7 +179,7 @@ class Slots:
         return 0
 
     def _offer(self) -> None:
-        """Have the runs visited that may have a place."""
+        """Queue a visit to each run that may have a place."""
         if not self._line:
             return
         for space, left in self._grants().items():
@@ -205,7 +208,7 @@ class Slots:
     # -- counting ---------------------------------------------------------------------------------------------------
 
     def _release(self, ref: RunRef, keys: Set[StepKey]) -> bool:
-        """Give back the places of pods that are not being made any more; whether there were any."""
+        """Give back the reserved places of these pods. Return whether there were any."""
         reserved = self._reserved.get(ref, {})
         released = reserved.keys() & keys
         for key in released:

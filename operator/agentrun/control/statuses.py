@@ -1,5 +1,5 @@
-"""The status of a run, written no more often than somebody may wait for it, and what follows from a write: the line in
-the log, the count in the metrics, the Event for ``kubectl describe``.
+"""Writes the status of a run: changes that somebody may wait for at once, others gathered. A write whose reason or
+message is new also makes a line in the log, a count in the metrics and an Event for ``kubectl describe``.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from agentrun.observe.metrics import Metrics
 from agentrun.plan.snapshot import Ask, Plan
 
 BUSY = 16
-"""Runs of a namespace that wait in the queue, from which on a status that nobody has to act upon may wait longer."""
+"""If this many runs of a namespace wait in the queue, a status that nobody has to act upon may wait ``QUIET_MAX``."""
 
 
 @dataclass(slots=True)
 class _Memory:
-    """What is remembered of a run's status. Lost with the leader: it is composed and compared anew."""
+    """What is kept in memory of a run's status. Lost with the leader: the next one composes and compares it again."""
 
     shown: tuple[Mapping[str, Any], Mapping[str, Any] | None] | None = None
-    """The status that was last written, and what the API server made of it."""
+    """The status that was last written, and the status that the API server kept of it."""
     at: float = 0.0
-    """When it was last written; 0: not by this leader."""
+    """When the status was last written, or when the wait for the first write began; 0: neither, by this leader."""
 
 
 @dataclass(slots=True)
@@ -52,15 +52,17 @@ class StatusWriter:
     """Seconds since the epoch."""
     patience: Patience
     counted: dict[RunRef, Reason] = field(default_factory=dict)
-    """As what each live run is counted in the metrics."""
+    """The reason under which the metrics count each live run."""
     _memories: WeakKeyDictionary[LiveRun, _Memory] = field(default_factory=WeakKeyDictionary)
-    """Of a run as long as it is held."""
+    """By run, as long as the run is in memory."""
 
     async def show(
         self, run: RunView, live: LiveRun, planned: Plan, looks: Iterable[float], *, at_once: bool = False
     ) -> None:
-        """Write the status if it changed, soon or ``at_once``; and set when to look again: when the plan says so, or
-        earlier at one of the ``looks``.
+        """Write the status if it changed: now if somebody may wait for it or ``at_once`` is set, else together with
+        later changes (``QUIET``, ``QUIET_MAX``).
+
+        Set the time of the next visit: the plan's ``wake_at``, or earlier the first of ``looks``.
         """
         now = self.clock()
         memory = self._memories.setdefault(live, _Memory())
@@ -68,7 +70,7 @@ class StatusWriter:
         since = memory.at or now
         quiet = showing.QUIET if self.queue.behind(run.ref) < BUSY else showing.QUIET_MAX
         early = now < since + quiet and not at_once and not showing.urgent(run.status, planned.status)
-        if early and not run.status:  # to compose what is not written yet costs a tenth of a visit
+        if early and not run.status:  # composing a status that is not written yet would cost a tenth of a visit
             memory.at = since
             self.queue.due(run.ref, max(0.0, min([*wakes, now + showing.QUIET]) - now))
             return
@@ -80,8 +82,8 @@ class StatusWriter:
         )
         manifest, url = live.pinned.manifest, self.journal.url(live.pinned.run)
         status = showing.composed(planned.status, run, manifest["workflowDigest"], url, labels, now)
-        # The same was written before, and stands there as the API server took it: a schema of another version may drop
-        # a field, and to write it again and again would not bring it back.
+        # The status also counts as shown if the last write sent the same and the object still has what the API server
+        # made of it: a schema of another version may drop a field, and writing it again would not bring it back.
         shown = status == run.status or memory.shown == (status, run.status)
         if not shown and early:
             memory.at = since
@@ -98,7 +100,7 @@ class StatusWriter:
     async def show_trouble(
         self, run: RunView, reason: Reason, message: str, *, stalled: bool, again: float | None
     ) -> None:
-        """Say at once why the run does not go on; ``again``: seconds until it is looked at again, None: it is not.
+        """Write at once why the run does not go on. ``again``: seconds until the next visit; None: no visit is set.
 
         Raises Conflict, NotNow, Unavailable.
         """
@@ -108,7 +110,8 @@ class StatusWriter:
             await self.write(run, status)
 
     async def write(self, run: RunView, status: dict[str, Any]) -> RunView | None:
-        """Write it now; the run after that, None where it is gone, or where the API server takes no status of it.
+        """Write the status now. Return the run after the write; None if the run is gone, or if the API server refuses
+        every status of it.
 
         Raises Conflict, NotNow, Unavailable.
         """
@@ -134,8 +137,8 @@ class StatusWriter:
         return after
 
     async def observe(self, run: RunView) -> None:
-        """Say that the status of a run that has ended is about its newest generation. Raises Conflict, NotFound,
-        NotNow, Unavailable.
+        """Set ``observedGeneration`` of an ended run to its newest generation. Raises Conflict, NotFound, NotNow,
+        Unavailable.
         """
 
         async def patch() -> None:
@@ -145,8 +148,10 @@ class StatusWriter:
         await self.patience.write(run, "when it was told that its spec was seen", patch)
 
     async def _patch(self, run: RunView, status: dict[str, Any]) -> RunView | None:
-        """Write the status, or as much of it as the API server takes; None where it takes nothing: then an Event says
-        what the run says of itself, and why it is not to be seen there.
+        """Write the status, or as much of it as the API server accepts. Return the run after the write.
+
+        Return None if the API server accepts nothing. Then an Event gives the reason and message of the status, and why
+        the status could not be written.
         """
 
         async def patch(status: dict[str, Any]) -> RunView:
@@ -176,7 +181,7 @@ class StatusWriter:
         return None
 
     def count(self, ref: RunRef, reason: Reason | None) -> None:
-        """Count the run under ``reason`` in the metrics, and no longer as before; None: under nothing."""
+        """Count the run under ``reason`` in the metrics, instead of the one before; None: do not count it."""
         self.metrics.run_moved(self.counted.pop(ref, None), reason)
         if reason is not None and reason not in _ENDS:
             self.counted[ref] = reason
@@ -198,7 +203,7 @@ _NOT_TOLD = {
         Reason.COMPENSATING,
     )
 }
-"""Reasons without a Kubernetes Event: the status says them, and a busy cluster must not pay a write for each."""
+"""Reasons that make no Event: the status shows them, and a busy cluster must not pay a write for each."""
 
 
 def _name(owner: Owner, ask: Ask) -> str:

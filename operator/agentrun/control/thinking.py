@@ -1,8 +1,8 @@
-"""Long computations of the operator: one at a time in a thread, beside the event loop, and the namespaces take turns.
+"""Runs the operator's long computations: one at a time, in a thread beside the event loop. The namespaces take turns.
 
-Python's threads share one interpreter, and an expression or a schema that is evaluated does not give it up meanwhile.
-So each computation is followed by a pause as long as it took: whatever tenants compute, the event loop has half of
-the time for itself, for everybody's timers and for the Lease.
+Python's threads share one interpreter, and the evaluation of an expression or a schema does not release it. So each
+computation is followed by a pause as long as it took. Whatever tenants compute, the event loop has half of the time for
+itself: for everybody's timers and for the Lease.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from agentrun.plan.work import GLANCE, SLICE, Work
 T = TypeVar("T")
 
 PAUSE_MAX = 2.0
-"""Seconds of the longest pause."""
+"""The longest pause, in seconds."""
 
 SHORT = 0.02
-"""Seconds of a computation that is followed by no pause."""
+"""No pause follows a computation of at most this many seconds."""
 
 TOO_LONG = 3.0
-"""Seconds of one slice of a plan, which should take a tenth of one, from which on the run computes nothing more."""
+"""If one slice of a plan takes more than this many seconds (it should take a tenth of one), the run computes nothing
+more.
+"""
 
 _log = logging.getLogger("agentrun.control")
 
@@ -38,16 +40,16 @@ class Thinking:
     """For one event loop."""
 
     def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
-        """``clock``: seconds that the calling thread has computed. On a busy machine more of them pass for others."""
+        """``clock``: the CPU seconds of the calling thread. On a busy machine the wall clock runs faster than that."""
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="thinking")
         self._turns = Turns()
-        """Each lasts until the pause after it is over."""
+        """A turn lasts until the pause after the computation is over."""
 
     async def run(self, namespace: str, compute: Callable[[], T]) -> tuple[T, float]:
-        """What ``compute`` gives, and the seconds that it took; once it is the turn of ``namespace``.
+        """Wait for the turn of ``namespace``, then run ``compute``. Return its result and the seconds that it took.
 
-        Cancellation does not end a computation that has begun: what it gives is lost.
+        Cancellation does not end a computation that has begun; its result is lost.
 
         Raises:
             Whatever ``compute`` raises.
@@ -70,9 +72,9 @@ class Thinking:
             loop.call_later(min(took, PAUSE_MAX) if took > SHORT else 0.0, self._turns.give)
 
     async def plan(self, namespace: str, snapshot: Snapshot, work: Work) -> Plan:
-        """The plan of ``snapshot``: at once where a glance is enough, else in slices, each in its turn."""
+        """The plan of ``snapshot``: computed at once if a glance is enough, else in slices, each in its own turn."""
         planned = None
-        if work.used <= GLANCE:  # else the last plan of this run was no matter of a glance
+        if work.used <= GLANCE:  # else the last plan of this run took more than a glance
             planned = plan_slice(snapshot, work, GLANCE, strict=True)
         while planned is None:
             planned, took = await self.run(namespace, partial(plan_slice, snapshot, work, SLICE))
@@ -83,5 +85,5 @@ class Thinking:
         return planned
 
     def close(self) -> None:
-        """Let the thread end."""
+        """End the thread without waiting for a computation that still runs."""
         self._thread.shutdown(wait=False, cancel_futures=True)

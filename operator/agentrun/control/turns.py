@@ -1,4 +1,4 @@
-"""Turns at something that is done one at a time: the namespaces take them, whatever each of them wants."""
+"""Turns for work that is done one piece at a time: the namespaces take turns, however much each of them wants."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ class Turns:
 
     def __init__(self) -> None:
         self._busy = False
-        """Whether somebody has the turn."""
+        """Whether somebody has the turn now."""
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
-        """By namespace, the one whose turn is next first."""
+        """The waiting takers of each namespace. The namespace whose turn is next comes first."""
 
     async def take(self, namespace: str) -> None:
-        """Wait for a turn of ``namespace``; ``give`` ends it. Cancellation takes none."""
+        """Wait for a turn of ``namespace``; ``give`` ends the turn. A cancelled call takes no turn."""
         if self._busy:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.setdefault(namespace, deque()).append(turn)
@@ -24,12 +24,12 @@ class Turns:
                 await turn
             except asyncio.CancelledError:
                 if not turn.cancelled():
-                    self.give()  # it was given the turn in the same moment
+                    self.give()  # the turn was given to this call at the moment of its cancellation
                 raise
         self._busy = True
 
     def give(self) -> None:
-        """Give the turn to the namespace that has waited the longest since its last one."""
+        """End the turn, and give the next one to the namespace whose last turn is longest ago."""
         while self._waiting:
             namespace, turns = next(iter(self._waiting.items()))
             del self._waiting[namespace]

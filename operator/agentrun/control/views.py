@@ -1,10 +1,10 @@
-"""The kinds that the operator watches, and what it keeps of each object: small frozen values, made by the adapters.
+"""The kinds that the operator watches, and the view that it keeps of each object: a small frozen value.
 
-An object as the API server sends it takes some ten KB as Python dictionaries, a large one 34 MB; of a pod, and of a run
-that is pinned in its journal, refused or finished, a few words are enough.
+An object as the API server sends it takes some 10 KB as Python dictionaries, a large one 34 MB. Of a pod, and of a run
+that is pinned, refused or finished, a few values are enough.
 
-``WATCHED`` is the one table of kinds: handlers, lists, cache, probes and metrics go through it. How an object becomes
-its view stands in ``adapters.watched``.
+``WATCHED`` is the only table of kinds: handlers, lists, cache, probes and metrics go through it. ``adapters.watched``
+makes the views.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from agentrun.observe.metrics import Lost
 
 
 class RunRef(NamedTuple):
-    """Which run: the key of the work queue."""
+    """Names a run: the key of the work queue."""
 
     namespace: str
     name: str
 
 
 class View(Protocol):
-    """What every view has of an object that is kept."""
+    """What every view of a kept object has."""
 
     @property
     def run(self) -> RunRef:
-        """The run that it belongs to, which is visited when it changes."""
+        """The run that the object belongs to. It is visited when the object changes."""
 
     @property
     def name(self) -> str:
-        """Its own, in the namespace of the run."""
+        """The object's own name, in the namespace of the run."""
 
     @property
     def uid(self) -> str:
@@ -61,43 +61,43 @@ class RunView:
     generation: int
     created: float
     finished: float | None
-    """When it ended, by its status: then nothing else of it is kept, and nothing happens to it but its TTL."""
+    """When the run ended, by its status. Of an ended run the view keeps only what its time to live needs."""
     ttl: int | None = None
     deleting: bool = False
     suspend: bool = False
     cancel: bool = False
     written: bytes | None = None
-    """Labels and spec, as an object in JSON: what a run is pinned from. Kept of a run that is still to be pinned, if it
-    is small; else None, and ``Cluster.get_written`` has it.
+    """Labels and spec as JSON, from which a run is pinned. Kept only of small runs that are still to be pinned; else
+    None, and ``Cluster.get_written`` reads them.
     """
     waits_for: str = ""
-    """The AgentWorkflow that it refers to, until it is pinned."""
+    """The AgentWorkflow that the run refers to, until the run is pinned."""
     status: Mapping[str, Any] | None = None
-    """None of a finished run."""
+    """None for a finished run."""
     requested_by: str | None = None
-    """Who made it, by the admission policy's word; None: nobody vouches for it."""
+    """Who created the run, as the admission policy recorded it; None if nothing vouches for the name."""
     changed_by: Mapping[str, str] = field(default_factory=dict)
-    """Who changed ``suspend``, ``cancel`` and ``ttlSecondsAfterFinished`` last, as far as it says."""
+    """Who last changed ``suspend``, ``cancel`` and ``ttlSecondsAfterFinished``, as far as the annotations tell."""
     observed: int = 0
-    """The generation that its status is about."""
+    """The ``observedGeneration`` of the status."""
     problem: str = ""
-    """Why it cannot be read whole; then it cannot begin."""
+    """Why the object cannot be read whole, in which case the run cannot begin; "" if it can."""
     large: bool = False
-    """Whether each write of it is long work for the API server."""
+    """Whether the object is so large that each write of it is long work for the API server."""
 
     @property
     def run(self) -> RunRef:
-        """Itself, as the objects that belong to it say it."""
+        """The run itself, as the views of its objects have it."""
         return self.ref
 
     @property
     def name(self) -> str:
-        """Its own."""
+        """The name of the run."""
         return self.ref.name
 
     @property
     def begun(self) -> bool:
-        """Whether its status says that it is pinned in a journal; one that is not may be pinned all the same."""
+        """Whether the status says that the run is pinned. A run can be pinned before its status says so."""
         return self.status is not None and "journal" in self.status
 
 
@@ -120,19 +120,21 @@ class PodView:
     phase: PodPhase
     ended: float | None = None
     grace: float | None = None
-    """Seconds that it has to leave, if it was told to."""
+    """The grace period in seconds, if the pod was deleted; else None."""
     allowance: Allowance = field(default_factory=Allowance)
-    """The part of the run's budget that its attempt may spend."""
+    """The part of the run's budget that the attempt may spend."""
     drain: bool = False
-    """Its attempt settles what is open at the end of the run, and leaves."""
+    """The attempt only settles what is open at the end of the run."""
     stray: bool = False
-    """It has ended by somebody's word, while its kubelet's last word is that it is at work."""
+    """The pod's phase says that it has ended, while the kubelet last reported its container as running."""
     fact: StepFact | None = None
-    """The runner's last word (termination message); None where it left none, or one that was too long to hold all."""
+    """The fact in the runner's termination message; None if there is none, or if the fact was too long for it."""
     trouble: tuple[Reason, str] | None = None
-    """Why it does not start, or is not heard of, or how it ended if not by the runner's word, for a person."""
+    """For a person: why the pod does not start, or nothing is heard of it, or how it ended without a message of the
+    runner.
+    """
     lost: Lost = Lost.OTHER
-    """How it ended if not by the runner's word, for the metric."""
+    """For the metric: how the pod ended without a message of the runner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ class ApprovalView:
     expires_at: float
     decisions: tuple[Decision, ...]
     settled: bool
-    """It has its ``Decided`` condition."""
+    """Whether the Approval is closed: its ``Decided`` condition is true."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,16 +165,16 @@ class CommandView:
     version: int
     run: RunRef
     run_uid: str | None
-    """The run that it is for, where it says so; a run that was made anew under the name is another one."""
+    """The uid of the run that the command is for, if it names one. A later run of the same name has another uid."""
     by: str | None
     command: Command | None
-    """None of a large one, which ``Cluster.get_command`` has; and where there is a ``problem``."""
+    """None if the command is large (``Cluster.get_command`` reads it), or if there is a ``problem``."""
     problem: str = ""
-    """Why it is none."""
+    """Why the object is no valid command; "" if it is one."""
 
 
 class WorkflowView(NamedTuple):
-    """An AgentWorkflow: only that there is a new one. Runs may wait for it."""
+    """An AgentWorkflow that was created or changed. Runs may wait for it, so its name is enough."""
 
     namespace: str
     name: str
@@ -183,18 +185,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kind(Generic[T]):
-    """A kind of objects that is watched; its objects are seen as ``T``."""
+    """A watched kind of objects. ``T`` is the view of its objects."""
 
     plural: str
-    """Its resource, which metrics and probes name."""
+    """The name of the resource, as metrics and probes show it."""
     kind: str
     group: str
-    """Empty for Kubernetes' own core."""
+    """Empty for the core group."""
     version: str
     labels: str = ""
-    """The selector of those that are watched; empty: all of them."""
+    """The label selector of the watched objects; empty: all objects."""
     kept: bool = True
-    """Its objects are listed and stand in the cache; else only their events count."""
+    """Whether the objects are listed and cached; else only their watch events are used."""
 
 
 PODS: Final[Kind[PodView]] = Kind("pods", "Pod", "", "v1", labels=RUN_LABEL)
@@ -204,8 +206,8 @@ WORKFLOWS: Final[Kind[WorkflowView]] = Kind("agentworkflows", "AgentWorkflow", G
 RUNS: Final[Kind[RunView]] = Kind("agentruns", "AgentRun", GROUP, VERSION)
 
 WATCHED: Final[tuple[Kind[Any], ...]] = (PODS, APPROVALS, COMMANDS, WORKFLOWS, RUNS)
-"""Every kind, in the order in which they are listed. Runs come last: what belongs to them is in the cache when they are
-visited for the first time."""
+"""Every kind, in the order of listing. Runs come last, so that their pods, Approvals and commands are in the cache
+before the first visit."""
 
 KEPT: Final[tuple[Kind[Any], ...]] = tuple(kind for kind in WATCHED if kind.kept)
-"""Those that the cache holds."""
+"""The kinds that the cache holds."""

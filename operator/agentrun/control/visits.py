@@ -1,4 +1,4 @@
-"""What the lines of one visit have in common in the operator's log."""
+"""The log fields that all lines of one visit share."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _visit: ContextVar[int] = ContextVar("visit", default=0)
 
 
 def begin_visit() -> None:
-    """The current task, and what it starts, are at a new visit from here on."""
+    """Give the current task, and the tasks that it starts, the number of a new visit."""
     _visit.set(next(_numbers))
 
 
 def run_log(run: RunView) -> RunLog:
-    """The log of the current visit, which is about ``run``."""
+    """The log of the current visit, bound to ``run``."""
     return RunLog(
         log,
         namespace=run.ref.namespace,
