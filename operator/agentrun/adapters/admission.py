@@ -1,4 +1,4 @@
-"""Whether the admission policies are there that vouch for decisions: without them nobody's name could be believed."""
+"""Checks that the admission policies that vouch for decisions are installed: without them no name could be trusted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ SOON = 5.0
 
 
 class Admission:
-    """Looks from time to time; fails closed."""
+    """Polls for the ValidatingAdmissionPolicies and their bindings. No decision is accepted until they are found.
+
+    If the API server does not answer, the last result stays.
+    """
 
     def __init__(self, kube: Kube, names: Sequence[str]) -> None:
         self._kube, self._names = kube, names
@@ -25,17 +28,17 @@ class Admission:
         self._known = asyncio.Event()
 
     def vouches(self) -> bool:
-        """Whether decisions may be taken."""
+        """Whether decisions may be accepted."""
         return self._there
 
     async def known(self) -> None:
-        """Return once the API server has said whether they are there. A leader that does not know it yet would take
-        nobody's word, and names that are verified for unverified.
+        """Wait for the first result. A leader without it would accept no decision, and record names that the policies
+        vouch for as unverified.
         """
         await self._known.wait()
 
     async def look_again(self) -> None:
-        """Keep looking until cancelled."""
+        """Poll until cancelled: every ``AGAIN`` seconds, or every ``SOON`` seconds while a policy is missing."""
         while True:
             await self._look()
             await asyncio.sleep(AGAIN if self._there else SOON)

@@ -1,7 +1,7 @@
-"""kopf as the source of events: it logs in, discovers, lists and watches, and hands every event to the controller.
+"""kopf as the source of events: it logs in, discovers, lists and watches, and passes every event to the controller.
 
-Handlers only update the cache and add a key to the queue, so kopf writes nothing: no finalizer, no annotation, no
-Event. What it would keep of every object to tell what changed is not kept either (it costs more CPU than all the rest).
+Handlers only update the cache and add a key to the queue. kopf writes nothing: no finalizer, no annotation, no Event.
+The copy of each object with which kopf would compute changes is switched off too: it costs more CPU than all the rest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from agentrun.observe.metrics import Metrics
 
 
 class _KeepsNothing(kopf.AnnotationsDiffBaseStorage):
-    """No copy of any object: only handlers of changes, of which there are none, would read it."""
+    """Keeps no copy of an object. Only handlers of changes would read it, and there are none."""
 
     def build(self, **_: Any) -> Any:
         return {}
@@ -34,10 +34,10 @@ class _KeepsNothing(kopf.AnnotationsDiffBaseStorage):
 
 
 def registry_for(controller: Controller, login: Login, metrics: Metrics, listed: Relisting) -> kopf.OperatorRegistry:
-    """The handlers of every kind that is watched, feeding ``controller``.
+    """The handlers of all watched kinds, which call ``controller``.
 
-    All of them are coroutines: kopf runs a plain function in a thread, where it would change the cache and the queue
-    while the event loop reads them, and cost more than what it does.
+    All of them are coroutines. kopf runs a plain function in a thread: it would change the cache and the queue while
+    the event loop reads them, and the thread would cost more than the work.
     """
     registry = kopf.OperatorRegistry()
 
@@ -48,7 +48,7 @@ def registry_for(controller: Controller, login: Login, metrics: Metrics, listed:
     def handler_of(kind: Kind[Any]) -> Any:
         async def handle(event: Mapping[str, Any], **_: Any) -> None:
             metrics.watch_heard(kind.plural)
-            if event["type"] is None and kind.kept:  # of a list: kopf lists again where a watch is too old to go on
+            if event["type"] is None and kind.kept:  # from a list: kopf lists again when a watch is too old
                 listed.ask()
             view = event["object"][SEEN]
             if view is not None:
@@ -62,7 +62,7 @@ def registry_for(controller: Controller, login: Login, metrics: Metrics, listed:
 
 
 def settings_for() -> kopf.OperatorSettings:
-    """Kopf's settings: nothing is written, and the API server filters by labels."""
+    """The settings with which kopf writes nothing and lets the API server filter by labels."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.peering.standalone = True
@@ -71,15 +71,15 @@ def settings_for() -> kopf.OperatorSettings:
     for kind in WATCHED:
         if kind.labels:
             settings.watching.label_selectors[kind.group, kind.version, kind.plural] = kind.labels
-    settings.queueing.idle_timeout = 1.0  # an object's own task ends soon: thousands of them stand still
-    settings.networking.request_timeout = 30.0  # a list whose server died without a word is asked for again
+    settings.queueing.idle_timeout = 1.0  # ends each object's task soon: thousands of objects are idle
+    settings.networking.request_timeout = 30.0  # repeats a list whose server died silently
     settings.networking.connect_timeout = 5.0
-    settings.process.ultimate_exiting_timeout = None  # it would kill the process some time after a round of watches
+    settings.process.ultimate_exiting_timeout = None  # else kopf would kill the process after a round of watches
     return settings
 
 
 def connection(access: Access) -> kopf.ConnectionInfo:
-    """Kopf's form of where the API server is and who we are."""
+    """Our access to the API server, in kopf's form."""
     return kopf.ConnectionInfo(
         server=access.server,
         ca_path=access.ca_path,

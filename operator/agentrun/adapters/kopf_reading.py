@@ -1,11 +1,12 @@
-"""What kopf reads of the cluster, through our own decoder: its lists and its watches of objects.
+"""Makes kopf read its lists and watches through our own decoder.
 
-kopf parses whole pages and lines with ``json.loads``. A tenant's object that nests too deep ends its watch again and
-again there, and a large one stays in its queues as dictionaries. Here each object becomes a view where its bytes are
-read (``Seen``), and kopf is shown no more of it than its name.
+kopf parses whole pages and lines with ``json.loads``. There, a tenant's object that nests too deep ends the watch again
+and again, and a large object stays in kopf's queues as dictionaries. Here each object becomes a view as soon as its
+bytes are read (``SEEN``), and kopf gets only its kind and four fields of its metadata.
 
-This replaces two functions of kopf's, ``clients.api.stream`` and ``clients.fetching.fetch_objs``. The tests hold both
-to the installed release: one that moves them fails there, and at the start of the operator (docs/adr/0017).
+This module replaces two functions of kopf, ``clients.api.stream`` and ``clients.fetching.fetch_objs``. The tests check
+both against the installed release. A release that changes them fails there, and at the start of the operator
+(docs/adr/0017).
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from agentrun.kube.client import Kube
 from agentrun.kube.errors import ClusterError, Refused
 
 SEEN: Final = "seen"
-"""The key of what kopf is shown of an object that holds the view of it."""
+"""The key under which an object for kopf carries its view."""
 
 PAGE: Final = 200
-"""Objects of a page of a list: so many are parsed in some 5 ms, in which the event loop does nothing else."""
+"""Objects in one page of a list. Parsing them takes some 5 ms, in which the event loop does nothing else."""
 
 LONG: Final = 0.02
-"""Seconds of work on one line of a watch from which on the watch pauses for as long: who writes large objects without
-end gets half of the operator's time at most.
+"""If the work on one line of a watch takes more than this many seconds, the watch pauses for as long. So a client that
+keeps writing large objects gets at most half of the operator's time.
 """
 
 View = Callable[[Mapping[str, Any]], Any]
@@ -44,10 +45,10 @@ _FETCH = ("settings", "resource", "namespace", "logger")
 
 @contextmanager
 def reading(kube: Kube, views: Mapping[str, View]) -> Iterator[None]:
-    """Have kopf read so, within the block; ``views`` by the kind of the object.
+    """Replace kopf's two functions within the block. ``views`` makes the view of an object, by its kind.
 
     Raises:
-        RuntimeError: this kopf is another one than was looked at.
+        RuntimeError: the functions of this release of kopf have other parameters.
     """
     theirs: tuple[Any, Any] = api.stream, fetching.fetch_objs
     for function, known in zip(theirs, (_STREAM, _FETCH), strict=True):
@@ -75,7 +76,7 @@ def reading(kube: Kube, views: Mapping[str, View]) -> Iterator[None]:
             try:
                 event = decode_object(line) if len(line) <= APART else await asyncio.to_thread(decode_object, line)
             except Unreadable as error:
-                raise aiohttp.ClientPayloadError(f"a line of the watch {error}") from None  # kopf begins anew
+                raise aiohttp.ClientPayloadError(f"a line of the watch {error}") from None  # kopf begins again
             if event.get("type") in ("ADDED", "MODIFIED", "DELETED"):
                 event["object"] = shown(event["object"], event["object"].get("kind", ""))
             took = time.monotonic() - began
@@ -111,9 +112,9 @@ async def _lines(
     stopper: asyncio.Future[Any] | None,
     logger: Any,
 ) -> AsyncIterator[bytes]:
-    """The lines of a watch until it ends or ``stopper`` is done; as in kopf's own ``stream``, whose text this follows.
+    """The lines of a watch until it ends or ``stopper`` is done. The code follows kopf's own ``stream``.
 
-    ``stopper`` ends the request while it waits for an answer, and closes the connection afterwards.
+    While the request waits for its response, ``stopper`` cancels it. Afterwards ``stopper`` closes the connection.
     """
     task = asyncio.current_task()
     assert task is not None

@@ -1,7 +1,7 @@
-"""The cluster as the reconciler asks for it (control/cluster.py), on the Kubernetes API.
+"""Implements the reconciler's interfaces (``control.cluster``, ``control.leader``) on the Kubernetes API.
 
-Each write is one request. Where an answer may have been lost, doing it again finds what is there: pods, Approvals and
-Events have names that follow from what they are for, and everything else names the version or the uid that it means.
+Each write is one request, and can be repeated if its answer was lost: the names of pods, Approvals and Events follow
+from their purpose, and every other write names the version or the uid that it is meant for.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ from agentrun.plan.snapshot import Start
 ENDED = "status.phase!=Pending,status.phase!=Running,status.phase!=Unknown"
 
 NOTE_MAX: Final = 1024
-"""Bytes of what an Event says; the API server refuses one that says more."""
+"""The longest note of an Event, in bytes. The API server refuses a longer one."""
 
 EVENTS_PER_RUN: Final = 25
-"""Events that one process tells of one run: whatever goes round in a circle stops being told."""
+"""Events that one process creates for one run at most. So a run that goes round in a circle stops making Events."""
 
 EVENT_RUNS: Final = 2000
-"""Runs of which is known what was told; older ones may be told again, and the API server has those Events still."""
+"""Runs whose Events this process remembers. It may try those of older runs again, but the API server still has them."""
 
 _log = logging.getLogger(__name__)
 
 
 class KubernetesCluster:
-    """``control.cluster.Cluster`` by ``kube``; ``build_pod`` makes the pod of an attempt, whole.
+    """``control.cluster.Cluster`` over ``kube``. ``build_pod`` makes the complete pod of an attempt.
 
-    Methods that look or create may be called for many runs side by side. Each may raise Unavailable.
+    Calls for many runs may run side by side. Each method may raise Unavailable.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class KubernetesCluster:
         self._instance = instance
         self._now = now
         self._told: OrderedDict[str, set[str]] = OrderedDict()
-        """By run, or by a name that no run has: the Events that this process made. Lost with it: then the API server
-        says that they are there.
+        """The names of the Events that this process has created, by run (or by a name that no run has). Lost with the
+        process: then the API server answers that they exist.
         """
 
     async def get_run(self, ref: RunRef) -> RunView | None:
@@ -107,7 +107,7 @@ class KubernetesCluster:
             made = {"metadata": answer["metadata"], "spec": body["spec"]}
         except AlreadyExists:
             found = await self._get(path_of(PODS, namespace, name))
-            if found is None:  # it went in between
+            if found is None:  # it was deleted in between
                 raise Unavailable(f"pod {namespace}/{name} was there and is gone: try again", 0.0) from None
             if not owned_by(found, run.uid):
                 raise Refused(
@@ -152,7 +152,7 @@ class KubernetesCluster:
         return approval_view(made, self._now())
 
     async def settle_approval(self, approval: ApprovalView, reason: str, message: str, at: float) -> None:
-        """As ``Cluster.settle_approval``. The decisions are not touched; Conflict if one came in between."""
+        """As ``Cluster.settle_approval``. The decisions stay as they are. Raises Conflict if one came in between."""
         condition = {
             "type": DECIDED,
             "status": "True",
@@ -180,7 +180,7 @@ class KubernetesCluster:
         await self._delete(path_of(COMMANDS, command.namespace, command.name), command.uid)
 
     async def refuse_command(self, command: CommandView, why: str) -> None:
-        """As ``Cluster.refuse_command``. At most ``EVENTS_PER_RUN`` Events are told of one name that no run has."""
+        """As ``Cluster.refuse_command``. Creates at most ``EVENTS_PER_RUN`` Events for one name that no run has."""
         about = {"kind": "AgentCommand", "name": command.name, "namespace": command.namespace, "uid": command.uid}
         await self._tell(about, "/".join(command.run), "Warning", "CommandRefused", f"{command.name}: {why}")
         await self.delete_command(command)
@@ -188,9 +188,9 @@ class KubernetesCluster:
     async def patch_status(self, run: RunView, version: int, status: Mapping[str, Any]) -> RunView:
         """As ``Cluster.patch_status``.
 
-        A JSON patch, since a merge patch would leave what is no longer there and drop nulls in a step's output. The
-        version is written rather than tested: a failed test is 422, a stale version is 409. No two objects share one,
-        so it stands for the uid too.
+        It is a JSON patch: a merge patch would keep removed fields, and drop nulls in a step's output. The patch writes
+        the version instead of testing it, because a failed test is 422, but a stale version is 409. No two objects
+        share a version, so it stands for the uid too.
         """
         patch = [
             {"op": "replace", "path": "/metadata/resourceVersion", "value": str(version)},
@@ -215,14 +215,14 @@ class KubernetesCluster:
     async def record_event(self, run: RunView, kind: str, reason: str, message: str) -> None:
         """As ``Cluster.record_event``.
 
-        An Event's name follows from the run and from what it says, so the same is told once while the API server has
-        it (an hour), whoever leads; and at most ``EVENTS_PER_RUN`` of a run by one process.
+        The name of an Event follows from the run and the content. So the same Event is created once while the API
+        server keeps it (an hour), whichever replica leads. One process creates at most ``EVENTS_PER_RUN`` for a run.
         """
         about = {"kind": "AgentRun", "name": run.ref.name, "namespace": run.ref.namespace, "uid": run.uid}
         await self._tell(about, run.uid, kind, reason, message)
 
     async def _tell(self, about: Mapping[str, str], subject: str, kind: str, reason: str, message: str) -> None:
-        """``subject``: what ``EVENTS_PER_RUN`` is counted by."""
+        """Create an Event. ``EVENTS_PER_RUN`` is counted by ``subject``."""
         digest = hashlib.sha256("\0".join((about["uid"], kind, reason, message)).encode(errors="replace")).hexdigest()
         name = f"{about['name']}.{digest[:16]}"
         told = self._told.setdefault(subject, set())
@@ -249,7 +249,7 @@ class KubernetesCluster:
             await self._kube.create(f"/apis/events.k8s.io/v1/namespaces/{about['namespace']}/events", body)
         except AlreadyExists:
             return
-        except ClusterError as error:  # NotLeader too: nobody waits for an Event
+        except ClusterError as error:  # also NotLeader: an Event is best effort
             _log.info("an Event of %s %s/%s was not told: %s", about["kind"], about["namespace"], about["name"], error)
 
     async def _get(self, path: str) -> dict[str, Any] | None:
@@ -261,14 +261,15 @@ class KubernetesCluster:
     async def _delete(self, path: str, uid: str) -> None:
         try:
             await self._kube.delete(path, uid=uid)
-        except (NotFound, Conflict):  # gone, or another one of the name
+        except (NotFound, Conflict):  # it is gone, or another object has its name
             return
 
 
 class KubernetesLease:
-    """``control.leader.Lease`` by ``kube``: one of its own, so that no renewal waits behind the work, or for its guard.
+    """``control.leader.Lease`` over ``kube``. It needs a ``Kube`` of its own, so that a renewal neither waits behind
+    other requests nor is stopped by their guard.
 
-    The instant in the Lease is for people, and tells one write from another; nobody here compares it with a clock.
+    The time in the Lease is for people, and tells one write from another. No code compares it with a clock.
     """
 
     def __init__(self, kube: Kube, namespace: str, name: str) -> None:
@@ -289,7 +290,7 @@ class KubernetesLease:
         return _held(await self._kube.create(self._collection, body))
 
     async def update(self, held: Held) -> Held:
-        """As ``Lease.update``. A patch, so that labels and annotations stay."""
+        """As ``Lease.update``. It is a patch, so that labels and annotations stay."""
         body = {"metadata": {"resourceVersion": held.version}, "spec": self._spec(held)}
         return _held(await self._kube.patch(f"{self._collection}/{self._name}", body))
 

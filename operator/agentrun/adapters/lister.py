@@ -1,4 +1,4 @@
-"""Complete lists from the API server, page by page, of every kind that is kept."""
+"""Complete lists of every kept kind from the API server, page by page."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ log = logging.getLogger("agentrun.source")
 V = TypeVar("V", bound=View)
 
 LOOK = 5.0
-"""Seconds between looks whether other namespaces answer."""
+"""Seconds between checks whether the set of answering namespaces has changed."""
 
 
 class ApiLists:
-    """Complete lists, page by page, of the namespaces that are watched (none: of all).
+    """Complete lists of the watched namespaces, or of all if ``namespaces`` is empty.
 
-    One of several that is refused (it is gone, or its Role) is passed over: the others go on.
+    If the API server refuses to list one of several namespaces (it or its Role is gone), that one is left out.
     """
 
     def __init__(self, kube: Kube, namespaces: Sequence[str], clock: Callable[[], float], health: Health) -> None:
         self._kube, self._namespaces, self._views, self._health = kube, namespaces, views_for(clock), health
         self._refused: set[tuple[str, str]] = set()
-        """Namespace and kind of the lists that were refused when they were asked for last."""
+        """Namespace and plural of each list that was refused at its last try."""
 
     @property
     def everywhere(self) -> bool:
@@ -40,23 +40,23 @@ class ApiLists:
 
     @property
     def answering(self) -> tuple[str, ...]:
-        """The namespaces that were listed when they were asked for last."""
+        """The watched namespaces of which no list was refused at its last try."""
         return tuple(name for name in self._namespaces if not self.passed_over(name))
 
     def passed_over(self, namespace: str) -> bool:
-        """Whether the lists have nothing of a namespace, because it refuses them."""
+        """As ``Lists.passed_over``."""
         return any(namespace == refused for refused, _ in self._refused)
 
     async def others_answer(self, than: tuple[str, ...]) -> None:
-        """Wait until other namespaces answer ``than`` these."""
-        while self.answering == than:  # noqa: ASYNC110  (told by the next list, whoever asks for it)
+        """Wait until the answering namespaces are others ``than`` these."""
+        while self.answering == than:  # noqa: ASYNC110  (any list may change it)
             await asyncio.sleep(LOOK)
 
     async def pages(self, kind: Kind[V]) -> AsyncIterator[tuple[list[V], int]]:
-        """As ``Lists.pages``. Raises Refused where no namespace answers, and what ``Kube.pages`` raises."""
+        """As ``Lists.pages``. Raises Refused if every namespace refuses, and what ``Kube.pages`` raises."""
         view = self._views[kind.kind]
         paths = {space: path_of(kind, space) for space in self._namespaces or ("",)}
-        # Of several namespaces the oldest list counts: what was deleted after it is told by the watch or the next one.
+        # Of several lists the oldest version counts. Deletions after it come by the watch, or show in the next list.
         oldest: int | None = None
         for space, path in paths.items():
             try:

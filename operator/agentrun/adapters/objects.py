@@ -1,7 +1,7 @@
-"""From objects as the API server sends them to what the operator keeps of them.
+"""Makes the views of AgentRuns, Approvals and AgentCommands from the objects that the API server sends.
 
-Whoever may write to a namespace writes what stands here, and a CRD of another version may have let it through: a value
-that is not of its type counts as absent.
+Anybody who may write to a namespace writes these objects, and a CRD of another version may have accepted anything. So a
+value of the wrong type counts as absent.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from agentrun.api.run import CHANGED_BY, ConditionType, Reason
 from agentrun.control.views import ApprovalView, CommandView, RunRef, RunView
 
 NAME_MAX = 253
-"""Characters of a name that is kept."""
+"""Characters that are kept of a name."""
 
 WRITTEN_MAX = 64 * 1024
-"""Bytes of memory that a spec may take as Python's values, some 10 KB as JSON, to be kept until the run is pinned; a
-larger one is read once more."""
+"""Bytes of memory as Python values (some 10 KB as JSON) up to which a spec is kept until the run is pinned. A larger
+one is read again."""
 
 LARGE = 256 * 1024
-"""Bytes of memory that a spec takes as Python's values, some 7,000 of them, from which on a run counts as large."""
+"""Bytes of memory as Python values (some 7,000 values) of a spec, above which a run counts as large."""
 
 
 def run_view(obj: Mapping[str, Any]) -> RunView:
-    """An AgentRun. Of one that has ended nothing is kept but what its time to live needs."""
+    """The view of an AgentRun. Of an ended run it keeps only what the time to live needs."""
     metadata = obj["metadata"]
     spec, status = _mapping(obj.get("spec")), _mapping(obj.get("status"))
     finished = _finished(status)
@@ -68,7 +68,7 @@ def run_view(obj: Mapping[str, Any]) -> RunView:
 
 
 def shown_as(run: RunView, metadata: Mapping[str, Any], status: Mapping[str, Any]) -> RunView:
-    """``run`` after a write of its status, which has no other effect; ``metadata``: of the answer."""
+    """``run`` after a write of ``status``, which changes nothing else. ``metadata`` comes from the answer."""
     spec: dict[str, Any] = {"suspend": run.suspend, "cancel": run.cancel, "ttlSecondsAfterFinished": run.ttl}
     spec["workflowRef"] = {"name": run.waits_for}
     after = run_view({"metadata": metadata, "spec": spec, "status": status})
@@ -84,7 +84,7 @@ def _written(metadata: Mapping[str, Any], spec: Mapping[str, Any]) -> bytes | No
 
 
 def approval_view(obj: Mapping[str, Any], now: float) -> ApprovalView:
-    """An Approval; ``now`` (seconds since the epoch) bounds when it was decided."""
+    """The view of an Approval. ``now`` (seconds since the epoch) bounds the times of its decisions."""
     metadata, spec = obj["metadata"], _mapping(obj.get("spec"))
     run, required = _mapping(spec.get("run")), spec.get("required")
     return ApprovalView(
@@ -103,18 +103,18 @@ def approval_view(obj: Mapping[str, Any], now: float) -> ApprovalView:
 
 
 COMMAND_MAX = 4096
-"""Bytes of memory that a command may take to be kept until it is heard; a larger one is read once more."""
+"""Bytes of memory up to which a command is kept until a visit handles it. A larger one is read again."""
 
 
 def command_view(obj: Mapping[str, Any]) -> CommandView:
-    """An AgentCommand as it is kept: of a large one only that it is there."""
+    """The view of an AgentCommand for the cache. If the command is large, its content is left out."""
     view = whole_command(obj)
     small = view.command is None or footprint(obj.get("spec"), COMMAND_MAX) <= COMMAND_MAX
     return view if small else replace(view, command=None)
 
 
 def whole_command(obj: Mapping[str, Any]) -> CommandView:
-    """An AgentCommand; one that cannot be read says why in ``problem``."""
+    """The complete view of an AgentCommand. If it cannot be read, ``problem`` says why."""
     metadata, spec = obj["metadata"], _mapping(obj.get("spec"))
     run = _mapping(spec.get("run"))
     command, problem = None, _text(obj.get(UNREADABLE))
@@ -137,7 +137,7 @@ def whole_command(obj: Mapping[str, Any]) -> CommandView:
 
 
 def requester(metadata: Mapping[str, Any]) -> str | None:
-    """Who made the object, by the admission policy's word; None where nobody vouches for it."""
+    """Who created the object, as the admission policy recorded it; None if nothing vouches for the name."""
     return _text(_mapping(metadata.get("annotations")).get(REQUESTED_BY)) or None
 
 
@@ -154,18 +154,18 @@ def _changed_by(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 
 def owned_by(obj: Mapping[str, Any], uid: str) -> bool:
-    """Whether the object belongs to the one with ``uid``."""
+    """Whether the object with ``uid`` owns ``obj``."""
     return any(owner.get("uid") == uid for owner in obj["metadata"].get("ownerReferences") or ())
 
 
 def _finished(status: Mapping[str, Any]) -> float | None:
     if condition(status, ConditionType.SUCCEEDED) not in ("True", "False"):
         return None
-    return _moment(status.get("completionTime"))  # without one it is not our operator's word: that writes a true one
+    return _moment(status.get("completionTime"))  # None: not written by our operator, which always sets it
 
 
 def condition(status: Mapping[str, Any], kind: str, field: str = "status") -> str:
-    """What the condition of that type says; "" where there is none."""
+    """A field of the condition of that type; "" if there is none."""
     conditions = status.get("conditions")
     for found in conditions if isinstance(conditions, list) else ():
         if isinstance(found, Mapping) and found.get("type") == kind:

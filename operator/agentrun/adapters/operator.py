@@ -1,7 +1,8 @@
 """The operator's process: ``python -m agentrun.adapters.operator``. Its settings are environment variables.
 
-Every replica watches and keeps its cache warm; the one that holds the Lease works. SIGTERM: stop watching, end the
-visits between two writes, give the Lease back, leave. SIGKILL at any moment loses nothing: see ``control.reconciler``.
+Every replica watches and keeps its cache warm; the one that holds the Lease works. On SIGTERM, the process stops
+watching, ends the visits between two writes, releases the Lease and exits. SIGKILL at any moment loses nothing: see
+``control.reconciler``.
 """
 
 from __future__ import annotations
@@ -44,14 +45,14 @@ from agentrun.store.s3_direct import DirectS3Store
 log = logging.getLogger("agentrun.operator")
 
 STORE_LIMITS = Limits(attempts=2, connect=3.0, read=5.0)
-"""A store that hangs is said within some ten seconds; the run is tried again, and no thread waits for long."""
+"""A call to a store that hangs fails within some ten seconds. The run is tried again, and no thread waits for long."""
 
 PROBE = 60.0
 """Seconds between probes of the store."""
 
 
 def main() -> int:
-    """Run the operator until it is told to leave; the exit code: 0, or 2 where a setting is wrong."""
+    """Run the operator until SIGTERM or SIGINT. Return the exit code: 0, or 2 after an AgentrunError (bad setting)."""
     try:
         settings = Settings.from_environment(os.environ)
         configure(settings.log_level)
@@ -66,10 +67,10 @@ def main() -> int:
 
 
 async def operate(settings: Settings, metrics: Metrics, health: Health) -> None:
-    """Watch, and work while leading, until told to stop (SIGTERM, SIGINT).
+    """Watch, and work while leading, until SIGTERM or SIGINT.
 
     Raises:
-        AgentrunError: there is no way to the API server, or the store's address is wrong.
+        AgentrunError: there is no access to the API server, or the store's address is wrong.
     """
     login = find_login()
     store = _store(settings.pods.store_url)
@@ -124,7 +125,7 @@ async def operate(settings: Settings, metrics: Metrics, health: Health) -> None:
 
 
 def _served(settings: Settings, metrics: Metrics, health: Health) -> ExitStack:
-    """The probes and the metrics, served from now on. Raises CannotListen."""
+    """Serve the probes and the metrics from now on, until the stack is closed. Raises CannotListen."""
     probes, apart = listen_address(settings.listen), settings.metrics_listen
     scraped = listen_address(apart, "AGENTRUN_METRICS_LISTEN")
     with ExitStack() as stack:
@@ -136,11 +137,11 @@ def _served(settings: Settings, metrics: Metrics, health: Health) -> ExitStack:
 
 
 def _spare_the_collector() -> None:
-    """Let Python look for cycles seldom. What thousands of runs leave is freed by its reference counts; to go through
-    all of it after every 700 objects takes a tenth of the CPU, and stops the loop for a quarter of a second.
+    """Let Python search for reference cycles rarely. Reference counts free what thousands of runs leave. A search after
+    every 700 objects would take a tenth of the CPU, and stop the event loop for a quarter of a second.
     """
     gc.collect()
-    gc.freeze()  # modules and classes stay for good
+    gc.freeze()  # modules and classes live as long as the process
     gc.set_threshold(50_000, 20, 50)
 
 
@@ -149,7 +150,7 @@ def _store(url: str) -> Store:
 
 
 async def _probe(journal: Journal, health: Health) -> None:
-    """Say whether the store keeps its promises; a replica that cannot write journals is not ready."""
+    """Probe the store until cancelled. A replica whose store fails the probe is not ready."""
     while True:
         pause = PROBE
         try:
@@ -166,5 +167,5 @@ async def _probe(journal: Journal, health: Health) -> None:
 if __name__ == "__main__":
     code = main()
     logging.shutdown()
-    # Not sys.exit, which waits for the threads: one may wait for a store that hangs, and nothing of it is needed.
+    # sys.exit would wait for the threads. One of them may wait for a store that hangs, and nothing needs its result.
     os._exit(code)

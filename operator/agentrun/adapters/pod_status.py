@@ -1,7 +1,7 @@
-"""From a pod as the API server shows it to what the operator keeps of it, and to what a person has to know.
+"""Makes the view of a pod, and the text for a person about what is wrong with it.
 
-The termination message comes from a container: whatever stands in it, it is read as data, and what is not exactly a
-fact is none. Then the journal says how the attempt ended.
+The termination message comes from a container, so it is read as untrusted data. A message that is not exactly a fact is
+ignored, and the journal says how the attempt ended.
 """
 
 from __future__ import annotations
@@ -57,27 +57,28 @@ _EXITS: Mapping[object, str] = {
     Exit.STORE: "the store is out of reach or unfit",
     Exit.FENCED: "another attempt has the step",
 }
-"""What the runner's exit codes mean where it left no word (docs/reference/)."""
+"""The meaning of the runner's exit codes, if it left no message (docs/reference/)."""
 
 _SIGNALS: Mapping[object, str] = {128 + number: f" ({number.name})" for number in signal.Signals}
 
 COUNT_MAX = 2**53
-"""Of anything that a step may say it has used: what every reader of JSON takes as it is."""
+"""The largest count of anything that a step may report as used: every reader of JSON takes it exactly."""
 
 NAME_MAX = 253
-"""Characters of what is kept of a pod by which it knows its run."""
+"""The longest text, in characters, of the fields that tie a pod to its run."""
 
 WORD_MAX = 64 * 1024
-"""Characters of what a step was told, or left as its word. The kubelet takes 4 KiB of a word, and the spec is short."""
+"""The longest attempt spec or termination message that is read, in characters. The kubelet keeps 4 KiB of a message,
+and the spec is short."""
 
 TIME_MAX = 1e10
-"""Seconds since 1970 that a step may speak of: the year 2286."""
+"""The latest time that a step may report, in seconds since 1970: the year 2286."""
 
 Json = Mapping[str, Any]
 
 
 def pod_view(obj: Json) -> PodView | None:
-    """What is kept of a pod; None of one that no AgentRun owns, or that does not run what its annotations say."""
+    """The view of a pod; None if no AgentRun owns it, or if it does not run what its annotations say."""
     meta, status = obj.get("metadata") or {}, obj.get("status") or {}
     notes = meta.get("annotations") or {}
     owner = next((ref for ref in meta.get("ownerReferences") or () if ref.get("controller")), None)
@@ -87,7 +88,7 @@ def pod_view(obj: Json) -> PodView | None:
     number = str(notes.get(ATTEMPT))
     if run_uid.replace("-", "") != notes.get(RUN_UID) or not re.fullmatch("[1-9][0-9]{0,8}", number):
         return None
-    if max(len(run_uid), len(run), len(str(notes.get(KEY)))) > NAME_MAX:  # whoever makes a pod may write any text here
+    if max(len(run_uid), len(run), len(str(notes.get(KEY)))) > NAME_MAX:  # anybody may create a pod with any text here
         return None
     try:
         key = StepKey.parse(str(notes.get(KEY)))
@@ -114,7 +115,7 @@ def pod_view(obj: Json) -> PodView | None:
         and condition(status, "Ready") == "False"
         and condition(status, "ContainersReady") != "False"
     ):
-        # The kubelet says both or neither. The condition alone is the node controller's: nothing is heard of the node.
+        # The kubelet sets both or neither. Only the node controller sets Ready alone: nothing is heard of the node.
         node = (obj.get("spec") or {}).get("nodeName")
         trouble = Reason.NODE_SILENT, _line(f"nothing is heard of node {node}; should it stay so, another pod follows")
     return PodView(
@@ -140,13 +141,13 @@ def pod_view(obj: Json) -> PodView | None:
 
 def _phase(status: Json, state: Json) -> PodPhase:
     if status.get("phase") in {"Succeeded", "Failed"} or "terminated" in state:
-        return "Ended"  # it is never restarted, so a container that has ended is the pod's end
-    # A pod whose node is lost keeps its phase until it is deleted; Unknown is what old releases made of it.
+        return "Ended"  # the container is never restarted, so its end is the end of the pod
+    # A pod whose node is lost keeps its phase until it is deleted. Old releases of Kubernetes set Unknown.
     return "Running" if "running" in state or (status.get("phase") == "Running" and not state) else "Pending"
 
 
 def _at(time: object) -> float | None:
-    """RFC 3339 to seconds; the kubelet's zero time, and what is none, to None."""
+    """Seconds since the epoch of an RFC 3339 time; None for the kubelet's zero time, and for anything else."""
     try:
         at = moment(str(time)) if time else 0.0
     except ValueError:
@@ -155,7 +156,7 @@ def _at(time: object) -> float | None:
 
 
 def _grace(meta: Json) -> float | None:
-    """Seconds that a pod has to leave; None of one that was not told to."""
+    """The grace period of a deleted pod in seconds; None if the pod was not deleted."""
     if "deletionTimestamp" not in meta:
         return None
     seconds = meta.get("deletionGracePeriodSeconds")
@@ -163,7 +164,7 @@ def _grace(meta: Json) -> float | None:
 
 
 def _told(obj: Json) -> Json:
-    """What the pod was told to run, its spec. Unlike annotations and owners, a variable never changes."""
+    """The attempt spec in the pod's environment. Unlike annotations and owners, a variable never changes."""
     try:
         env = _step(obj)["env"]
         told = _json(next(entry["value"] for entry in env if entry["name"] == STEP_VARIABLE))
@@ -173,9 +174,9 @@ def _told(obj: Json) -> Json:
 
 
 def _allowance(told: Json) -> Allowance:
-    """The part of the budget that the attempt was given: it is held back while the pod lives.
+    """The allowance of the attempt, which is held back from the budget while the pod lives.
 
-    Whoever makes a pod may write anything here. What the operator would not write holds nothing back.
+    Anybody who creates a pod may write anything here. A value that the operator would not write holds nothing back.
     """
     try:
         found = Allowance.from_json(told["allowance"])
@@ -195,13 +196,13 @@ def _is_cost(value: object) -> bool:
 
 
 def _step(obj: Json) -> Json:
-    """The step's own container: others may have put more into the pod."""
+    """The step's own container. Others may have injected more containers into the pod."""
     containers = (obj.get("spec") or {}).get("containers") or ()
     return next((c for c in containers if c.get("name") == CONTAINER), {})
 
 
 def _obstacles(status: Json, container: Json, state: Json) -> Iterator[tuple[Reason, str]]:
-    """Why it does not start."""
+    """The reasons why the pod does not start."""
     for found in status.get("conditions") or ():
         if found.get("type") == "PodScheduled" and found.get("status") == "False":
             yield Reason.UNSCHEDULABLE, _line(found.get("message") or found.get("reason") or "no node takes it")
@@ -214,10 +215,10 @@ def _obstacles(status: Json, container: Json, state: Json) -> Iterator[tuple[Rea
 
 
 def _end(obj: Json, status: Json, terminated: Json | None, word: str) -> tuple[tuple[Reason, str], Lost]:
-    """How it ended, where the runner has not said it itself: for a person, and for the metric."""
+    """How the pod ended, if the runner left no fact: for a person, and for the metric."""
     reason, message = status.get("reason"), status.get("message")
     if not reason:
-        # Since 1.26, who ended a pod from outside (drain, preemption, taint, garbage collection) says so here.
+        # Since 1.26 this condition tells who ended a pod from outside: drain, preemption, taint, garbage collection.
         for found in status.get("conditions") or ():
             if found.get("type") == "DisruptionTarget" and found.get("status") == "True":
                 reason, message = found.get("reason"), found.get("message")
@@ -244,7 +245,7 @@ def _limit(obj: Json) -> str:
 
 
 def _tail(log: str) -> str:
-    """What the end of a log says: the message or the last line of the trace in the last line, or that line itself."""
+    """The last line of a log. If it is a JSON object, the last line of its ``message``, or else of its ``trace``."""
     lines = [line for line in log.splitlines() if line.strip()]
     if not lines:
         return ""
@@ -256,25 +257,25 @@ def _tail(log: str) -> str:
 
 
 def _line(text: object) -> str:
-    """One line for a person's terminal, from whoever wrote it."""
+    """Untrusted text as one short line that is safe for a terminal."""
     return printable(" ".join(str(text).split()), _TEXT_MAX)
 
 
 def _json(text: str) -> Any:
     try:
         return decode(text.encode()) if len(text) <= WORD_MAX else None
-    except ValueError:  # half a surrogate, too
+    except ValueError:  # also for half a surrogate
         return None
 
 
 def _is_word(message: str) -> bool:
-    """Whether the runner says that its fact is too long for a message: nothing was lost, the journal has it."""
+    """Whether the message says that the fact was too long for it. Then nothing is lost: the journal has the fact."""
     value = _json(message)
     return isinstance(value, dict) and value.get("truncated") is True
 
 
 def _fact(message: str) -> StepFact | None:
-    """The fact that ``message`` is; None where it is anything else. The end of a log, for one, is JSON too."""
+    """The fact in ``message``; None if it is anything else. The end of a log may be JSON too."""
     try:
         value = parse_json(message) if len(message) <= WORD_MAX else None
         if not isinstance(value, dict) or "usage" not in value:
@@ -286,7 +287,7 @@ def _fact(message: str) -> StepFact | None:
 
 
 def _sound(fact: StepFact) -> bool:
-    """Whether every part that is counted or compared is of its kind: a constructor takes anything."""
+    """Whether every part that is counted or compared has its type and range: the constructor checks neither."""
     usage = fact.usage
     counts = [fact.attempt, fact.seq, fact.failures, fact.losses, usage.model_calls, usage.tool_calls]
     counts += [usage.input_tokens, usage.cached_input_tokens, usage.output_tokens]

@@ -1,7 +1,7 @@
-"""From a planned attempt to its pod: a pure function of the operator's settings, the run, its workflow and the start.
+"""Builds the pod of an attempt: a pure function of the operator's settings, the run, its workflow and the start.
 
-The pod is small, because every byte of it is written to etcd and comes back in events (what the API server fills in by
-itself is left out), and it fits Pod Security's level ``restricted``
+The pod is small, because every byte of it is written to etcd and comes back in watch events; fields that the API server
+fills in are left out. It meets the Pod Security level ``restricted``
 (https://kubernetes.io/docs/concepts/security/pod-security-standards/).
 """
 
@@ -45,13 +45,13 @@ NAME_MAX = 63
 SCRATCH = "1Gi"
 
 BACKSTOP = 900.0
-"""Seconds that a pod may live beyond its step's time: for its image to come and its secrets to be mounted, for settling
-what an earlier attempt left in the air (10 s), and for leaving (30 s). The runner ends itself at its time, and the
-operator stops one that does not (15 s later): the kubelet's own deadline is for a pod whose operator is gone."""
+"""Seconds that a pod may live beyond its step's timeout: to pull the image and mount the secrets, to settle an unknown
+outcome of an earlier attempt (10 s), and to stop (30 s). The runner ends itself at the timeout, and the operator
+deletes a pod that does not (15 s later). The kubelet's deadline is for a pod whose operator is gone."""
 
 NODE_LOST = 60
-"""Seconds that a pod is left on a node that does not answer, where Kubernetes' default is 300: the fence keeps an
-attempt that may still run there from doing anything new, so its successor need not wait for certainty."""
+"""Seconds until a pod is evicted from a node that does not answer; Kubernetes' default is 300. The fence keeps an
+attempt that may still run there from doing anything new, so the next attempt need not wait for certainty."""
 
 _NODE_LOST = [
     {"key": f"node.kubernetes.io/{taint}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": NODE_LOST}
@@ -64,33 +64,33 @@ PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 
 
 class BadSettings(AgentrunError):
-    """An environment variable of the operator cannot be used; the message names it."""
+    """An environment variable of the operator has no usable value. The message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PodSettings:
-    """What the pods of steps are made of where the workflow says nothing else."""
+    """The settings of step pods, unless the workflow has its own."""
 
     store_url: str
     image: str
     pull_policy: PullPolicy = "IfNotPresent"
     pull_secrets: tuple[str, ...] = ()
     env_secret: str | None = None
-    """A Secret whose keys are given to the pods as environment variables: the store's credentials."""
+    """A Secret whose keys become environment variables of the pods: the store's credentials."""
     service_account: str = "default"
     priority_class: str | None = None
     resources: Resources = field(default_factory=Resources)
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: Sequence[Toleration] = ()
     env: Mapping[str, str] = field(default_factory=dict)
-    """Further environment, nothing secret: where the store is."""
+    """Further environment variables without secrets: where the store is."""
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> PodSettings:
-        """The settings in ``env``; a variable that is empty is one that is not set.
+        """The settings in ``env``. An empty variable counts as not set.
 
         Raises:
-            BadSettings: a variable is missing or is not what it should be.
+            BadSettings: a variable is missing or wrong.
         """
         store = env.get("AGENTRUN_STORE", "")
         if not store.startswith("s3://"):
@@ -148,7 +148,7 @@ def _json(env: Mapping[str, str], name: str, kind: Any, default: Any, check: Any
 
 
 def build_pod(settings: PodSettings, run: RunView, pinned: Pinned, start: Start) -> dict[str, Any]:
-    """The manifest of the pod of an attempt: the same arguments give the same pod, under the same name."""
+    """The manifest of an attempt's pod. The same arguments give the same pod, with the same name."""
     step, defaults = pinned.program.step(start.key.name).spec, pinned.program.spec.defaults
     secret_mounts, secret_volumes = _secret_files(secrets_of(pinned.program, start.key))
     env = {
@@ -198,7 +198,7 @@ _SCRATCH_VOLUME = {"name": "tmp", "emptyDir": {"sizeLimit": SCRATCH}}
 
 
 def _metadata(run: RunView, pinned: Pinned, start: Start) -> dict[str, Any]:
-    # The owner is removed first and its pods after it (blockOwnerDeletion, not set, would need a right of its own).
+    # The owner is deleted first and its pods after it. blockOwnerDeletion is not set: it would need a permission more.
     owner = {"apiVersion": API_VERSION, "kind": "AgentRun", "name": run.ref.name, "uid": run.uid, "controller": True}
     return {
         "name": pod_name(run.ref.name, run.uid, start.key, start.attempt),
@@ -220,7 +220,7 @@ def _container(
         "command": ["python", "-E", "-P", "-m", "agentrun.runner"],
         "env": [{"name": name, "value": value} for name, value in env.items()],
         "volumeMounts": list(mounts),
-        # Where the runner dies before it says a word, the end of its log is what a person wants to see.
+        # If the runner dies without a termination message, a person wants to see the end of its log.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": _CONTAINER_SECURITY,
     }
@@ -233,24 +233,24 @@ def _container(
 
 
 def _secret_files(secrets: Mapping[str, Sequence[str]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The mounts and the volumes of ``secrets``, keys by name: a file for each key."""
+    """The mounts and volumes for ``secrets`` (keys by name of the Secret), with a file for each key."""
     mounts, volumes = [], []
     for number, (name, keys) in enumerate(secrets.items()):
         mounts.append({"name": f"secret-{number}", "mountPath": f"{SECRETS}/{name}"})
-        # Optional: of what is missing the runner says itself which tool or model needs it. 0440 with the group of
-        # fsGroup: readable to the runner and to nobody else.
+        # Optional: if a Secret is missing, the runner itself says which tool or model needs it. With 0440 and the group
+        # of fsGroup, only the runner can read the files.
         secret = {"secretName": name, "items": [{"key": key, "path": key} for key in keys]}
         volumes.append({"name": f"secret-{number}", "secret": secret | {"optional": True, "defaultMode": 0o440}})
     return mounts, volumes
 
 
 def _images(settings: PodSettings) -> dict[str, Any]:
-    """With what images are pulled."""
+    """The pull secrets of the pod."""
     return {"imagePullSecrets": [{"name": name} for name in settings.pull_secrets]} if settings.pull_secrets else {}
 
 
 def _placement(settings: PodSettings, defaults: Defaults, step: Step) -> dict[str, Any]:
-    """Where the pod may run, and before which others."""
+    """The nodes on which the pod may run, and its priority."""
     selector = _first(step.node_selector, defaults.node_selector, settings.node_selector)
     wanted = _first(step.tolerations, defaults.tolerations, settings.tolerations) or ()
     tolerations = [t.model_dump(by_alias=True, exclude_none=True) for t in wanted]
@@ -263,9 +263,9 @@ def _placement(settings: PodSettings, defaults: Defaults, step: Step) -> dict[st
 
 
 def pod_name(run: str, uid: str, key: StepKey, attempt: int) -> str:
-    """``<run>-<step>[-<index>][-undo]-<attempt>-<hash>``: a DNS label. Only run and step are cut where it is too long.
+    """``<run>-<step>[-<index>][-undo]-<attempt>-<hash>``: a DNS label. If it is too long, only run and step are cut.
 
-    The hash is of what makes the attempt unique, so neither cutting nor a hyphen in a name makes two of them one.
+    The hash covers all that makes the attempt unique. So neither a cut nor a hyphen can give two attempts one name.
     """
     digest = hashlib.sha256(f"{uid}/{key.path}/{attempt}".encode()).hexdigest()[:8]
     index = "" if key.index is None else f"-{key.index}"
@@ -276,7 +276,7 @@ def pod_name(run: str, uid: str, key: StepKey, attempt: int) -> str:
 
 
 def secrets_of(program: Program, key: StepKey) -> dict[str, list[str]]:
-    """The Secrets that the step may read, with the keys of each: those that its tools and its model name, no others."""
+    """The Secrets that the step may read, with their keys: only those that its tools and its model name."""
     found: dict[str, set[str]] = {}
     for ref in secret_refs(program.spec, program.step(key.name).does(key)):
         found.setdefault(ref.name, set()).add(ref.key)
@@ -296,5 +296,5 @@ def _deadline(pinned: Pinned, start: Start) -> int:
 
 
 def _first(*choices: Any) -> Any:
-    """The first that was given: an empty list or mapping is one, and means none."""
+    """The first choice that is not None. An empty list or mapping counts: it means none."""
     return next((choice for choice in choices if choice is not None), None)

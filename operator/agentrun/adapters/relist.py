@@ -1,4 +1,4 @@
-"""A list of everything some seconds after the watches began, against deletions that no watch told of."""
+"""Lists everything some seconds after the watches began, to find deletions that no watch reported."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import asyncio
 from agentrun.control.controller import Controller
 
 RELIST = 5.0
-"""Seconds after a watch began, until everything is listed once more."""
+"""Seconds between the start of a watch and the list of everything."""
 
 
 class Relisting:
-    """Lists everything some seconds after it was asked to: nobody tells what was deleted while a watch began."""
+    """Lists everything some seconds after ``ask``: no watch reports what was deleted while it started."""
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
         self._task: asyncio.Task[None] | None = None
 
     def ask(self) -> None:
-        """However often this is called until then, it lists once."""
+        """Schedule a list. Calls before it has ended do not schedule another one."""
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._list())
 
     def stop(self) -> None:
-        """What was asked for is not done."""
+        """Cancel the scheduled list."""
         if self._task is not None:
             self._task.cancel()
 

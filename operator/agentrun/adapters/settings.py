@@ -1,4 +1,4 @@
-"""The operator's settings, from its environment; the chart writes them (docs/reference/ lists every variable)."""
+"""The operator's settings, read from the environment that the chart sets (docs/reference/ lists every variable)."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from agentrun.plan.slots import Bounds
 
 
 class BadSetting(AgentrunError):
-    """A variable is missing or is nothing that can be used; the message names it."""
+    """A variable is missing or has no usable value. The message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How this operator runs."""
+    """The settings of one operator process."""
 
     pods: PodSettings
     namespaces: tuple[str, ...]
-    """Those that it watches; none: all."""
+    """The namespaces to watch; empty: all."""
     lease_namespace: str | None
-    """Where its Lease is; None: its own."""
+    """The namespace of the Lease; None: the operator's own."""
     lease_name: str
     pod_name: str
     admission_policies: tuple[str, ...]
-    """The admission policies without which no decision is taken; none: somebody else vouches for decisions."""
+    """The admission policies without which no decision is accepted; empty: something else vouches for decisions."""
     bounds: Bounds
-    """How many pods of steps there may be at once."""
+    """How many step pods may exist at once."""
     listen: str
     metrics_listen: str
-    """Where the metrics are, if not beside the probes; empty: there."""
+    """The address of the metrics; empty: the same as that of the probes."""
     log_level: str
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
-        """Raises AgentrunError where a variable is wrong."""
+        """The settings in ``environment``. Raises AgentrunError if a variable is wrong."""
         admission = environment.get("AGENTRUN_ADMISSION", "true")
         policies = _words(environment.get("AGENTRUN_ADMISSION_POLICIES", ""))
         if admission not in ("true", "false"):

@@ -1,6 +1,7 @@
-"""The watches, for as long as the operator lives: they begin anew where kopf gives up.
+"""Keeps kopf's watches going as long as the operator lives.
 
-For kopf one watch that is refused is the end of all. Here everything is listed then, and the watches begin again.
+If the API server refuses one watch, kopf ends all of them. Then this module lists everything and starts the watches
+again.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ from agentrun.observe.health import Health
 from agentrun.observe.metrics import Metrics
 
 PAUSE_FIRST, PAUSE_MAX = 0.5, 30.0
-"""Half the seconds before the watches begin anew, and the most: they double while it helps nothing."""
+"""Seconds before the watches restart: ``PAUSE_FIRST`` after a round that lasted longer than ``PAUSE_MAX``. After a
+shorter round the pause doubles, up to ``PAUSE_MAX``.
+"""
 
 LEAVE = 10
-"""Times, a second apart, that what kopf does for a round of watches is told to end."""
+"""How often, a second apart, the tasks of kopf are cancelled at the end of a round of watches."""
 
 _KOPF = str(Path(kopf.__file__).parent)
 
@@ -55,11 +58,11 @@ async def watch(
     lists: ApiLists,
     stop: asyncio.Event,
 ) -> None:
-    """Watch until ``stop`` is set, which SIGTERM and SIGINT do: then this returns. Not to be cancelled.
+    """Watch until ``stop`` is set, which SIGTERM and SIGINT do, then return. Do not cancel this.
 
-    For kopf one watch that is refused (a 4xx: the types are being replaced, a role is gone, 410) is the end of all.
-    Here they begin anew after a pause, and everything is listed, because nobody tells of what was deleted meanwhile.
-    (``kopf.operator`` would also cancel every task of the loop that is younger than itself: ours.)
+    If one watch is refused (a 4xx: the types are being replaced, a role is gone, 410), kopf ends all of them. Then they
+    restart after a pause, and everything is listed, because no watch reports what was deleted meanwhile.
+    (``kopf.operator`` would also cancel every task of the loop that is younger than itself, so ours too.)
     """
     with reading(kube, views_for(clock)):
         await _watch(controller, login, metrics, health, lists, stop)
@@ -70,7 +73,7 @@ async def _watch(
 ) -> None:
     pause, relisting = PAUSE_FIRST, Relisting(controller)
     while await _types_are_there(controller, stop):
-        namespaces = lists.answering  # a watch that is refused would be the end of all
+        namespaces = lists.answering  # one refused watch would end all others
         if not namespaces and not lists.everywhere:
             log.error(
                 "none of the namespaces that are watched answers whole; they are asked again in %.0f s", PAUSE_MAX
@@ -82,12 +85,12 @@ async def _watch(
             registry=registry_for(controller, login, metrics, relisting),
             settings=settings_for(),
             standalone=True,
-            identity=cast("Any", "agentrun"),  # its peering is off; by default it asks for the user's name
+            identity=cast("Any", "agentrun"),  # unused, since peering is off; the default looks up the user's name
             clusterwide=lists.everywhere,
             namespaces=tuple(namespaces),
             stop_flag=stop,
         )
-        heed_signals(stop)  # kopf's own handlers end only this round of watches
+        heed_signals(stop)  # kopf has set its own handlers, which end only this round of watches
         relisting.ask()
         began = time.monotonic()
         others = asyncio.ensure_future(lists.others_answer(namespaces))
@@ -111,7 +114,7 @@ async def _watch(
 
 
 async def _types_are_there(controller: Controller, stop: asyncio.Event) -> bool:
-    """Wait until everything can be listed, because kopf looks for the types once; False: ``stop`` came first."""
+    """Wait until everything can be listed, because kopf looks up the types only once. False: ``stop`` was set."""
     tasks = [asyncio.ensure_future(controller.warm()), asyncio.ensure_future(stop.wait())]
     done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in others:
@@ -122,14 +125,14 @@ async def _types_are_there(controller: Controller, stop: asyncio.Event) -> bool:
 
 
 async def _end_round() -> None:
-    """Cancel whatever kopf still does: when one watch fails it leaves the others behind, and a cancellation that comes
-    while a watch reconnects is lost in it.
+    """Cancel all tasks of kopf that are left. When one watch fails, kopf leaves the others running, and a watch loses a
+    cancellation that comes while it reconnects.
     """
     for _ in range(LEAVE):
         left = [task for task in asyncio.all_tasks() if _is_kopfs(task)]
         if not left:
             return
-        # Those that wait for a pause are cancelled by the watch that they are for, and complain where they are not.
+        # A watch cancels its own pause-waiter, which complains if somebody else does. So these come last.
         for task in [t for t in left if not t.get_name().startswith("pause-waiter")] or left:
             task.cancel()
         await asyncio.wait(left, timeout=1)

@@ -1,4 +1,4 @@
-"""The adapters' side of ``control.views.WATCHED``: how an object of each kind becomes its view, and its path."""
+"""The adapters' side of ``control.views.WATCHED``: the functions from objects to views, and the paths of the API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agentrun.control.views import APPROVALS, COMMANDS, PODS, RUNS, WATCHED, WOR
 log = logging.getLogger("agentrun.source")
 
 ToView = Callable[[Mapping[str, Any], float], Any]
-"""From an object, and the time now in seconds since the epoch, to its view; None: it is none of ours."""
+"""From an object and the time now, in seconds since the epoch, to its view; None if the object is not ours."""
 
 
 def _workflow_view(obj: Mapping[str, Any], now: float) -> WorkflowView:
@@ -31,12 +31,12 @@ TO_VIEW: Final[Mapping[Kind[Any], ToView]] = {
 
 
 def views_for(clock: Callable[[], float]) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
-    """How an object of each kind is seen, by the name of the kind."""
+    """The functions that make the views, by the name of the kind."""
     return {kind.kind: partial(_viewed, TO_VIEW[kind], clock) for kind in WATCHED}
 
 
 def _viewed(to_view: ToView, clock: Callable[[], float], obj: Mapping[str, Any]) -> Any:
-    """The view of an object. One that cannot be read counts as not there, and does not end the watch of all others."""
+    """The view of an object; None if it cannot be read, so that one bad object does not end the watch of all others."""
     try:
         return to_view(obj, clock())
     except Exception:
@@ -46,7 +46,7 @@ def _viewed(to_view: ToView, clock: Callable[[], float], obj: Mapping[str, Any])
 
 
 def path_of(kind: Kind[Any], namespace: str = "", name: str = "") -> str:
-    """The path of an object, or of all of them in one namespace or in all."""
+    """The API path of an object; without ``name``, of the kind in one namespace; without ``namespace``, in all."""
     api = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
     space = f"/namespaces/{namespace}" if namespace else ""
     return f"{api}{space}/{kind.plural}/{name}" if name else f"{api}{space}/{kind.plural}"
