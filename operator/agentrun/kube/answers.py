@@ -1,4 +1,4 @@
-"""What an API server answers: the body within its bound, and what a 2xx says. ``kube.status`` has the rest.
+"""Reads the answers of the API server: the body, within a bound, and the object in a 2xx. ``kube.status`` reads errors.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/
 """
@@ -15,11 +15,11 @@ from agentrun.kube.errors import TooLong, Unavailable
 from agentrun.observe.metrics import Verb
 
 APART: Final = 256 * 1024
-"""Bytes of an answer from which on it is read in a thread: the loop goes on meanwhile."""
+"""Bytes of an answer above which it is decoded in a thread, so that the loop goes on meanwhile."""
 
 
 async def body_of(response: aiohttp.ClientResponse, at_most: int) -> bytes:
-    """The body. Raises TooLong; the rest of it is not read then."""
+    """The body. Raises TooLong as soon as it has more than ``at_most`` bytes, without reading the rest."""
     data = bytearray()
     async for chunk in response.content.iter_any():
         data += chunk
@@ -30,9 +30,11 @@ async def body_of(response: aiohttp.ClientResponse, at_most: int) -> bytes:
 
 
 async def decoded(verb: Verb, path: str, data: bytes) -> dict[str, Any]:
-    """What a 2xx says. One object that cannot be read whole says so itself; raises Unavailable where it is none."""
+    """The object or list in a 2xx. An object that cannot be read whole is marked as such. Raises Unavailable if the
+    answer is no JSON object.
+    """
     if verb == "delete":
-        return {}  # a Status, or the object as it was: nobody needs either
+        return {}  # the answer is a Status or the deleted object; no caller needs it
     read = decode_list if verb in ("list", "deletecollection") else decode_object
     try:
         return read(data) if len(data) <= APART else await asyncio.to_thread(read, data)

@@ -1,7 +1,7 @@
 """A thin client of the Kubernetes API for the hot path: paths and plain dictionaries over keep-alive connections.
 
-The official client's model classes take a hundred times what ``json.loads`` takes, so nothing here knows a kind. What
-the API server answers becomes one of ``kube.errors``.
+The official client's model classes take a hundred times as long as ``json.loads``, so nothing here knows a kind. An
+error answer of the API server becomes one of ``kube.errors``.
 https://kubernetes.io/docs/reference/using-api/api-concepts/
 """
 
@@ -32,28 +32,29 @@ JSON_PATCH: Final = "application/json-patch+json"
 JSON: Final = "application/json"
 METADATA_OF_ALL: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-"""Answers with nothing but ``metadata``: for who knows the rest, having just sent it."""
+"""Asks for an answer with only ``metadata``: for callers that know the rest because they have just sent it."""
 
 READ_TIMEOUT: Final = 30.0
 WRITE_TIMEOUT: Final = 5.0
-"""Seconds from the guard's word to the answer. Not longer than a Lease lasts after its holder gave up: a write that the
-old leader had in flight is over before the next one begins (control/leader.py)."""
+"""Seconds from the guard's check to the answer. Not longer than a Lease lasts after its holder gave up: so the last
+write of an old leader is over before the next leader begins (control/leader.py). ``delete_collection`` is an exception:
+it may take ``READ_TIMEOUT``."""
 
 RETRIES: Final = RetryPolicy((0.05, 0.25, 1.0), patience=2.0, unanswered=True)
-"""A worker that sleeps serves no other run, so no call waits longer. Without an answer a call is sent again, a creation
-too: our names are deterministic, and what the lost try made shows as AlreadyExists."""
+"""The pauses are short, because a worker that sleeps serves no other run. A call without an answer is sent again, even
+a creation: our names are deterministic, so an object that the lost try created shows as AlreadyExists."""
 
 PAGE: Final = 500
 PAGE_BYTES: Final = 2 * 1024 * 1024
-"""Bytes of a page of a list. A page that is larger is asked for again with fewer objects: somebody's largest objects
-must not fill the memory, nor hold up the loop.
+"""The largest page of a list, in bytes. A larger page is requested again with fewer objects, so that somebody's large
+objects neither fill the memory nor hold up the loop.
 """
 
 REREAD: Final = 60.0
 """Seconds after which the credentials are read again."""
 
 _WHOLE = 2**20
-"""Bytes that aiohttp sends in one go; larger bodies go in parts, so that the loop is not held up."""
+"""The largest body, in bytes, that aiohttp sends at once. Larger bodies are sent in parts, to not hold up the loop."""
 
 OnCall = Callable[[Verb, str, int, float], None]
 """Verb, resource (``agentruns/status``), HTTP status (0: no answer) and seconds of each request sent."""
@@ -61,7 +62,9 @@ OnCall = Callable[[Verb, str, int, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request. ``within``: seconds, None: as long as a call of its kind has. ``at_most``: bytes of its answer."""
+    """A request. ``within``: its timeout in seconds; None: ``READ_TIMEOUT`` or ``WRITE_TIMEOUT``. ``at_most``: bytes of
+    the answer.
+    """
 
     method: str
     verb: Verb
@@ -75,13 +78,14 @@ class Call:
 
 
 class Kube:
-    """Requests to one API server; an async context manager (which raises NoAccess where there is no way to it).
+    """Requests to one API server. An async context manager, which raises NoAccess if there is no access.
 
-    Every method raises the errors of ``kube.errors``. It tries a few times, for about a second in all (``RETRIES``),
-    where there is no connection and where the API server says that it did nothing (429). Cancellation leaves a request
-    that may have been done.
+    Every method raises the errors of ``kube.errors``. It sends a request again (``RETRIES``) if the connection fails,
+    or if the API server says that it did nothing (429): for about a second in all, longer if Retry-After asks for it.
+    After a cancellation, the request may have been carried out.
 
-    ``may_write`` is called right before each try of a write and stops it by raising. ``on_call`` hears of each try.
+    ``may_write`` is called right before each try of a write and stops it by raising. ``on_call`` is called after each
+    try.
     """
 
     def __init__(
@@ -101,7 +105,7 @@ class Kube:
     async def __aenter__(self) -> Self:
         self._take(await asyncio.to_thread(self._login.read))
         connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=60, ttl_dns_cache=60)
-        # identity: compressing and expanding costs both sides more than it saves inside a cluster
+        # identity: inside a cluster, compression costs both sides more than it saves
         self._session = aiohttp.ClientSession(
             connector=connector,
             headers={"Accept": JSON, "Accept-Encoding": "identity", "User-Agent": "agentrun"},
@@ -119,17 +123,17 @@ class Kube:
         return await self._request(Call("GET", "get", path))
 
     async def list_all(self, path: str, labels: str = "") -> dict[str, Any]:
-        """The whole collection as one List of one moment; the selector as kubectl takes it. Raises as ``pages``."""
+        """The whole collection as one consistent List. ``labels`` is a selector as in kubectl. Raises as ``pages``."""
         found, items = {}, []
         async for found in self.pages(path, labels):
             items += found["items"]
         return found | {"items": items}
 
     async def pages(self, path: str, labels: str = "", *, limit: int = PAGE) -> AsyncIterator[dict[str, Any]]:
-        """The collection page by page, all of them of one moment: at most ``limit`` objects, and ``PAGE_BYTES`` unless
-        it is a single object.
+        """The collection page by page, as it was at one moment. A page has at most ``limit`` objects, and at most
+        ``PAGE_BYTES`` unless it is a single object.
 
-        Raises Gone where the caller took so long that etcd was compacted behind the pages.
+        Raises Gone if the caller takes so long that etcd has compacted that moment away.
         """
         query = {"labelSelector": labels}
         asked = limit
@@ -150,22 +154,24 @@ class Kube:
             asked = max(1, min(limit, 4 * asked, asked * PAGE_BYTES // (2 * len(data))))  # half of what a page may have
 
     async def create(self, path: str, body: Mapping[str, Any], *, accept: str = JSON) -> dict[str, Any]:
-        """Create in the collection at ``path``; the object as the API server completed it. Raises AlreadyExists."""
+        """Create ``body`` in the collection at ``path``. Return the object of the answer. Raises AlreadyExists."""
         return await self._request(Call("POST", "create", path, body=json.dumps(body).encode(), accept=accept))
 
     async def replace(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Put ``body`` in the place of what is at ``path``. Raises Conflict by its resourceVersion."""
+        """Replace the object at ``path`` by ``body``. Raises Conflict if its resourceVersion is stale."""
         return await self._request(Call("PUT", "update", path, body=json.dumps(body).encode()))
 
     async def patch(
         self, path: str, patch: Any, content_type: str = MERGE_PATCH, *, accept: str = JSON
     ) -> dict[str, Any]:
-        """Change what is at ``path``; the object after it. Raises Conflict where the patch names a resourceVersion."""
+        """Patch the object at ``path`` and return it. Raises Conflict if the patch names a stale resourceVersion."""
         body = json.dumps(patch).encode()
         return await self._request(Call("PATCH", "patch", path, body=body, content_type=content_type, accept=accept))
 
     async def delete(self, path: str, uid: str | None = None, grace: int | None = None) -> None:
-        """Delete; Conflict when ``uid`` is another's. ``grace`` in seconds, None: the object's own."""
+        """Delete the object at ``path``. Raises Conflict if it has another ``uid``. ``grace``: its grace period in
+        seconds; None: the object's own.
+        """
         options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
         if uid is not None:
             options["preconditions"] = {"uid": uid}
@@ -174,10 +180,10 @@ class Kube:
         await self._request(Call("DELETE", "delete", path, body=json.dumps(options).encode()))
 
     async def delete_collection(self, path: str, labels: str = "", fields: str = "", grace: int | None = None) -> int:
-        """Delete all that the selectors match, in one request; how many those were.
+        """Delete all objects that the selectors match, in one request. Return how many there were.
 
-        The API server takes about 2 ms for each. What is not done within ``READ_TIMEOUT`` raises Unavailable, and the
-        next call goes on there.
+        The API server takes about 2 ms for each. If it needs more than ``READ_TIMEOUT`` this raises TooSlow, and the
+        next call continues with the rest.
         """
         options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
         if grace is not None:
@@ -198,7 +204,7 @@ class Kube:
         return await decoded(call.verb, call.path, await self._ask(call))
 
     async def _ask(self, call: Call) -> bytes:
-        """What is answered, as it stands. Raises TooLong, and else as the class says."""
+        """Send a request and return the body of the answer. Raises TooLong, and the errors that the class names."""
         resource, write = resource_of(call.path), call.method != "GET"
         limit = call.within or (WRITE_TIMEOUT if write else READ_TIMEOUT)
         body = call.body
@@ -228,7 +234,7 @@ class Kube:
                     data = await body_of(response, call.at_most)
                     code, asked = response.status, response.headers.get("Retry-After")
             except TimeoutError:
-                # it may still be done; the time is up for another try
+                # The API server may still carry it out. There is no time left for another try.
                 raise TooSlow(f"the API server did not answer within {limit:g} s ({call.verb} {call.path})") from None
             except (aiohttp.ClientError, OSError) as lost:
                 failure = f"no connection to the API server ({call.verb} {call.path}): {lost}"
@@ -251,11 +257,11 @@ class Kube:
 
     def _url(self, path: str, query: Mapping[str, str] | None) -> URL:
         if query is None:
-            return URL(self._access.server + path, encoded=True)  # names and paths need no quoting: a third of the cost
+            return URL(self._access.server + path, encoded=True)  # names need no quoting: a third of the cost
         return URL(self._access.server + path).with_query({k: v for k, v in query.items() if v})
 
     def _take(self, access: Access) -> None:
-        """Raises NoAccess. A new token brings a new look at the CA, which rotates too."""
+        """Use ``access`` from now on. This reads the CA again too, because it rotates. Raises NoAccess."""
         self._ssl = access.ssl_context() if access.server.startswith("https") else True
         self._headers = access.headers()
         self._access = access
@@ -264,7 +270,7 @@ class Kube:
     async def _read_access(self, old: Access, *, anew: bool) -> None:
         async with self._lock:
             if self._access is not old or (not anew and time.monotonic() < self._reread_at):
-                return  # another request did it
+                return  # another request has just read it
             try:
                 read = await asyncio.to_thread(self._login.read, anew=anew)
                 if read != old:
@@ -275,7 +281,7 @@ class Kube:
 
 
 def resource_of(path: str) -> str:
-    """What metrics call ``path``: ``pods``, ``agentruns/status``."""
+    """The name of a ``path``'s resource in the metrics: ``pods``, ``agentruns/status``."""
     parts = path.split("/")
     at = 3 if parts[1] == "api" else 4
     if parts[at] == "namespaces" and len(parts) > at + 2:

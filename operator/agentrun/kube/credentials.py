@@ -1,9 +1,9 @@
-"""Where the API server is and how to prove who we are: inside a cluster, or by a kubeconfig.
+"""Finds the address of the API server and our credentials: inside a cluster, or in a kubeconfig.
 
-Inside a cluster: the two environment variables and the folder that every pod with a ServiceAccount has
-(https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/). The token there is replaced every hour or so,
-so it is read again and again. Elsewhere: a kubeconfig, read by the official client, so that exec plugins (EKS), client
-certificates, tokens and token files mean what they mean to kubectl.
+Inside a cluster they come from two environment variables and the folder that every pod with a ServiceAccount has
+(https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/). Kubernetes replaces the token there every hour
+or so, so it is read again regularly. Elsewhere the official client reads a kubeconfig, so that exec plugins (EKS),
+client certificates, tokens and token files work as with kubectl.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from kubernetes.client import Configuration
 
 MOUNTED = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-"""Where a pod finds its token, the API server's CA and its namespace."""
+"""The folder in which a pod finds its token, the API server's CA and its namespace."""
 
 
 class NoAccess(AgentrunError):
-    """There is no way to the API server, or none that can be used: what is missing and where."""
+    """There is no usable access to the API server. The message says what is missing and where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +35,22 @@ class Access:
 
     server: str
     namespace: str
-    """The pod's own, or the kubeconfig context's; ``default`` where neither says."""
+    """The namespace of the pod, or of the kubeconfig's context; ``default`` if the context has none."""
     ca_path: str | None = None
-    """None: the system's authorities."""
+    """None: the CAs of the system."""
     insecure: bool = False
-    """The server's certificate is not checked: only a kubeconfig can ask for that."""
+    """Whether the server's certificate is not checked. Only a kubeconfig can ask for that."""
     token: str | None = field(default=None, repr=False)
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     certificate_path: str | None = None
     key_path: str | None = None
     server_name: str | None = None
-    """The name in the server's certificate, where it is not the one in ``server``."""
+    """The name in the server's certificate, if it differs from the host in ``server``."""
     proxy: str | None = field(default=None, repr=False)
 
     def headers(self) -> dict[str, str]:
-        """What every request carries."""
+        """The headers of every request."""
         if self.token is not None:
             return {"Authorization": f"Bearer {self.token}"}
         if self.username is not None:
@@ -59,7 +59,7 @@ class Access:
         return {}
 
     def ssl_context(self) -> ssl.SSLContext:
-        """With the server's CA and our certificate. Raises NoAccess when a file is missing or is none of its kind."""
+        """A context with the server's CA and our certificate. Raises NoAccess if a file is missing or invalid."""
         try:
             context = ssl.create_default_context(cafile=self.ca_path)
             if self.certificate_path is not None:
@@ -74,7 +74,7 @@ class Access:
 
     @property
     def anonymous(self) -> bool:
-        """We show nothing; an exec plugin that failed leaves us so."""
+        """Whether there are no credentials. That is also the result of an exec plugin that failed."""
         return self.token is None and self.username is None and self.certificate_path is None
 
 
@@ -82,14 +82,14 @@ class Login(Protocol):
     """A source of Access."""
 
     def read(self, *, anew: bool = False) -> Access:
-        """The access as it is now; ``anew`` after it was refused: nothing that was kept is used again.
+        """The access as it is now. With ``anew``, after the API server refused the last one, nothing cached is used.
 
-        It reads files and may run an exec plugin: not for the event loop's own thread. Raises NoAccess.
+        This reads files and may run an exec plugin, so do not call it in the thread of the event loop. Raises NoAccess.
         """
 
 
 class InCluster:
-    """A pod's own ServiceAccount. Every read is of the files themselves."""
+    """The ServiceAccount of our own pod. Every read reads the files again."""
 
     def __init__(self, folder: Path = MOUNTED, environ: Mapping[str, str] = os.environ) -> None:
         self._folder = folder
@@ -109,14 +109,14 @@ class InCluster:
 
 
 class Kubeconfig:
-    """A kubeconfig: ``path`` (several parted by colons, as in KUBECONFIG; None: as kubectl finds it), ``context``."""
+    """A kubeconfig. ``path`` may be several, separated by colons as in KUBECONFIG; None: the files of kubectl."""
 
     def __init__(self, path: str | None = None, context: str | None = None) -> None:
         self._path, self._context = path, context
         self._loaded: tuple[Configuration, str] | None = None
 
     def read(self, *, anew: bool = False) -> Access:
-        """As ``Login.read``: the official client's hook runs an exec plugin again once its token has expired."""
+        """As ``Login.read``. The official client runs an exec plugin again once its token has expired."""
         if self._loaded is None or anew:
             self._loaded = self._load()
         configuration, namespace = self._loaded
@@ -139,7 +139,7 @@ class Kubeconfig:
         )
 
     def _load(self) -> tuple[Configuration, str]:
-        from kubernetes import client, config  # noqa: PLC0415  # half a second, which a pod does not need
+        from kubernetes import client, config  # noqa: PLC0415  # takes half a second, and a pod does not need it
         from yaml import YAMLError  # noqa: PLC0415
 
         try:
@@ -158,7 +158,8 @@ class Kubeconfig:
 def find_login(
     kubeconfig: str | None = None, context: str | None = None, environ: Mapping[str, str] = os.environ
 ) -> Login:
-    """Who we are: by ``kubeconfig`` or ``context`` where given, or KUBECONFIG; else the pod's own; else ~/.kube/config.
+    """The source of our access: ``kubeconfig``, ``context`` or KUBECONFIG if one is given; else the pod's
+    ServiceAccount; else ~/.kube/config.
 
     Nothing is read yet.
     """

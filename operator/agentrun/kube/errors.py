@@ -1,9 +1,9 @@
-"""How a request to the API server fails, in Kubernetes' words: one family, whoever asks.
+"""The errors of requests to the API server, named as in Kubernetes. All clients of this project raise them.
 
-``ClusterError`` is the base of all. ``NotFound``, ``AlreadyExists``, ``Conflict`` and ``Gone`` are about the state of
-objects; ``Unauthorized`` is about our credentials. What is ``Refused`` (``Forbidden``, ``BadRequest``, ``Invalid``,
-``TooLong``) does not pass by waiting; what is ``Unavailable`` (``TooSlow``) may. ``kube.status`` has the table from an
-answer to its error.
+``ClusterError`` is the base class. ``NotFound``, ``AlreadyExists``, ``Conflict`` and ``Gone`` are about the state of
+objects; ``Unauthorized`` is about our credentials. Waiting does not help against ``Refused`` (``Forbidden``,
+``BadRequest``, ``Invalid``, ``TooLong``); it may help against ``Unavailable`` (``TooSlow``). ``kube.status`` has the
+table from answers to errors.
 https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
 """
 
@@ -18,25 +18,27 @@ from agentrun.api.errors import AgentrunError
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """One of the causes in the details of a Status; a part that is missing there is empty."""
+    """One of the causes in the details of a Status. A missing part is empty."""
 
     reason: str
     field: str
-    """The field that it is about, such as ``spec.steps[0].agent``."""
+    """The field that the cause is about, such as ``spec.steps[0].agent``."""
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the API server answers instead of what was asked for."""
+    """The error answer of the API server."""
 
     code: int
     """The HTTP status."""
     message: str = ""
-    """The API server's own words; empty where the body is no Status, because something in front of it answered."""
+    """The API server's own message; empty if the body is no Status, because something in front of the API server
+    answered.
+    """
     reason: str = ""
     name: str = ""
-    """The object that it is about. A 404 without one means that the API server does not know the resource."""
+    """The name of the object. A 404 without a name means that the API server does not know the resource."""
     causes: tuple[Cause, ...] = ()
     retry_after: float | None = None
     """Seconds, from the header Retry-After."""
@@ -45,9 +47,9 @@ class Status:
 
 
 class ClusterError(AgentrunError):
-    """Base of what can go wrong with a request to the API server.
+    """The base class of errors of requests to the API server.
 
-    ``status`` is the answer; None where there was none, or where the error is ours.
+    ``status`` is the answer; None if there was none, or if the error is ours.
     """
 
     def __init__(self, message: str, *, status: Status | None = None) -> None:
@@ -55,26 +57,26 @@ class ClusterError(AgentrunError):
         self.status = status
 
     def saying(self, message: str) -> Self:
-        """The same error in other words."""
+        """The same error with another message."""
         error = copy(self)
         error.args = (message,)
         return error
 
 
 class NotFound(ClusterError):
-    """404: there is no such object. Also: its namespace is being deleted."""
+    """404: the object does not exist. Also 403 because its namespace is being deleted."""
 
 
 class AlreadyExists(ClusterError):
-    """409: an object of that name is there."""
+    """409: an object of that name exists."""
 
 
 class Conflict(ClusterError):
-    """409: the object has changed since it was read, or another writer owns the field. Read it again."""
+    """409: the object has changed since it was read, or another writer owns the field. The caller reads it again."""
 
 
 class Gone(ClusterError):
-    """410: a page of a list, or a watch, began too long ago to go on."""
+    """410: the list or the watch began too long ago to be continued."""
 
 
 class Unauthorized(ClusterError):
@@ -82,15 +84,15 @@ class Unauthorized(ClusterError):
 
 
 class Refused(ClusterError):
-    """The API server will not do it, and waiting alone will not help."""
+    """The API server refuses the request, and waiting alone does not help."""
 
 
 class Forbidden(Refused):
-    """403: a role is missing, or a quota, Pod Security or an admission policy is against it."""
+    """403: a role is missing, or a quota, Pod Security or an admission policy forbids the request."""
 
 
 class BadRequest(Refused):
-    """400, and each 4xx without a class of its own: the API server does not understand the request."""
+    """400, and every 4xx without a class of its own: the API server does not understand the request."""
 
 
 class Invalid(Refused):
@@ -98,13 +100,13 @@ class Invalid(Refused):
 
 
 class TooLong(Refused):
-    """An answer has more bytes than the caller reads."""
+    """The answer has more bytes than the caller accepts."""
 
 
 class Unavailable(ClusterError):
-    """No answer, 429 or 5xx, after the client's own bounded retries.
+    """No answer, 408, 429 or 5xx, after the client's own bounded retries.
 
-    ``retry_after`` is in seconds, where the API server said so.
+    ``retry_after``: the seconds that the API server asked to wait; None if it did not.
     """
 
     def __init__(self, message: str, retry_after: float | None = None, *, status: Status | None = None) -> None:
@@ -113,4 +115,4 @@ class Unavailable(ClusterError):
 
 
 class TooSlow(Unavailable):
-    """504, or no answer in the time that a call has: the API server may have done it all the same."""
+    """504, or no answer within the timeout of the call. The API server may have carried the request out."""

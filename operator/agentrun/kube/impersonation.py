@@ -1,6 +1,6 @@
-"""The ``as`` of a kubeconfig's user: the one thing that kubectl obeys there and the official Python client does not.
+"""Impersonation by the ``as`` of a kubeconfig's user, which kubectl follows and the official Python client ignores.
 
-To pass over it would be to act in another name than the person says.
+Without it, requests would be made in another name than the person's kubeconfig says.
 https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation
 """
 
@@ -18,7 +18,7 @@ from agentrun.kube.credentials import NoAccess
 
 
 def acting_as(kubeconfig: str | None, context: str | None, environ: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The headers that impersonate whom the context's user names; none where it names nobody.
+    """The headers that impersonate the user named by ``as`` of the context's user; none if there is no ``as``.
 
     Raises:
         NoAccess: a file cannot be read.
@@ -42,13 +42,13 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        return {}  # kubectl passes over it too, where KUBECONFIG names several
+        return {}  # kubectl skips a missing file of KUBECONFIG too
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise NoAccess(f"the kubeconfig {path} cannot be read: {error}") from error
     return found if isinstance(found, dict) else {}
 
 
 def _named(files: list[dict[str, Any]], part: str, name: Any) -> dict[str, Any]:
-    """The first entry of that name, as kubectl merges files."""
+    """The first entry of that name in ``files``: kubectl merges files in the same way."""
     entries = (entry for file in files for entry in file.get(part) or ())
     return next((entry for entry in entries if isinstance(entry, dict) and entry.get("name") == name), {})

@@ -1,4 +1,4 @@
-"""When a request is sent again: one policy for both clients, who differ in its numbers."""
+"""Decides when a request is sent again: one policy for both clients, each with its own numbers."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from agentrun.kube.errors import ClusterError, TooSlow, Unauthorized, Unavailabl
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how long one call tries."""
+    """How often and how long one call is tried."""
 
     pauses: tuple[float, ...]
     """Seconds before each further try."""
     patience: float
-    """A longer Retry-After, in seconds, is the caller's to wait for."""
+    """The longest Retry-After, in seconds, that the call itself waits for. After a longer one it fails."""
     unanswered: bool
-    """Whether a call without an answer is sent again, which may do it twice: for who names everything beforehand."""
+    """Whether a call without an answer is sent again. It may then be carried out twice, so only callers that choose all
+    names beforehand set this.
+    """
 
 
 class Tries:
-    """What one call has left of its policy. It does not sleep itself."""
+    """The tries that are left to one call. This class does not sleep itself."""
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
@@ -29,15 +31,16 @@ class Tries:
         self._renewed = False
 
     def renew(self, error: ClusterError) -> bool:
-        """Whether the credentials are to be read again, and the request sent at once: after the first 401."""
+        """Whether to read the credentials again and send the request at once: only after the first 401."""
         first = isinstance(error, Unauthorized) and not self._renewed
         self._renewed = self._renewed or first
         return first
 
     def pause(self, error: ClusterError) -> float | None:
-        """Seconds before the next try; None: ``error`` is the caller's.
+        """Seconds before the next try; None if the caller gets ``error``.
 
-        After a 429 the API server has done nothing. Any other answer stands, and what was too slow may still be done.
+        After a 429 the API server has done nothing, so the call is tried again. Any other answer is final. A call that
+        was too slow may still be carried out, so it is not tried again either.
         """
         if not isinstance(error, Unavailable) or isinstance(error, TooSlow):
             return None
@@ -46,4 +49,4 @@ class Tries:
         pause, asked = next(self._pauses, None), error.retry_after or 0.0
         if pause is None or asked > self._policy.patience:
             return None
-        return max(pause, asked) * random.uniform(1, 1.25)  # noqa: S311  # so that not all come back at once
+        return max(pause, asked) * random.uniform(1, 1.25)  # noqa: S311  # so that not all clients return at once

@@ -1,4 +1,4 @@
-"""From an answer of the API server that is no yes to an error: the one table of both clients.
+"""Makes the error of an answer that is no success: one table for both clients.
 
 https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
 """
@@ -25,7 +25,7 @@ from agentrun.kube.errors import (
 )
 
 MESSAGE_MAX: Final = 2000
-"""Characters of a message; ``Status.message`` has all of them."""
+"""Characters of an error's message. ``Status.message`` is not cut."""
 
 BY_CODE: Final[dict[int, type[ClusterError]]] = {
     400: BadRequest,
@@ -40,11 +40,11 @@ BY_CODE: Final[dict[int, type[ClusterError]]] = {
     429: Unavailable,
     504: TooSlow,
 }
-"""Any other code from 500 on is Unavailable, and what is left is BadRequest."""
+"""The class by HTTP status. Any other status from 500 on is Unavailable, all the rest is BadRequest."""
 
 
 def read_status(code: int, body: bytes, retry_after: str | None = None) -> Status:
-    """The answer with ``body``, whatever that is; ``retry_after`` as the header has it."""
+    """The Status in ``body``, which may be anything. ``retry_after`` is the text of the header."""
     try:
         found = decode(body)
     except Unreadable:
@@ -65,7 +65,9 @@ def read_status(code: int, body: bytes, retry_after: str | None = None) -> Statu
 
 
 def error_of(status: Status, what: str) -> ClusterError:
-    """The error for an answer. Its message is the API server's own; ``what`` was asked stands where it may pass."""
+    """The error for an answer, with the API server's own message. If a later try may succeed, the message also names
+    the request (``what``).
+    """
     kind = kind_of(status)
     message = (status.message or f"{status.code} {status.begins}")[:MESSAGE_MAX]
     if issubclass(kind, Unavailable | Unauthorized):
@@ -80,7 +82,7 @@ def kind_of(status: Status) -> type[ClusterError]:
         return AlreadyExists
     if code == 403 and any(cause.reason == "NamespaceTerminating" for cause in status.causes):
         return NotFound
-    # etcd's and gRPC's limits come as 500: the same object will never fit
+    # The limits of etcd and gRPC come as 500, but the same object will never fit.
     if code == 500 and ("too large" in said or "larger than max" in said):
         return Invalid
     return BY_CODE.get(code, Unavailable if code >= 500 else BadRequest)
