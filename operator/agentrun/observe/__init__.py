@@ -1,1 +1,1 @@
-"""What people and dashboards see of the operator: ``metrics``, ``logs``, ``health``, served by ``server``."""
+"""The operator's ``metrics``, ``logs`` and ``health`` for people and dashboards. ``server`` serves all but the logs."""

@@ -1,8 +1,8 @@
-"""The operator's log: one JSON object a line to standard error, in printable ASCII.
+"""The operator's log: one JSON object per line to standard error, in printable ASCII.
 
-INFO is for transitions (``transition``), so that a quiet operator is silent and a line of the log is something that
-happened to a run. Only the fields of ``FIELDS`` are taken from ``extra``, and containers among a message's arguments
-are shown by their size alone: an object of the cluster may hold what nobody should read in a log.
+INFO is for transitions (``transition``) and other things that happen to a run, so an operator with nothing to do is
+silent. Only the fields of ``FIELDS`` are taken from ``extra``. Of containers among a message's arguments only the size
+is shown, because an object of the cluster may hold what nobody should read in a log.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from agentrun.api.reader import shown
 from agentrun.api.texts import quoted
 
 FIELDS = ("controller", "namespace", "name", "uid", "generation", "reconcileID", "step", "from", "to")
-"""What a record may carry beside its time, level, logger, message and traceback."""
+"""The fields that a line may have beside time, level, logger, message and traceback."""
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -56,13 +56,13 @@ class RunLog(logging.LoggerAdapter[logging.Logger]):
         super().__init__(log, {key: value for key, value in fields.items() if value is not None})
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """Puts all fields under one attribute of the record."""
+        """Put all fields under one attribute of the record."""
         kwargs["extra"] = {_ATTRIBUTE: {**(self.extra or {}), **(kwargs.get("extra") or {})}}
         return msg, kwargs
 
 
 def transition(log: RunLog, before: str | None, after: str, message: str = "", *, step: str | None = None) -> None:
-    """One INFO line: the run, or one ``step`` of it, went from one state to another. Nothing if it did not."""
+    """Log one INFO line if the state of the run, or of one ``step``, has changed."""
     if before == after or not log.isEnabledFor(logging.INFO):
         return
     fields = {"from": before, "to": after, "step": step}
@@ -73,10 +73,10 @@ def transition(log: RunLog, before: str | None, after: str, message: str = "", *
 
 
 class JSONFormatter(logging.Formatter):
-    """A record as one line of JSON."""
+    """Formats a record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Never longer than some 120 KB: messages and tracebacks are cut."""
+        """The line of a record. It has at most some 120 KB, because messages and tracebacks are cut."""
         line: dict[str, Any] = {
             "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
@@ -95,7 +95,7 @@ class JSONFormatter(logging.Formatter):
 
 
 def _message(record: logging.LogRecord) -> str:
-    """The message with its arguments; a container among them is named by its type and size."""
+    """The message with its arguments. Containers among them show only their type and size."""
     text, args = str(record.msg), record.args
     if not args:
         return text
@@ -103,7 +103,7 @@ def _message(record: logging.LogRecord) -> str:
         if isinstance(args, Mapping):  # for %(name)s in the message
             return text % {key: _argument(value) for key, value in args.items()}
         return text % tuple(_argument(value) for value in args)
-    except (TypeError, ValueError, KeyError):  # else logging would print the arguments as they are, and lose the line
+    except (TypeError, ValueError, KeyError):  # else logging would print the raw arguments, and drop the line
         return f"{text} (its arguments do not fit)"
 
 
@@ -114,7 +114,7 @@ def _argument(value: object) -> object:
 
 
 def _traceback(error: BaseException | None) -> str:
-    """The end of the traceback, which says what went wrong; its own line breaks are the only ones left in it."""
+    """The end of the traceback, which says what went wrong. Only the breaks between its own lines are left in it."""
     lines = [line for part in traceback.format_exception(error) for line in part.rstrip("\n").split("\n")]
     cut = len(lines) - TRACEBACK_LINES
     kept = lines if cut <= 0 else [f"({cut} lines left out)", *lines[cut:]]
@@ -122,10 +122,10 @@ def _traceback(error: BaseException | None) -> str:
 
 
 def log_level(text: str) -> int:
-    """The level that a word of LEVELS means.
+    """The level for a name in ``LEVELS``.
 
     Raises:
-        AgentrunError: it means none.
+        AgentrunError: there is no such level.
     """
     level = LEVELS.get(text.strip().lower())
     if level is None:
@@ -134,11 +134,11 @@ def log_level(text: str) -> int:
 
 
 def configure(level: str = "info") -> None:
-    """Make every logger of the process write here, and what ends a thread or the process too.
+    """Send the records of all loggers to this log, and the exceptions that end a thread or the process.
 
-    ``level`` holds for agentrun's own loggers. Those of libraries speak from WARNING on; at ``debug`` kopf and aiohttp
-    tell everything but whole objects. The S3 and Kubernetes clients never do: at DEBUG they log requests with their
-    bodies and signatures.
+    ``level`` is for agentrun's own loggers. Libraries log from WARNING on. At ``debug``, kopf and aiohttp log
+    everything except whole objects. The S3 and Kubernetes clients stay at WARNING: at DEBUG they would log requests
+    with bodies and signatures.
 
     Raises:
         AgentrunError: there is no such level.

@@ -1,11 +1,11 @@
 """The operator's metrics, in the text format of Prometheus.
 
-What every controller has carries the names of controller-runtime and of client-go's work queue, because dashboards
-and alerts know those (https://book.kubebuilder.io/reference/metrics-reference); the rest begins with ``agentrun_``.
-No label holds a name or a UID of a run: the number of series does not grow with the runs. docs/reference/ lists all.
+Metrics that every controller has are named as in controller-runtime and client-go's work queue, because dashboards and
+alerts know those names (https://book.kubebuilder.io/reference/metrics-reference). All others begin with ``agentrun_``.
+No label holds the name or UID of a run, so the number of series does not grow with the runs. docs/reference/ lists all.
 
-The methods are called by the control code, from the event loop or from a thread; each costs one to three
-microseconds, does no I/O and raises nothing. ``render`` is called by the thread that serves ``/metrics``.
+The control code calls the methods, from the event loop or from a thread. Each costs one to three microseconds, does no
+I/O and raises nothing. The thread that serves ``/metrics`` calls ``render``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CONTROLLER = "agentrun"
 """The value of the labels ``controller`` and ``name``: there is one controller with one queue."""
 
 LIVE = tuple(reason for reason in Reason if str(reason) not in set(Outcome))
-"""The states of a run that has not ended: the reasons of its conditions."""
+"""The states of runs that have not ended, named by the reasons of their conditions."""
 
 ReconcileResult = Literal["success", "error", "requeue"]
 StoreResult = Literal["ok", "exists", "missing", "unavailable", "unfit"]
@@ -48,7 +48,7 @@ LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
 
 class Lost(StrEnum):
-    """How an attempt's pod ended without the runner's last word. ``Lost(word)`` of any other word is OTHER."""
+    """How an attempt's pod ended without the runner's message. ``Lost`` of any other text is OTHER."""
 
     DELETED = "Deleted"
     EVICTED = "Evicted"
@@ -69,7 +69,7 @@ class Metrics:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a series per counter that no dashboard asks for
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # no dashboard uses these series
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -148,8 +148,8 @@ class Metrics:
             "agentrun_event_loop_lag_seconds", "How late the event loop wakes a task that is due.", LAG_BUCKETS
         )
 
-        # Children by their labels, since resolving them costs more than counting. They grow with the verbs and
-        # resources that the code names; two threads that make one at once get the same child.
+        # The children by their labels, because resolving labels costs more than counting. The verbs and resources in
+        # the code bound their number. Two threads that create one at the same time get the same child.
         self._api_counts: dict[tuple[str, str, int | None], Counter] = {}
         self._api_times: dict[tuple[str, str], Histogram] = {}
         self._store_counts: dict[tuple[str, str], Counter] = {}
@@ -157,18 +157,18 @@ class Metrics:
         self._heard: dict[str, float] = {}
 
     def queued(self, depth: int) -> None:
-        """A run was put into the queue, which now holds ``depth``."""
+        """Count a run that was put into the queue, which now holds ``depth``."""
         self._adds.inc()
         self._depth.set(depth)
 
     def taken(self, waited: float, depth: int) -> None:
-        """A worker took a run that had waited for ``waited`` seconds; the queue now holds ``depth``."""
+        """Count a run that a worker took after ``waited`` seconds. The queue now holds ``depth``."""
         self._workers.inc()
         self._waited.observe(waited)
         self._depth.set(depth)
 
     def reconciled(self, result: ReconcileResult, seconds: float) -> None:
-        """The worker is done with what it had taken. To be called once for each ``taken``, cancelled ones too."""
+        """Count a reconcile that ended. Call this once for each ``taken``, even after a cancellation."""
         self._workers.dec()
         self._worked.observe(seconds)
         self._reconcile_time.observe(seconds)
@@ -177,17 +177,17 @@ class Metrics:
             self._reconcile_errors.inc()
 
     def retried(self) -> None:
-        """A run is put back into the queue after an error."""
+        """Count a run that is put back into the queue after an error."""
         self._retries.inc()
 
     def followed(self, seconds: float) -> None:
-        """A pod was created ``seconds`` after the event that told of the end of the one before it."""
+        """Count a pod that was created ``seconds`` after the event of the end of the run's previous pod."""
         self._followed.observe(seconds)
 
     def api_request(self, verb: Verb, resource: str, code: int | None, seconds: float) -> None:
-        """A request to the API server was answered with the status ``code``; None: no answer came.
+        """Count a request to the API server. ``code``: the status of the answer; None if there was no answer.
 
-        ``resource`` is the plural, with the subresource where there is one: ``agentruns/status``.
+        ``resource`` is the plural, with the subresource if there is one: ``agentruns/status``.
         """
         count = self._api_counts.get((verb, resource, code))
         if count is None:
@@ -200,7 +200,7 @@ class Metrics:
         timed.observe(seconds)
 
     def store_request(self, operation: str, result: StoreResult, seconds: float) -> None:
-        """A request to the store has ended; ``operation`` is the name of the Store's method."""
+        """Count an operation on the store that ended. ``control.journal`` names the operations, such as ``facts``."""
         count = self._store_counts.get((operation, result))
         if count is None:
             count = self._store_counts[operation, result] = self._store_requests.labels(operation, result)
@@ -211,20 +211,20 @@ class Metrics:
         timed.observe(seconds)
 
     def watch_heard(self, resource: str) -> None:
-        """A watch or a list of ``resource`` (the plural) said something: its age starts anew."""
+        """Reset the age of the watch of ``resource`` (the plural), because the watch or a list delivered something."""
         new = resource not in self._heard
         self._heard[resource] = self._clock()
         if new:
             self._watch_age.labels(resource).set_function(lambda: self._clock() - self._heard[resource])
 
     def leads(self, leading: bool) -> None:
-        """Whether this replica holds the Lease."""
+        """Record whether this replica holds the Lease."""
         self._leader.set(leading)
 
     def run_moved(self, before: Reason | None, after: Reason | None) -> None:
-        """A run went from one state to another; None before it was seen and after it is gone.
+        """Count a run under ``after`` instead of ``before``. None: before it was seen, or after it is gone.
 
-        Final states are none: what has ended is not live.
+        Runs in final states are not counted, because they are not live.
         """
         if before in self._runs:
             self._runs[before].dec()
@@ -232,30 +232,30 @@ class Metrics:
             self._runs[after].inc()
 
     def run_ended(self, outcome: Outcome) -> None:
-        """A run has come to its end."""
+        """Count a run that ended."""
         self._ended[outcome].inc()
 
     def step_started(self) -> None:
-        """A pod was created for an attempt of a step; one that was there already does not count."""
+        """Count a pod that was created for an attempt, or was found to exist already when it was requested."""
         self._started.inc()
 
     def steps_queued(self, more: int) -> None:
-        """So many more attempts wait for a place for a pod, or fewer."""
+        """Change the number of attempts that wait for a place by ``more``, which may be negative."""
         self._queued_steps.inc(more)
 
     def step_pods(self, count: int) -> None:
-        """So many pods of steps have not ended."""
+        """Record the number of step pods that have not ended."""
         self._step_pods.set(count)
 
     def attempt_lost(self, reason: Lost) -> None:
-        """A pod ended, or went away, without the runner's last word."""
+        """Count an attempt whose pod ended or disappeared, without a final record or message of the runner."""
         self._lost[reason].inc()
 
     def loop_lagged(self, seconds: float) -> None:
-        """The event loop woke a task that late."""
+        """Record that the event loop woke a task this many seconds late."""
         self._lag.observe(seconds)
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
-        """The page for a scrape with this Accept header, and its content type."""
+        """The page for a scrape with this Accept header, and the content type of the page."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type

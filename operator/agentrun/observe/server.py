@@ -1,11 +1,11 @@
-"""``/healthz``, ``/readyz`` and ``/metrics`` over HTTP, from a daemon thread with an event loop of its own.
+"""Serves ``/healthz``, ``/readyz`` and ``/metrics`` over HTTP, from a daemon thread with an event loop of its own.
 
-The operator's loop may be busy for seconds, and its probes must be answered still: nothing here waits for it. Nor may
-a client do harm: one request a connection, the whole of it in ``DEADLINE`` seconds, and above ``CONNECTIONS_MAX``
-connections the oldest is dropped for the newest, so that idle ones cannot keep the kubelet out. (aiohttp's server has
-no deadline for the head of a request and no bound on connections.) A client that goes away, at whatever moment, is
-nothing that a person has to read: no line in the log, let alone a traceback. There is no authentication, and nothing
-secret on any page; who may reach the metrics is for the chart's NetworkPolicy, or for an address of their own.
+The operator's loop may be busy for seconds, and its probes must be answered even then. So nothing here waits for it.
+Clients cannot do harm either. A connection carries one request and may last ``DEADLINE`` seconds. Beyond
+``CONNECTIONS_MAX`` connections the oldest is dropped for the newest, so that idle ones cannot keep the kubelet out.
+(aiohttp's server has no deadline for the head of a request and no bound on connections.) A client that goes away, at
+whatever moment, leaves no line in the log. There is no authentication, and no page holds a secret. The chart's
+NetworkPolicy, or a separate address for the metrics, limits who may read them.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from agentrun.observe.metrics import Metrics
 
 DEFAULT_LISTEN = ":8080"
 DEADLINE = 10.0
-"""Seconds that a connection may take from its first to its last byte."""
+"""Seconds that a connection may last."""
 CONNECTIONS_MAX = 64
 HEAD_MAX = 16 * 1024
-"""Bytes of a request: the line and the headers."""
+"""The largest request, in bytes: the request line and the headers."""
 
 TEXT = "text/plain; charset=utf-8"
 
@@ -37,21 +37,21 @@ log = logging.getLogger("agentrun.observe")
 
 
 class Address(NamedTuple):
-    """Where to listen: an empty host means every address of the machine, of both families where it has both."""
+    """Where to listen. An empty host means every address of the machine, in IPv4 and in IPv6 if it has both."""
 
     host: str
     port: int
 
 
 class CannotListen(AgentrunError):
-    """The address is not one, or cannot be had."""
+    """The address is not valid, or the server cannot listen on it."""
 
 
 def listen_address(text: str, name: str = "AGENTRUN_LISTEN") -> Address | None:
-    """The address that the variable ``name`` means: ``host:port``, ``[v6]:port`` or ``:port``; None: "" and ``off``.
+    """The address in the variable ``name``: ``host:port``, ``[v6]:port`` or ``:port``; None for "" and ``off``.
 
     Raises:
-        CannotListen: it means none.
+        CannotListen: the text is no address.
     """
     text = text.strip()
     if text in {"", "off"}:
@@ -74,7 +74,7 @@ class Answer(NamedTuple):
 
 
 class Server:
-    """A context manager that serves from ``with`` on to the end of its block, where the thread is gone again.
+    """A context manager that serves within its block. After the block the thread has ended.
 
     Without ``health`` it has no probes, without ``metrics`` no metrics.
     """
@@ -82,10 +82,10 @@ class Server:
     def __init__(
         self, address: Address, health: Health | None, metrics: Metrics | None, *, deadline: float = DEADLINE
     ) -> None:
-        """Binds at once, so that a taken port is told to who starts the operator.
+        """Bind at once, so that the start of the operator fails if the port is taken.
 
         Raises:
-            CannotListen: somebody else has the address, or it is not of this machine.
+            CannotListen: the address is in use, or does not belong to this machine.
         """
         self._health, self._metrics, self._deadline = health, metrics, deadline
         try:
@@ -119,7 +119,7 @@ class Server:
         try:
             asyncio.run(self._serve())
         finally:
-            self._up.set()  # who waits for a start that failed must not wait for ever
+            self._up.set()  # else ``__enter__`` would wait for ever after a failed start
 
     async def _serve(self) -> None:
         async with await asyncio.start_server(self._connected, sock=self._socket, limit=HEAD_MAX) as server:
@@ -127,7 +127,7 @@ class Server:
             self._loop.set_exception_handler(_note)
             self._up.set()
             await self._stop.wait()
-            server.close()  # before the rest, or one more could come in behind it
+            server.close()  # first, so that no new connection comes in meanwhile
             for writer in self._open.values():
                 writer.transport.abort()
             if self._open:
@@ -143,7 +143,7 @@ class Server:
             async with asyncio.timeout(self._deadline):
                 await self._converse(reader, writer)
         except (OSError, asyncio.IncompleteReadError):
-            pass  # the client is gone (which shows as any of a dozen errors), or too slow to be one
+            pass  # the client is gone (which shows as any of a dozen errors), or too slow
         finally:
             self._open.pop(task, None)
             writer.transport.abort()
@@ -167,16 +167,16 @@ class Server:
         )
         writer.write("\r\n".join((*headers, "", "")).encode("ascii") + body)
         await writer.drain()
-        # The client closes. To close first with something unread, a body say, would reset the connection and could
-        # take the answer away from who has not read it yet.
+        # Let the client close. If this side closed first with something unread, such as a body, that would reset the
+        # connection, and the client could lose an answer that it has not read yet.
         writer.write_eof()
         while await reader.read(HEAD_MAX):
             pass
-        writer.close()  # sends what is left first, to a client that had ended its own side at once
+        writer.close()  # flushes first: a client may have closed its own side at once
         await writer.wait_closed()
 
     def _answer(self, head: bytes) -> Answer:
-        """The response to a request, by its line and headers (RFC 9112); a body is refused, not read."""
+        """The response to a request with this line and these headers (RFC 9112). A body is refused, not read."""
         line, *fields = head.decode("latin-1").split("\r\n")
         match line.split(" "):
             case [method, target, version] if version.startswith("HTTP/1."):
@@ -203,7 +203,7 @@ class Server:
 
 
 def _note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What asyncio would log with a traceback: of a client that is gone nothing, of a want of file handles a line."""
+    """Replace asyncio's tracebacks: log nothing if a client is gone, and one line if there are no file handles left."""
     error = context.get("exception")
     if not isinstance(error, OSError):
         loop.default_exception_handler(context)
@@ -218,7 +218,7 @@ def _probe(problem: str | None) -> Answer:
 
 
 def _bind(address: Address) -> socket.socket:
-    """A listening socket; on every address it takes IPv4 and IPv6 where the machine has both."""
+    """A listening socket. Without a host it takes IPv4, and IPv6 too if the machine has both."""
     if not address.host:
         if socket.has_dualstack_ipv6():
             return socket.create_server(("", address.port), family=socket.AF_INET6, dualstack_ipv6=True)
