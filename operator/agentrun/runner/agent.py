@@ -1,7 +1,7 @@
-"""The agent loop: ask the model, call what it asks for, until it answers. Our own, and small.
+"""The agent loop: ask the model, make the calls it asks for, until it answers.
 
-Level-triggered like the planner: each round looks at the folded state, so a resumed attempt goes on exactly where
-the records end, and no committed model call is repeated.
+The loop is level-triggered like the planner: each round reads the folded state. A resumed attempt therefore continues
+exactly where the records end, and no committed model call is repeated.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from agentrun.runner.reserve import cost, estimate, reserve_model
 from agentrun.runner.structured import parse_structured
 
 REPAIRS_MAX = 2
-"""How often in a row the model is asked again for an answer that does not fit its schema."""
+"""How often in a row the model is asked again for an answer that is empty, cut off or does not fit its schema."""
 
 CUT_OFF = "not called: your answer was cut off before it was complete"
 
 
 async def run_agent_step(attempt: Attempt, agent: Agent) -> dict[str, Any]:
-    """An agent step; ``{"output": …}`` with the model's text, or with JSON where the step has a schema.
+    """Run an agent step. Return ``{"output": …}``: the model's text, or JSON if the step has a schema.
 
     Cancellation abandons the call in hand; what was committed stays.
 
     Raises:
-        Parked: it waits for people or for budget, or somebody asked it to leave.
-        Failure: the attempt failed; its class says how.
+        Parked: the step waits for people or for budget, or the attempt was asked to stop.
+        Failure: the attempt failed, with the class of the failure.
     """
     model = attempt.model
     assert model is not None
@@ -84,10 +84,10 @@ class _Loop:
         try:
             turn = await self.client.ask(_limited(request, limit))
         except ContextOverflow:
-            if not state.history:  # the prompt alone is too long, and it stays
+            if not state.history:  # the prompt alone is too long, and it cannot be compacted
                 raise
-            # Our estimate was too low, or the window is smaller than the workflow says: it is no larger than this.
-            # Compacting once is the remedy; a second overflow is the model's last word.
+            # The estimate was too low, or the window is smaller than the workflow says. The window is taken to be no
+            # larger than ``expected``. The history is compacted once; a second overflow fails the attempt.
             await compact(self.attempt, self.agent, self.model, self.client, min(expected, self.model.context_window))
             request = self.request()
             expected = self._expected(request)
@@ -97,7 +97,7 @@ class _Loop:
         await self.attempt.commit(Kind.TURN, self._record(turn, expected, seconds))
 
     def request(self) -> Request:
-        """The next question: the history in the model's own form."""
+        """The next request, with the history in the form of the model's API."""
         return Request(
             instructions=as_text(self.task.get("instructions", "")),
             history=self._history.items(self.attempt.state.history),
@@ -107,7 +107,7 @@ class _Loop:
         )
 
     def _expected(self, request: Request) -> int:
-        """About how many tokens the request takes: what the model counted last time, and a guess for what is new."""
+        """About how many tokens the request takes: the model's last count, plus an estimate of what was added since."""
         state = self.attempt.state
         if not state.context:
             tools = [[t.name, t.description, t.parameters] for t in self.specs]
@@ -124,7 +124,7 @@ class _Loop:
         cut = CUT_OFF if turn.incomplete else None
         calls: list[ModelCall] = []
         for n, c in enumerate(turn.calls):
-            # Our own ids: an endpoint may number its calls anew in every turn.
+            # Our own ids: an endpoint may use the same ids in every turn.
             call: ModelCall = {"id": f"{number}-{n}", "callId": c.id, "name": c.name, "args": c.args}
             if why := c.error or cut:
                 call["error"] = why
@@ -132,7 +132,7 @@ class _Loop:
         spent = turn.usage
         estimated = spent.input == 0 or spent.output == 0
         if estimated:
-            # An endpoint that reports nothing must not make a budget endless; the record says that it is a guess.
+            # An endpoint that reports no usage must not make a budget unlimited. The record marks it as estimated.
             spent = replace(spent, input=spent.input or expected, output=spent.output or estimate(turn.items))
         usage = Usage(
             1,
@@ -158,7 +158,11 @@ class _Loop:
         return found
 
     async def _finish(self, last: dict[str, Any]) -> dict[str, Any] | None:
-        """The answer, if it will do; else ask again, within bounds."""
+        """Return the answer if it can be used; else record a repair request, up to ``REPAIRS_MAX`` in a row.
+
+        Raises:
+            Failure: the model refused, or the repairs are used up.
+        """
         if last["refusal"]:
             raise Failure(FailureClass.PROVIDER, f"the model refused: {last['refusal']}", retryable=False)
         errors: list[str] = []
@@ -181,7 +185,7 @@ class _Loop:
 
 
 def _asks_again(history: list[dict[str, Any]]) -> bool:
-    """Whether something follows the model's last words, so that it is its turn."""
+    """Whether the model is to be asked: the history is empty, or something follows the model's last turn."""
     return not history or "items" not in history[-1]
 
 

@@ -1,7 +1,7 @@
-"""One attempt of one step, from what it is told to ``closed`` (or to a reason to wait, or to a failure).
+"""One attempt of one step, from its ``AttemptSpec`` to ``closed``, ``waiting`` or ``failed``.
 
-The order is what makes it safe: take the log over, fold what is there, settle what an earlier attempt left in the
-air, then work; and nothing is acted on before it is committed.
+The order makes it safe: take over the log, fold its records, settle a call that an earlier attempt left without a
+result, then work. Nothing is acted on before it is committed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from agentrun.workflow.step_kinds import kind_of
 
 @dataclass(slots=True)
 class Attempt:
-    """An opened attempt: its step, its journal, and what it may use. The agent loop and the tools work on it."""
+    """An opened attempt: its step, its journal and its ports. The agent loop and the tools work on it."""
 
     spec: AttemptSpec
     ports: Ports
@@ -56,25 +56,25 @@ class Attempt:
     log: StepLog
     state: Folded
     spent_before: dict[str, Any]
-    """The step's usage when this attempt opened: the allowance counts from there."""
+    """The step's usage when this attempt opened. The allowance counts from there."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     mask: Mask = field(default_factory=lambda: Mask(()))
-    """Hides every secret that the step's process has; no record holds one, whoever said it."""
+    """Replaces every secret of the step's process in what is recorded: a model or a tool can repeat one."""
     uncounted: int = 0
-    """Calls of ReadOnly and Idempotent tools that were begun and that no result counts yet."""
+    """Calls of ReadOnly and Idempotent tools that were begun and are not yet counted by a ``result``."""
     refused: set[str] = field(default_factory=set)
-    """What the step's model is known to refuse (words of ``refusals``); the next record holds what is new in it."""
+    """Parts of a request that the step's model refuses (words of ``refusals``). The next record holds the new ones."""
 
     async def commit(self, kind: Kind, body: Mapping[str, Any]) -> None:
-        """Append a record and let it happen to the state. Returns when it is durable.
+        """Append a record and apply it to ``state``. Returns when the record is durable.
 
-        Cancellation waits for the write in hand: whether it was committed must not be left open.
+        Cancellation waits for the write in hand, so that it is known whether the record was committed.
 
         Raises:
             Fenced: a later attempt holds the step.
-            StoreError: nothing is known to be written.
+            StoreError: it is not known whether the record was written.
         """
-        if kind is not Kind.COMPACTED or "state" not in body:  # a checkpoint holds what was written before
+        if kind is not Kind.COMPACTED or "state" not in body:  # a checkpoint repeats records that were masked
             body = self.mask.value(body)
         if self.uncounted and kind in (Kind.WAITING, Kind.FAILED, Kind.CLOSED):
             body = {**body, "toolCalls": self.uncounted}
@@ -88,44 +88,44 @@ class Attempt:
             while not write.done():
                 try:
                     await asyncio.wait([write])
-                except asyncio.CancelledError:  # perhaps more than once: what is being written has to be known first
+                except asyncio.CancelledError:  # can come more than once; the write's outcome must be known first
                     cancelled = True
             record = write.result()
         else:
-            record = self.log.append(kind, body)  # a thread would cost as much as the disk's flush
+            record = self.log.append(kind, body)  # on a disk: a thread would cost as much as the flush
         apply(self.state, record)
         self.ports.progress(str(kind), seq=record.seq, **_shown(kind, body))
         if cancelled:
             raise asyncio.CancelledError
 
     def is_retried(self, info: FailureInfo) -> bool:
-        """Whether another attempt follows one that fails so."""
+        """Whether another attempt follows one that fails with ``info``."""
         return not self.spec.drain and retries(self.step.retry, info, self.state.failures + 1)
 
     def _with_refused(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """``body`` with what is known to be refused, where no record says so yet."""
+        """``body`` plus the known refusals, if some of them are not recorded yet."""
         model = self.model
         words = to_record(self.refused, model.name) if self.refused and model is not None else []
         return body if set(words) <= set(self.state.refused) else {**body, "refused": words}
 
     @property
     def model(self) -> Model | None:
-        """The model that the attempt asks."""
+        """The model that the attempt asks; None for a step without one and for a compensation."""
         return None if self.spec.key.compensate else self.step.model
 
     @property
     def body(self) -> PodBody:
-        """What the attempt does: the step's own work, or the call that undoes it."""
+        """What the attempt does: the step's own work, or its compensation."""
         return self.step.does(self.spec.key)
 
     def check_stop(self) -> None:
-        """Leave between two calls where somebody asked for it. Raises Parked."""
+        """Between two calls: raise Parked if the attempt was asked to stop."""
         if self.stopping.is_set():
             raise Parked(INTERRUPTED)
 
     @property
     def task(self) -> dict[str, Any]:
-        """What the step is asked, rendered: recorded by its first attempt."""
+        """The step's rendered task, as its first attempt recorded it."""
         assert self.state.task is not None
         return self.state.task
 
@@ -136,13 +136,14 @@ _EXITS = {AttemptEnd.CLOSED: Exit.CLOSED, AttemptEnd.WAITING: Exit.WAITING, Atte
 
 
 async def run_attempt(spec: AttemptSpec, ports: Ports, work: Work, stopping: asyncio.Event) -> tuple[Exit, StepFact]:
-    """Run the attempt; how it ended, in a word and in full.
+    """Run the attempt. Return its exit code and the step's fact.
 
-    ``stopping`` asks it to leave between two calls. Cancellation abandons the call in hand and commits the reason.
+    ``stopping`` asks the attempt to stop between two calls. Cancellation abandons the call in hand and commits
+    ``waiting`` with the reason.
 
     Raises:
-        Fenced: another attempt has the step; this one did nothing since.
-        StoreError: the store is out of reach or unfit.
+        Fenced: another attempt holds the step; this one has done nothing since.
+        StoreError: the store cannot be reached or cannot be used.
         Damaged: an object of the journal is not what was written.
     """
     attempt = await asyncio.to_thread(_open, spec, ports)
@@ -164,8 +165,8 @@ async def run_attempt(spec: AttemptSpec, ports: Ports, work: Work, stopping: asy
     except Parked as parked:
         await attempt.commit(Kind.WAITING, parked.body)
     except asyncio.CancelledError:
-        # The grace period after SIGTERM is over: the call in hand was abandoned. Where it was the last commit, that
-        # was waited for, and nothing may follow what ended the attempt.
+        # The grace period after SIGTERM is over, and the call in hand was abandoned. If it was the last commit, then
+        # ``commit`` has waited for it: nothing may follow a record that ended the attempt.
         if attempt.state.end is None:
             await attempt.commit(Kind.WAITING, unknown_of(attempt) or INTERRUPTED)
     except TimeoutError:
@@ -211,7 +212,7 @@ def _open(spec: AttemptSpec, ports: Ports) -> Attempt:
 
 
 def _values(store: Store, run: RunPath, spec: AttemptSpec, manifest: RunManifest, step: CompiledStep) -> dict[str, Any]:
-    """What the step's expressions see: read from the journal, never handed over, so it is what was committed."""
+    """The variables of the step's expressions. They are read from the journal, so they are what was committed."""
     steps: dict[str, Any] = {}
     for name, ref in spec.refs.items():
         output = None
@@ -223,7 +224,9 @@ def _values(store: Store, run: RunPath, spec: AttemptSpec, manifest: RunManifest
             output = load(store, run, record).body.get("output")
         steps[name] = {"state": ref.state, "output": output}
         if name == spec.key.name and ref.state != StepState.SUCCEEDED:
-            del steps[name]["output"]  # it took effect and has none: a compensation that reads it is not made with null
+            # The step took effect but has no output. Without the key, a compensation that reads it fails: it must not
+            # be called with null.
+            del steps[name]["output"]
     about = {k: manifest[k] for k in ("name", "namespace", "requestedBy")} | {"outcome": spec.outcome}
     found: dict[str, Any] = {"inputs": manifest["inputs"], "run": about, "steps": steps}
     index = spec.key.index
@@ -234,13 +237,13 @@ def _values(store: Store, run: RunPath, spec: AttemptSpec, manifest: RunManifest
 
 def _event(store: Store, run: RunPath, seq: int) -> dict[str, Any]:
     [record] = read_records(store, run.events, [seq])
-    # A decision has an instant of its own: when the API server took it, whenever it was recorded.
+    # A decision has its own ``at``: when the API server accepted it, which is before it was recorded.
     body: dict[str, Any] = load(store, run, record).body
     return {"at": record.at} | body | {"kind": record.kind}
 
 
 def _task(step: CompiledStep, key: StepKey, values: dict[str, Any]) -> dict[str, Any]:
-    """What the step is asked, rendered: recorded once, so that every attempt works on the same."""
+    """Render the step's task. It is recorded once, so that every attempt works on the same task."""
     scope = Values(values)
     try:
         if key.compensate:
@@ -252,7 +255,7 @@ def _task(step: CompiledStep, key: StepKey, values: dict[str, Any]) -> dict[str,
 
 
 async def _settle_unknown(attempt: Attempt) -> None:
-    """Deal with a ``Once`` call whose result no record holds: nobody but a person can say what happened."""
+    """Settle a call that has an intent and no result: only a person can say what it came to."""
     state = attempt.state
     if state.task is not None and "error" in state.task:
         raise failed(FailureInfo(FailureClass.INVALID, state.task["error"]))
@@ -272,7 +275,8 @@ async def _settle_unknown(attempt: Attempt) -> None:
         why = f"{answer['by']} gave up on {state.intent['tool']}, {what}"
         raise failed(FailureInfo(FailureClass.UNKNOWN, why, happened=state.happened))
     if answer["answer"] == "retry":
-        # It is as if it had not been begun; what comes before a new intent (a budget, a timeout) asks nobody again.
+        # The call counts as not begun. If a budget or a timeout ends the attempt before a new intent, nobody is asked
+        # again.
         because = f"{answer['by']} says that it did not happen"
         undone: ResultBody = {"undone": call_id, "by": answer["by"], "because": because}
         await attempt.commit(Kind.RESULT, undone)
@@ -288,18 +292,19 @@ async def _settle_unknown(attempt: Attempt) -> None:
 
 
 async def _outlast_caller(attempt: Attempt) -> None:
-    """Ask nobody while whoever committed the intent may still wake up and send the call.
+    """Wait until the process that committed the intent can no longer send the call.
 
-    A person looks outside, finds nothing and says "try again"; if a stopped process then went on, there would be two
-    calls. It sends nothing once ``send_within`` has gone by since its intent, which was before we opened. That is less
-    than GRACE: who is told to leave meanwhile still leaves the question behind, for the run may be about to end.
+    Otherwise a person could find that nothing happened and answer "retry", and the stopped process could then continue:
+    there would be two calls. It sends nothing later than ``send_within`` after its intent, which is older than this
+    attempt. If SIGTERM arrives during the wait, this attempt still commits ``waiting`` with the question, because
+    ``send_within`` is less than GRACE. The run may be about to end, so the question must not be lost.
     """
     if not surely_dead(attempt.state.caller):
         await asyncio.sleep(attempt.ports.send_within)
 
 
 def unknown_of(attempt: Attempt) -> WaitingBody | None:
-    """The body of ``waiting`` for the ``Once`` call that is in the air; None where there is none."""
+    """The body of ``waiting`` for the call that has an intent and no result; None if there is no such call."""
     intent = attempt.state.intent
     if intent is None:
         return None
@@ -319,9 +324,10 @@ async def _timed_out(attempt: Attempt) -> None:
 
 
 async def _fail(attempt: Attempt, info: FailureInfo, kept: dict[str, Any] | None = None) -> None:
-    """The attempt failed: the step's end, or a reason for another attempt. The retry rules decide.
+    """Record that the attempt failed: ``failed`` if the retry rules allow another attempt, else ``closed``.
 
-    ``kept``: what came of the answer to a call that was carried out.
+    If the outcome of a call is unknown, the record is ``waiting``. ``kept`` is what arrived of the answer to a call
+    that was carried out.
     """
     unknown = unknown_of(attempt)
     answer: LastBody = {} if kept is None else {"answer": kept}
@@ -336,7 +342,7 @@ async def _fail(attempt: Attempt, info: FailureInfo, kept: dict[str, Any] | None
 
 
 def _shown(kind: Kind, body: Mapping[str, Any]) -> dict[str, Any]:
-    """What a progress line says of a record: never content, only what happened."""
+    """What a progress line shows of a record: what happened, never content."""
     match kind:
         case Kind.TURN:
             return {"calls": [call["name"] for call in body["calls"]], "usage": body["usage"]}

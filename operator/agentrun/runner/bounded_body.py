@@ -1,4 +1,4 @@
-"""Reading the bodies that models and tools send, so that none fills the memory."""
+"""Reads the bodies that models and tools send, with a limit on memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agentrun.runner.charsets import is_text
 
 
 class TooLarge(Exception):
-    """A body is larger than its limit, as it came or once decompressed."""
+    """A body is larger than its limit, as received or after decompression."""
 
 
 class Undecodable(Exception):
@@ -20,25 +20,26 @@ class Undecodable(Exception):
 
 
 RAW_KEPT = 64 * 1024
-"""Bytes as they came that are kept of a body which does not decompress."""
+"""How many received bytes are kept of a body that does not decompress."""
 
 
 CODINGS_MAX = 3
-"""Codings of one body that are taken off, one after the other."""
+"""The most codings of one body that are decoded, one after the other."""
 
 
 async def read_body(chunks: AsyncIterable[bytes], encoding: str, limit: int, into: bytearray | None = None) -> bytes:
-    """The body in ``chunks``, decompressed, never holding more than ``limit`` bytes of it and one chunk.
+    """The body in ``chunks``, decompressed. Memory never holds more than ``limit`` bytes of it and one chunk.
 
-    ``encoding`` is the Content-Encoding header. gzip is what our requests accept, and deflate is sent unasked. A body
-    that is text as it came is taken so, whatever the header says: proxies unpack a body and leave the header, and
+    ``encoding`` is the Content-Encoding header. Requests accept gzip; some servers send deflate anyway. A body that
+    arrives as text is taken as text, whatever the header says: proxies decompress a body and leave the header, and some
     servers write a charset there.
-    httpx2's own decoding is not used: it inflates a whole chunk at once, a thousandfold if the sender wants that.
-    ``into`` has what was read, also where this raises: of a body that does not decompress, the beginning as it came.
+
+    httpx2's own decoding is not used, because it inflates a whole chunk at once, up to a thousand times its size.
+    ``into`` gets what was read, also if this raises; for a body that does not decompress, its beginning as received.
 
     Raises:
         TooLarge: as soon as the limit is passed; the rest is not read.
-        Undecodable: another encoding, damaged or cut off.
+        Undecodable: the body has another encoding, is damaged or is cut off.
     """
     names = [name for name in re.split(r"[,\s]+", encoding.lower()) if name not in ("", "identity")]
     body = bytearray() if into is None else into
@@ -59,7 +60,7 @@ async def read_body(chunks: AsyncIterable[bytes], encoding: str, limit: int, int
                 body += data
             else:
                 layer.inflate(data, body, limit)
-            # What was received counts as well: gzip can go on for ever without yielding a byte.
+            # Received bytes count too: a gzip stream can be endless without yielding a byte.
             if len(body) > limit or received > limit + 65_536:
                 raise TooLarge
         body += held
@@ -73,7 +74,11 @@ async def read_body(chunks: AsyncIterable[bytes], encoding: str, limit: int, int
 
 
 def _take_off(names: list[str], layer: _Layer | None, body: bytearray, limit: int, received: int) -> None:
-    """What is left to do once a body was read through its outermost coding."""
+    """Decode the remaining codings, after the body was read through its outermost one.
+
+    Raises:
+        TooLarge, Undecodable: as ``read_body``.
+    """
     if not names or not received:
         return None
     if layer is None:
@@ -98,16 +103,16 @@ def _take_off(names: list[str], layer: _Layer | None, body: bytearray, limit: in
 
 _CODINGS = ("gzip", "x-gzip", "deflate")
 _SIGN = 2
-"""Bytes that tell a coding."""
+"""How many first bytes identify a coding."""
 
 
 def _layer(name: str, begins: bytes | bytearray) -> _Layer | None:
-    """What takes the coding ``name`` off a body that ``begins`` so; None where that is no such body."""
+    """The decoder for the coding ``name`` of a body with these first bytes; None if the body is not in that coding."""
     if name in ("gzip", "x-gzip"):
         return _Layer(name, 31) if begins[:2] == b"\x1f\x8b" else None
     if name != "deflate" or is_text(bytes(begins[:2])):
         return None
-    # The standard means zlib's form; some servers send the bare one.
+    # The standard requires zlib's format; some servers send raw deflate.
     wrapped = begins[0] & 15 == zlib.DEFLATED and int.from_bytes(begins[:2], "big") % 31 == 0
     return _Layer(name, 15 if wrapped else -15)
 
@@ -120,7 +125,7 @@ class _Layer:
         self._open: Any = zlib.decompressobj(wbits=bits)
 
     def inflate(self, data: bytes, into: bytearray, limit: int) -> None:
-        """Append what is in ``data``. Raises TooLarge and Undecodable."""
+        """Append the decompressed ``data`` to ``into``. Raises TooLarge and Undecodable."""
         while data:
             try:
                 into += self._open.decompress(data, limit + 1 - len(into))
@@ -131,10 +136,10 @@ class _Layer:
             data = self._open.unconsumed_tail
             if self._open.eof and (data := self._open.unused_data):
                 if self._bits != 31:
-                    return  # what follows is not looked at
+                    return  # data after the end is ignored
                 self._open = zlib.decompressobj(wbits=31)  # gzip files may be concatenated (RFC 1952, 2.2)
 
     def finish(self) -> None:
-        """Raise Undecodable where the end is missing."""
+        """Raise Undecodable if the end of the data is missing."""
         if not self._open.eof:
             raise Undecodable("was cut off")

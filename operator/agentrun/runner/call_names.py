@@ -1,4 +1,4 @@
-"""By which id a call is answered, and which tool it names."""
+"""The ids and tool names of a model's calls, in a form that endpoints accept."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Iterable
 from agentrun.api.values import JSON
 
 ID_MAX = 65_536
-"""Characters of a call's id: some gateways seal a thought into it, which has to come back."""
+"""The most characters of a call's id. Some gateways put encrypted reasoning into it, which has to be sent back."""
 
 NAME_MAX = 200
-"""Characters of a tool's name that are looked at: those of a workflow have 64 at most."""
+"""Characters of a tool's name that are read. Names in a workflow have at most 64."""
 
 
 class Names:
-    """Ids by which calls are answered: what the endpoint gave, where that is one; else made up.
+    """The ids that results refer to: the endpoint's own id if it is usable, else a generated one.
 
-    Made-up ids go by the order of the calls alone, so that a resumed attempt makes up the same. They have nine letters
-    and digits, the only form that every endpoint takes. ``given`` says which of the endpoint's own ids will do.
+    Generated ids depend only on the order of the calls, so that a resumed attempt generates the same. They have nine
+    letters and digits, the only form that every endpoint accepts. ``given`` is the pattern of usable ids.
     """
 
     def __init__(self, given: str = rf"[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]{{0,{ID_MAX - 1}}}") -> None:
@@ -46,16 +46,16 @@ class Names:
 
 
 NINE = r"[a-zA-Z0-9]{9}"
-"""Ids that every endpoint takes."""
+"""The pattern of ids that every endpoint accepts."""
 
 
 def tool_name(name: JSON) -> str:
-    """The tool that is meant: without what templates leave around it."""
+    """The name of the tool, without the prefixes and marks that templates leave."""
     if not isinstance(name, str):
         return ""
     return re.sub(r"^(?:functions|default_api|tools)[.:/]", "", name[:NAME_MAX].split("<|", 1)[0].strip())
 
 
 def name_to_send(name: JSON) -> str:
-    """``name`` as the history may hold it: also one that the model made up."""
+    """``name`` in a form that is valid in a history, even if the model invented it."""
     return re.sub(r"[^a-zA-Z0-9_-]", "_", tool_name(name))[:64] or "unnamed"

@@ -1,8 +1,8 @@
-"""Calling tools with the care that their effect asks for.
+"""Makes the tool calls of an attempt, each as its tool's effect requires.
 
-ReadOnly and Idempotent calls of one turn run side by side and are committed together. A ``Once`` call stands alone:
-its ``intent`` is committed, it is made, its result is committed; if the process dies in between, the intent without
-a result says that nobody knows. What needs people is asked after everything else was done.
+ReadOnly and Idempotent calls of one turn run in parallel and are committed together. A ``Once`` call runs alone: its
+``intent`` is committed, the call is made, its result is committed. If the process dies in between, an intent without a
+result remains, and the outcome is unknown. People are asked about calls after all other calls of the turn are done.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from agentrun.runner.reserve import over_budget
 from agentrun.runner.tool_client import ToolClient
 
 SHOWN_MAX = 64 * 1024
-"""Characters of a tool's answer that a model is shown; a workflow's expressions see the whole."""
+"""Characters of a tool's answer that a model is shown. Expressions of a workflow see the whole answer."""
 
 
 HAPPENED = "The call was made and has taken effect, so do not make it again. Only its answer cannot be used."
@@ -33,21 +33,21 @@ HAPPENED = "The call was made and has taken effect, so do not make it again. Onl
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a call came to: ``value`` for the workflow, ``text`` for the model."""
+    """The result of a call: ``value`` for the workflow, ``text`` for the model."""
 
     value: Any
     text: str
     is_error: bool = False
     called: bool = True
     kept: dict[str, Any] | None = None
-    """The call was carried out, and its answer cannot be used: what came of it."""
+    """If the call was carried out but its answer cannot be used: what arrived of the answer."""
 
 
 class Tools:
-    """The tools of one step. Clients are made when first used and live as long as the attempt."""
+    """The tools of one step. A client is created at its first use and lives as long as the attempt."""
 
     def __init__(self, attempt: Attempt, listed: Sequence[str] | None = None) -> None:
-        """``listed``: the names of those that an agent lists; None for a step of one call."""
+        """``listed``: the names of the tools that an agent lists; None for a step of one call."""
         self._attempt = attempt
         self._tools = {tool.name: tool for tool in attempt.workflow.tools}
         self._context = Context(attempt, self._tools, listed)
@@ -59,10 +59,10 @@ class Tools:
             await client.close()
 
     def judge(self, call: ModelCall) -> Decision:
-        """What the rules before a call say, but for those that are asked as it is made.
+        """The decision of the rules before a call, without the rules marked ``at_send``.
 
         Raises:
-            ExpressionError: an expression of the tool cannot be told for this call.
+            ExpressionError: an expression of the tool cannot be evaluated for this call.
         """
         return judge(call, self._context)
 
@@ -71,23 +71,25 @@ class Tools:
         return self.effect(call) is Effect.ONCE
 
     async def make(self, call: ModelCall) -> Answer:
-        """Call a ReadOnly or Idempotent tool. Cancellation abandons the request; it may have happened.
+        """Call a ReadOnly or Idempotent tool. Cancellation abandons the request; the call may have been carried out.
 
         Raises:
-            Failure: no answer, after the effect's own retries.
-            Parked, Failure: a rule that is asked as the call is made does not allow it.
+            Failure: no answer, after the tool's own retries.
+            Parked, Failure: a rule marked ``at_send`` does not allow the call.
         """
         call = self._at_send(call)
         self._attempt.uncounted += 1
         return await self._call(call)
 
     async def make_once(self, allowed: Allow) -> Answer:
-        """Commit the intent, make the call. The result must be committed next.
+        """Commit the intent and make the call. The caller must commit the result next.
+
+        Cancellation before the call was sent takes the intent back; later, the intent stays.
 
         Raises:
-            Failure: where it is known that nothing happened (the intent is taken back), or where nothing is known
+            Failure: the call was surely not carried out (the intent is taken back), or it is not known whether it was
                 (the intent stays, and the step waits for a person).
-            Parked, Failure: a rule that is asked as the call is made does not allow it; there is no intent.
+            Parked, Failure: a rule marked ``at_send`` does not allow the call; no intent was written.
         """
         attempt = self._attempt
         call = self._at_send(allowed.call)
@@ -96,7 +98,7 @@ class Tools:
         sent = False
 
         def in_time() -> None:
-            # A process that was stopped since its intent may wake up when a person has already settled the call.
+            # If the process was stopped after its intent, a person may have settled the call before it continues.
             if attempt.ports.monotonic() - began > attempt.ports.send_within:
                 why = "the process was held up between intent and call, so the call was not sent"
                 raise Failure(FailureClass.TOOL, why, retryable=True, happened="no")
@@ -118,11 +120,11 @@ class Tools:
             raise
 
     def effect(self, call: ModelCall) -> Effect:
-        """What the tool declares."""
+        """The effect that the tool declares."""
         return self._tools[call["name"]].effect
 
     def intent(self, call: ModelCall) -> IntentBody:
-        """The body of the record that the call is begun."""
+        """The body of the ``intent`` record of the call."""
         return {"id": call["id"], "tool": call["name"], "args": call["args"], "key": self._key(call)}
 
     def _at_send(self, call: ModelCall) -> ModelCall:
@@ -140,17 +142,17 @@ class Tools:
         return Answer(output.output, output.text, output.is_error, kept=kept)
 
     def _key(self, call: ModelCall) -> str:
-        """The same for every try of this call, and for no other call of any run."""
+        """The idempotency key: the same for every try of this call, and different from that of any other call."""
         whole = [self._attempt.manifest["uid"], self._attempt.spec.key.path, call["id"]]
         return digest_of(whole).removeprefix("sha256:")[:32]
 
 
 async def answer_calls(attempt: Attempt, tools: Tools) -> None:
-    """Deal with every call of the last turn that has no result, committing results as they come.
+    """Handle every call of the last turn that has no result. Parallel calls are committed together, others one by one.
 
     Raises:
-        Parked: some wait for people or for budget, or somebody asked the attempt to leave.
-        Failure: a tool gave no answer; what others gave is committed.
+        Parked: some calls wait for people or for budget, or the attempt was asked to stop.
+        Failure: a tool gave no answer. The results of the other calls are committed.
     """
     ready: list[ModelCall] = []
     once: list[Allow] = []

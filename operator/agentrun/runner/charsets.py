@@ -1,4 +1,4 @@
-"""From the bytes of an answer to text: which encoding they are in, by what is known about it."""
+"""Decodes the bytes of an answer to text, in the encoding that is declared or recognized."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 
-# Encodings of text. Python knows others that are none (idna, unicode_escape), or that let a sender choose how long
-# decoding takes.
+# Encodings of text. Python also has codecs that are not (idna, unicode_escape), and some whose decoding a sender can
+# make slow.
 _KNOWN = re.compile(
     r"utf-8|utf-(16|32)(-[bl]e)?|cp(?!65001)\d+|iso8859-\d+|koi8-[rut]|mac-\w+|ptcp154|tis-620|"
     r"shift_jis\w*|euc_\w+|iso2022_\w+|johab|gb\w+|big5\w*|hz"
 )
 
-# What a name stands for in practice (https://encoding.spec.whatwg.org/#names-and-labels): more than it says.
+# The encodings that a name stands for in practice (https://encoding.spec.whatwg.org/#names-and-labels).
 _MEANT = {
     "ascii": ("utf-8", "cp1252"),
     "iso8859-1": ("cp1252",),
@@ -44,16 +44,17 @@ _HTML = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{1,40})", 
 
 
 def declared(parameters: str) -> str | None:
-    """The charset among the parameters of a Content-Type; None where it names none."""
+    """The charset among the parameters of a Content-Type; None if it names none."""
     found = _PARAMETER.search(parameters)
     return found[1] if found else None
 
 
 def decoded(content: bytes, charset: str | None, kind: str = "") -> tuple[str, str]:
-    """``content`` as text, and what is wrong with it, empty where nothing is.
+    """``content`` as text, and what is wrong with it (empty if nothing is).
 
-    A byte order mark comes first, then ``charset``, then what the text says of itself (XML and HTML, by ``kind``), then
-    UTF-8. What does not fit its encoding is replaced, which is said.
+    The encoding is that of a byte order mark; else ``charset``; else the one that an XML or HTML text declares itself
+    (``kind`` says which it is); else UTF-16 or UTF-32 if the first bytes show it; else UTF-8. Invalid bytes are
+    replaced, and the second value says so.
     """
     for mark, name in _BOMS:
         if content.startswith(mark):
@@ -73,7 +74,7 @@ def decoded(content: bytes, charset: str | None, kind: str = "") -> tuple[str, s
 
 
 def codec(charset: str) -> str | None:
-    """Python's name for ``charset``; None where it is not known, or no encoding of text."""
+    """Python's name for ``charset``; None if it is unknown or not an encoding of text."""
     plain = re.sub("^x-|-[ie]$", "", charset.lower())
     for form in (charset, _ALIASES.get(plain, plain), re.sub("^(?:windows|ibm|dos)-?", "cp", plain)):
         try:
@@ -92,12 +93,12 @@ def _own(content: bytes, kind: str) -> bytes | None:
         found = _HTML.search(content[:2048]) or _XML.match(content[:1024])
     else:
         return None
-    # Who reads this is no UTF-16, or the words could not be found.
+    # A text in which this pattern was found is not UTF-16 or UTF-32, whatever it declares.
     return None if found is None or found[1].lower().startswith((b"utf-16", b"utf-32")) else found[1]
 
 
 def _wide(content: bytes) -> str | None:
-    """UTF-16 or UTF-32 by the zeros among the first four bytes: texts that machines read begin with ASCII."""
+    """UTF-16 or UTF-32, recognized by the zeros among the first four bytes: such texts begin with ASCII."""
     zeros = tuple(byte == 0 for byte in content[:4])
     return {
         (True, False, True, False): "utf-16-be",
@@ -119,7 +120,7 @@ def _read(content: bytes, name: str) -> tuple[str, str]:
 
 
 def is_text(content: bytes) -> bool:
-    """Whether ``content``, of a type that says nothing, can only be meant as text: UTF-8 without control characters."""
+    """Whether ``content``, whose type is not known, is text: valid UTF-8 without control characters."""
     try:
         text = content.decode()
     except UnicodeDecodeError:

@@ -23,11 +23,11 @@ class ChatCompletions:
         self._endpoint = endpoint
 
     def user(self, text: str) -> Item:
-        """What a person says, as an item."""
+        """See ``ModelClient.user``."""
         return {"role": "user", "content": text}
 
     def tool_result(self, call_id: str, name: str, output: str) -> Item:
-        """The answer to a call, as an item."""
+        """See ``ModelClient.tool_result``."""
         return {"role": "tool", "tool_call_id": call_id, "content": output}
 
     async def ask(self, request: Request) -> Turn:
@@ -43,7 +43,7 @@ class ChatCompletions:
 
 
 def body_of(request: Request, model: str, refused: Refused = frozenset()) -> dict[str, Any]:
-    """The request's body. Fields that not every compatible server knows are sent only where they matter."""
+    """The request's body. Fields that some compatible servers do not know are sent only if they matter."""
     body: dict[str, Any] = {"model": model}
     kind = format_of(request.output_schema, refused, with_tools=bool(request.tools))
     if kind == refusals.JSON_SCHEMA:
@@ -74,7 +74,7 @@ def _function(tool: ToolSpec, refused: Refused) -> dict[str, Any]:
 
 
 def _bound(request: Request, refused: Refused) -> dict[str, Any]:
-    """The bound of the answer, by the name that the endpoint takes."""
+    """The field that limits the answer, under the name that the endpoint accepts."""
     if request.max_output_tokens is None:
         return {}
     name = refusals.MAX_COMPLETION_TOKENS

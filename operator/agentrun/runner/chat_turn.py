@@ -1,4 +1,4 @@
-"""A turn of Chat Completions: read from an answer, and as it goes back in the history."""
+"""A turn of Chat Completions: how it is read from an answer, and how it is sent back in the history."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from agentrun.runner.models import Item, Turn
 from agentrun.runner.turns import calls_to_send, said_plainly, turn_of
 
 _PAYLOADS = {"text": "text", "refusal": "refusal"}
-"""Parts of a message that OpenAI takes back, and where their text stands."""
+"""The parts of a message that OpenAI accepts in a history, with the field of their text."""
 
 
 def read_turn(answer: dict[str, Any]) -> Turn:
     """The turn in an answer.
 
     Raises:
-        Malformed: nothing in it says what the turn is.
-        AnswerFailed: the endpoint says that it failed in the middle.
+        Malformed: the answer holds no turn.
+        AnswerFailed: the endpoint says that it failed while it answered.
     """
     choices = answer.get("choices")
     choices = [one for one in (choices if isinstance(choices, list) else [choices]) if isinstance(one, dict)]
@@ -46,7 +46,7 @@ def read_turn(answer: dict[str, Any]) -> Turn:
     if error or ended.kind == "failed":
         words = f"the answer ended with {ended.reason or 'an error'}"
         given = error if isinstance(error, dict) else {"message": error or words}
-        # Without a code it is a failure on the way, as it stands inside an answer.
+        # An error inside an answer that has no code counts as a server error.
         raise AnswerFailed(given if given.get("code") else given | {"code": "server_error"})
     items = _messages(choices)
     heard = heard_in(items)
@@ -55,9 +55,7 @@ def read_turn(answer: dict[str, Any]) -> Turn:
 
 
 def _messages(choices: list[dict[str, Any]]) -> list[Item]:
-    """The messages that make up the turn: the first that says anything, and the calls where a gateway put them into
-    another choice.
-    """
+    """The messages of the turn: the first that has content, and the calls if a gateway put them into another choice."""
     items = [_message(choice) for choice in choices]
     heard = [heard_in([item]) for item in items]
     main = next((n for n, said in enumerate(heard) if said.calls or said.refusal or said.text), 0)
@@ -73,7 +71,8 @@ def _message(choice: dict[str, Any]) -> Item:
         raise Malformed("its message is not an object")
     if str(message.get("role") or "assistant").lower() in ("user", "system", "developer", "tool", "function"):
         raise Malformed("its message is not the assistant's")
-    # The API sends nulls and empty lists that it refuses to receive. A type would make it an item of Responses.
+    # The API sends nulls and empty lists that it does not accept itself. With a type, ``history`` would take the
+    # message for an item of Responses.
     kept = {key: value for key, value in message.items() if value is not None and value != [] and key != "type"}
     return kept | {"role": "assistant", "content": message.get("content")}
 
@@ -95,7 +94,7 @@ def _calls_in(message: Item) -> tuple[Call, ...]:
 
 
 def heard_in(items: Sequence[Item]) -> Heard:
-    """What the messages of one turn say."""
+    """The content of the messages of one turn."""
     texts: list[str] = []
     refusals: list[str] = []
     calls: list[Call] = []
@@ -109,7 +108,7 @@ def heard_in(items: Sequence[Item]) -> Heard:
 
 
 def back(items: Sequence[Item], heard: Heard, ids: Sequence[str]) -> list[Item]:
-    """The turn as the endpoint that said it takes it back: its own fields stay, what no endpoint takes is put right."""
+    """The turn as it is sent back to its own endpoint: the endpoint's fields stay, and invalid ones are corrected."""
     message: Item = {}
     for item in reversed(items):
         message |= {key: value for key, value in item.items() if value is not None and value != []}
@@ -135,7 +134,7 @@ def _function(given: JSON, call: Call) -> dict[str, Any]:
 def _content(items: Sequence[Item], heard: Heard, calls: bool) -> JSON:
     content = next((item["content"] for item in items if item.get("content")), None)
     if content and are_parts(content) and (calls or (heard.text or "").strip()):
-        # A part without a type is a text; the endpoint reads none without one.
+        # A part without a type is a text, but endpoints require the type.
         parts = [
             {"type": "text"} | {key: value for key, value in part.items() if value is not None}
             for part in content
@@ -148,7 +147,7 @@ def _content(items: Sequence[Item], heard: Heard, calls: bool) -> JSON:
 
 
 def made(heard: Heard, ids: Sequence[str]) -> list[Item]:
-    """The turn in the plainest form, which every endpoint takes, whoever said it."""
+    """The turn in the plainest form, which every endpoint accepts, whichever model it came from."""
     message: Item = {"role": "assistant", "content": said_plainly(heard, ids)}
     if ids:
         message["tool_calls"] = [

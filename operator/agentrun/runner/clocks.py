@@ -1,7 +1,7 @@
-"""Time that a correction of the machine's clock cannot bend.
+"""Clocks that do not follow corrections of the machine's clock.
 
-The wall clock says when something happened. It also jumps: NTP sets it right after a boot, an administrator or a
-hypervisor moves it. How long something took is measured by a clock that only runs forward.
+The wall clock says when something happened, but it jumps: NTP corrects it after a boot, an administrator or a
+hypervisor moves it. Durations are measured by a clock that only runs forward.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ _ID = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def elapsed() -> float:
-    """Seconds since some fixed moment. It never jumps, and goes on while the machine sleeps (clock_gettime(2))."""
+    """Seconds since a fixed moment. The clock never jumps, and runs while the machine sleeps (clock_gettime(2))."""
     return time.clock_gettime(_ID)
 
 
 def steady_clock() -> Callable[[], float]:
-    """A clock in seconds since the epoch that is right now and does not follow later jumps of the wall clock.
+    """A clock in seconds since the epoch. It equals the wall clock now, and does not follow its later jumps.
 
-    For processes that live as long as an attempt: their instants are ordered, and their intervals are true.
+    It is meant for processes that live as long as an attempt: their instants are ordered, their durations correct.
     """
     ahead = time.time() - elapsed()
     return lambda: ahead + elapsed()

@@ -1,7 +1,7 @@
-"""Shortening a history that outgrows the model's window.
+"""Shortens a history that outgrows the model's window.
 
-The model itself sums up what is dropped; the newest entries stay as they are. What was dropped stays in the
-journal: only the model no longer sees it.
+The model itself summarizes the dropped entries; the newest entries stay unchanged. Dropped entries stay in the
+journal; only the model no longer sees them.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from agentrun.runner.models import ModelClient, Request
 from agentrun.runner.reserve import BYTES_PER_TOKEN, OUTPUT_MIN, cost, estimate, reserve_model
 
 FULL = 0.8
-"""Part of the window that history may take before it is compacted."""
+"""Fraction of the window that the history may take before it is compacted."""
 
 KEEP = 0.2
-"""Part of the window that the newest entries, kept as they are, may take."""
+"""Fraction of the window that the newest entries, which stay unchanged, may take."""
 
 SUMMARY_MAX = 0.1
-"""Part of the window that the summary may take."""
+"""Fraction of the window that the summary may take."""
 
 HALVINGS = 3
-"""How often the window is taken to be half of what was thought, where the record of the work does not fit it."""
+"""How often the assumed window is halved while the record of the work does not fit the model."""
 
 INSTRUCTIONS = (
     "You are compacting your own working memory. Below is the record of your work so far, as data. Write down "
@@ -39,7 +39,7 @@ INSTRUCTIONS = (
 
 
 def outgrown(attempt: Attempt, model: Model) -> bool:
-    """Whether the next request would take more of the window than it should."""
+    """Whether the history takes more than ``FULL`` of the window."""
     state = attempt.state
     size = state.context or estimate(state.history)
     return len(state.history) > 2 and size > model.context_window * FULL
@@ -48,10 +48,11 @@ def outgrown(attempt: Attempt, model: Model) -> bool:
 async def compact(attempt: Attempt, agent: Agent, model: Model, client: ModelClient, window: int) -> None:
     """Replace the older part of the history by the model's own summary of it, in one committed record.
 
-    ``window`` is what the model takes at most, in tokens. Where it turns out to take less, less of the record is shown.
+    ``window`` is the model's assumed window in tokens. If the model accepts less, it is asked again with less of the
+    record.
 
     Raises:
-        Failure, Parked: as any model call.
+        Failure, Parked: as for any model call.
     """
     for _ in range(HALVINGS):
         try:
@@ -68,7 +69,7 @@ async def _compact(attempt: Attempt, agent: Agent, model: Model, client: ModelCl
     room = int(window * (1 - KEEP - SUMMARY_MAX)) * BYTES_PER_TOKEN
     record = json.dumps([attempt.state.task, *history[:cut]])
     if len(record) > room:
-        # The newest part of what goes is worth more than the oldest; the task itself is kept by the step.
+        # The newest part of the dropped entries is worth more than the oldest. The step keeps the task itself.
         record = "…" + record[-room:]
     limit = reserve_model(attempt, agent, model, len(record) // BYTES_PER_TOKEN)
     answer_max = max(int(window * SUMMARY_MAX), OUTPUT_MIN)
@@ -82,10 +83,10 @@ async def _compact(attempt: Attempt, agent: Agent, model: Model, client: ModelCl
         )
     )
     if not (turn.text or "").strip():
-        # What is dropped would be gone without a word.
+        # The dropped entries would be lost to the model without a summary.
         raise Failure(FailureClass.PROVIDER, "the model's summary of its history was empty", retryable=True)
     spent = turn.usage
-    if spent.input == 0 or spent.output == 0:  # as of a turn: silence must not make a budget endless
+    if spent.input == 0 or spent.output == 0:  # as for a turn: it must not make a budget unlimited
         asked = spent.input or len(record) // BYTES_PER_TOKEN
         spent = replace(spent, input=asked, output=spent.output or estimate(turn.items))
     usage = Usage(
@@ -101,7 +102,7 @@ async def _compact(attempt: Attempt, agent: Agent, model: Model, client: ModelCl
 
 
 def _cut(history: list[dict[str, Any]], keep: int) -> int:
-    """From where on entries stay: at a model's turn, so that calls and their results stay together."""
+    """The index of the first entry that stays. It is a model's turn, so that calls stay with their results."""
     cut, size = len(history), 0
     for place in range(len(history) - 1, 0, -1):
         size += estimate(history[place])

@@ -1,7 +1,7 @@
-"""What every HTTP client of a process shares: certificate authorities and proxies, as the environment names them.
+"""What all HTTP clients of a process share: the certificate authorities and proxies that the environment names.
 
-A variable that cannot be used is named with its value, and only where it matters: a proxy that no request would take
-harms none.
+An error names the variable that cannot be used, with its value. It is raised only for a request that needs the
+variable: a bad proxy that no request would use does no harm.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _NO_CERTIFICATE = "holds no certificate in PEM form"
 
 
 class BadEnvironment(ValueError):
-    """A variable of the environment cannot be used; the message names it, its value, and what to do."""
+    """An environment variable cannot be used. The message names it, its value, and what to do."""
 
 
 @cache
 def tls() -> ssl.SSLContext:
     """The TLS settings: the machine's certificate authorities, or those of SSL_CERT_FILE and SSL_CERT_DIR.
 
-    Reading the authorities takes 0.1 s, so it is done once. Losing the cache costs that, and nothing else.
+    Reading the authorities takes 0.1 s, so it is done once. The cache saves only that time.
 
     Raises:
-        BadEnvironment: one of the two names what is no certificate authority.
+        BadEnvironment: one of the two variables does not name certificate authorities.
     """
     import httpx2  # noqa: PLC0415  (lazy: only for processes that send something)
 
@@ -53,10 +53,10 @@ def tls() -> ssl.SSLContext:
 
 
 def check_certificates() -> None:
-    """A quick look at what SSL_CERT_FILE, or else SSL_CERT_DIR, names; what is in a certificate is not looked at.
+    """Check quickly what SSL_CERT_FILE, or else SSL_CERT_DIR, names. The contents of certificates are not checked.
 
     Raises:
-        BadEnvironment: it surely names no certificate authority.
+        BadEnvironment: it surely does not name certificate authorities.
     """
     file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     if file:
@@ -87,17 +87,17 @@ class Proxy:
 
     variable: str
     url: str
-    """As the variable has it, with a scheme; it may hold a password."""
+    """The variable's value, with a scheme added if it has none. It may contain a password."""
 
     @property
     def shown(self) -> str:
-        """For people: without user and password."""
+        """The proxy for people, without user and password."""
         found = re.sub(r"(?<=://)[^/?#]*@", "", self.url)
         return f"the proxy {printable(found, 200)} of {self.variable}"
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with it; None where it can be used."""
+        """Why the proxy cannot be used; None if it can."""
         hint = "write it as http://HOST:PORT, or name the host in NO_PROXY"
         try:
             parts = urlsplit(self.url)
@@ -120,10 +120,10 @@ def _has_socks() -> bool:
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """The proxy that the environment names for ``url``, which need not be usable; None: requests go there directly.
+    """The proxy that the environment names for ``url``, usable or not; None if requests go there directly.
 
-    Variables are read as curl and urllib do: ``http_proxy``, ``https_proxy``, ``all_proxy``, ``no_proxy``, in either
-    case, small letters first.
+    Variables are read as curl and urllib do: ``http_proxy``, ``https_proxy``, ``all_proxy``, ``no_proxy``, in lower or
+    upper case; lower case wins.
     """
     found = getproxies()
     parts = urlsplit(url)
@@ -139,10 +139,10 @@ def proxy_for(url: str) -> Proxy | None:
 
 
 def is_excluded(host: str, port: int, no_proxy: str) -> bool:
-    """Whether ``no_proxy`` says that ``host`` is asked directly.
+    """Whether ``no_proxy`` says that requests to ``host`` go directly.
 
-    An entry is a name (and all below it), ``.name`` or ``*.name`` (only what is below it), an address, a network such
-    as 10.0.0.0/8, or ``*``; each may end in a port. What cannot be read is passed over.
+    An entry is a name (and all its subdomains), ``.name`` or ``*.name`` (only the subdomains), an address, a network
+    such as 10.0.0.0/8, or ``*``; each may end in a port. Invalid entries are ignored.
     """
     host = host.lower().rstrip(".").strip("[]")
     address = _address(host)
@@ -184,9 +184,9 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def why(error: BaseException) -> str:
-    """Why a connection failed, in words that say what to do where that is known. It may hold what the other side said.
+    """Why a connection failed, and what to do if that is known. The text may quote the other side.
 
-    Libraries wrap the operating system's reason twice over, and some say no more than that it failed.
+    Libraries wrap the operating system's reason, often twice, and some only say that the connection failed.
     """
     if getattr(error, "is_explained", False):
         return str(error)
@@ -202,14 +202,14 @@ def why(error: BaseException) -> str:
             return "too many open files; raise the limit (ulimit -n), or lower maxParallel"
         if isinstance(cause, ConnectionRefusedError):
             return "nobody listens there (connection refused)"
-    # h11 quotes what it refuses as Python writes bytes.
+    # h11 quotes what it refuses as a Python bytes literal.
     return re.sub(r"(?:bytearray\()?\bb(['\"])(.*?)\1\)?", r"\2", str(error)) or type(error).__name__
 
 
 _UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
-"""OpenSSL's codes for an authority that is not known, or that is the certificate's own."""
+"""OpenSSL's codes for an unknown authority or a self-signed certificate."""
 _NOT_READ = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
-"""Where other programs are told of an authority."""
+"""Variables in which other programs find authorities. An error message names those that are set."""
 
 
 def _trust(code: int) -> str:
@@ -224,7 +224,7 @@ def _trust(code: int) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """``error`` and what led to it, breadth first; each once."""
+    """``error`` and its causes, breadth first, each once."""
     found, seen = [error], set[int]()
     for cause in found:
         if id(cause) in seen or len(found) > 100:

@@ -1,7 +1,8 @@
-"""What endpoints mean: pure functions from the parts of an answer, as they come, to what we understand of them.
+"""Pure functions that read the parts of an endpoint's answer, in all the forms that endpoints use.
 
-No two endpoints that call themselves compatible answer alike. What is here takes every form that was seen and has one
-meaning; ``docs/providers.md`` lists them. What has no meaning is left to the caller, who tells the model or asks again.
+No two "compatible" endpoints answer alike. These functions accept every form that was seen and has only one meaning;
+``docs/providers.md`` lists them. A part without a clear meaning is an error, and the caller tells the model or asks
+again.
 """
 
 from __future__ import annotations
@@ -19,25 +20,25 @@ from agentrun.runner.models import Usage
 from agentrun.workflow.bounded_json import parse_json
 
 TOKENS_MAX = 10**9
-"""More than any window holds: a larger count is no count."""
+"""More than any window has. A larger count is not valid."""
 
 SHOWN_MAX = 4_000
-"""Characters that the history keeps of arguments that nobody can read."""
+"""Characters that the history keeps of arguments that cannot be parsed."""
 
 NOTHING = "(no answer)"
-"""Stands in the history for a turn that says nothing: some endpoints refuse an empty message, some a missing one."""
+"""The text, in the history, of an empty turn: some endpoints refuse an empty message, some a missing one."""
 
 
 ARGUMENTS = ("arguments", "input", "parameters", "args")
-"""Where the arguments of a call stand."""
+"""Fields that may contain the arguments of a call."""
 
 
 class Malformed(Exception):
-    """An answer has no meaning as a turn; the message says what is missing."""
+    """An answer cannot be read as a turn. The message says what is missing."""
 
 
 class AnswerFailed(Exception):
-    """The answer says that the endpoint failed on the way; ``error`` is what it says, in the form of an API's error."""
+    """The answer says that the endpoint failed while it answered. ``error`` has the form of an API's error."""
 
     def __init__(self, error: JSON) -> None:
         super().__init__("the endpoint failed on the way")
@@ -45,7 +46,7 @@ class AnswerFailed(Exception):
 
 
 class Call(NamedTuple):
-    """A tool call as it came, found: nothing of it is checked."""
+    """A tool call as the endpoint sent it, unchecked."""
 
     id: JSON
     name: JSON
@@ -53,7 +54,7 @@ class Call(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """What a turn says, whichever API it came by."""
+    """The content of a turn, from either API."""
 
     text: str | None
     refusal: str | None
@@ -64,13 +65,13 @@ class Heard(NamedTuple):
 
 
 def arguments(given: JSON) -> tuple[dict[str, JSON] | None, str | None]:
-    """The arguments of a call, or what is wrong with them in words that the model can act on.
+    """The arguments of a call, or what is wrong with them, in words that the model can act on.
 
-    Models and endpoints write no arguments as nothing, null or an empty list, too; arguments as an object, or as JSON
-    in a JSON text; and JSON with small faults, which are mended where there is one reading.
+    Empty arguments may also be an empty text, null or an empty list. Arguments may be an object, or JSON inside a JSON
+    text. Small faults of the JSON are repaired if there is only one reading.
     """
     value = given
-    for _ in range(3):  # JSON in JSON in JSON is as far as anybody was seen to go
+    for _ in range(3):  # no endpoint was seen to nest more than three levels of JSON texts
         if not isinstance(value, str) or isinstance(value, Unsayable):
             break
         if not value.strip(" \t\r\n\ufeff\x00"):
@@ -90,9 +91,9 @@ def arguments(given: JSON) -> tuple[dict[str, JSON] | None, str | None]:
 
 
 def arguments_to_send(given: JSON) -> str:
-    """The arguments as the history may hold them: always the text of a JSON object.
+    """The arguments in a form that is valid in a history: always the text of a JSON object.
 
-    A text that is one stands as it came. Arguments that nobody can read stand inside an object.
+    A text that is valid already is unchanged. Arguments that cannot be parsed are put into an object.
     """
     if isinstance(given, str):
         try:
@@ -124,7 +125,7 @@ def _kind(value: JSON) -> str:
 
 
 def own_call(part: JSON) -> Call | None:
-    """The call in a part or item that is one in Anthropic's form; None where it is none."""
+    """The call in a part or item that has Anthropic's form of a call; None for any other part."""
     if not isinstance(part, dict) or part.get("type") not in ("tool_use", "tool_call", "function"):
         return None
     function = part.get("function")
@@ -158,12 +159,12 @@ def heard_content(content: JSON) -> tuple[str | None, str | None]:
 
 
 def are_parts(content: JSON) -> bool:
-    """Whether this is a list of a message's parts."""
+    """Whether ``content`` is a list of a message's parts."""
     return isinstance(content, list) and all(isinstance(part, dict) and _is_part(part) for part in content)
 
 
 def _is_part(part: dict[str, Any]) -> bool:
-    """Whether this is a part of a message, rather than JSON that is the answer itself."""
+    """Whether ``part`` is a part of a message, and not JSON that is the answer itself."""
     if isinstance(part.get("type"), str):
         return True
     return set(part) <= {"text", "annotations", "cache_control"} and _text_at(part, "text") is not None
@@ -177,11 +178,11 @@ def _text_at(part: dict[str, Any], key: str) -> str | None:
 
 
 def refused(value: JSON) -> str | None:
-    """A message's own field ``refusal``."""
+    """The text of a message's field ``refusal``; None if it is empty."""
     return value if isinstance(value, str) and value.strip() else None
 
 
-# Patterns are compiled when they are first needed (``re`` keeps them), so that a start does not wait for them.
+# Patterns are compiled when first needed (``re`` caches them), so that they do not delay the start of the process.
 _THOUGHT = r"(?i)[\s\ufeff]*<(think|thinking|thought|reasoning)>"
 _THOUGHT_OVER = r"(?im)^[ \t]*</(?:think|thinking|thought|reasoning)>[ \t]*$"
 _FINAL_CHANNEL = r"(?i)<\|channel\|>\s*final\s*(?:<\|[a-z_]+\|>[^<]*)?<\|message\|>"
@@ -190,10 +191,11 @@ _MARK = r"<\|(?:end|return|start|call)\|>"
 
 
 def without_thoughts(text: str) -> str:
-    """``text`` without what the model thought before it answered, where the endpoint left that in the text.
+    """``text`` without the model's thoughts, if the endpoint left them at the beginning of the text.
 
-    A block of ``<think>`` (``<thinking>``, ``<thought>``, ``<reasoning>``) at the very beginning goes, and one whose
-    beginning is the template's, so that only its end is there, alone in a line. A block without an end is all thought.
+    A block of ``<think>`` (``<thinking>``, ``<thought>``, ``<reasoning>``) at the very beginning is removed. If the
+    template wrote the start tag, only the end tag is there, alone in a line: everything up to it is removed. A block
+    without an end tag is removed to the end of the text.
     """
     text = text.removeprefix("\ufeff")
     if "<|" in text and (final := re.search(_FINAL_CHANNEL, text)) is not None:
@@ -234,7 +236,7 @@ _CUT_OFF = {"length": "max_output_tokens", "max_tokens": "max_output_tokens"}
 
 
 def ending(*reasons: JSON) -> Ending:
-    """How an answer ended by the words that endpoints have for it; the worst of ``reasons`` counts."""
+    """How an answer ended, from the endpoint's finish reasons. The worst of ``reasons`` counts."""
     found = [_ending(reason) for reason in reasons]
     for kind in ("failed", "cut"):
         if (one := next((e for e in found if e.kind == kind), None)) is not None:
@@ -259,10 +261,10 @@ def _ending(reason: JSON) -> Ending:
 
 
 def tokens(usage: JSON, *names: str) -> int:
-    """The first count of tokens in ``usage`` that is one, by the names that the APIs have for it; 0 where none is.
+    """The first valid count of tokens in ``usage`` under one of ``names``; 0 if there is none.
 
-    A name with a dot looks inside. A fraction counts as a whole token: a budget must not earn by rounding. What cannot
-    be a count (below nothing, or beyond every window) counts as not reported.
+    A name with a dot is a path. A fraction is rounded up, so that a budget does not gain by rounding. A count that is
+    negative or larger than ``TOKENS_MAX`` counts as not reported.
     """
     for name in names:
         value: Any = usage
@@ -276,7 +278,7 @@ def tokens(usage: JSON, *names: str) -> int:
 
 
 def read_usage(usage: JSON) -> Usage:
-    """What the turn took, by the names of either API: gateways translate the one and not the other."""
+    """The usage of the turn, under the names of either API: gateways translate some names and not others."""
     whole = tokens(usage, "total_tokens")
     output = tokens(usage, "completion_tokens", "output_tokens", "completionTokens", "outputTokens")
     asked = tokens(usage, "prompt_tokens", "input_tokens", "promptTokens", "inputTokens")
@@ -291,10 +293,10 @@ def read_usage(usage: JSON) -> Usage:
 
 
 def label(value: JSON) -> str:
-    """An id or a name that is kept for people alone."""
+    """An id or a name that is recorded only for people."""
     return str(value)[:200] if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
 def joined(parts: Sequence[str]) -> str | None:
-    """Texts as one; None where there is none."""
+    """The texts joined; None if there are none."""
     return "".join(parts) if parts else None

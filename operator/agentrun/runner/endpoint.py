@@ -1,8 +1,8 @@
-"""One HTTP endpoint of a model API: sends a body and hands back parsed JSON; ``verdicts`` words what goes wrong.
+"""One HTTP endpoint of a model API: sends a body and returns parsed JSON. ``verdicts`` turns errors into Failures.
 
-``AsyncOpenAI`` is used for what it does well (authentication, environment, connections), through its ``post``: the
-typed ``responses.create`` would walk the whole history on the way out and build models that drop what they do not know
-on the way back, and the history has to stay as it came.
+``AsyncOpenAI`` does authentication, environment and connections. Only its ``post`` is used: the typed
+``responses.create`` would walk the whole history of a request, and build models of the answer that drop unknown fields.
+The history has to stay as it arrived.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import httpx2
 
 MAX_ANSWER = 32 * 1024 * 1024
-"""Bytes of one answer, decompressed; a turn is a few kilobytes, with images in it a few megabytes."""
+"""The most bytes of one answer, decompressed. A turn is a few kilobytes; with images, a few megabytes."""
 
 CONNECT_TIMEOUT = 10.0
 
@@ -38,16 +38,16 @@ T = TypeVar("T")
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 OTHER_KEYS = ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN")
-"""Variables in which other programs look for a key."""
+"""Variables that other programs read a key from. An error message names those that are set."""
 
 HEADER_VARIABLES = ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
-"""Further variables of the environment that go out as headers."""
+"""Further environment variables that are sent as headers."""
 
 REFUSALS_MAX = 12
-"""How often one request is made anew without something that was refused."""
+"""How often one request is sent before it fails, each time without what the endpoint refused."""
 
 Make = Callable[[Request, refusals.Refused], dict[str, Any]]
-"""Makes the body of a request without what is refused."""
+"""Makes the body of a request, without what the endpoint refuses."""
 
 
 class Endpoint:
@@ -55,7 +55,7 @@ class Endpoint:
 
     def __init__(self, model: Model, secret: Secrets, *, sleep: Sleep, now: Clock) -> None:
         import httpx2  # noqa: PLC0415
-        import openai  # noqa: PLC0415  (a second of imports, paid only by who asks a model)
+        import openai  # noqa: PLC0415  (a second of imports, which only agent steps need)
 
         from agentrun.runner.transport import Transport  # noqa: PLC0415
 
@@ -76,17 +76,17 @@ class Endpoint:
             self._client = openai.AsyncOpenAI(
                 api_key=key,
                 base_url=self._address.base,
-                max_retries=0,  # ours are in with_retries: counted, bounded and visible
+                max_retries=0,  # with_retries does them: counted, bounded and visible
                 http_client=openai.DefaultAsyncHttpxClient(
                     event_hooks={"response": [self._bound]},
-                    # A redirect would take the key and the history to a host that nobody allowed.
+                    # A redirect would send the key and the history to a host that nobody allowed.
                     follow_redirects=False,
                     transport=transport,
                     headers={"Accept-Encoding": "gzip"},
                 ),
             )
             transport.check(str(self._client.base_url))
-            # An empty variable, as compose files write it, is not set: its header would be empty, and is refused.
+            # An empty variable, as compose files set it, counts as not set: endpoints refuse the empty header.
             self._client.organization, self._client.project = map(self._header, HEADER_VARIABLES)
         except (
             MissingSecret,
@@ -97,14 +97,14 @@ class Endpoint:
             ImportError,
             httpx2.InvalidURL,
         ) as error:
-            raise self._no_key(error) from error  # certificates and proxies of the environment are read here too
+            raise self._no_key(error) from error  # also for certificates and proxies of the environment
         self._verdicts = Verdicts(model, self._address, self._key_from, self._client.api_key, now)
-        # Azure's deployments take their key by another name, and a token of Entra by the usual one.
+        # Azure's deployments read a key from ``api-key``, and a token of Entra from the usual header.
         self._headers = {"api-key": self._client.api_key} if self._address.versioned else {}
 
     @staticmethod
     def _key(secret: Secrets, model: Model) -> str | None:
-        """The key that requests carry; None: openai says that there is none."""
+        """The key of the requests. None if there is none: the openai client raises the error."""
         if model.credentials is not None:
             return read_secret(secret, model.credentials.secret_ref)
         key = os.environ.get(KEY_VARIABLE, "")
@@ -116,14 +116,14 @@ class Endpoint:
         return header_value(text, variable) if text else None
 
     async def post(self, request: Request, make: Make, read: Callable[[dict[str, Any]], T]) -> T:
-        """What ``read`` makes of the answer to ``request``, which it may refuse by raising ``Malformed`` or
-        ``AnswerFailed``.
+        """Send ``request`` and return what ``read`` makes of the answer.
 
-        What the endpoint refuses and can be done without is added to ``request.refused``, and the request made again
-        without it. Such a try is no model call: nothing was answered.
+        ``read`` rejects an answer by raising ``Malformed`` or ``AnswerFailed``. If the endpoint refuses an optional
+        part of the request, the request is sent again without it; lasting refusals are added to ``request.refused``. A
+        refused try does not count as a model call, because nothing was answered.
 
         Raises:
-            Failure: as ``ModelClient.ask`` says.
+            Failure: see ``ModelClient.ask``.
         """
         known, once, guessed = self._known, set[str](), set[str]()
         known |= request.refused
@@ -156,7 +156,7 @@ class Endpoint:
         import openai  # noqa: PLC0415
 
         try:
-            # httpx2's timeouts are per read: a server that drips would never meet one of them.
+            # httpx2's timeouts apply to each read: a server that sends byte by byte would never reach one.
             async with asyncio.timeout(limit):
                 response = await self._client.post(
                     self._address.of(self._path),
@@ -179,7 +179,7 @@ class Endpoint:
         return self._answer(response, body, read)
 
     def _answer(self, response: httpx2.Response, body: dict[str, Any], read: Callable[[dict[str, Any]], T]) -> T:
-        """What ``read`` makes of a 2xx answer."""
+        """Parse a 2xx answer and return what ``read`` makes of it."""
         try:
             answer = read_answer(response.content, response.headers.get("content-type", ""))
         except ValueError as error:
@@ -196,7 +196,7 @@ class Endpoint:
             raise self._verdicts.malformed(str(error), answer) from error
 
     async def _bound(self, response: httpx2.Response) -> None:
-        """Put a body of at most MAX_ANSWER in place of one that could go on for ever."""
+        """Read the body, which could be endless, up to ``MAX_ANSWER`` and put the bytes in its place."""
         import httpx2  # noqa: PLC0415
 
         stream = response.stream
@@ -211,7 +211,7 @@ class Endpoint:
         finally:
             await stream.aclose()
         response.headers.pop("content-encoding", None)
-        response.encoding = "utf-8"  # not one that the sender chooses: rot13 and idna are none of text
+        response.encoding = "utf-8"  # not one that the sender chooses: rot13 and idna are no text encodings
         response.stream = httpx2.ByteStream(body)
 
     def _no_key(self, error: Exception) -> Failure:

@@ -1,4 +1,4 @@
-"""What an endpoint's error says, whatever shape its body has: words for a person, codes and parameters for us."""
+"""Reads an endpoint's error, whatever the form of its body: words for a person; codes and parameters for decisions."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from agentrun.workflow.bounded_json import parse_json
 from agentrun.workflow.http import media_type
 
 WORDS_MAX = 300
-"""Characters that a person is shown."""
+"""Characters of an error that a person is shown."""
 _READ_MAX = 4_000
-"""Characters that are searched for what they say."""
+"""Characters of an error that are searched."""
 _BODY_MAX = 1024 * 1024
-"""Bytes of a body that is parsed; errors are short, and what is longer is shown by its beginning."""
+"""The most bytes of a body that is parsed. Errors are short; of a longer body only the beginning is shown."""
 _DEPTH_MAX = 8
 _LIST_MAX = 5
 
 _MESSAGES = ("message", "error", "detail", "errors", "issues", "msg", "error_message", "error_msg", "error_description",
              "errormessage", "description", "reason", "details", "title", "fault", "faultstring", "raw",
              "metadata", "previous_errors", "base_resp", "status_msg", "innererror")  # fmt: skip
-"""Keys below which words are looked for, in this order."""
+"""Keys that may contain an error's words, in the order in which they are read."""
 _CODES = ("code", "type", "status", "error_code", "__type")
 _NAMES = ("param", "parameter", "field", "argument")
 
 
 @dataclass(slots=True)
 class Said:
-    """What an error said. ``words`` is for people: bounded, printable, without the key. The rest is for decisions:
-    ``text`` is the same in lower detail, ``names`` holds the paths of parameters that the body names itself.
+    """The content of an error. ``words`` is for people: bounded, printable, without the key.
+
+    The other fields are for decisions: ``text`` is a longer part of the same text, not made printable; ``names`` holds
+    the paths of parameters that the body names in a field.
     """
 
     words: str = ""
@@ -41,11 +43,11 @@ class Said:
     codes: frozenset[str] = frozenset()
     names: tuple[str, ...] = ()
     pause: float | None = None
-    """Seconds after which it says to try again."""
+    """Seconds after which the error says to try again."""
 
 
 def read_error(body: bytes, content_type: str, hidden: Callable[[str], str]) -> Said:
-    """Read the body of an error; ``hidden`` takes the key out of a text. Never raises."""
+    """Read the body of an error. ``hidden`` removes the key from a text. Never raises."""
     text = decoded(body[:_BODY_MAX], declared(content_type), media_type(content_type))[0].strip()
     if not text:
         return Said()
@@ -64,13 +66,13 @@ def read_error(body: bytes, content_type: str, hidden: Callable[[str], str]) -> 
 
 
 def read_error_value(value: Any, hidden: Callable[[str], str]) -> Said:
-    """Read an error that stands inside an answer."""
+    """Read an error inside an answer."""
     found = _Found()
     return _said(_words(value, found, 0), found, hidden)
 
 
 def kind_of(text: str, content_type: str) -> str:
-    """What a body is that should have been JSON, in words; "" where there is nothing to say but that it is none."""
+    """What a body is that should have been JSON, in words; "" if it is JSON or nothing that is recognized."""
     start = text[:500].lstrip("\ufeff \t\r\n").lower()
     if start.startswith(("{", "[")):
         return ""
@@ -91,19 +93,19 @@ class _Found:
     codes: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     delay: str = ""
-    """A field that says when to try again, as a text."""
+    """The text of a field that says when to try again."""
 
 
 def _said(text: str, found: _Found, hidden: Callable[[str], str]) -> Said:
-    # Without the key before it is cut, or a part of that would stay.
+    # The key is removed before the text is cut: otherwise a part of the key could remain.
     text = hidden(text)[:_READ_MAX]
     pause = pause_in(found.delay or text)
     return Said(plain(text, WORDS_MAX), text, frozenset(found.codes[:20]), tuple(found.names[:20]), pause)
 
 
 def pause_in(text: str) -> float | None:
-    """The seconds after which a text says to try again ("try again in 1m2.5s", "retry after 20 seconds"); None where it
-    does not.
+    """The seconds after which a text says to try again ("try again in 1m2.5s", "retry after 20 seconds"); None if it
+    does not say so.
     """
     asked = re.search(_AGAIN, text, re.IGNORECASE)
     seconds = 0.0
@@ -124,7 +126,7 @@ _DAY = 86_400.0
 
 
 def _words(value: Any, found: _Found, level: int) -> str:
-    """The words in ``value``; codes and names are noted on the way."""
+    """The words in ``value``. Codes and names are added to ``found``."""
     if level > _DEPTH_MAX or value is None or isinstance(value, bool):
         return ""
     if isinstance(value, str):
@@ -158,7 +160,7 @@ def _words(value: Any, found: _Found, level: int) -> str:
 
 
 def _place(known: dict[str, Any]) -> str:
-    """Where in the request a validator found what it says: FastAPI's ``loc``, zod's and others' ``path``."""
+    """The place in the request that a validator names: FastAPI's ``loc``, zod's and others' ``path``."""
     path = known.get("loc", known.get("path"))
     if isinstance(path, str):
         return path[:200]
@@ -171,7 +173,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _joined(parts: Any) -> str:
-    """Parts that say something, each once; one that another holds already is left out."""
+    """The parts joined. Empty parts, and parts that an earlier one contains, are omitted."""
     kept: list[str] = []
     for part in parts:
         if part and not any(part in other for other in kept):
@@ -180,7 +182,7 @@ def _joined(parts: Any) -> str:
 
 
 def _page(text: str, kind: str, found: _Found) -> str:
-    """What a page, a document or a stream says."""
+    """The words of a page, a document or an event stream."""
     head = text[:65_536]
     if kind == "an event stream":
         for line in head.splitlines():

@@ -1,4 +1,4 @@
-"""Why a call to a model or a tool came to nothing, in the terms that decide what happens next."""
+"""Failed calls to a model or a tool, classified by what decides how to continue."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Happened = Literal["no", "unknown", "yes"]
 
 
 def plain(text: str, limit: int = MESSAGE_MAX) -> str:
-    """``text`` from outside, fit for a terminal, a log and a status field.
+    """Make ``text`` from outside safe for a terminal, a log and a status field.
 
-    As ``printable`` has it, without the blanks around it: at most ``limit`` characters on one line.
+    The result is ``printable``, without surrounding blanks, on one line of at most ``limit`` characters.
     """
     return printable(text.strip(), limit)
 
@@ -25,11 +25,13 @@ def plain(text: str, limit: int = MESSAGE_MAX) -> str:
 class Failure(Exception):
     """A call failed.
 
-    ``failure_class`` decides how a step's ``retry.classes`` treats it, and ``retryable`` whether another try could end
-    differently at all. ``retry_after`` is in seconds, where the other side asked for a pause. ``happened`` matters
-    for calls that have an effect: "no" means that the call was surely not carried out (never connected, or refused
-    by 429), "unknown" that it may have been, "yes" that it surely was, and that its answer did not come whole: ``kept``
-    is what came, as a record holds it. ``message`` is for a person: bounded, printable, without secrets.
+    - ``failure_class``: what the step's ``retry.classes`` compares.
+    - ``retryable``: whether another try could end differently.
+    - ``retry_after``: the pause that the other side asked for, in seconds.
+    - ``happened``: matters for calls that have an effect. "no": the call was surely not carried out (never connected,
+      or refused by 429). "unknown": it may have been. "yes": it surely was, but its answer did not arrive whole.
+    - ``kept``: what arrived of that answer, in the form of a record.
+    - ``message``: for a person; bounded, printable, without secrets.
     """
 
     def __init__(
@@ -52,10 +54,10 @@ class Failure(Exception):
 
     @property
     def info(self) -> FailureInfo:
-        """As records hold it."""
+        """The failure in the form of records."""
         happened = self.happened == "yes"
         return FailureInfo(self.failure_class, self.message, self.retry_after, self.retryable, happened)
 
 
 class ContextOverflow(Failure):
-    """The history is longer than the model takes: the same request can only fail again; compact it first."""
+    """The history is longer than the model accepts. The same request would fail again: compact the history first."""

@@ -1,7 +1,8 @@
-"""The rules before a call, as one list that is read from top to bottom.
+"""The rules before a call, as one list that is applied from top to bottom.
 
-A rule looks at a call and says what becomes of it. The first that does not allow it decides; one that does may hand on
-a better call. A rule changes nothing and waits for nothing: whoever asked acts on what it says.
+A rule takes a call and returns a decision. The first rule that does not allow the call decides. A rule that allows it
+may pass a corrected call to the next rule. A rule has no side effects and does not wait: its caller acts on the
+decision.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ class Allow:
 
     call: ModelCall
     approved_by: tuple[str, ...] = ()
-    """The people who approved it, where people were asked."""
+    """The people who approved the call, if people were asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The call is not made. An agent's model is told ``why`` and goes on; a step of one call fails with ``reason``."""
+    """The call is not made. An agent's model gets ``why`` and continues; a step of one call fails with ``reason``."""
 
     reason: FailureClass
     why: str
@@ -65,7 +66,7 @@ Decision = Allow | Refuse | Ask | Wait
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a rule may look at besides the call."""
+    """What a rule may read besides the call."""
 
     attempt: Attempt
     tools: Mapping[str, Tool]
@@ -76,16 +77,16 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """One rule. Raises ExpressionError where an expression of the tool cannot be told for the call."""
+    """One rule. It raises ExpressionError if an expression of the tool cannot be evaluated for the call."""
 
     rule: Callable[[ModelCall, Context], Decision]
     at_send: bool = False
-    """It is asked as the call is about to be made: the calls of a turn that were made before change what it says.
-    Other rules are asked for every call of a turn before any of them is made."""
+    """The rule is applied just before the call is made, because earlier calls of the same turn change its decision.
+    Other rules are applied to every call of a turn before any of them is made."""
 
 
 def readable(call: ModelCall, _: Context) -> Decision:
-    """The model wrote a call that can be read."""
+    """The call that the model wrote can be parsed."""
     return Refuse(FailureClass.INVALID, str(call["error"])) if call.get("error") else Allow(call)
 
 
@@ -99,7 +100,7 @@ def known(call: ModelCall, context: Context) -> Decision:
 
 
 def fitting(call: ModelCall, context: Context) -> Decision:
-    """The arguments fit the tool's parameters; they go on as the parameters mean them."""
+    """The arguments fit the tool's parameters. A number that means an integer is passed on as one."""
     parameters = context.tools[call["name"]].parameters
     if errors := compile_schema(parameters).errors(call["args"]):
         why = "the arguments do not fit the tool's parameters: " + "; ".join(errors)
@@ -108,7 +109,7 @@ def fitting(call: ModelCall, context: Context) -> Decision:
 
 
 def approved(call: ModelCall, context: Context) -> Decision:
-    """People approved the call, where the tool asks for them."""
+    """People approved the call, if the tool requires it."""
     tool = context.tools[call["name"]]
     if tool.approval is None or (request := _request(call, tool, tool.approval, context.attempt)) is None:
         return Allow(call)
@@ -132,25 +133,25 @@ def within_budget(call: ModelCall, context: Context) -> Decision:
 
 
 CALL_GATES: tuple[Gate, ...] = (
-    # What cannot be read names no tool and has no arguments that the rules below could look at.
+    # A call that cannot be parsed has no tool name and no arguments for the rules below to check.
     Gate(readable),
-    # Which tools there are is the author's decision; a model makes names up. Below, the tool exists.
+    # The author of the workflow decides which tools there are; a model can invent names. Below, the tool exists.
     Gate(known),
-    # Nothing that does not fit reaches people or the tool. Below, the arguments are those that are sent.
+    # Arguments that do not fit reach neither people nor the tool. Below, the arguments are those that are sent.
     Gate(fitting),
-    # People see the very call that is made; only what nobody has refused yet is worth their time.
+    # People see exactly the call that is made. They are not asked about a call that another rule already refused.
     Gate(approved),
-    # Last, and just before the call: what is refused or waits for people holds no part of the budget.
+    # Last, and just before the call: a call that is refused or waits for people holds no part of the budget.
     Gate(within_budget, at_send=True),
 )
-"""The rules in the order in which they are applied. A new rule is a function and a line with its reason."""
+"""The rules in the order in which they are applied. To add one, write a function and add a line with its reason."""
 
 
 def judge(call: ModelCall, context: Context, *, at_send: bool = False) -> Decision:
-    """What the rules say of ``call``: those that are asked ``at_send``, or the others.
+    """The decision about ``call``: by the rules marked ``at_send``, or by the others.
 
     Raises:
-        ExpressionError: an expression of the tool cannot be told for this call.
+        ExpressionError: an expression of the tool cannot be evaluated for this call.
     """
     approved_by: tuple[str, ...] = ()
     for gate in CALL_GATES:
@@ -164,11 +165,11 @@ def judge(call: ModelCall, context: Context, *, at_send: bool = False) -> Decisi
 
 
 def require(decision: Decision, attempt: Attempt) -> Allow:
-    """The call that is allowed. Anything else ends the attempt, which has nothing else to do.
+    """Return the allowed call. Any other decision ends the attempt, which has no other work.
 
     Raises:
-        Parked: people, or the budget, come first.
-        Failure: the call is refused, or the budget never covers it.
+        Parked: the call waits for people or for budget.
+        Failure: the call is refused, or the budget will never cover it.
     """
     match decision:
         case Allow():
@@ -182,7 +183,7 @@ def require(decision: Decision, attempt: Attempt) -> Allow:
 
 
 def _request(call: ModelCall, tool: Tool, approval: ToolApproval, attempt: Attempt) -> ApprovalRequest | None:
-    """What people are asked about ``call``; None where the tool asks nobody for these arguments."""
+    """The approval request for ``call``; None if the tool needs no approval for these arguments."""
     earlier = attempt.state.requests.get(call["id"])
     if earlier is not None:
         return ApprovalRequest.from_json(earlier)
@@ -211,12 +212,12 @@ def _request(call: ModelCall, tool: Tool, approval: ToolApproval, attempt: Attem
 
 
 def _decided(request: ApprovalRequest, attempt: Attempt) -> Tally:
-    """What people have said, by the decisions that attempts took in."""
+    """The tally of people's decisions, from the events that the step's attempts recorded."""
     events = [
         Event(int(seq), body["at"], EventKind.DECIDED, body)
         for seq, body in sorted(attempt.state.events.items(), key=lambda item: int(item[0]))
         if body["kind"] == EventKind.DECIDED
     ]
-    # On a cluster the API server has looked at who decides, and their groups are not known here.
+    # On a cluster, the API server has checked who decides; the person's groups are not known here.
     verified = bool(attempt.manifest.get("cluster"))
     return tally(request, events, attempt.ports.clock(), verified=verified)

@@ -1,8 +1,8 @@
-"""The history of a step in the form of the API that is spoken to: what goes back to a model.
+"""Converts a step's history to the form of the API that the model is asked through.
 
-The journal keeps each turn as it came. Here it becomes what an endpoint takes: calls and results that belong together,
-by ids that are distinct in the whole history, and each field in a form that can be read. The same entries always become
-the same items, so that a resumed attempt asks what the one before it would have asked.
+The journal keeps each turn as it arrived. This module makes of it what an endpoint accepts: calls and results are
+matched by ids that are distinct in the whole history, and each field has a valid form. The same entries always become
+the same items, so that a resumed attempt sends the request that the attempt before it would have sent.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from agentrun.runner.dialect import Heard
 from agentrun.runner.models import Item, ModelClient
 
 LOST = "(no result is known)"
-"""The result of a call that has none in the journal."""
+"""The result that is sent for a call that has none in the journal."""
 
 _EMPTY_RESULT = "(empty)"
 
 
 class History:
-    """The items of a history that grows. What was there before is not converted again."""
+    """The items of a growing history. Entries that were converted before are not converted again."""
 
     def __init__(self, client: ModelClient, prompt: str) -> None:
         self._client, self._prompt = client, prompt
@@ -44,7 +44,7 @@ class History:
         self._names = Names()
         self._items: list[Item] = [self._client.user(self._prompt)]
         self._open: dict[str, str] = {}
-        """The ids of calls without a result: as the journal names them, and as they are sent."""
+        """Calls without a result: from their id in the journal to the id that is sent."""
         self._order: list[str] = []
         self._ids: set[str] = set()
 
@@ -67,7 +67,7 @@ class History:
             self._items.append(self._client.user(entry["user"]))
 
     def _once_named(self, item: Item) -> Item:
-        """``item``, without its own id where another item has the same: some gateways number them anew in each turn."""
+        """``item``, without its id if an earlier item has the same: some gateways reuse ids in every turn."""
         name = item.get("id")
         if not isinstance(name, str) or name not in self._ids:
             self._ids.add(str(name))
@@ -75,7 +75,9 @@ class History:
         return responses_turn.without_id(item)
 
     def _name_of(self, result: dict[str, Any]) -> str | None:
-        """The id that a result goes back by; found by its place where another version named the call otherwise."""
+        """The id that a result is sent with. If another version of agentrun named the call differently, the call is
+        found by its position in the turn.
+        """
         name = result["callId"]
         if name not in self._open:
             place = result["id"].rpartition("-")[2]
@@ -89,31 +91,31 @@ class History:
 
 
 def _form_of(items: Sequence[Item]) -> str:
-    """Which API a turn came by: a message of Chat Completions holds its calls, and has no type."""
+    """The API that a turn came from: a message of Chat Completions contains its calls and has no ``type``."""
     if any("tool_calls" in item or "function_call" in item for item in items):
         return "chat"
     return "chat" if items and all("type" not in item and "role" in item for item in items) else "responses"
 
 
 def heard_in(items: Sequence[Item]) -> Heard:
-    """What a recorded turn says, whichever API it came by."""
+    """The content of a recorded turn, from either API."""
     return chat_turn.heard_in(items) if _form_of(items) == "chat" else responses_turn.heard_in(items)
 
 
 def in_form(api: str, items: Sequence[Item], heard: Heard, ids: Sequence[str]) -> list[Item]:
-    """A recorded turn as ``api`` takes it: as it came where it came by the same one, else in the plainest form."""
+    """A recorded turn in the form of ``api``: nearly as it arrived if it came from that API, else in plainest form."""
     if _form_of(items) != api:
         return made(api, heard, ids)
     return chat_turn.back(items, heard, ids) if api == "chat" else responses_turn.back(items, heard, ids)
 
 
 def made(api: str, heard: Heard, ids: Sequence[str]) -> list[Item]:
-    """A turn in the plainest form of ``api``, whoever said it."""
+    """A turn in the plainest form of ``api``, whichever model it came from."""
     return chat_turn.made(heard, ids) if api == "chat" else responses_turn.made(heard, ids)
 
 
 def plainest(api: str, items: Iterable[Item]) -> list[Item]:
-    """A history of ``api`` as an endpoint takes it that refuses another's fields, reasoning or ids."""
+    """A history of ``api`` for an endpoint that refuses another endpoint's fields, reasoning or ids."""
     names = Names(NINE)
     sent: list[Item] = []
     said: list[Item] = []

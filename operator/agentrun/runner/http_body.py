@@ -1,4 +1,4 @@
-"""The body of a tool's request: its Content-Type says how it is written, and so what keeps each value in its place."""
+"""Writes the body of a tool's request. Its Content-Type decides the format, and how each value is confined."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ _NOT_XML = "[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]"
 
 
 class Refused(Exception):
-    """The request cannot be made from these values. Nothing was sent; the message is for whoever gave them."""
+    """The request cannot be made from these values. Nothing was sent. The message is for whoever gave the values."""
 
 
 def body_of(http: Http, compiled: CompiledHttp, values: Values, args: JSON, headers: dict[str, str]) -> bytes | None:
-    """The body, with its Content-Type put into ``headers`` where the tool names none, or no boundary.
+    """The body of the request; None if there is none. If the tool names no Content-Type, or no boundary in it, this
+    sets it in ``headers``.
 
     Raises:
-        Refused: it cannot be written under its type.
+        Refused: the body cannot be written in its Content-Type.
     """
     if compiled.body is None and http.method not in METHODS_WITH_BODY:
         return None
@@ -46,7 +47,7 @@ def body_of(http: Http, compiled: CompiledHttp, values: Values, args: JSON, head
         if text is not None and (len(text.parts) > 1 or text.literal):
             return _encoded(text.render_text(values, _escape(kind, announced, charset)), kind, charset)
         body = args if compiled.body is None else compiled.body.render(values)
-        if isinstance(body, str):  # all of the body is one value: there is nothing around it that it could leave
+        if isinstance(body, str):  # the body is one value: there is no place that it could leave
             return _encoded(body, kind, charset)
         if is_form(kind):
             return urlencode(_fields(body), quote_via=quote, encoding=charset, errors="strict").encode()
@@ -77,7 +78,7 @@ def _charset(announced: str) -> str:
 
 
 def _json(value: JSON, charset: str) -> bytes:
-    """JSON; with escapes for what is not ASCII where its charset may lack that."""
+    """``value`` as JSON. If the charset is not UTF-8, characters beyond ASCII are escaped."""
     text = json.dumps(value, ensure_ascii=charset != "utf-8", allow_nan=False)
     return text.encode(charset)
 
@@ -87,12 +88,12 @@ def _encoded(text: str, kind: str, charset: str) -> bytes:
 
 
 def _escape(kind: str, content_type: str, charset: str) -> Escape | None:
-    """What confines a value to its place in a text of that media type; None where nothing is known to."""
+    """The escape that confines a value to its place in a text of that media type; None if none is known."""
     if is_form(kind):
         return partial(quote, safe="", encoding=charset, errors="strict")
     if is_markup(kind):
         return _in_markup
-    if "json" in kind:  # several values, a line each: a value stands between quotes
+    if "json" in kind:  # several values, one per line: a value is between quotes
         return lambda value: json.dumps(value, ensure_ascii=False)[1:-1]
     if kind.startswith("multipart/"):
         found = re.search(_BOUNDARY, content_type)
@@ -115,10 +116,10 @@ def _within_its_part(boundary: str, value: str) -> str:
 
 
 def _fields(body: JSON) -> list[tuple[str, str]]:
-    """The fields of a form from an object: a list is its name as often as it has values, null is left out.
+    """The fields of a form, from an object. A list repeats its field for each value; null is omitted.
 
     Raises:
-        Refused: it is no object, or a field holds more than that.
+        Refused: ``body`` is not an object, or a field contains an object or a nested list.
     """
     if not isinstance(body, dict):
         raise Refused("the body of a form is an object with a value for each field")
@@ -138,8 +139,8 @@ def _fields(body: JSON) -> list[tuple[str, str]]:
 
 
 def _parts(fields: list[tuple[str, str]], announced: str, charset: str) -> tuple[bytes, str]:
-    """Fields as the parts of a multipart form, and its Content-Type. The same fields always have the same boundary, so
-    that a call which is made again is the same.
+    """Fields as the parts of a multipart form, and its Content-Type. The boundary depends only on the fields, so that a
+    repeated call is identical.
     """
     found = re.search(_BOUNDARY, announced)
     boundary = found[1] if found else f"agentrun-{sha256(json.dumps(fields).encode())[-32:]}"

@@ -1,7 +1,7 @@
-"""From a tool's templates and one call's values to the bytes of a request, or to the reason why there is none.
+"""Makes the request of a call from the tool's templates and the call's values, or refuses with a reason.
 
-Values come from a model that may have been talked into something, so each is confined to the place it was put in:
-one path segment, one query value, one header value, one part of the body (``http_body``).
+Values come from a model, which an attacker may have influenced. Each value is therefore confined to its place: one path
+segment, one query value, one header value, or one part of the body (``http_body``).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ MAX_URL = 16 * 1024
 MAX_HEADER = 8 * 1024
 
 _MARK = "\0"
-"""Stands around every value in the URL until its segment was looked at; a checked template cannot hold it."""
+"""Encloses every value in the URL until its path segment was checked. A checked template cannot contain it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request, but for what is added when it is sent: authorization and the idempotency key."""
+    """A request without the headers that are added when it is sent: authorization and the idempotency key."""
 
     method: str
     url: str
@@ -38,7 +38,7 @@ def prepare(http: Http, compiled: CompiledHttp, variables: Mapping[str, JSON]) -
     """The request for a call.
 
     Raises:
-        Refused: a value is missing, or would leave the place that it is put in.
+        Refused: a value is missing, is too large, or would not stay within its place.
     """
     values = Values({name: value for name, value in variables.items() if name in compiled.references})
     try:
@@ -66,7 +66,7 @@ def _url(compiled: CompiledHttp, values: Values) -> str:
 
 
 def _check_segment(segment: str) -> None:
-    # Servers and proxies differ in what they decode before they resolve dots, so an encoded slash counts as one.
+    # Servers and proxies differ in what they decode before they resolve dots, so an encoded slash counts as a slash.
     if not segment:
         raise Refused("a value in the URL's path is empty, which would make the request one for something else")
     if not {".", ".."}.isdisjoint(re.split(r"[/\\]", segment)):

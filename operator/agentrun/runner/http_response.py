@@ -1,4 +1,4 @@
-"""What a tool's HTTP response means: a value for the workflow, a text for the model, or the reason for another try."""
+"""Converts a tool's HTTP response: to a value for the workflow and to a text for the model."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from agentrun.runner.tool_client import ToolOutput
 from agentrun.workflow.http import CompiledHttp, is_json, media_type
 
 MAX_ERROR_TEXT = 4 * 1024
-"""Characters of an error's body that the model is shown."""
+"""The most characters of an error's body that the model is shown."""
 
 KEPT_WHOLE = 1024 * 1024
-"""Bytes of an answer up to which it is kept whole where it cannot be used."""
+"""An answer that cannot be used is kept whole up to this many bytes."""
 
 KEPT_HEAD, KEPT_TAIL = 48 * 1024, 16 * 1024
-"""Bytes that are kept of a larger one, or of one that did not come whole."""
+"""Bytes that are kept of the beginning and end of a larger answer, or of one that did not arrive whole."""
 
 _TEXT = re.compile(
     r"(?:text|message)/.*|application/(?:[\w.+-]+\+)?(?:xml|yaml|x-www-form-urlencoded|javascript|x-ndjson|toml)"
@@ -37,23 +37,23 @@ _BINARY = re.compile(r"(?:image|audio|video|font)/(?!.*\+xml)")
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response. Header names are lower-case. It was read whole unless ``problem`` says why not."""
+    """A response. Header names are lower-case. If it could not be read whole, ``problem`` says why."""
 
     status: int
     headers: Mapping[str, str]
     content: bytes
     problem: str = ""
     passing: bool = False
-    """Whether the problem is one of the connection, so that another try could bring a whole answer."""
+    """Whether the connection caused the problem, so that another try could bring a whole answer."""
 
 
 def refusal(message: str, status: int | None = None) -> ToolOutput:
-    """An error of ours, as the model and the workflow see it."""
+    """The output for an error that agentrun found, for the model and the workflow."""
     return ToolOutput(status, {"status": status, "error": message}, message, is_error=True)
 
 
 def phrase(status: int) -> str:
-    """``404 Not Found``, in the standard's words rather than the server's."""
+    """A status with its standard reason phrase, such as ``404 Not Found``; the server's own phrase is not used."""
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
@@ -61,12 +61,12 @@ def phrase(status: int) -> str:
 
 
 def carried_out(status: int) -> bool:
-    """Whether an answer of this status says that the call was carried out: 2xx, and 303, which says where to look."""
+    """Whether this status says that the call was carried out: 2xx, or 303, which names where its result is."""
     return 200 <= status < 300 or status == HTTPStatus.SEE_OTHER
 
 
 def understand(response: Response, compiled: CompiledHttp, variables: Mapping[str, JSON], mask: Mask) -> ToolOutput:
-    """The output of a response other than 429, 408 and 5xx, which are no answers."""
+    """The output of a response. Statuses that are no answer (408, 429, 5xx) do not come here: see ``HttpTool``."""
     status = response.status
     if 300 <= status < 400:
         message = _redirect(response, mask)
@@ -99,7 +99,7 @@ def understand(response: Response, compiled: CompiledHttp, variables: Mapping[st
 
 
 def _json_within(body: JSON) -> JSON:
-    """The object or list in a text that was not announced as JSON; None where it is none."""
+    """The object or list in a text that was not announced as JSON; None if the text is neither."""
     if not isinstance(body, str) or not body.lstrip("\ufeff \t\r\n").startswith(("{", "[", ")]}'")):
         return None
     try:
@@ -109,7 +109,7 @@ def _json_within(body: JSON) -> JSON:
 
 
 def unusable(response: Response, message: str, mask: Mask) -> ToolOutput:
-    """The answer of a call that was carried out, and that says nothing that can be used."""
+    """The output for a call that was carried out and whose answer cannot be used."""
     kept = keep(response, mask)
     came = kept.get("body", kept.get("head"))
     shown = came if isinstance(came, str) else "" if came is None else json.dumps(came, ensure_ascii=False)
@@ -118,8 +118,9 @@ def unusable(response: Response, message: str, mask: Mask) -> ToolOutput:
 
 
 def keep(response: Response, mask: Mask) -> dict[str, JSON]:
-    """What a record keeps of an answer that cannot be used, without secrets: all of it where it came whole and is not
-    too large, else its ends; how large it was, and its digest.
+    """What a record keeps of an answer that cannot be used, without secrets: its size, its digest, and its body.
+
+    Of a body that is too large, or larger than both ends together and not whole, only the ends are kept.
     """
     content = response.content
     found: dict[str, Any] = {
@@ -144,14 +145,14 @@ def keep(response: Response, mask: Mask) -> dict[str, JSON]:
 
 
 def _redirect(response: Response, mask: Mask) -> str:
-    """Why an answer of 3xx is none."""
+    """Why an answer of 3xx is an error."""
     said = f"HTTP {phrase(response.status)}"
     if response.status == HTTPStatus.NOT_MODIFIED:
         return (
             f"{said}: nothing has changed since, so there is no body; leave out the header If-None-Match or "
             "If-Modified-Since to get one"
         )
-    # Following it would let the server choose where the request, and its token, goes next: also to addresses
+    # Following a redirect would let the server choose where the request and its token go next, including addresses
     # that only this machine can reach.
     target = mask.text(plain(response.headers.get("location", ""), 200))
     return (
@@ -160,10 +161,10 @@ def _redirect(response: Response, mask: Mask) -> str:
 
 
 def _body(response: Response, mask: Mask, *, whole: bool) -> tuple[JSON, str]:
-    """The body as a value, and a note for the model where it is not what it claims to be.
+    """The body as a value, and a note for the model if the body is not what its type says.
 
-    JSON where its type says so; broken JSON stays a text, because the call was made and its answer should be seen. What
-    is no text is named; with ``whole`` it is there, too, in Base64.
+    The value is JSON if the content type says so. Broken JSON stays a text, because the call was made and its answer
+    should be seen. Of a binary body the value has type and size; with ``whole``, also its content in Base64.
     """
     content = mask.content(response.content)
     if not content:
@@ -190,7 +191,7 @@ def _body(response: Response, mask: Mask, *, whole: bool) -> tuple[JSON, str]:
 
 
 def _base64(content: bytes, mask: Mask) -> str:
-    """Bytes as a record can hold them; nothing of them where a secret is among them."""
+    """Bytes in Base64, so that a record can hold them; empty if they contain a secret."""
     text = content.decode("latin-1")
     return "" if mask.text(text) != text else base64.b64encode(content).decode()
 

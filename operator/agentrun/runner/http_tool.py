@@ -1,7 +1,7 @@
-"""Calls an ``http`` tool: one request, or for effects that allow it a few, and an honest word on what is known.
+"""Calls an ``http`` tool: one request, or a few if the tool's effect allows it.
 
-Whether a failed call may have been carried out is told from the request itself: until its first byte is handed to
-the network nothing can have happened, from then on anything can.
+The request itself tells whether a failed call may have been carried out: before its first byte is handed to the
+network, the call surely was not; from then on, it may have been.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class HttpTool:
-    """One tool. Nothing is imported or opened before the first call. Tasks may share it."""
+    """One tool. It imports and opens nothing before the first call. Tasks may share it."""
 
     def __init__(self, tool: Tool, secret: Secrets, *, sleep: Sleep = asyncio.sleep, now: Clock = time.time) -> None:
         self._tool = tool
@@ -59,15 +59,17 @@ class HttpTool:
     ) -> ToolOutput:
         """Call the tool with ``args``, which fit its parameters; ``about`` holds ``inputs`` and ``run``.
 
-        A ReadOnly or Idempotent tool is tried up to three times; a ``Once`` tool exactly once, on a connection of
-        its own. The idempotency key is sent for all but ReadOnly tools. The tool's timeout bounds each try; the
-        caller bounds the whole. ``before_send`` is asked when the connection stands and nothing of the request has
-        been sent; what it raises ends the call. Cancellation closes the connection; the call may have been carried out.
+        A ReadOnly or Idempotent tool is tried up to three times; a ``Once`` tool exactly once, on a new connection.
+        The idempotency key is sent for all but ReadOnly tools. The tool's timeout limits each try; the caller limits
+        the whole call. ``before_send`` is called when the connection is open and nothing of the request has been sent;
+        an exception that it raises ends the call. Cancellation closes the connection; the call may have been carried
+        out.
 
         Raises:
-            Failure: of class Tool: there was no answer (408, 429, 5xx, no connection), the answer to a call that may
-                be repeated did not come whole, or a Secret is missing. Its ``happened`` says whether the call may have
-                been carried out.
+            Failure: of class Tool: there was no answer (408, 429, 5xx, 302 to a ``Once`` call, no connection), the
+                answer to a ReadOnly or Idempotent call did not arrive whole, a Secret is missing, or a proxy or
+                certificate of the environment cannot be used. Its ``happened`` says whether the call may have been
+                carried out.
         """
         variables: dict[str, JSON] = {**(about or {}), "args": args}
         try:
@@ -86,7 +88,7 @@ class HttpTool:
             return refusal(str(error))
 
     async def _repeated(self, once: Callable[[], Awaitable[ToolOutput]]) -> ToolOutput:
-        """Up to three tries. That one of them was carried out is not undone by how the last one ends."""
+        """Up to three tries. If one of them was carried out, the result says so, however the last try ends."""
         kept: dict[str, JSON] | None = None
 
         async def watched() -> ToolOutput:
@@ -141,12 +143,13 @@ class HttpTool:
         limit: float,
         before_send: Callable[[], None] | None,
     ) -> Response:
-        """The response, as far as it came: from its status line on the call is answered, whatever follows.
+        """The response, as far as it arrived. Once its status line is there, the call counts as answered.
 
         Raises:
-            Failure: no status line came.
+            Failure: no status line arrived.
+            Refused: the request has no valid URL.
         """
-        import httpx2  # noqa: PLC0415  (lazy: only who calls a tool pays for it)
+        import httpx2  # noqa: PLC0415  (lazy: only a process that calls a tool needs it)
 
         from agentrun.runner.transport import listen  # noqa: PLC0415
 
@@ -158,7 +161,7 @@ class HttpTool:
         answer: httpx2.Response | None = None
 
         async def trace(event: str, info: dict[str, Any]) -> None:
-            # The request to a proxy to open a tunnel is not yet ours.
+            # The CONNECT that asks a proxy for a tunnel is not the tool's request.
             nonlocal sent
             if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
                 heard.clear()
@@ -166,14 +169,14 @@ class HttpTool:
                     before_send()
                 sent = "unknown"
 
-        try:  # before the clock runs: reading certificates is nothing that the other side did
+        try:  # outside the timeout, which is for the other side: certificates may be read here
             client = self._client()
             proxy = self._transport.check(request.url)
         except BadEnvironment as error:
             raise self._failure(str(error), "no", retryable=False) from error
         through = "" if proxy is None else f" through {proxy.shown}"
         try:
-            # httpx2's own timeouts are per read: a server that drips would never meet one of them.
+            # httpx2's own timeouts apply to each read: a server that sends byte by byte would never reach one.
             async with (
                 asyncio.timeout(limit),
                 client.stream(
@@ -213,7 +216,7 @@ class HttpTool:
     def _response(
         answer: httpx2.Response | None, heard: bytearray, body: bytearray, problem: str = "", *, passing: bool = False
     ) -> Response:
-        """What is known of an answer; where HTTP's grammar hid it, by what came over the wire."""
+        """What is known of an answer. If httpx2 refused it as invalid HTTP, it is read from the received bytes."""
         from agentrun.runner.transport import answered  # noqa: PLC0415
 
         if answer is not None:
@@ -224,7 +227,7 @@ class HttpTool:
         return Response(found[0], {}, found[1], problem, passing)
 
     def _no_answer(self, response: Response, mask: Mask) -> Failure | None:
-        """The Failure that a status stands for which says nothing about the call itself."""
+        """The Failure for a status that does not answer the call; None if the status is an answer."""
         status = response.status
         said = ""
         if status == HTTPStatus.FOUND and self._tool.effect is Effect.ONCE:
@@ -258,7 +261,7 @@ class HttpTool:
         return Failure(FailureClass.TOOL, message, retryable=retryable, retry_after=pause, happened=happened, kept=kept)
 
     def _token(self) -> str | None:
-        """The bearer token, read for each call anew: Secrets are rotated while steps run."""
+        """The bearer token. It is read for each try, because Secrets are rotated while steps run."""
         if self._http.auth is None:
             return None
         try:
@@ -273,16 +276,16 @@ class HttpTool:
 
             from agentrun.runner.transport import Transport  # noqa: PLC0415
 
-            # A kept connection may be closed by the server just as we write to it, and then nobody knows whether the
-            # request was seen. For Once that would wait for a person, so each of its calls has a fresh connection.
+            # The server may close a kept connection while the request is written, and then it is not known whether the
+            # request was seen. A Once call would wait for a person, so each has a new connection.
             kept = 0 if self._tool.effect is Effect.ONCE else None
-            # Proxies and certificate authorities of the environment, as companies set them.
+            # It uses the proxies and certificate authorities that the environment names.
             self._transport = Transport(httpx2.Limits(max_keepalive_connections=kept))
             self._opened = httpx2.AsyncClient(
                 transport=self._transport,
-                timeout=None,  # asyncio.timeout bounds the whole
+                timeout=None,  # asyncio.timeout limits the whole try
                 follow_redirects=False,
-                # A cookie of one call would be missing after a resume, so none is kept.
+                # A cookie from an earlier call would be missing after a resume, so no cookie is kept.
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
                 headers={"User-Agent": f"agentrun/{__version__}"},
             )

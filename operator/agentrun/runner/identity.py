@@ -1,9 +1,9 @@
-"""Which process this is, so that another one on the same machine can tell whether it still lives.
+"""Identifies a process, so that another process on the same machine can tell whether it is still alive.
 
 A process id alone is not enough: ids are reused, mean nothing after a reboot, and differ inside and outside a
-container. So the boot, the pid namespace and the start time stand beside it (proc(5)). Where the system does not give
-all of them, or the process ran at another place (another host, boot or pid namespace), nothing is told of it from
-here: it counts neither as alive nor as dead, and whoever must know watches for its signs of life (``local/lease.py``).
+container. The identity therefore also holds the boot, the pid namespace and the start time (proc(5)). If the system
+does not provide all of them, or the process ran elsewhere (another host, boot or pid namespace), the process is
+"unknown": neither alive nor dead. Code that must know watches for its signs of life (``local/lease.py``).
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ def this_process() -> dict[str, Any]:
 
 
 def surely_dead(process: dict[str, Any]) -> bool:
-    """Whether ``process`` ran here and is gone. False where it lives, or where that cannot be told from here."""
+    """Whether ``process`` ran here and has ended. False if it is alive or if that is unknown."""
     return life_of(process) == "dead"
 
 
 def surely_alive(process: dict[str, Any]) -> bool:
-    """Whether ``process`` runs on this machine now."""
+    """Whether ``process`` runs here now. False if it has ended or if that is unknown."""
     return life_of(process) == "alive"
 
 
 def life_of(process: dict[str, Any]) -> Life:
-    """Whether the process of that identity lives, as far as this place can tell. A zombie does not live.
+    """Whether ``process`` is alive, as far as it can be told from here. A zombie is dead.
 
-    The identity comes from a store, so nothing about its form is taken for granted.
+    The identity comes from a store, so its form is checked.
     """
     place, pid, started = process.get("place"), process.get("pid"), process.get("started")
     if not place or process.get("host") != platform.node() or place != _place():
-        return "unknown"  # a reboot, another container: its process ids mean nothing here
+        return "unknown"  # another host, boot or container: its process ids mean nothing here
     if not isinstance(pid, int) or pid <= 0 or started is None:
         return "unknown"
     now = _started(pid)
@@ -51,7 +51,7 @@ def life_of(process: dict[str, Any]) -> Life:
 
 
 def _is_hidden(pid: int) -> bool:
-    """Whether a process of that id exists and belongs to somebody whose processes are not shown (``hidepid``)."""
+    """Whether a process with that id exists but is not shown, because another user owns it (``hidepid``)."""
     try:
         os.kill(pid, 0)
     except PermissionError:
@@ -62,7 +62,7 @@ def _is_hidden(pid: int) -> bool:
 
 
 def _place() -> str:
-    """This boot and this pid namespace; empty where the system does not say."""
+    """This boot and pid namespace; empty if the system does not provide them."""
     if not (_PROC / "self").exists():
         return _answer("sysctl", "-n", "kern.bootsessionuuid")  # macOS
     try:
@@ -73,8 +73,8 @@ def _place() -> str:
 
 
 def _started(pid: int) -> int | str | None:
-    """When a process started: clock ticks from boot, or what ps(1) says where there is no /proc. None for one that is
-    gone or only waits to be reaped.
+    """When a process started: clock ticks since boot, or the output of ps(1) if there is no /proc. None if the process
+    has ended, even if it is not reaped yet.
     """
     if not (_PROC / "self").exists():
         state, _, started = _answer("ps", "-o", "state=,lstart=", "-p", str(pid)).partition(" ")
@@ -87,7 +87,7 @@ def _started(pid: int) -> int | str | None:
 
 
 def _answer(*command: str) -> str:
-    """What a program of the system prints; empty where it fails."""
+    """The output of a system program; empty if it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):

@@ -1,6 +1,7 @@
-"""JSON as endpoints and models write it, where it has one reading only.
+"""Parses JSON with the faults that endpoints and models make, if it has exactly one reading.
 
-What has more than one, or none, is refused with the place: nothing is guessed, and what was cut off is not completed.
+A text with several readings, or none, is refused with the place of the fault. Nothing is guessed, and JSON that was cut
+off is not completed.
 """
 
 from __future__ import annotations
@@ -18,23 +19,23 @@ from agentrun.workflow.bounded_json import MAX_DEPTH, parse_json
 from agentrun.workflow.json_schema import depth
 
 MENDED_MAX = 1024 * 1024
-"""Characters of a text that is mended; a longer one has to be JSON as it stands."""
+"""The most characters of a text that is mended. A longer text has to be valid JSON."""
 
 _FENCE = "```"
 _BRACKETS_MAX = 200
 _PYTHON_MAX = 65_536
-"""Characters that are read as Python: its parser takes hundreds of bytes for each."""
-# Patterns are compiled when they are first needed (``re`` keeps them), so that a start does not wait for them.
+"""The most characters that are read as Python. Its parser takes hundreds of bytes for each."""
+# Patterns are compiled when first needed (``re`` caches them), so that they do not delay the start of the process.
 _PLACES_MAX = 50
 _STRING_OR_COMMA = r'(?s)"(?:[^"\\]|\\.|\\\Z)*(?:"|\Z)|,(?=\s*[}\]])'
 _NOTHING_MORE = r"(?:[\s}\])`;.]|<[^<>]{0,50}>)*"
 _SPACE = " \t\r\n\ufeff\x00"
 _GUARD = ")]}'"
-"""What some APIs of Google and others begin with."""
+"""The prefix of JSON from some APIs, of Google and others, against its use as a script."""
 
 
 class Unsayable(str):
-    """A number that JSON cannot say (NaN, an infinity), as the text that stood there."""
+    """A number that JSON does not have (NaN, an infinity), as its original text."""
 
     __slots__ = ()
 
@@ -42,12 +43,16 @@ class Unsayable(str):
 def read_answer(body: bytes, content_type: str = "") -> JSON:
     """The JSON in the body of an endpoint's answer, in the charset that ``content_type`` declares.
 
-    Beyond ``parse_json``: control characters inside strings, and what is no character, which becomes U+FFFD: half of a
-    surrogate pair (halves that met at the border of two parts are joined), bytes that the charset does not have. NaN
-    and infinities become texts, ``Unsayable``. JSON in a JSON text, or alone in a list, is that JSON.
+    In addition to ``parse_json``, this accepts:
+
+    - control characters inside strings;
+    - halves of surrogate pairs and bytes that the charset does not have, which become U+FFFD (two halves at the border
+      of two parts are joined);
+    - NaN and infinities, which become texts, ``Unsayable``;
+    - an object inside a JSON text, or alone in a list, which becomes the value.
 
     Raises:
-        ValueError: it is no JSON, or nested too deeply; the message is short and says where.
+        ValueError: the body is not JSON, or nested too deeply. The message is short and says where.
     """
     text, problem = decoded(body, declared(content_type))
     if problem:
@@ -82,8 +87,8 @@ def _answer_in(text: str) -> JSON:
 def read_value(text: str) -> JSON:
     """The JSON in a tool's answer.
 
-    Beyond ``parse_json``: control characters inside strings, halves of surrogate pairs (U+FFFD), and what servers put
-    around it: a byte order mark, zero bytes, and the guard against its use as a script.
+    In addition to ``parse_json``, this accepts control characters inside strings, halves of surrogate pairs (which
+    become U+FFFD), and what servers put around the JSON: a byte order mark, zero bytes, and ``_GUARD``.
 
     Raises:
         ValueError: as ``parse_json``.
@@ -101,12 +106,12 @@ def read_value(text: str) -> JSON:
 def mended(text: str) -> JSON:
     """The JSON in ``text`` that a model wrote.
 
-    Beyond ``parse_json``: control characters inside strings, halves of surrogate pairs (U+FFFD), a Markdown fence
-    around it, a comma before a closing bracket, brackets or marks too many at the end, the same value twice, and
-    Python's way to write JSON.
+    In addition to ``parse_json``, this accepts control characters inside strings, halves of surrogate pairs (which
+    become U+FFFD), a Markdown fence around the JSON, a comma before a closing bracket, extra brackets or marks at the
+    end, the same value twice, and Python's notation.
 
     Raises:
-        ValueError: there is not exactly one reading; the message is short and says where the JSON ends.
+        ValueError: there is not exactly one reading. The message is short and says where the JSON ends.
     """
     text = text.strip(_SPACE)
     try:
@@ -128,9 +133,9 @@ def mended(text: str) -> JSON:
 
 
 def json_values(text: str) -> list[JSON]:
-    """The objects and lists in ``text``, outermost and each once, in order.
+    """The outermost objects and lists in ``text``, in order, each once.
 
-    At most fifty places where one could begin are looked at.
+    At most fifty places where one could begin are tried.
     """
     found: list[JSON] = []
     place = 0
@@ -149,12 +154,12 @@ def json_values(text: str) -> list[JSON]:
 
 
 def fenced(text: str) -> list[str]:
-    """What stands in Markdown fences."""
+    """The contents of the Markdown fences in ``text``."""
     return text.split(_FENCE)[1::2]
 
 
 def unfenced(text: str) -> str:
-    """``text`` without the Markdown fence that models like to put around JSON."""
+    """``text`` without the Markdown fence that models often put around JSON."""
     if not (text.startswith(_FENCE) and text.endswith(_FENCE) and len(text) > 2 * len(_FENCE)):
         return text
     inner = text[len(_FENCE) : -len(_FENCE)]
@@ -163,7 +168,7 @@ def unfenced(text: str) -> str:
 
 
 def whole_characters(value: JSON) -> JSON:
-    """``value`` with U+FFFD for every half of a surrogate pair, which is no character and which UTF-8 cannot hold."""
+    """``value`` with U+FFFD for every half of a surrogate pair: it is not a character, and UTF-8 cannot encode it."""
     match value:
         case str():
             try:
@@ -181,7 +186,7 @@ def whole_characters(value: JSON) -> JSON:
 
 
 def _join_halves(parts: list[Any]) -> None:
-    """A character whose halves stand at the end of one part's text and at the beginning of the next."""
+    """Join each surrogate pair whose halves are at the end of one part's text and the beginning of the next one's."""
     for one, other in pairwise(parts):
         if not (isinstance(one, dict) and isinstance(other, dict)):
             continue
@@ -193,7 +198,7 @@ def _join_halves(parts: list[Any]) -> None:
 
 
 def _loaded(text: str) -> JSON:
-    """``text`` as JSON, with line breaks inside strings, and with nothing behind it that says more."""
+    """``text`` as JSON. Line breaks inside strings are accepted; more content after the value is not."""
     try:
         value, end = _LENIENT.raw_decode(text)
     except RecursionError as error:
@@ -205,18 +210,18 @@ def _loaded(text: str) -> JSON:
 
 
 def _bounded(value: JSON) -> JSON:
-    """``value`` if it is within the bounds of ``parse_json``, which alone knows them."""
+    """``value``, if it is within the limits of ``parse_json``; else ValueError."""
     return parse_json(json.dumps(whole_characters(value), allow_nan=False))
 
 
 def _python(text: str) -> JSON:
-    """A dict or list as Python prints it: quotes of its own, ``True``, ``None``."""
+    """A dict or list in Python's notation: single quotes, ``True``, ``None``."""
     import ast  # noqa: PLC0415  (seldom needed)
 
     if "'" not in text or len(text) > _PYTHON_MAX or sum(map(text.count, "[{(")) > _BRACKETS_MAX:
         raise ValueError("not Python's either")
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # an escape that Python does not know has no one reading
+        warnings.simplefilter("error")  # an escape that Python does not know has several readings
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError, Warning) as error:
@@ -226,7 +231,7 @@ def _python(text: str) -> JSON:
 
 
 def _check_json(value: object) -> None:
-    """Refuse what JSON has no word for, such as tuples and sets."""
+    """Raise ValueError for values that JSON does not have, such as tuples and sets."""
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise ValueError("a key is no text")

@@ -1,8 +1,8 @@
-"""Secrets out of everything that is written down: one place that knows how a secret may look when it comes back.
+"""Removes secrets from everything that is recorded or logged.
 
-A server that echoes a request, an error page, a model that repeats what it read: the secret comes back as it was sent,
-or escaped for JSON, HTML, URLs or mail, doubly so, in Base64, in hexadecimal, as a list of bytes, broken over lines, or
-with something between its characters. What is searched is therefore not the text alone but also the texts that it
+A server may echo a request, an error page may quote it, a model may repeat what it read. The secret then comes back as
+it was sent, or escaped for JSON, HTML, URLs or mail (also twice), in Base64, in hexadecimal, as a list of bytes, broken
+over lines, or with other characters in between. The mask therefore searches the text and also everything that the text
 decodes to.
 """
 
@@ -22,18 +22,20 @@ from typing import Any
 from agentrun.runner.secrets import SHORTEST_SECRET
 
 PLACEHOLDER_MAX = 16
-"""Letters below which a key of small letters alone is a placeholder (``not-needed``), as endpoints without keys get."""
+"""A value of lower-case words with fewer characters than this is a placeholder (``not-needed``): endpoints that need no
+key are given one."""
 
 HIDDEN = "***"
 
 LEVELS = 4
-"""How often a text may be escaped."""
+"""The most levels of escaping that are decoded."""
 
 PACKED_LEVELS = 3
-"""How often a text may be packed in Base64, Base32, hexadecimal or gzip: Kubernetes packs a registry's login twice."""
+"""The most levels of Base64, Base32, hexadecimal or gzip that are decoded. Kubernetes encodes a registry's login twice.
+"""
 
 PARTED_LEAST = 12
-"""Letters and digits of a secret from which on it is found with anything else between them."""
+"""A secret with at least this many letters and digits is also found with other characters between them."""
 
 _ENDS = re.compile(r"(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|PASSPHRASE|CREDENTIALS?)$", re.IGNORECASE)
 _PROXIES = re.compile(r"(?:HTTPS?|ALL)_PROXY$", re.IGNORECASE)
@@ -59,7 +61,7 @@ _CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
 _EITHER = {"+": "[+-]", "/": "[/_]"}
 _BETWEEN_BYTES = ("0x", ":", ",", "-", "\\x")
 _RUN = re.compile(r"[A-Za-z0-9+/_-]{24,}=*(?:[ \t]*\r?\n[ \t]*[A-Za-z0-9+/_-]+=*)*")
-"""What may be packed bytes, over as many lines as they have."""
+"""A run of characters that may be encoded bytes, over one or more lines."""
 _ALNUM = string.ascii_letters + string.digits
 _NOT_ALNUM = bytes(set(range(256)) - set(_ALNUM.encode()))
 _TEXT = bytes(range(32, 127)) + b"\0\t\r\n"
@@ -71,7 +73,7 @@ Place = Callable[[int], int]
 
 
 class Mask:
-    """Hides ``secrets`` of at least ``SHORTEST_SECRET`` characters. Immutable; made in some microseconds."""
+    """Hides ``secrets`` of at least ``SHORTEST_SECRET`` characters. Immutable; its creation takes microseconds."""
 
     __slots__ = ("_hex", "_packed", "_parted", "_plain")
 
@@ -84,7 +86,7 @@ class Mask:
             forms = {secret, *(form for form in _decodings(secret) if len(form) >= SHORTEST_SECRET)}
             self._plain += tuple(forms)
             raw = secret.encode("utf-8", "surrogatepass")
-            wide = secret.encode("utf-16-le", "surrogatepass")[:-1]  # which the other order of bytes has in it, too
+            wide = secret.encode("utf-16-le", "surrogatepass")[:-1]  # big-endian UTF-16 contains these bytes too
             self._packed |= {core: goes_on for data in (raw, wide) for core, goes_on in _cores(data)}
             self._packed[_decimals(raw)] = False
             self._hex += (secret.lower(), raw.hex(), wide.hex())
@@ -95,7 +97,7 @@ class Mask:
         return bool(self._plain)
 
     def text(self, text: str) -> str:
-        """``text`` with three asterisks in place of each secret, however it is written."""
+        """``text`` with three asterisks in place of each secret, in each encoding that this module knows."""
         if not self._plain or not self._is_in(text):
             return text
         spans = sorted(self._spans(text))
@@ -113,7 +115,7 @@ class Mask:
         return self._walk(value)
 
     def content(self, data: bytes) -> bytes:
-        """Bytes without the secrets as they are, for what is decoded in another way than it was encoded."""
+        """Bytes without the secrets in their plain forms, for content that may be decoded with a wrong charset."""
         for secret in self._plain:
             data = data.replace(secret.encode("utf-8", "surrogatepass"), HIDDEN.encode())
         return data
@@ -138,14 +140,14 @@ class Mask:
         return any(self._is_seen_in(view, levels) for view in _decodings(text))
 
     def _is_seen_in(self, view: str, levels: int) -> bool:
-        """Whether one is in ``view``, as it is, or in what is packed in it."""
+        """Whether a secret is in ``view``, or in a run of ``view`` that decodes to it."""
         return self._found(view) or any(self._is_packed_in(run[0], levels) for run in _RUN.finditer(view))
 
     def _is_packed_in(self, run: str, levels: int) -> bool:
         return levels > 1 and any(self._is_in(text, levels - 1) for text in _unpacked(run))
 
     def _found(self, view: str) -> bool:
-        """Whether one is in ``view``, as it is, with something between its characters, or encoded as bytes."""
+        """Whether a secret is in ``view``: plain, with other characters in between, or encoded as bytes."""
         if any(form in view for form in self._plain):
             return True
         if self._parted:
@@ -164,7 +166,7 @@ class Mask:
         return any(form in lower for form in self._hex)
 
     def _spans(self, text: str) -> set[Span]:
-        """Where they stand in ``text``. Slow: the places are carried through each decoding."""
+        """The positions of the secrets in ``text``. Slow: positions are mapped back through each decoding."""
         found: set[Span] = set()
         places: list[Place] = []
         view = text
@@ -189,7 +191,7 @@ class Mask:
         return found
 
     def _patterns(self) -> Iterable[re.Pattern[str]]:
-        """What finds the forms where they stand. The module ``re`` keeps what was compiled."""
+        """The patterns that find each form of each secret. ``re`` caches the compiled patterns."""
         for form in self._plain:
             yield re.compile(re.escape(form))
         for form, goes_on in self._packed.items():
@@ -202,7 +204,7 @@ class Mask:
 
 
 def environment_secrets(environment: Mapping[str, str]) -> Iterable[str]:
-    """The secrets that the environment of a process holds, by the names of its variables."""
+    """The secrets in the environment of a process, recognized by the names of the variables."""
     for name, value in environment.items():
         value = value.strip()  # noqa: PLW2901
         if _PROXIES.search(name):
@@ -214,13 +216,14 @@ def environment_secrets(environment: Mapping[str, str]) -> Iterable[str]:
 
 
 def is_placeholder(key: str) -> bool:
-    """Whether ``key`` looks like what is given where none is needed: to hide it would garble ordinary texts."""
+    """Whether ``key`` looks like a value for endpoints that need no key. Hiding it would garble ordinary texts."""
     return len(key) < PLACEHOLDER_MAX and re.fullmatch(r"[a-z]+(?:[-_ ][a-z]+)*", key) is not None
 
 
 def _cores(data: bytes) -> Iterable[tuple[str, bool]]:
-    """What of the Base64 of any text that holds ``data`` is the same, by how many bytes come before it; and whether the
-    character after it holds the rest of its last byte.
+    """The part that is in the Base64 of every text containing ``data``, for each alignment of ``data`` (0 to 2 bytes).
+
+    The flag says whether the next character holds the rest of the last byte.
     """
     for before in range(3):
         text = base64.b64encode(bytes(before) + data).decode()
@@ -229,7 +232,7 @@ def _cores(data: bytes) -> Iterable[tuple[str, bool]]:
 
 
 def _unpacked(run: str) -> Iterator[str]:
-    """The texts that ``run`` may be packed from. What is no text, such as a picture, is passed over."""
+    """The texts that ``run`` may decode to. Content that is not text, such as a picture, is skipped."""
     packed = "".join(run.split()).replace("-", "+").replace("_", "/").replace("=", "")
     ways: list[tuple[Callable[[str], bytes], int]] = []
     if not (packed.islower() or packed.isupper()):  # most names and paths are
@@ -265,7 +268,7 @@ def _decimals(data: bytes) -> str:
 
 
 def _decodings(text: str) -> Iterable[str]:
-    """What ``text`` may be an escaped form of, level by level."""
+    """``text`` with its escapes decoded, level by level."""
     view = text
     for _ in range(LEVELS):
         if not any(char in view for char in _ESCAPES):
@@ -296,7 +299,7 @@ def _decoded(found: re.Match[str]) -> str:
 
 
 def _placed(view: str) -> tuple[str, Place]:
-    """The decoded form of ``view``, and the way back from a place in it to one in ``view``."""
+    """The decoded form of ``view``, and a function that maps a position in it to one in ``view``."""
     parts: list[str] = []
     starts, sources = [0], [0]
     length, at = 0, 0

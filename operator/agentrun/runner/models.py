@@ -1,8 +1,8 @@
-"""What the agent loop sees of a model: one question, one turn. Which API is spoken stays behind ``ModelClient``.
+"""The agent loop's interface to a model: one request, one turn. ``ModelClient`` hides which API is used.
 
-A turn is recorded as JSON items in the provider's own form, verbatim: reasoning that only its provider can read
-(``encrypted_content``) has to go back exactly as it came, or the model starts every turn from nothing. ``history``
-makes of the recorded turns what an endpoint takes back.
+A turn is recorded verbatim, as JSON items in the provider's own form. Reasoning that only its provider can read
+(``encrypted_content``) has to be sent back unchanged, or the model starts every turn without it. ``history`` converts
+recorded turns to what an endpoint accepts.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one turn. ``cached`` is the part of ``input`` that was billed as cached. Zero where unreported."""
+    """Tokens of one turn. ``cached`` is the part of ``input`` that was billed as cached. An unreported count is 0."""
 
     input: int = 0
     cached: int = 0
     output: int = 0
 
     def __post_init__(self) -> None:
-        # Some endpoints count cached tokens beside the input; a cost below nothing would earn budget back.
+        # Some endpoints do not include cached tokens in the input. A negative cost would add to the budget.
         object.__setattr__(self, "cached", min(self.cached, self.input))
 
 
@@ -40,9 +40,9 @@ class Usage:
 class ModelCall:
     """A tool call that the model asks for.
 
-    ``args`` is None, and ``error`` says why, where the arguments are not a JSON object: the model is told, nothing
-    is called. ``name`` may be no tool at all, and ``args`` are not yet checked against the tool's parameters. ``id``
-    tells the calls of one turn apart; where the endpoint gave none, it is made up.
+    If the arguments are not a JSON object, ``args`` is None and ``error`` says why: the call is not made, and the model
+    is told. ``name`` may not be a tool, and ``args`` are not yet checked against the tool's parameters. ``id`` is
+    unique within the turn; it is generated if the endpoint gave none.
     """
 
     id: str
@@ -53,10 +53,10 @@ class ModelCall:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What the model answered. ``items`` is to be recorded as it stands; ``text`` is without the model's thoughts.
+    """What the model answered. ``items`` is recorded unchanged; ``text`` does not contain the model's thoughts.
 
-    ``incomplete`` names the reason (``max_output_tokens``, ``content_filter``, …) where the answer was cut off; its
-    text and calls may then be fragments. Text, calls and refusal may all be missing: a model can answer nothing.
+    If the answer was cut off, ``incomplete`` names the reason (``max_output_tokens``, ``content_filter``, …), and the
+    text and calls may be fragments. Text, calls and refusal may all be missing: a model can answer nothing.
     """
 
     items: list[Item]
@@ -71,25 +71,25 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool as the model is told of it."""
+    """A tool as it is described to the model."""
 
     name: str
     description: str
     parameters: JsonSchema
     strict: bool = field(init=False)
-    """Whether strict mode takes the parameters."""
+    """Whether strict mode accepts the parameters."""
 
     def __post_init__(self) -> None:
-        # Told once: tools are sent with every turn of a step.
+        # Computed once: tools are sent with every turn of a step.
         object.__setattr__(self, "strict", fits_strict_mode(self.parameters))
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question to a model. ``timeout`` bounds each try, in seconds; the caller bounds the whole.
+    """One request to a model. ``timeout`` limits each try, in seconds; the caller limits the whole call.
 
     ``refused`` is what the endpoint is known to refuse (words of ``refusals``); the client adds what it learns.
-    ``at_any_length``: the bound of the answer is a wish, and is left out where the endpoint takes none.
+    ``at_any_length``: ``max_output_tokens`` is only a preference, and is omitted if the endpoint does not accept it.
     """
 
     instructions: str
@@ -106,14 +106,14 @@ class ModelClient(Protocol):
     """A model behind one of the APIs."""
 
     api: Literal["chat", "responses"]
-    """Which one."""
+    """Which API."""
 
     def user(self, text: str) -> Item:
-        """What a person, or the workflow in their place, says."""
+        """An item with the text of a person, or of the workflow in a person's place."""
         ...
 
     def tool_result(self, call_id: str, name: str, output: str) -> Item:
-        """The answer to one of the model's calls; each call needs exactly one before the next turn."""
+        """An item with the result of one of the model's calls. Each call needs exactly one before the next turn."""
         ...
 
     async def ask(self, request: Request) -> Turn:
@@ -126,18 +126,19 @@ class ModelClient(Protocol):
         ...
 
     async def close(self) -> None:
-        """Close the connections. The client is of no use afterwards."""
+        """Close the connections. The client cannot be used afterwards."""
         ...
 
 
 def open_model(model: Model, secret: Secrets, *, sleep: Sleep = asyncio.sleep, now: Clock = time.time) -> ModelClient:
     """A client for ``model``. Nothing is sent yet; the first call imports openai, which takes about a second.
 
-    The key is read from ``model.credentials``, else from the environment variables of the openai client
-    (``OPENAI_API_KEY``, and ``OPENAI_BASE_URL`` where the model names no endpoint).
+    The key is read from ``model.credentials``, or else from the environment variable ``OPENAI_API_KEY``. If the model
+    names no endpoint, ``OPENAI_BASE_URL`` is read too.
 
     Raises:
-        Failure: of class Provider: there is no key, or it cannot be one.
+        Failure: of class Provider: the key is missing or not valid, or the endpoint's address, a proxy or a
+            certificate of the environment cannot be used.
     """
     from agentrun.runner.endpoint import Endpoint  # noqa: PLC0415  (lazy: see above)
 

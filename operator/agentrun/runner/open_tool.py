@@ -1,4 +1,4 @@
-"""The client of a tool, by the tool's kind: the runner's one look at it."""
+"""Opens a tool's client by the tool's kind. No other module of the runner depends on the kind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agentrun.workflow.tool_kinds import body_of
 
 
 def open_tool(tool: Tool, secret: Secrets) -> ToolClient:
-    """A client of ``tool``, which reads the Secrets that its calls need from ``secret``."""
+    """A client of ``tool``. It reads the Secrets of its calls through ``secret``."""
     match body_of(tool):
         case Http():
             return HttpTool(tool, secret)

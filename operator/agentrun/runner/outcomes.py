@@ -1,4 +1,4 @@
-"""The exceptions that end an attempt on purpose, and the end of a step that failed."""
+"""The exceptions that end an attempt on purpose."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from agentrun.api.run import StepState
 from agentrun.records.step_records import ClosedBody, WaitingBody
 
 INTERRUPTED: WaitingBody = {"interrupted": True}
-"""Somebody asked the attempt to leave."""
+"""The attempt was asked to stop."""
 
 
 class Parked(Exception):
-    """The attempt can go no further for now: commit ``waiting`` with this body and release the process."""
+    """The attempt cannot continue for now: commit ``waiting`` with this body and end the process."""
 
     def __init__(self, body: WaitingBody) -> None:
         self.body = body
@@ -19,7 +19,7 @@ class Parked(Exception):
 
 
 class Closed(Exception):
-    """The step is over in a way that is decided already: commit ``closed`` with this body."""
+    """The step is over: commit ``closed`` with this body, which holds the outcome."""
 
     def __init__(self, body: ClosedBody) -> None:
         self.body = body
@@ -27,5 +27,5 @@ class Closed(Exception):
 
 
 def failed(info: FailureInfo) -> Closed:
-    """The end of a step that failed for good."""
+    """The exception that ends a step as Failed, without another attempt."""
     return Closed({"outcome": str(StepState.FAILED), "failure": info.to_json()})

@@ -1,4 +1,4 @@
-"""In which words endpoints say that a request is longer than the model takes. Each row was seen; none is documented."""
+"""Recognizes errors that say that a request is longer than the model accepts. Each row was seen; none is documented."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ _WORDS = (
     r"string too long\. expected a string with maximum length",  # OpenAI
 )
 _NAME = r"(?:id|name)['\"`]?: string too long"
-"""A call's id or name is too long, and not the history."""
+"""A call's id or name is too long, not the history."""
 _RATE = r"tokens? per (?:min|hour|day)|requests? per (?:min|hour|day)|\b[TR]P[MD]\b|rate[_ -]?limit|quota"
 
 
 def is_rate_limit(said: str, codes: frozenset[str]) -> bool:
-    """Whether an error speaks of a rate, whatever its status: Groq answers 413 where a request needs more than a minute
-    allows.
+    """Whether an error is about a rate limit, whatever its status: Groq answers 413 if a single request exceeds the
+    limit of a minute.
     """
     return "rate_limit_exceeded" in codes or bool(re.search(_RATE, said, re.IGNORECASE))
 
 
 def is_overflow(status: int, said: str, codes: frozenset[str]) -> bool:
-    """Whether an error says that the history has to become shorter. A rate limit is none."""
+    """Whether an error says that the history has to become shorter. An error about a rate limit does not."""
     if is_rate_limit(said, codes) or re.search(_NAME, said, re.IGNORECASE):
         return False
     return status == 413 or bool(codes & CODES) or bool(re.search("|".join(_WORDS), said, re.IGNORECASE))

@@ -1,7 +1,7 @@
-"""A schema in the few words that every endpoint knows, for those that refuse the rest.
+"""Reduces a schema to the keywords that every endpoint knows, for endpoints that refuse the rest.
 
-It says less than the one it is made from and never something else: what fits that one fits this one, but for a null.
-Arguments are checked against the whole schema by us.
+The reduced schema is weaker than the original: a value that fits the original also fits it, except for a null. agentrun
+checks arguments against the whole schema.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _STORES = ("$defs", "definitions")
 
 
 def plain_schema(schema: JsonSchema) -> JsonSchema:
-    """``schema`` with types, properties, items, texts to choose from and descriptions alone, without references."""
+    """``schema`` with only types, properties, items, choices, enums of texts and descriptions, without references."""
     return _plain(schema, schema, ())
 
 
@@ -58,7 +58,7 @@ def _plain(schema: JSON, root: JsonSchema, inside: tuple[str, ...]) -> dict[str,
 
 
 def _target(root: JsonSchema, reference: str) -> JSON:
-    """The definition that ``reference`` names; None where it leads elsewhere."""
+    """The definition that ``reference`` names; None if it names something else."""
     for store in _STORES:
         name = reference.removeprefix(f"#/{store}/")
         definitions = root.get(store)

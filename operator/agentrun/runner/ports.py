@@ -1,4 +1,4 @@
-"""Everything of the outside that a step's process uses, in one place, so that a test can stand at each door."""
+"""Everything outside that a step's process uses, in one place, so that a test can replace each part."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from agentrun.store.open import open_store
 from agentrun.store.protocol import Store
 
 SEND_WITHIN = 10.0
-"""Seconds after an intent began to be written within which its call is sent; later, a stopped process has woken up
-and somebody may already have settled the call, so it is not sent. A successor asks people no sooner."""
+"""Seconds, from the moment before the intent is written, within which its call may be sent. A process that was stopped
+for longer does not send it: a person may already have settled the call. The next attempt waits this long before it asks
+a person."""
 
 
 @dataclass(slots=True)
 class Ports:
-    """Clock, ids, store, models, tools, secrets, and the line that says what goes on."""
+    """The clock, ids, store, models, tools, secrets and progress log of a step's process."""
 
     clock: Callable[[], float] = field(default_factory=steady_clock)
     monotonic: Callable[[], float] = time.monotonic
@@ -43,8 +44,9 @@ class Ports:
         self.progress = Progress(self.clock)
 
     def set_clock(self, planned: float) -> None:
-        """Let the clock show no less than when the attempt was planned, should this machine's be behind: what was known
-        then (an approval that has expired, an answer of a person) is not in this attempt's future.
+        """If this machine's clock is behind ``planned``, set the clock forward to it.
+
+        What the planner knew then (an expired approval, a person's answer) must not be in this attempt's future.
         """
         clock = self.clock
         behind = planned - clock()
@@ -52,7 +54,7 @@ class Ports:
             self.clock = lambda: clock() + behind
 
     def preload(self) -> None:
-        """Begin to import what a model call needs, in a thread: it takes a second; the journal is read meanwhile."""
+        """Import the modules of a model call in a thread. That takes a second; the journal is read meanwhile."""
         threading.Thread(target=_import_openai, daemon=True).start()
 
 
@@ -61,16 +63,16 @@ def _import_openai() -> None:
 
 
 def read_secret_file(folder: str, key: SecretKey) -> str:
-    """A key of a Secret as Kubernetes mounts it: ``<folder>/<name>/<key>``.
+    """Read a key of a Secret from where Kubernetes mounts it: ``<folder>/<name>/<key>``.
 
     Raises:
-        LookupError: there is no folder, or no such file that can be read.
-        UnicodeDecodeError: it is not UTF-8.
+        LookupError: ``folder`` is empty, or the file cannot be read.
+        UnicodeDecodeError: the file is not UTF-8.
     """
     if not folder:
         raise LookupError(f"no Secrets are at hand: give --secrets DIR with DIR/{key.name}/{key.key}")
     path = Path(folder) / key.name / key.key
     try:
-        return path.read_text("utf-8-sig")  # whatever the locale; a mark that Windows sets is no part of a key
+        return path.read_text("utf-8-sig")  # in every locale; a byte order mark is not part of the key
     except OSError as error:
         raise LookupError(f"{path}: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""The life of a step's process: signals, the leash to whoever started it, the termination message, the exit code."""
+"""The entry point of a step's process: signals, the leash to its driver, the termination message, the exit code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MESSAGE_MAX = 4000
 
 
 def main(ports: Ports | None = None) -> int:
-    """Run the step that the environment names; the exit code (``agentrun.attempt.exit_codes.Exit``)."""
+    """Run the step that the environment names. Return the exit code (``agentrun.attempt.exit_codes.Exit``)."""
     ports = ports or Ports()
     try:
         spec = AttemptSpec.from_environment(os.environ)
@@ -48,7 +48,7 @@ def main(ports: Ports | None = None) -> int:
         ports.progress("abandoned", message="asked to leave before the step was opened")
         return Exit.WAITING
     except Exception:
-        # A defect of ours: its trace belongs into the step's log, where `agentrun logs` shows it.
+        # A bug in agentrun. Its trace goes to the step's log, where `agentrun logs` shows it.
         ports.progress("crashed", trace=traceback.format_exc())
         raise
     finally:
@@ -68,40 +68,41 @@ async def _run(spec: AttemptSpec, ports: Ports) -> tuple[Exit, StepFact]:
             loop.call_later(GRACE, running.cancel)
 
     loop.add_signal_handler(signal.SIGTERM, stop)
-    # A Ctrl-C at a terminal reaches every process of its group; the driver hears it too and sends SIGTERM.
+    # Ctrl-C sends SIGINT to the whole process group. The driver receives it too, and sends SIGTERM.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     if spec.leash:
         loop.add_reader(sys.stdin.fileno(), _on_leash, loop, stop)
     try:
         return await running
     finally:
-        # The attempt is over, and a SIGTERM that comes now finds nothing to stop: the log and the last word, which
-        # are still to be written, must not be lost to it. The loop's own close would bring back the default, death.
+        # Ignore SIGTERM from here: the attempt is over, but the log and the termination message are still to be
+        # written. ``loop.close()`` would restore the default handler, which kills the process.
         loop.remove_signal_handler(signal.SIGTERM)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _on_leash(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
-    """The end of standard input: the driver is gone, however it died. Finish the call in hand, commit, leave."""
+    """At the end of standard input, stop: the driver has died. The call in hand is finished and committed first."""
     if not os.read(sys.stdin.fileno(), 1):
         loop.remove_reader(sys.stdin.fileno())
         stop()
 
 
 def _say(fact: StepFact) -> None:
-    """Write the termination message: all of the fact, or, in a pod's 4,096 bytes, that it is too long for them."""
+    """Write the termination message: the whole fact, or, where a pod's 4,096 bytes cannot hold it, ``truncated``."""
     text = json.dumps(fact.to_json(), separators=(",", ":"))  # ASCII: a character is a byte
     target = os.environ.get(TERMINATION_VARIABLE)
     if target is None:
         print(text, flush=True)
         return
     if len(text) > MESSAGE_MAX:
-        # Less than all would be taken for all: whoever reads this reads the journal. The rest is for people.
+        # A part of the fact would be mistaken for the whole. On ``truncated``, the operator reads the journal; the
+        # other fields are for people.
         text = json.dumps({"truncated": True, "attempt": fact.attempt, "seq": fact.seq, "end": fact.end})
     Path(target).write_text(text)
 
 
 def _pod_exit(fact: StepFact) -> Exit:
-    """Of a pod that said its word, people see only whether it failed: to wait, or to make room, is no error."""
+    """The exit code of a pod that wrote its message. It shows people only failures: to wait or to make room is none."""
     failed = fact.end is AttemptEnd.FAILED or fact.outcome is StepState.FAILED
     return Exit.FAILED if failed else Exit.CLOSED

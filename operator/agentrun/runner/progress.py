@@ -1,7 +1,7 @@
-"""What a step's process logs: one JSON line for each thing that happens, to standard error and into the store.
+"""The log of a step's process: one JSON line for each thing that happens, to standard error and to the store.
 
-Lines say what happened, never what was said: contents stand in the journal. In the store they come in parts, so
-that a log can be followed while the attempt runs and read when its process is long gone.
+A line says what happened and never contains contents, which are in the journal. The store gets the log in parts, so
+that it can be followed while the attempt runs and read after its process has ended.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from agentrun.journal.layout import RunPath
 from agentrun.store.protocol import Store, StoreError
 
 FLUSH_EVERY = 2.0
-"""Seconds between parts while there is something new."""
+"""Seconds between two parts, if there are new lines."""
 
 
 class Progress:
-    """A log of one attempt. Lines from before ``attach`` wait for it."""
+    """The log of one attempt. Lines from before ``attach`` are kept in memory until then."""
 
     hide: Callable[[str], str] = staticmethod(str)
-    """Takes secrets out of a line."""
+    """Removes secrets from a line."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -45,16 +45,18 @@ class Progress:
         try:
             print(line, file=sys.stderr, flush=True)
         except BrokenPipeError:
-            # Whoever read our standard error is gone; the leash tells the attempt, and the store has the lines.
+            # The reader of our standard error has died. The leash tells the attempt, and the store gets the lines.
             sys.stderr = open("/dev/null", "w")  # noqa: SIM115, PTH123
 
     def attach(self, store: Store, run: RunPath, key: StepKey, attempt: int) -> None:
-        """From now on write parts to the store, in a thread of its own."""
+        """From now on, write parts to the store, in a separate thread."""
         self._write = lambda part, data: store.create(run.log(key, attempt, part), data)
         threading.Thread(target=self._flush_often, daemon=True).start()
 
     def close(self) -> None:
-        """Write what is left. A store that is out of reach costs the lines, which standard error has, not the step."""
+        """Write the remaining lines. If the store cannot be reached, they are on standard error only: the step is not
+        affected.
+        """
         self._closed.set()
         self._flush()
 
@@ -64,7 +66,7 @@ class Progress:
 
     def _flush(self) -> None:
         with self._flushing:
-            with self._lock:  # and not while it is written: a slow store must not hold up who logs
+            with self._lock:  # released before the write: a slow store must not block logging
                 if self._write is None or not self._lines:
                     return
                 data, self._lines = "".join(self._lines).encode(), []

@@ -1,10 +1,10 @@
-"""What an endpoint refuses of a request, and what is sent instead.
+"""The parts of a request that an endpoint may refuse, and what is sent instead.
 
-OpenAI-compatible endpoints differ in what they take, and nothing lists it: it is learned from a refusal. Each thing
-that can be done without has a word here. The client notes the word, makes the body anew without that thing, and asks
-again; the journal keeps the words, so that a run pays each once per model.
+OpenAI-compatible endpoints differ in what they accept, and no list says how: the client learns it from refusals. Each
+part that can be omitted has a word here. The client notes the word, makes the body without that part, and asks again.
+The journal keeps the words, so that a run meets each refusal once per model.
 
-An error that names what the user set, and cannot do without, is the user's to read.
+An error about something that the user set and that cannot be omitted is shown to the user.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ PARALLEL = "parallel_tool_calls"
 INCLUDE = "include"
 STORE = "store"
 HISTORY = "history"
-"""The history as the endpoint's own answers and others' say it: its plainest form is sent."""
+"""The history in its recorded form. Its plainest form is sent instead."""
 STRICT_SCHEMAS = "strict-schemas"
-"""No schema is sent with ``strict: true``."""
+"""``strict: true``. No schema is sent with it."""
 STRICT = "strict"
-"""The field itself is left out."""
+"""The field ``strict``. It is omitted."""
 PLAIN_SCHEMAS = "plain-schemas"
-"""Parameters of tools are told in the few words that every endpoint knows."""
+"""Full JSON Schema as parameters of tools. Only the keywords that every endpoint knows are sent (``plain_schema``)."""
 JSON_SCHEMA = "json_schema"
-"""The output's schema is asked for in words, and ``json_object`` in its place as a format."""
+"""The output format ``json_schema``. The schema is sent in words, and the format is ``json_object``."""
 JSON_OBJECT = "json_object"
-"""No format is asked for: the schema stands in words alone."""
+"""The output format ``json_object``. No format is sent, only the schema in words."""
 FORMAT_WITH_TOOLS = "format-with-tools"
-"""A request with tools asks for no format."""
+"""An output format in a request with tools. No format is sent with tools."""
 INSTRUCTIONS = "instructions"
-"""Responses: the instructions are a system message."""
+"""Responses: the field ``instructions``. A system message is sent instead."""
 SYSTEM = "system"
-"""The instructions stand at the beginning of the first user message."""
+"""System messages. The instructions are put at the beginning of the first user message."""
 MAX_COMPLETION_TOKENS = "max_completion_tokens"
-"""Chat: ``max_tokens`` in its place."""
+"""Chat: ``max_tokens`` is sent instead."""
 MAX_TOKENS = "max_tokens"
 MAX_OUTPUT_TOKENS = "max_output_tokens"
 LONGER_THAN = ">"
-"""``>8192``: an answer's bound above 8192 tokens is refused; that is the bound."""
+"""``>8192``: a limit of the answer above 8192 tokens is refused. That limit is sent instead."""
 
 BOUNDS = (MAX_COMPLETION_TOKENS, MAX_TOKENS, MAX_OUTPUT_TOKENS)
 
@@ -55,7 +55,7 @@ _WORD = (
 )
 
 ROOM_MIN = 1_024
-"""Tokens of answer: with less room than this beside the history it is the history that has to become shorter."""
+"""Tokens. If the history leaves less room than this for the answer, the history has to become shorter."""
 
 _NOT_TAKEN = (
     r"unsupported|unknown|unrecogni[sz]ed|unexpected|extra|not[_ ]support|forbidden|additional propert|no longer"
@@ -63,17 +63,17 @@ _NOT_TAKEN = (
     r"|(?:not|n't) implemented|(?:does|do)(?: not|n't) (?:support|accept|allow|exist)|no (?:such|support)"
     r"|disabled|disallowed|不支持|無效|无效"
 )
-"""In which words a parameter is refused itself."""
+"""Words of an error that refuses the parameter itself."""
 _REFUSING = (
     rf"{_NOT_TAKEN}|unavailable|incompatible|invalid|disallowed|deprecated|\bno(?:t|n)?\b|n't\b|cannot|must "
     r"|should |expected|unable|only|instead|requires?\b|fail"
 )
-"""In which words it is, or is for its value: enough for what is no choice of the user's."""
+"""Words of an error that refuses the parameter or its value. They suffice for what the user did not choose."""
 _LISTED = (
     r"expected one of|\bsupported (?:parameters|values|fields|types)\b"
     r"|(?:allowed|valid|permitted|possible) (?:values|parameters|fields|keys)|\binstead\b|\buse ['\"`]|did you mean"
 )
-"""What follows names what would be taken, or what to write in its place."""
+"""Words after which an error names what it would accept, or what to write instead."""
 _DISTINCT = {
     PARALLEL: r"parallel[_ ]?tool[_ -]?calls?",
     JSON_SCHEMA: r"response[_ ]?format|text\.format|output_(?:config|format)|guided_json|\bgrammar\b"
@@ -91,31 +91,31 @@ _HISTORY = (
     r"\b(?:messages?|input|contents)\W{0,3}\d|tool[_ ]?(?:call|use)|function[_ ]?call|\bassistant\b|encrypted|reasoning"
     r"|thinking|thought|\barguments\b|content ?block|text content|\broles?\b|template|\bitems? "
 )
-"""In which words an error speaks of the history."""
+"""Words of an error about the history."""
 _TEMPLATE = r"\bjinja|chat[ _]?template|in template|roles? must|must alternate|\bminja"
-"""In which words a server fails over a history that its template does not take."""
+"""Words of a server's error about a history that its template does not accept."""
 _HISTORY_PATH = r"(?:body\W)?(?:messages|input)\W"
 _TEXT = r"['\"`]text['\"`]|text: extra"
-"""What holds the format, in Responses."""
+"""The field that contains the format in Responses."""
 _COMMON = (INCLUDE, STORE, STRICT, INSTRUCTIONS)
-"""Names that are words as well: they count only where the error marks them as a name."""
+"""Parameter names that are also ordinary words. They count only if the error marks them as a name."""
 
 
 def recorded(words: Iterable[str], model: str) -> set[str]:
-    """The words for ``model`` among ``words`` of a journal; those of a later version are passed over."""
+    """The words for ``model`` among ``words`` of a journal. Unknown words, of a later version, are ignored."""
     found = (word.removeprefix(f"{model}/") for word in words if word.startswith(f"{model}/"))
     return {word for word in found if re.fullmatch(_WORD, word)}
 
 
 def to_record(words: Refused, model: str) -> list[str]:
-    """``words`` of ``model`` as a journal holds them."""
+    """``words`` of ``model`` in the form of the journal."""
     return sorted(f"{model}/{word}" for word in words)
 
 
 def refusal(body: dict[str, Any], said: Said, *, sure: bool = False) -> str | None:
-    """The word for what ``said``, the answer to ``body``, refuses; None where nothing can be done without.
+    """The word for what ``said``, the answer to ``body``, refuses; None if it refuses nothing that can be omitted.
 
-    ``sure``: it has to say so in plain words, since its status says something else.
+    ``sure``: the error must refuse it explicitly, because its status (5xx) means something else.
     """
     words = said.text
     if _tools(body) and _format(body) and _find(_TOGETHER, words) and _find(_FORMAT, words) and _find(_TOOL, words):
@@ -134,7 +134,7 @@ def refusal(body: dict[str, Any], said: Said, *, sure: bool = False) -> str | No
     if found is None and sure and _find(_TEMPLATE, words):
         return HISTORY
     if (sure or found in BOUNDS) and not _find(_NOT_TAKEN, " ".join((words, *said.codes))):
-        return None  # of a bound its value, which the user chose
+        return None  # the error is about a limit's value, which the user chose
     if found == STRICT and enforced and not _find(_NOT_TAKEN, words.replace("not supported", "")):
         return STRICT_SCHEMAS
     if found == JSON_SCHEMA and (_format(body) or {}).get("type") != JSON_SCHEMA:
@@ -145,9 +145,9 @@ def refusal(body: dict[str, Any], said: Said, *, sure: bool = False) -> str | No
 
 
 def bound(body: dict[str, Any], said: Said) -> tuple[str, bool] | None:
-    """The word for a lower bound of the answer that ``said`` leaves room for, and whether it holds for later requests.
+    """The word for a lower limit of the answer that ``said`` would accept, and whether it holds for later requests.
 
-    None where it does not speak of the bound, or where the history leaves too little room.
+    None if the error is not about the limit, or if the history leaves less than ``ROOM_MIN``.
     """
     wanted = next((body[name] for name in BOUNDS if name in body), None)
     if wanted is None:
@@ -164,7 +164,7 @@ def bound(body: dict[str, Any], said: Said) -> tuple[str, bool] | None:
 
 
 def advice(body: dict[str, Any], said: Said) -> str:
-    """What to change where ``said`` names something that the user set; "" where there is nothing to say."""
+    """What the user has to change, if ``said`` refuses something that the user set; else ""."""
     other = _OTHER_API["chat" if "messages" in body else "responses"]
     if _find(other[0], said.text) and _find(_REFUSING, said.text):
         return f"write api: {other[1]} for the model"
@@ -177,7 +177,7 @@ def advice(body: dict[str, Any], said: Said) -> str:
 
 
 def bounded(wanted: int, refused: Refused) -> int:
-    """``wanted`` tokens of answer, as far as the endpoint takes it."""
+    """``wanted`` tokens of answer, or the lower limit that the endpoint accepts."""
     most = [int(word[1:]) for word in refused if word.startswith(LONGER_THAN)]
     return min([wanted, *most])
 
@@ -207,10 +207,10 @@ _TOOL_SCHEMA = (
     r"(?:\btools?\b|\bfunctions?\b).{0,80}(?:schema|\.parameters|input_schema|keyword)"
     r"|function_?declarations?\W.{0,9}parameters|schema.{0,60}(?:\btools?\b|\bfunctions?\b)"
 )
-"""It speaks of the parameters of a tool."""
+"""Words of an error about the parameters of a tool."""
 _FORMAT_NAME = r"response[_ ]?format|text\.format|response[_ ]?schema|response[_ ]?mime"
 _SCHEMA = r"invalid (?:json )?schema|(?<!json_)(?<!json )(?<!response_)(?<!response )\bschema"
-"""It speaks of a schema, and not of the format's name."""
+"""Words of an error about a schema, as opposed to the name of the format."""
 
 _ROOM = (
     r"maximum context length (?:is|of) (?P<window>\d+) tokens.{0,200}?(?P<input>\d+)"
@@ -234,12 +234,12 @@ _MOST = (
 
 
 def _find(pattern: str, text: str) -> re.Match[str] | None:
-    """The first place of ``pattern``. Compiled when first needed: most processes never meet a refusal."""
+    """The first match of ``pattern``. It is compiled when first needed: most processes never see a refusal."""
     return re.search(pattern, text, re.IGNORECASE | re.DOTALL)
 
 
 def _format(body: dict[str, Any]) -> dict[str, Any] | None:
-    """The output's format as it was sent."""
+    """The output format that was sent; None if there was none."""
     found = body.get("response_format") or (body.get("text") or {}).get("format")
     return found if isinstance(found, dict) else None
 
@@ -249,13 +249,13 @@ def _tools(body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _schemas(body: dict[str, Any]) -> list[dict[str, Any]]:
-    """Everything that was sent with a schema, and may be ``strict``."""
+    """The parts of ``body`` that have a schema and may be ``strict``."""
     kind = _format(body) or {}
     return [*_tools(body), *([kind.get("json_schema", kind)] if kind.get("type") == JSON_SCHEMA else [])]
 
 
 def _sent(body: dict[str, Any]) -> list[str]:
-    """The words for everything in ``body`` that can be done without."""
+    """The words for everything in ``body`` that can be omitted."""
     found = [word for word in (PARALLEL, INCLUDE, STORE, INSTRUCTIONS, *BOUNDS) if word in body]
     if _format(body):
         found.append(JSON_SCHEMA)
@@ -285,7 +285,7 @@ def _of_path(path: str, sent: list[str], words: str) -> str | None:
 
 
 def _earliest(words: str, sent: list[str], *, in_text: bool) -> str | None:
-    """The parameter of ``sent`` that is named first: what stands later is often a list of what would be taken."""
+    """The parameter of ``sent`` that the error names first: later ones are often a list of what is accepted."""
     places = {}
     for word in sent:
         patterns = [_DISTINCT[word]] if word in _DISTINCT else []
@@ -295,14 +295,14 @@ def _earliest(words: str, sent: list[str], *, in_text: bool) -> str | None:
         if found:
             places[word] = min(found)
     if INCLUDE in places and _find(r"verif|decrypt|pars", words):
-        del places[INCLUDE]  # it speaks of a sealed item in the history, not of the wish for more of them
+        del places[INCLUDE]  # the error is about an encrypted item of the history, not about the parameter
     if STORE in places and re.search(r"persisted|item", words, re.IGNORECASE):
-        del places[STORE]  # of an item that was not stored, and that the history only names
+        del places[STORE]  # the error is about an item that was not stored and that the history only names
     return min(places, key=lambda word: places[word], default=None)
 
 
 def _marked(word: str) -> str:
-    """A pattern for ``word`` where an error marks it as the name of a parameter."""
+    """A pattern that finds ``word`` only if the error marks it as the name of a parameter."""
     quoted = rf"(?:['\"`\[(](?:[\w.\[\]]*[.\]])?{word}(?:\[\d+\])?['\"`\])])"
     names = "(?:param(?:eter)?s?|arguments?|fields?|propert(?:y|ies)|keys?|names?|options?|supplied)"
     named = rf"(?:{names}\W{{1,4}}(?:[\w.]+, ?){{0,8}}{word}\b)"

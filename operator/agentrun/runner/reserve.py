@@ -1,6 +1,6 @@
-"""Reserving from the attempt's allowance before each call, so that a budget holds while it is spent.
+"""Reserves from the attempt's allowance before each call, so that a budget is not exceeded.
 
-The allowance is this attempt's part of the run's budget; what the step spent before was taken off it already.
+The allowance is this attempt's part of the run's budget. What the step spent before is already subtracted from it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from agentrun.runner.outcomes import Parked
 
 MILLION = Decimal(1_000_000)
 OUTPUT_MIN = 16
-"""Fewer tokens of answer than this are not worth a request; the Responses API refuses less."""
+"""The fewest tokens of answer that a request is made for. The Responses API refuses fewer."""
 
 BYTES_PER_TOKEN = 3
-"""A cautious guess for text that no model has counted yet: real ratios are nearer to 4."""
+"""A cautious estimate for text that no model has counted yet. Real ratios are nearer to 4."""
 
 
 def cost(price: Price | None, input_tokens: int, cached: int, output_tokens: int) -> Decimal:
-    """USD for one call; 0 where the model has no price."""
+    """The USD that one call costs; 0 if the model has no price."""
     if price is None:
         return Decimal(0)
     cached_price = money(price.cached_input) if price.cached_input is not None else money(price.input)
@@ -46,15 +46,15 @@ def spent(attempt: Attempt) -> Usage:
 
 
 def short_of_tool_calls(attempt: Attempt) -> str | None:
-    """The part of the budget that does not cover one more tool call."""
+    """``toolCalls`` if the allowance does not cover one more tool call, else None."""
     most = attempt.spec.allowance.tool_calls
     return "toolCalls" if most is not None and spent(attempt).tool_calls + attempt.uncounted >= most else None
 
 
 def over_budget(attempt: Attempt, what: str) -> Parked | Failure:
-    """What ends an attempt whose allowance of ``what`` does not cover the next call.
+    """The exception that ends an attempt whose allowance of ``what`` does not cover the next call.
 
-    Parked where it may when other attempts have given back what they do not use; a Failure where it never will.
+    Parked if other attempts may still return what they do not use; a Failure if nothing more can come.
     """
     if not attempt.spec.allowance.last:
         return Parked({"budget": what})
@@ -63,12 +63,12 @@ def over_budget(attempt: Attempt, what: str) -> Parked | Failure:
 
 
 def reserve_model(attempt: Attempt, agent: Agent, model: Model, expected_input: int) -> int | None:
-    """Make sure that a model call with about ``expected_input`` tokens fits; how long its answer may be in tokens.
+    """Check that the allowance covers a model call with about ``expected_input`` tokens.
 
-    None: nothing but the model bounds it.
+    Return how many tokens its answer may have; None if only the model limits it.
 
     Raises:
-        Parked, Failure: as ``over_budget`` says.
+        Parked, Failure: see ``over_budget``.
     """
     allowance = attempt.spec.allowance
     used = spent(attempt)
@@ -87,7 +87,7 @@ def reserve_model(attempt: Attempt, agent: Agent, model: Model, expected_input: 
     if limits and min(limits) < OUTPUT_MIN:
         raise over_budget(attempt, "tokens" if allowance.tokens is not None else "costUSD")
     bound = min(limits, default=None)
-    # No answer is longer than the window: a longer bound says nothing, and APIs refuse it.
+    # An answer is never longer than the window. A larger limit has no meaning, and APIs refuse it.
     return None if bound is not None and bound >= model.context_window else bound
 
 

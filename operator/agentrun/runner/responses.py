@@ -1,7 +1,7 @@
-"""The Responses API (https://platform.openai.com/docs/api-reference/responses), stateless: we keep the history.
+"""The Responses API (https://platform.openai.com/docs/api-reference/responses), used stateless: we keep the history.
 
-``store=False`` leaves nothing with the provider, and ``reasoning.encrypted_content`` brings the model's reasoning
-along in a form that only the provider can read, so a checkpoint is complete without them.
+With ``store=False`` the provider keeps nothing. ``reasoning.encrypted_content`` includes the model's reasoning, in a
+form that only the provider can read. The journal is therefore complete without the provider.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Responses:
         self._endpoint = endpoint
 
     def user(self, text: str) -> Item:
-        """What a person says, as an item."""
+        """See ``ModelClient.user``."""
         return {"role": "user", "content": text}
 
     def tool_result(self, call_id: str, name: str, output: str) -> Item:
-        """The answer to a call, as an item."""
+        """See ``ModelClient.tool_result``."""
         return {"type": "function_call_output", "call_id": call_id, "output": output}
 
     async def ask(self, request: Request) -> Turn:
@@ -48,7 +48,7 @@ class Responses:
 
 
 def body_of(request: Request, model: str, refused: Refused = frozenset()) -> dict[str, Any]:
-    """The request's body. Everything that would be an API's default is left out."""
+    """The request's body. Values that are the API's defaults are omitted."""
     body: dict[str, Any] = {"model": model}
     kind = format_of(request.output_schema, refused, with_tools=bool(request.tools))
     if kind == refusals.JSON_SCHEMA:
@@ -69,7 +69,7 @@ def body_of(request: Request, model: str, refused: Refused = frozenset()) -> dic
     body["input"] = history
     if refusals.STORE not in refused:
         body["store"] = False
-    # Models without reasoning refuse the wish for it, and nothing lists which ones those are.
+    # Models without reasoning refuse this field, and no list says which models those are.
     if refusals.INCLUDE not in refused:
         body["include"] = [_REASONING]
     if request.tools:
@@ -84,5 +84,5 @@ def body_of(request: Request, model: str, refused: Refused = frozenset()) -> dic
 def _tool(tool: ToolSpec, refused: Refused) -> dict[str, Any]:
     told: dict[str, Any] = {"type": "function", "name": tool.name, "description": tool.description or tool.name}
     told |= parameters(tool, refused)
-    # The API's default is true, and then it refuses what strict mode does not take.
+    # The API's default is true, and then it refuses schemas that do not fit strict mode.
     return told | ({} if refusals.STRICT in refused else {"strict": is_strict(tool, refused)})

@@ -1,4 +1,4 @@
-"""A turn of the Responses API: read from an answer, and as it goes back in the history."""
+"""A turn of the Responses API: how it is read from an answer, and how it is sent back in the history."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_turn(answer: dict[str, Any]) -> Turn:
     """The turn in an answer.
 
     Raises:
-        Malformed: nothing in it says what the turn is.
+        Malformed: the answer holds no turn.
         AnswerFailed: the endpoint says that it failed.
     """
     inner = answer.get("response")
@@ -60,7 +60,7 @@ def _items(answer: dict[str, Any]) -> list[Item]:
         if isinstance(entry, str):
             items.append({"type": "message", "role": "assistant", "content": entry})
         elif isinstance(entry, dict):
-            # An item without a type is given one, so that the journal tells it from a message of Chat Completions.
+            # An item without a type gets one, so that the journal distinguishes it from a message of Chat Completions.
             items.append(entry if isinstance(entry.get("type"), str) else entry | {"type": kind_of(entry)})
         elif entry is not None:
             raise Malformed("output is not a list of objects")
@@ -75,7 +75,7 @@ def _items(answer: dict[str, Any]) -> list[Item]:
 
 
 def kind_of(item: Item) -> str:
-    """What an item is; some gateways leave the type out."""
+    """The kind of an item; some gateways omit the type."""
     kind = item.get("type")
     if kind in ("function_call", "tool_call", "function_tool_call") or (kind is None and "arguments" in item):
         return "function_call"
@@ -87,7 +87,7 @@ def kind_of(item: Item) -> str:
 
 
 def heard_in(items: Sequence[Item]) -> Heard:
-    """What the items of one turn say. Commentary is spoken on the way to the answer and is no part of it."""
+    """The content of the items of one turn. Commentary comes before the answer and is not part of it."""
     texts: list[str] = []
     refusals: list[str] = []
     calls: list[Call] = []
@@ -110,7 +110,7 @@ def _call(item: Item) -> Call:
 
 
 def back(items: Sequence[Item], heard: Heard, ids: Sequence[str]) -> list[Item]:
-    """The turn as the endpoint that said it takes it back: its own fields stay, what no endpoint takes is put right."""
+    """The turn as it is sent back to its own endpoint: the endpoint's fields stay, and invalid ones are corrected."""
     names, calls = iter(ids), iter(heard.calls)
     sent: list[Item] = []
     for item in items:
@@ -131,13 +131,13 @@ def back(items: Sequence[Item], heard: Heard, ids: Sequence[str]) -> list[Item]:
             kept = kept if "id" in kept and "status" in kept else without_id(kept)
         elif kind == "reasoning":
             if not kept.get("encrypted_content") and not kept.get("content"):
-                continue  # only a name: nothing is stored with the provider that it could stand for
+                continue  # it has only an id, and the provider stores nothing under it
             kept.setdefault("summary", [])
         elif "call_id" in item or kind == "other":
-            continue  # a call of something that was never offered, so that nothing answers it; another's message
+            continue  # a call of a tool that was never offered, which has no result; or a message of another role
         sent.append(kept)
     while sent and kind_of(sent[-1]) == "reasoning":
-        sent.pop()  # the API refuses reasoning that nothing follows, as when an answer was cut off in it
+        sent.pop()  # the API refuses reasoning at the end; an answer that was cut off can end with it
     return sent if any(kind_of(item) in ("message", "function_call") for item in sent) else [*sent, _message(NOTHING)]
 
 
@@ -158,7 +158,7 @@ def _content(content: JSON) -> JSON:
 
 
 def without_id(item: Item) -> Item:
-    """``item`` without an id of its own. A message in parts needs one, so its text alone is sent."""
+    """``item`` without its id. A message in parts needs an id, so only its text is sent."""
     if item.get("type") != "message":
         return {key: value for key, value in item.items() if key != "id"}
     text, refusal = heard_content(item.get("content"))
@@ -171,7 +171,7 @@ def _message(text: str) -> Item:
 
 
 def made(heard: Heard, ids: Sequence[str]) -> list[Item]:
-    """The turn in the plainest form, which every endpoint takes, whoever said it: without reasoning."""
+    """The turn in the plainest form, which every endpoint accepts, whichever model it came from: without reasoning."""
     text = said_plainly(heard, ids)
     calls: list[Item] = [
         {"type": "function_call", "call_id": name, "name": tool, "arguments": arguments}

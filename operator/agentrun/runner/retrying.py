@@ -1,4 +1,4 @@
-"""The short retries inside one call. What outlasts them is the step's own ``retry``, which may wait for minutes."""
+"""The short retries inside one call. Longer failures are left to the step's ``retry``, which may wait for minutes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ Clock = Callable[[], float]
 
 TRIES = 3
 LONGEST_PAUSE = 60.0
-"""Seconds that a call waits because the other side asked for it; a longer pause is left to the step's retry."""
+"""The longest pause, in seconds, that a call makes because the other side asked for it. A longer one is left to the
+step's retry."""
 
 _DAY = 86_400.0
 
@@ -23,13 +24,13 @@ T = TypeVar("T")
 
 
 async def with_retries(call: Callable[[], Awaitable[T]], sleep: Sleep) -> T:
-    """The result of ``call``, after up to two more tries where a :class:`Failure` says that one makes sense.
+    """The result of ``call``, after up to two more tries if a :class:`Failure` is retryable.
 
-    Pauses grow from about 0.5 s, or last as long as the other side asked. Cancellation ends a pause or the call in
-    hand at once.
+    Pauses grow from about 0.5 s; the pause that the other side asked for is added. Cancellation ends a pause or the
+    call in hand at once.
 
     Raises:
-        Failure: the last one, or at once one that is not retryable or asks for more than a minute.
+        Failure: of the last try; or at once, if it is not retryable or asks for more than a minute.
     """
     for tried in range(1, TRIES + 1):
         try:
@@ -38,15 +39,15 @@ async def with_retries(call: Callable[[], Awaitable[T]], sleep: Sleep) -> T:
             asked = failure.retry_after or 0.0
             if tried == TRIES or not failure.retryable or asked > LONGEST_PAUSE:
                 raise
-        # Beyond what was asked for: a thousand steps told to come back in 10 s should not all do so together.
+        # Longer than asked for, with jitter: a thousand steps told to return in 10 s should not all do so together.
         await sleep(asked + 2.0 ** (tried - 2) + random.uniform(0, 0.5))  # noqa: S311  (jitter, not a secret)
     raise AssertionError("the last try returns or raises")
 
 
 def retry_after(headers: Mapping[str, str], now: Clock = time.time) -> float | None:
-    """The pause in seconds that a response asks for, between 0 and a day; None if it says nothing sensible.
+    """The pause in seconds that a response asks for, between 0 and a day; None if it has no valid header.
 
-    ``Retry-After`` holds seconds or a date (RFC 9110, 10.2.3); ``retry-after-ms`` is what model APIs add.
+    ``Retry-After`` holds seconds or a date (RFC 9110, 10.2.3); model APIs add ``retry-after-ms``.
     """
     text, unit = headers.get("retry-after-ms"), 0.001
     if text is None:

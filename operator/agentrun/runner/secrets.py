@@ -1,4 +1,4 @@
-"""Secret values at the moment they are used: read, checked, and never kept in a message."""
+"""Reads and checks secret values when they are used. No message contains one."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from agentrun.api.workflow import SecretKey, WorkflowSpec
 from agentrun.workflow.tool_kinds import secret_refs_of
 
 SHORTEST_SECRET = 8
-"""Characters from which on a token is looked for in answers; anything shorter would be found by chance."""
+"""The fewest characters of a token that is masked in answers. Shorter ones would match by chance."""
 
 Secrets = Callable[[SecretKey], str]
-"""Reads a key of a Secret; raises LookupError or OSError where there is none."""
+"""Reads a key of a Secret. Raises LookupError or OSError if it does not exist."""
 
 
 class MissingSecret(Exception):
-    """A Secret cannot be used; the message names it and says what to do, and never quotes the value."""
+    """A Secret cannot be used. The message names it and says what to do; it never quotes the value."""
 
 
 def read_secret(secret: Secrets, ref: SecretKey) -> str:
-    """The value of ``ref``, as ``header_value`` gives it.
+    """The value of ``ref``, in the form of ``header_value``.
 
     Raises:
-        MissingSecret: there is none, or it cannot be used.
+        MissingSecret: the key does not exist, or its value cannot be used.
     """
     what = f"key {ref.key} of Secret {ref.name}"
     try:
@@ -34,11 +34,13 @@ def read_secret(secret: Secrets, ref: SecretKey) -> str:
 
 
 def header_value(value: str, what: str) -> str:
-    """``value`` as an HTTP header can carry it: without the line break that files and kubectl leave behind, and without
-    blanks around it, since the HTTP library quotes a header that it does not take.
+    """``value`` in a form that an HTTP header can carry.
+
+    The line break that files and kubectl leave, and surrounding blanks, are removed. The characters are checked here,
+    because the error of the HTTP library would quote the header.
 
     Raises:
-        MissingSecret: it is empty, or has characters that no header takes.
+        MissingSecret: ``value`` is empty, or has characters that are not valid in a header.
     """
     value = value.strip()
     if not value:
@@ -50,7 +52,7 @@ def header_value(value: str, what: str) -> str:
 
 
 def secrets_of(spec: WorkflowSpec, secret: Secrets) -> Iterator[str]:
-    """Every value of a Secret that ``spec`` names and that is at hand: a pod has those of its own step."""
+    """The values of all Secrets that ``spec`` names and that this process can read. A pod has those of its own step."""
     refs = [ref for tool in spec.tools for ref in secret_refs_of(tool)]
     refs += [model.credentials.secret_ref for model in spec.models if model.credentials is not None]
     for ref in refs:

@@ -1,8 +1,8 @@
-"""Which schemas strict mode takes: constrained decoding knows a part of JSON Schema, and refuses a request with more.
+"""Decides which schemas can be sent with strict mode, which supports a part of JSON Schema and refuses the rest.
 
-The rules are those of OpenAI's guide to structured outputs, by value as well as by keyword, and where the guide leaves
-a question open, the narrower reading: a schema that is sent without ``strict`` is still checked by us, one that is
-refused costs a request.
+The rules are those of OpenAI's guide to structured outputs, for keywords and for their values. Where the guide leaves a
+question open, the narrower reading is used: a refused schema costs a request, while agentrun checks answers against a
+schema that is sent without ``strict``.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ FORMATS = frozenset({
 
 LEVELS_MAX = 10
 REFERENCES_MAX = 50
-"""References that may follow one another; OpenAI names no limit."""
+"""The most references that may follow one another. OpenAI names no limit."""
 PROPERTIES_MAX = 5_000
 NAMES_MAX = 120_000
-"""Characters of all names of properties and definitions and all values of ``enum`` and ``const``."""
+"""The most characters of all names of properties and definitions, and all values of ``enum`` and ``const``."""
 ENUM_MAX = 1_000
-"""Values of all ``enum`` together."""
+"""The most values of all ``enum`` together."""
 LONG_ENUM = 250
 LONG_ENUM_MAX = 15_000
-"""Characters of the texts in one ``enum`` that has more than LONG_ENUM values."""
+"""The most characters of the texts in one ``enum`` that has more than LONG_ENUM values."""
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -47,21 +47,23 @@ _DEFINITION = "#/$defs/"
 
 
 def fits_strict_mode(schema: JsonSchema) -> bool:
-    """Whether strict mode takes ``schema``: closed objects with all their properties required, from the root on, within
-    the keywords, formats and limits above.
+    """Whether strict mode accepts ``schema``: the root is an object, every object is closed and requires all its
+    properties, and the schema is within the keywords, formats and limits above.
     """
     return schema.get("type") == "object" and "anyOf" not in schema and _Check(schema).passes()
 
 
 class _Check:
-    """One look at one schema. Linear in its size: a definition is walked once, however often it is referred to."""
+    """The check of one schema. It is linear in the schema's size: a definition is walked once, however often it is
+    referenced.
+    """
 
     def __init__(self, root: JsonSchema) -> None:
         self._root = root
         definitions = root.get("$defs", {})
         self._definitions: dict[str, JSON] = definitions if isinstance(definitions, dict) else {}
         self._levels: dict[str, int] = {}
-        """How deep each definition is; 0 while it is being looked at, so that recursion adds nothing."""
+        """The depth of each definition; 0 while it is being walked, so that recursion adds nothing."""
         self._followed = 0
         self._properties = self._characters = self._values = 0
 
@@ -81,7 +83,7 @@ class _Check:
         )
 
     def _level(self, schema: JSON, *, root: bool = False, above: int = 0) -> int:
-        """How many levels ``schema`` has. Raises _Unfit."""
+        """The number of levels of ``schema``. Raises _Unfit."""
         if not isinstance(schema, dict) or not schema.keys() <= KEYWORDS or above > LEVELS_MAX:
             raise _Unfit
         if "$defs" in schema and not (root and isinstance(schema["$defs"], dict)):
@@ -145,7 +147,7 @@ class _Check:
 
 
 class _Unfit(Exception):
-    """Strict mode does not take it."""
+    """Strict mode does not accept the schema."""
 
 
 def _parts(schema: dict[str, Any]) -> Iterator[JSON]:

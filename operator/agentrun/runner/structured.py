@@ -1,4 +1,4 @@
-"""Structured output: how a schema is asked for, and how the answer is read."""
+"""Structured output: how a schema is sent, and how the answer is read."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from agentrun.workflow.json_schema import compile_schema
 
 
 def format_of(schema: JsonSchema | None, refused: Refused, *, with_tools: bool) -> str | None:
-    """The type of the output format that a request asks for; None: the schema, if there is one, stands in words alone.
+    """The type of the output format of a request. None: no format is sent, and a schema is sent only in words.
 
-    The APIs take a schema only with an object at its root. Where they do not take it as a format, they may still take
-    the wish for some JSON object.
+    The APIs accept a schema only if its root is an object. An endpoint that refuses the schema may still accept
+    ``json_object``.
     """
     if schema is None or schema.get("type") != "object" or (with_tools and refusals.FORMAT_WITH_TOOLS in refused):
         return None
@@ -30,15 +30,15 @@ def format_of(schema: JsonSchema | None, refused: Refused, *, with_tools: bool) 
 
 
 def strictness(schema: JsonSchema, refused: Refused) -> dict[str, bool]:
-    """The field ``strict`` of a format with ``schema``, where it is taken."""
+    """The field ``strict`` of a format with ``schema``; empty if the endpoint refuses the field."""
     if refusals.STRICT in refused:
         return {}
     return {"strict": refusals.STRICT_SCHEMAS not in refused and fits_strict_mode(schema)}
 
 
 def parameters(tool: ToolSpec, refused: Refused) -> dict[str, JSON]:
-    """The field ``parameters`` of a tool, as the APIs take it: an object schema without ``properties`` is refused by
-    some, and by others one without any.
+    """The field ``parameters`` of a tool in a form that the APIs accept: some refuse an object schema without
+    ``properties``, others one whose ``properties`` are empty.
     """
     if refusals.PLAIN_SCHEMAS in refused:
         plain = plain_schema(tool.parameters)
@@ -53,14 +53,14 @@ def is_strict(tool: ToolSpec, refused: Refused) -> bool:
 
 
 def instructions_of(request: Request, kind: str | None) -> str:
-    """The instructions, with the schema in words where no format ``kind`` carries it."""
+    """The instructions, followed by the schema in words if the format ``kind`` does not carry it."""
     if request.output_schema is None or kind == refusals.JSON_SCHEMA:
         return request.instructions
     return "\n\n".join(filter(None, (request.instructions, in_words(request.output_schema))))
 
 
 def said_first(instructions: str, history: Sequence[Item]) -> list[Item]:
-    """``history`` with the instructions at its beginning, as words of the user."""
+    """``history`` with the instructions at its beginning, as part of a user message."""
     first = history[0] if history else {}
     if first.get("role") == "user" and isinstance(first.get("content"), str):
         return [{**first, "content": f"{instructions}\n\n{first['content']}"}, *history[1:]]
@@ -68,16 +68,16 @@ def said_first(instructions: str, history: Sequence[Item]) -> list[Item]:
 
 
 def in_words(schema: JsonSchema) -> str:
-    """The request for an output that the API cannot be told of, as an addition to the instructions."""
+    """The output schema in words, as an addition to the instructions."""
     text = json.dumps(schema, ensure_ascii=False)
     return f"Answer with JSON only, without any other text, that is valid under this JSON Schema:\n{text}"
 
 
 def parse_structured(text: str, schema: JsonSchema) -> tuple[JSON, list[str]]:
-    """The value in ``text``, and what is wrong with it in words that the model can act on (nothing, if it will do).
+    """The value in ``text``, and its errors in words that the model can act on (none if the value can be used).
 
-    Endpoints that ignore the wish for a format answer as models chat: JSON in a Markdown fence, or between sentences.
-    It is taken where there is one value only that fits ``schema``, which was checked before.
+    Endpoints that ignore the format answer with JSON in a Markdown fence, or between sentences. Such a value is used if
+    it is the only one that fits ``schema``, which was checked before.
     """
     check = compile_schema(schema)
     try:
@@ -101,7 +101,7 @@ def parse_structured(text: str, schema: JsonSchema) -> tuple[JSON, list[str]]:
         except ValueError:
             return value, errors
         return (inner, []) if not check.errors(inner) else (value, errors)
-    if errors and isinstance(value, list | dict) and len(value) == 1:  # the value alone in a list, or below some name
+    if errors and isinstance(value, list | dict) and len(value) == 1:  # the value inside a list or under one key
         [inner] = value if isinstance(value, list) else value.values()
         return (value, errors) if check.errors(inner) else (inner, [])
     return value, errors

@@ -1,4 +1,4 @@
-"""What the rest of the runner knows of a tool, whatever its kind."""
+"""The interface of a tool's client, for every kind of tool."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from agentrun.api.values import JSON
 
 @dataclass(frozen=True, slots=True)
 class ToolOutput:
-    """What a call came to.
+    """The result of a call.
 
-    ``output`` is for the workflow, ``text`` for the model. ``status`` is the HTTP status, None where nothing was
-    sent. ``is_error``: the tool said no, or its answer is of no use; the call is over either way.
+    ``output`` is for the workflow, ``text`` for the model. ``status`` is the HTTP status; None if nothing was sent.
+    ``is_error``: the tool answered with an error, or its answer cannot be used. The call is over in both cases.
 
-    ``kept``: the call was carried out, and its answer cannot be used; this is what came of it, as a record holds it.
+    ``kept`` is set if the call was carried out but its answer cannot be used: what arrived of the answer, in the form
+    of a record.
     """
 
     status: int | None
@@ -27,7 +28,7 @@ class ToolOutput:
 
 
 class ToolClient(Protocol):
-    """One tool, ready to be called. Making it opens nothing. Tasks may share it."""
+    """One tool, ready to be called. Creating a client opens no connection. Tasks may share it."""
 
     async def call(
         self,
@@ -39,14 +40,14 @@ class ToolClient(Protocol):
     ) -> ToolOutput:
         """Call the tool with ``args``, which fit its parameters; ``about`` holds ``inputs`` and ``run``.
 
-        A ``Once`` tool is called exactly once; another may be tried again, with the same ``idempotency_key``. The
-        tool's own timeout bounds each try, and the caller bounds the whole. ``before_send`` is asked when nothing has
-        been sent and everything else is ready; what it raises ends the call. Cancellation gives the call up; it may
-        have been carried out.
+        A ``Once`` tool is tried exactly once; any other may be tried again, with the same ``idempotency_key``. The
+        tool's timeout limits each try, and the caller limits the whole call. ``before_send`` is called when everything
+        is ready and nothing has been sent; an exception that it raises ends the call. Cancellation abandons the call,
+        which may have been carried out.
 
         Raises:
-            Failure: of class Tool, where there is no answer that says what came of the call. Its ``happened`` says
-                whether the call may have been carried out.
+            Failure: of class Tool: no answer tells the result of the call. Its ``happened`` says whether the call may
+                have been carried out.
         """
         ...
 

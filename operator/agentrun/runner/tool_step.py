@@ -1,4 +1,4 @@
-"""A tool step, or a compensation: one call, and what becomes of the step."""
+"""A tool step or a compensation: makes one call and turns its result into the step's outcome."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from agentrun.runner.gates import require
 from agentrun.runner.outcomes import Closed, Parked, failed
 
 REFUSAL_MAX = 200
-"""Characters of a refusal (a 4xx, often a page of HTML) that stand in the step's failure."""
+"""Characters of a refusal (a 4xx, often a page of HTML) that the step's failure quotes."""
 
 
 async def run_tool_step(attempt: Attempt, tool: ToolCall) -> dict[str, Any]:
-    """A tool step, or a compensation: one call whose value is the step's output.
+    """Run a tool step or a compensation: one call, whose value is the step's output.
 
     Raises:
-        Parked: it waits for people.
+        Parked: the step waits for people or for budget, or the attempt was asked to stop.
         Failure: the call failed, was refused, or was rejected.
+        Closed: the tool answered with an error, or the call was carried out without a usable answer.
     """
     tools = Tools(attempt)
     try:
@@ -43,21 +44,26 @@ async def run_tool_step(attempt: Attempt, tool: ToolCall) -> dict[str, Any]:
     finally:
         await tools.close()
     if answer.is_error:
-        # The other side said no, so the call is over: this is its result, known and final.
+        # The tool answered with an error. That is the result of the call, known and final.
         raise failed(FailureInfo(FailureClass.TOOL, plain(answer.text, REFUSAL_MAX), retryable=False))
     return {"output": answer.value}
 
 
 async def _carried_out(attempt: Attempt, tools: Tools, call: ModelCall, answer: Answer) -> dict[str, Any]:
-    """The call of a step was carried out, and its answer cannot be used; or an earlier try of it was.
+    """End the step after its call, or an earlier try of it, was carried out and its answer cannot be used.
 
-    A compensation has done what it is for. Of a step, ``asks_people`` decides between a person and a failure.
+    A compensation succeeds without an output: its purpose is fulfilled. For a step, ``asks_people`` decides whether a
+    person is asked or the step fails.
+
+    Raises:
+        Parked: a person is asked for the result.
+        Closed: the step failed, and its call took effect.
     """
     if attempt.spec.key.compensate:
         return {"output": None, "answer": answer.kept}
     what, _, came = answer.text.partition("\n")
     if asks_people(attempt.step, tools.effect(call)):
-        if attempt.state.intent is None:  # from now on its outcome is a person's to tell, as that of a Once call
+        if attempt.state.intent is None:  # a person has to settle it now, as a Once call
             attempt.uncounted -= 1
             await attempt.commit(Kind.INTENT, tools.intent(call))
         unknown = unknown_of(attempt)

@@ -1,7 +1,7 @@
-"""The way of a request to its host: directly, or through the proxy that the environment names for it.
+"""Sends a request to its host: directly, or through the proxy that the environment names for it.
 
-It also keeps the beginning of each answer as it came over the wire. The HTTP library refuses an answer that breaks
-HTTP's grammar as a whole; its status line says nevertheless that the call was answered, and how.
+The transport also keeps the first bytes of each answer as they were received. The HTTP library refuses an answer with
+invalid syntax as a whole, but its status line still tells that the call was answered, and how.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import httpx2
 from agentrun.runner.connections import BadEnvironment, Proxy, proxy_for, tls, why
 
 KEPT = 64 * 1024
-"""Bytes of an answer's beginning that are kept."""
+"""How many of an answer's first bytes are kept."""
 
 _STATUS = re.compile(rb"(?i)\s*HTTP/\d(?:\.\d)?[ \t]+(\d{3})(?!\d)[^\n]*\n")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
@@ -28,16 +28,16 @@ _heard: ContextVar[bytearray | None] = ContextVar("heard", default=None)
 
 
 def listen() -> bytearray:
-    """From now on this task keeps the beginning of what it receives, here. Clear it when a new answer begins."""
+    """Start to record what this task receives, and return the buffer. Clear the buffer when a new answer begins."""
     heard = bytearray()
     _heard.set(heard)
     return heard
 
 
 def answered(heard: bytes | bytearray) -> tuple[int, bytes] | None:
-    """The status of the answer that begins with ``heard``, and what came behind its status line.
+    """The status of the answer that begins with ``heard``, and the bytes after its status line.
 
-    None: no whole status line came. Interim answers (1xx) are passed over.
+    None if there is no complete status line. Interim answers (1xx) are skipped, except 101.
     """
     at = 0
     while found := _STATUS.match(heard, at):
@@ -52,13 +52,13 @@ def answered(heard: bytes | bytearray) -> tuple[int, bytes] | None:
 
 
 class ProxyFailed(httpx2.ProxyError):
-    """A proxy could not be reached, or did not pass the request on. Its message says why, and which proxy."""
+    """A proxy could not be reached, or did not forward the request. The message says why, and which proxy."""
 
     is_explained = True
 
 
 class Transport(httpx2.AsyncBaseTransport):
-    """A client's ``transport``. The environment is read when it is made, certificates too.
+    """A client's ``transport``. It reads the certificates when it is created, and the proxy variables for each request.
 
     Raises:
         BadEnvironment: certificates cannot be used.
@@ -70,10 +70,10 @@ class Transport(httpx2.AsyncBaseTransport):
         self._ways: dict[str, _Way] = {}
 
     def check(self, url: str) -> Proxy | None:
-        """The proxy that a request to ``url`` goes through.
+        """The proxy for a request to ``url``; None if the request goes directly.
 
         Raises:
-            BadEnvironment: it cannot be used.
+            BadEnvironment: the proxy cannot be used.
         """
         proxy = proxy_for(url)
         if proxy is not None and (problem := proxy.problem) is not None:
@@ -81,7 +81,7 @@ class Transport(httpx2.AsyncBaseTransport):
         return proxy
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """As the base class. Raises BadEnvironment, too."""
+        """See the base class. Also raises BadEnvironment."""
         proxy = self.check(str(request.url))
         try:
             return await self._way(proxy).handle_async_request(request)
@@ -107,7 +107,7 @@ class Transport(httpx2.AsyncBaseTransport):
 
 
 class _Way(httpx2.AsyncBaseTransport):
-    """A pool of connections, of httpcore2's parts: httpx2's own transport takes no network backend."""
+    """A pool of connections, built from httpcore2: httpx2's own transport does not accept a network backend."""
 
     def __init__(self, proxy: Proxy | None, tls: ssl.SSLContext, limits: httpx2.Limits) -> None:
         shared: dict[str, Any] = {
@@ -158,7 +158,7 @@ def _core(url: httpx2.URL) -> httpcore2.URL:
 
 @contextmanager
 def _as_httpx2() -> Iterator[None]:
-    """The exceptions of httpcore2 by the names that httpx2 has for them."""
+    """Convert exceptions of httpcore2 to those of httpx2."""
     try:
         yield
     except Exception as error:
@@ -190,7 +190,7 @@ _MEANT: dict[type, type[httpx2.TransportError]] = {
 
 
 class _Body(httpx2.AsyncByteStream):
-    """The body of an answer, as it comes."""
+    """The body of an answer, streamed."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -206,7 +206,7 @@ class _Body(httpx2.AsyncByteStream):
 
 
 class _Backend(httpcore2.AsyncNetworkBackend):
-    """Makes connections that are listened to."""
+    """Makes connections whose received bytes are recorded."""
 
     def __init__(self, inner: httpcore2.AsyncNetworkBackend) -> None:
         self._inner = inner
@@ -226,7 +226,7 @@ class _Backend(httpcore2.AsyncNetworkBackend):
 
 
 class _Stream(httpcore2.AsyncNetworkStream):
-    """A connection that shows what is read from it to the task that reads."""
+    """A connection that records what it receives in the buffer of the reading task (``listen``)."""
 
     def __init__(self, inner: httpcore2.AsyncNetworkStream) -> None:
         self._inner = inner

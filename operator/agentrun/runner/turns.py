@@ -1,4 +1,4 @@
-"""What the turns of both APIs have in common: how they are read, and how they are told again in plain words."""
+"""What both APIs share: how to read a turn, and how to write it in the plainest form for another endpoint."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from agentrun.runner.dialect import (
 from agentrun.runner.models import Item, ModelCall, Turn
 
 WORDLESS = "(no text)"
-"""Stands in the plainest history for the text of a turn that only calls."""
+"""The text, in the plainest history, of a turn that has only calls."""
 
 CALLS_MAX = 1_000
-"""Tool calls of one turn."""
+"""The most tool calls of one turn."""
 
 
 def turn_of(
     answer: dict[str, Any], items: list[Item], heard: Heard, *, refusal: str | None, incomplete: str | None
 ) -> Turn:
-    """The turn that an answer holds, by what is heard in its items.
+    """Build the turn of an answer from ``heard``, which was read from its items.
 
     Raises:
-        Malformed: it has too many calls.
+        Malformed: the answer has more than ``CALLS_MAX`` calls.
     """
     if len(heard.calls) > CALLS_MAX:
         raise Malformed(f"it has more than {CALLS_MAX} tool calls")
@@ -52,15 +52,15 @@ def turn_of(
 
 
 def said_plainly(heard: Heard, ids: Sequence[str]) -> str:
-    """The text of a turn without thoughts, which is never empty: some endpoints refuse that beside calls, too, and some
-    refuse null.
+    """The text of a turn without thoughts. It is never empty: some endpoints refuse empty text, even beside calls, and
+    some refuse null.
     """
     text = without_thoughts(heard.text or "") or heard.refusal or ""
     return text if text.strip() else WORDLESS if ids else NOTHING
 
 
 def calls_to_send(heard: Heard, ids: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Id, name and arguments of each call, as every endpoint takes them."""
+    """Id, name and arguments of each call, in a form that every endpoint accepts."""
     return [
         (name, name_to_send(call.name), arguments_to_send(call.arguments))
         for call, name in zip(heard.calls, ids, strict=True)

@@ -1,4 +1,4 @@
-"""What an endpoint's answer comes to where it is no turn: a Failure in words, or something that can be left out."""
+"""Classifies endpoints' answers that are not turns: a Failure, or a refusal of something that can be omitted."""
 
 from __future__ import annotations
 
@@ -30,16 +30,18 @@ _RATE_CODES = frozenset({
     "request_limit_exceeded", "engine_overloaded_error",
 })  # fmt: skip
 _POLICY = frozenset({"content_filter", "content_policy_violation", "invalid_api_key", "model_not_found"})
-"""Codes of refusals that no other form of the same request gets around."""
+"""Codes of refusals that another form of the same request cannot avoid."""
 _PASSING = frozenset({408, 409, 424, 425, 498, 499})
-"""Statuses below 500 that say nothing against the request: 424 is TGI's for a failed generation, 498 Groq's for no
-capacity, 499 a gateway's for a call that it gave up.
+"""Statuses below 500 that are not the request's fault: TGI answers 424 after a failed generation, Groq 498 when it has
+no capacity, and a gateway 499 for a call that it abandoned.
 """
 
 
 class Rejected(Exception):
-    """The endpoint refuses ``word`` (of ``refusals``); ``failure`` is what that comes to where nothing can be sent
-    instead. ``holds``: for later requests too, or only for this one; or it is a guess, which holds once it has helped.
+    """The endpoint refuses ``word`` (of ``refusals``). ``failure`` is raised if nothing can be sent instead.
+
+    ``holds``: "always", for later requests too; "once", only for this request; "if it helps", a guess that holds for
+    later requests once it has helped.
     """
 
     def __init__(self, word: str, failure: Failure, holds: Literal["always", "once", "if it helps"]) -> None:
@@ -50,22 +52,22 @@ class Rejected(Exception):
 
 
 class Verdicts:
-    """The verdicts on one endpoint's answers. ``key_from`` says where its key is from."""
+    """Classifies the answers of one endpoint. ``key_from`` says, for messages, where its key comes from."""
 
     def __init__(self, model: Model, address: Address, key_from: str, key: str, now: Clock) -> None:
         self._model, self._address, self._key_from, self._now = model, address, key_from, now
         self._mask = Mask([key])
 
     def transient(self, words: str, pause: float | None = None) -> Failure:
-        """A Failure that another try may not meet."""
+        """A Failure that another try may avoid."""
         return Failure(FailureClass.PROVIDER, self._say(words), retryable=True, retry_after=pause)
 
     def final(self, words: str) -> Failure:
-        """A Failure that every other try would meet."""
+        """A Failure that no other try can avoid."""
         return Failure(FailureClass.PROVIDER, self._say(words), retryable=False)
 
     def malformed(self, problem: str, answer: Any) -> Failure:
-        """The Failure for a 2xx answer in JSON that is no turn."""
+        """The Failure for a 2xx answer whose JSON is not a turn."""
         if isinstance(answer, dict):
             answer = {key: part for key, part in answer.items() if key not in ("choices", "output", "usage")}
         said = read_error_value(answer, self._hidden)
@@ -75,7 +77,9 @@ class Verdicts:
         return self.transient(words, said.pause)
 
     def no_json(self, response: httpx2.Response, error: ValueError) -> Failure:
-        """The Failure for a 2xx answer that is no JSON. A page stays a page however often it is asked for."""
+        """The Failure for a 2xx answer that is not JSON. A page or an event stream is final: another try would get it
+        again.
+        """
         content_type = response.headers.get("content-type", "")
         if not response.content.strip():
             return self.transient(f"a malformed answer: {response.status_code} with an empty body; {CHECK_ADDRESS}")
@@ -90,7 +94,7 @@ class Verdicts:
         return self.final(f"the answer is no JSON but {said.words}; {CHECK_ADDRESS}")
 
     def refused(self, response: httpx2.Response, body: dict[str, Any]) -> Failure | Rejected:
-        """What an answer that is not 2xx comes to."""
+        """Classify an answer whose status is not 2xx."""
         status = response.status_code
         request_id = plain(response.headers.get("x-request-id", ""), 100)
         said = read_error(response.content, response.headers.get("content-type", ""), self._hidden)
@@ -99,7 +103,7 @@ class Verdicts:
         return self._verdict(status, about, said, body, retry_after(response.headers, self._now))
 
     def failed(self, answer: dict[str, Any], body: dict[str, Any]) -> Failure | Rejected:
-        """What an error inside an answer that is otherwise 200 comes to: its code tells the status that it had."""
+        """Classify an error inside a 2xx answer. The error's code stands for the status."""
         said = read_error_value(answer["error"] if is_error(answer.get("error")) else answer, self._hidden)
         status = next((int(code) for code in sorted(said.codes) if re.fullmatch(r"[45]\d\d", code)), 0)
         if not status:
@@ -109,7 +113,7 @@ class Verdicts:
     def _verdict(
         self, status: int, about: str, said: Said, body: dict[str, Any], pause: float | None
     ) -> Failure | Rejected:
-        """What an error comes to: a Failure, or something that can be done without."""
+        """Classify an error: a Failure, or a refusal of something that can be omitted."""
         words = f"{about}: {said.words}" if said.words else about
         pause = said.pause if pause is None else pause
         codes = {code.lower().rpartition("#")[2] for code in said.codes}
@@ -118,7 +122,7 @@ class Verdicts:
         if status == 402:
             return self.final(f"{words}; {self._key_from} has no credit left: check plan and billing")
         if status == 401:
-            # Without the API's own words: they quote the key, some of them whole.
+            # Without the API's own message: some quote the key, even in full.
             return self.final(f"{about}: the credentials were refused; check {self._key_from}")
         if status == 403:
             return self.final(
@@ -135,7 +139,7 @@ class Verdicts:
         word = refusals.refusal(body, said, sure=status >= 500)
         if word is not None:
             return Rejected(word, failure, "always")
-        # No word of it is known. A history that holds an endpoint's own forms is what most often does not pass.
+        # Nothing in the message is known. The most frequent cause is a history with fields of another endpoint.
         guess = status in (400, 422) and not refusals.advice(body, said) and not _POLICY & codes
         return Rejected(refusals.HISTORY, failure, "if it helps") if guess else failure
 
@@ -156,7 +160,7 @@ class Verdicts:
         return self.final(f"the request was refused: {words}")
 
     def insisted(self, rejected: Rejected) -> Failure:
-        """The Failure for something that is refused and cannot be done without."""
+        """The Failure for something that is refused and cannot be omitted."""
         if rejected.word not in refusals.BOUNDS:
             return rejected.failure
         advice = "it takes no bound of the answer: take out maxOutputTokens, and tokens and costUSD of the budget"
@@ -171,10 +175,10 @@ class Verdicts:
         return self._hidden(f"model {self._model.name} at {self._address.base}: {words}")
 
     def _hidden(self, text: str) -> str:
-        """``text`` without the key, unless that is a placeholder, as endpoints without keys are given."""
+        """``text`` without the key. A key shorter than ``SHORTEST_SECRET`` is not hidden."""
         return self._mask.text(text)
 
 
 def is_error(error: Any) -> bool:
-    """Whether an answer's ``error`` is one: some gateways always send the field, with nothing in it."""
+    """Whether an answer's ``error`` field holds an error: some gateways always send the field, but empty."""
     return any(part not in (None, "", 0, False) for part in error.values()) if isinstance(error, dict) else bool(error)

@@ -1,4 +1,4 @@
-"""What an attempt's process does, by the kind of its step: the runner's one look at it."""
+"""Dispatches an attempt on the kind of its step. No other module of the runner does."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from agentrun.runner.attempt import Attempt
 
 
 async def work(attempt: Attempt) -> dict[str, Any]:
-    """Do what the attempt is for; the body of its ``closed`` record, without the outcome.
+    """Do the step's work. Return the body of the ``closed`` record, without the outcome.
 
     Raises:
-        Parked, Closed, Failure: as the kind's own module says.
+        Parked, Closed, Failure: see the module of the kind.
     """
     match attempt.body:
         case Agent() as agent:
@@ -20,6 +20,6 @@ async def work(attempt: Attempt) -> dict[str, Any]:
 
             return await run_agent_step(attempt, agent)
         case ToolCall() as call:
-            from agentrun.runner.tool_step import run_tool_step  # noqa: PLC0415  (lazy: an agent step needs no such)
+            from agentrun.runner.tool_step import run_tool_step  # noqa: PLC0415  (lazy: an agent step does not need it)
 
             return await run_tool_step(attempt, call)
