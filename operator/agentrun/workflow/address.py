@@ -1,4 +1,4 @@
-"""Where a model's endpoint is: the URL of a workflow or of the environment, and the URL of each call."""
+"""The address of a model's endpoint: the URL from the workflow or the environment, and the URL of each call."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ PATHS = {"responses": "/responses", "chat": "/chat/completions"}
 
 
 OTHERS = ("/completions", "/messages")
-"""Calls of APIs that are not spoken here."""
+"""Paths of calls of APIs that agentrun does not use."""
 
 
 class BadAddress(ValueError):
-    """A URL cannot be an endpoint; the message says where it stands, what is wrong, and what to write."""
+    """A URL cannot be an endpoint. The message says where it is, what is wrong, and what to write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Address:
     query: str = ""
 
     def of(self, path: str) -> str:
-        """The URL of a call; the query stands behind the path."""
+        """The URL of a call: ``path`` comes before the query."""
         return f"{self.base}{path}" + (f"?{self.query}" if self.query else "")
 
     @property
@@ -45,7 +45,7 @@ _AZURE = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azu
 
 
 def azure_hint(address: Address, api: str) -> str:
-    """What is missing of an address of Azure, which has several that look alike; "" where it is none, or is whole."""
+    """What an address of Azure lacks (it has several similar forms); "" if nothing, or if it is not Azure's."""
     parts = urlsplit(address.base)
     deployment = "/openai/deployments/" in parts.path
     if deployment and not address.versioned:
@@ -58,11 +58,11 @@ def azure_hint(address: Address, api: str) -> str:
 
 
 def address_of(model: Model, environment: Mapping[str, str]) -> Address:
-    """The address of ``model``: its ``endpoint``, else the variable OPENAI_BASE_URL, else OpenAI's. A variable that is
-    empty or blank is not set.
+    """The address of ``model``: its ``endpoint``, else the variable OPENAI_BASE_URL, else OpenAI's. An empty or blank
+    variable counts as not set.
 
     Raises:
-        BadAddress: the one that counts cannot be used.
+        BadAddress: the address that applies cannot be used.
     """
     if model.endpoint is not None:
         return read_address(model.endpoint, "endpoint", model.api)
@@ -71,7 +71,7 @@ def address_of(model: Model, environment: Mapping[str, str]) -> Address:
 
 
 def check_endpoints(spec: WorkflowSpec, path: Path) -> list[Problem]:
-    """What is wrong with the endpoints of ``spec``, which stands at ``path`` of its document."""
+    """The problems of the endpoints of ``spec``, which is at ``path`` of its document."""
     problems = []
     for number, model in enumerate(spec.models):
         if model.endpoint is not None:
@@ -83,12 +83,12 @@ def check_endpoints(spec: WorkflowSpec, path: Path) -> list[Problem]:
 
 
 def read_address(text: str, what: str, api: str) -> Address:
-    """``text`` as an address. A path that names the call of ``api`` already is taken as the base of it.
+    """``text`` as an address. If its path already ends with the call of ``api``, that part is removed.
 
     Raises:
-        BadAddress: with ``what`` it is that cannot be used.
+        BadAddress: ``text`` cannot be used. The message begins with ``what``, which names where ``text`` is from.
     """
-    shown = quoted(text.rpartition("@")[2], 100)  # without what may be a password
+    shown = quoted(text.rpartition("@")[2], 100)  # without a password
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port

@@ -1,4 +1,4 @@
-"""JSON from models, tools and people, within bounds: what every later reader can take."""
+"""Parses JSON from models, tools and people, within limits that every later reader can handle."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from agentrun.api.values import JSON
 from agentrun.workflow.json_schema import depth
 
 MAX_DEPTH = 100
-"""Nesting that is accepted: far above what people write, far below where any reader of JSON runs out of stack."""
+"""The deepest nesting that is accepted: far more than people write, far less than any JSON reader's stack allows."""
 
 DIGITS_MAX = 308
-"""Characters of a whole number."""
+"""The most characters of a whole number."""
 
 
 def parse_json(text: str) -> JSON:
-    """``text`` as JSON that every later reader can take.
+    """``text`` as JSON that every later reader can handle.
 
-    Stricter than ``json.loads``: no NaN or infinity (also not as ``1e999``), no lone surrogates (they cannot be
-    written as UTF-8), at most a hundred levels.
+    Stricter than ``json.loads``: no NaN or infinity (nor ``1e999``), no lone surrogates (UTF-8 cannot encode them), at
+    most ``DIGITS_MAX`` characters of a whole number, and at most a hundred levels.
 
     Raises:
         ValueError: with a short message that says what is wrong and where.
@@ -50,6 +50,6 @@ def _finite(number: str) -> float:
 
 
 def _whole(number: str) -> int:
-    if len(number) > DIGITS_MAX:  # no reader of the cluster's takes it: for Go every number has to fit a float
+    if len(number) > DIGITS_MAX:  # the cluster refuses it: in Go every number has to fit a float
         raise ValueError(f"the number {number[:20]} is too large")
     return int(number)

@@ -1,7 +1,7 @@
-"""Arguments as a workflow writes them, held against a schema before the values of their templates are known.
+"""Checks a workflow's arguments against a tool's schema before the values of their templates are known.
 
-A template may become anything, so only that is reported which no value of it could mend: what stands literally, and of
-the objects and lists around templates their names and lengths.
+A template may become anything. Only misfits that no value of it could repair are reported: in literal parts, and in the
+names and lengths of the objects and lists around templates.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from agentrun.workflow.json_schema import Checker, compile_schema
 MISFITS_MAX = 5
 
 SMALL = 200_000
-"""Values times bytes of a schema up to which a call is looked at: each misfit carries the rule that it breaks."""
+"""The largest call that is checked, in values times bytes of the schema: each misfit contains the rule that it breaks.
+"""
 
 ALL = 20 * SMALL
-"""The same for all calls of a workflow together."""
+"""The same limit for all calls of a workflow together."""
 
 _OF_NAMES = frozenset(
     (keyword,)
@@ -40,16 +41,17 @@ _OF_NAMES = frozenset(
         "maxItems",
     )
 )
-"""Rules that judge an object or a list by its names and its length, whatever its values are."""
+"""Rules about the names in an object or the length of a list, which do not depend on their values."""
 
 _CONDITIONS = frozenset({"then", "else", "dependentSchemas", "unevaluatedProperties", "unevaluatedItems"})
-"""Rules whose verdict may hang on a value beside the one that they judge."""
+"""Rules whose result may depend on other values than the one that they reject."""
 
 
 class Fitting:
-    """Holds the calls of one workflow against the schemas of its tools.
+    """Checks the calls of one workflow against the schemas of its tools.
 
-    Nothing is said of what is large, in itself or altogether: arguments are checked again before they are sent.
+    Calls beyond the limits ``SMALL`` and ``ALL`` are not checked here. All arguments are checked again before they are
+    sent.
     """
 
     def __init__(self) -> None:
@@ -57,7 +59,7 @@ class Fitting:
         self._checkers: dict[str, tuple[Checker, int]] = {}
 
     def misfits(self, template: ValueTemplate, tool: Tool) -> list[tuple[Path, str]]:
-        """What of the arguments ``template`` fits ``tool`` with no values put in: places below, what is wrong there."""
+        """The parts of the arguments ``template`` that cannot fit ``tool``, whatever its values: path and message."""
         if tool.name not in self._checkers:
             self._checkers[tool.name] = compile_schema(tool.parameters), len(json.dumps(tool.parameters))
         checker, size = self._checkers[tool.name]
@@ -66,7 +68,7 @@ class Fitting:
         if work > min(SMALL, self._left):
             return []
         self._left -= work
-        # By place: whether the template gives a text, whatever is put into it.
+        # By place: whether the template always gives a text.
         holes = {place: found.whole is None for place, found in template.texts()}
         certain = (
             (place, _worded(rules, message, tool.parameters))
@@ -91,7 +93,7 @@ def _count(value: JSON) -> int:
 
 
 def _is_certain(place: Path, rules: Path, holes: Mapping[Path, bool]) -> bool:
-    """Whether the misfit at ``place``, by the rule at ``rules``, stays whatever the templates at ``holes`` give."""
+    """Whether the misfit at ``place``, by the rule at ``rules``, does not depend on the templates at ``holes``."""
     if not holes:
         return True
     if any(hole == place[: len(hole)] and hole != place for hole in holes) or not _CONDITIONS.isdisjoint(rules):

@@ -1,7 +1,7 @@
-"""An ``http`` tool, checked and compiled: what its templates see, and what it may not say.
+"""Checks and compiles an ``http`` tool.
 
-Where a request goes is the author's decision alone: values from models and inputs are put into the path, the query,
-headers and the body, and never into the scheme or the authority.
+Only the author decides where a request goes: values from models and inputs may be in the path, the query, headers and
+the body, but never in the scheme or the authority.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REQUEST_SCOPE = Scope(("inputs", "run", "args"), None)
 OUTPUT_SCOPE = Scope(("inputs", "run", "args", "response"), None)
 
 METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
-"""The methods that send the arguments as JSON where the tool says nothing about a body."""
+"""The methods that send the arguments as JSON if the tool defines no body."""
 
 _JSON = re.compile(r"(?:application|text)/(?:x-)?(?:amz-)?json(?:-1\.\d|-?rpc|request)?|[\w.+-]+/[\w.+-]+[.+]json")
 _LINES = frozenset({f"application/{name}" for name in ("x-ndjson", "ndjson", "jsonl", "jsonlines", "x-jsonlines")})
@@ -48,13 +48,13 @@ _OURS = {
 
 
 def media_type(content_type: str) -> str:
-    """The type that a Content-Type names, in small letters and without parameters."""
+    """The media type of a Content-Type, in lower case and without parameters."""
     return re.split("[;,]", content_type, maxsplit=1)[0].strip().lower()
 
 
 def is_json(kind: str) -> bool:
-    """Whether a body of that media type is one JSON value: ``application/json``, ``application/x-amz-json-1.1``,
-    everything that ends in ``+json`` or ``.json``.
+    """Whether a body of that media type is one JSON value: for example ``application/json``,
+    ``application/x-amz-json-1.1``, or any type that ends in ``+json`` or ``.json``.
     """
     return _JSON.fullmatch(kind) is not None
 
@@ -65,12 +65,12 @@ def is_markup(kind: str) -> bool:
 
 
 def is_lines(kind: str) -> bool:
-    """Whether a body of that media type is several JSON values, a line each."""
+    """Whether a body of that media type is several JSON values, one per line."""
     return kind in _LINES
 
 
 def is_form(kind: str) -> bool:
-    """Whether a body of that media type is a form as HTML sends it."""
+    """Whether a body of that media type is a URL-encoded form."""
     return kind == _FORM
 
 
@@ -83,26 +83,26 @@ class CompiledHttp:
     headers: Mapping[str, Template]
     body: ValueTemplate | None
     text: Template | None
-    """The body where it is a text."""
+    """The body, if it is a text."""
     json: ValueTemplate | None
-    """The body where it is a text that is JSON around its values."""
+    """The body, if it is a text that is JSON with expressions in it."""
     output: Expression | None
     references: frozenset[str]
-    """Every variable that the request names."""
+    """All variables that the request names."""
 
 
 def check_http(http: Http, path: Path) -> list[Problem]:
-    """Everything that is wrong with ``http``, which stands at ``path``."""
+    """All problems of ``http``, which is at ``path``."""
     problems = [*_url(http, path), *_headers(http, path), *_body(http, path)]
     _compile(http, path, problems)
     return problems
 
 
 def compile_http(http: Http) -> CompiledHttp:
-    """The compiled form of a tool that was checked before.
+    """The compiled form of a tool.
 
     Raises:
-        InvalidDocument: with what :func:`check_http` reports.
+        InvalidDocument: with the problems that :func:`check_http` reports.
     """
     problems = [*_url(http, ()), *_headers(http, ()), *_body(http, ())]
     compiled = _compile(http, (), problems)
@@ -112,10 +112,10 @@ def compile_http(http: Http) -> CompiledHttp:
 
 
 def http_expressions(http: Http, path: Path) -> Iterator[tuple[Path, Expression]]:
-    """Every expression of a tool that was checked, of its request and over its response, with its place under ``path``.
+    """All expressions of a tool, of its request and over its response, each with its place under ``path``.
 
     Raises:
-        InvalidDocument: it was not checked.
+        InvalidDocument: the tool is invalid: it was not checked before.
     """
     compiled = compile_http(http)
     texts: list[tuple[Path, Template]] = [((*path, "url"), compiled.url)]
@@ -178,7 +178,7 @@ def _url(http: Http, path: Path) -> Iterator[Problem]:
 
 
 def _before_values(url: str) -> str:
-    """``url`` up to its first expression; ``$${`` is text."""
+    """``url`` up to its first expression. ``$${`` counts as text."""
     start = url.replace("$${", "\0\0\0").find("${")
     return url if start < 0 else url[:start]
 

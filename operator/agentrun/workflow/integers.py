@@ -1,4 +1,4 @@
-"""Whole numbers that came as 2.0: models and machines write them so, and JSON Schema takes them for integers."""
+"""Converts whole numbers such as 2.0, which models and programs write and JSON Schema accepts as integers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from urllib.parse import unquote
 from agentrun.api.values import JSON
 
 EXACT = 2**53
-"""Up to here a floating-point number is the whole number that was meant."""
+"""Up to this value, a floating-point number represents every whole number exactly."""
 
 
 def with_integers(schema: JSON, value: JSON) -> JSON:
-    """``value``, which fits ``schema``, with whole numbers such as 2.0 as integers where the schema asks for integers.
+    """``value``, which fits ``schema``, with numbers such as 2.0 as integers where the schema requires an integer.
 
-    For JSON Schema 2.0 is an integer. For a URL, a form, or a server that is typed it is none. Where several branches
-    apply, one that takes any number leaves it as it is.
+    JSON Schema accepts 2.0 as an integer, but a URL, a form or a typed server does not. If several branches apply and
+    one of them accepts any number, the number is not changed.
     """
     return _integers([schema], value, schema) if _has_whole(value) else value
 
@@ -42,7 +42,7 @@ def _integers(schemas: list[JSON], value: JSON, root: JSON) -> JSON:
 
 
 def _applied(schemas: list[JSON], root: JSON) -> list[dict[str, JSON]]:
-    """``schemas`` and all that they apply to the same value by reference or combination; each once."""
+    """``schemas``, and those that they apply to the same value by reference or combination, each once."""
     found: dict[int, dict[str, JSON]] = {}
     ahead = list(schemas)
     while ahead:
@@ -60,7 +60,7 @@ def _applied(schemas: list[JSON], root: JSON) -> list[dict[str, JSON]]:
 
 
 def _referred(ref: JSON, root: JSON) -> JSON:
-    """The schema that a JSON pointer leads to; None where it is no pointer (an anchor), or leads nowhere."""
+    """The schema that a JSON pointer leads to; None if ``ref`` is no pointer (an anchor) or leads nowhere."""
     if not isinstance(ref, str) or not (ref == "#" or ref.startswith("#/")):
         return None
     found = root
@@ -76,7 +76,7 @@ def _referred(ref: JSON, root: JSON) -> JSON:
 
 
 def _is_integer(schemas: list[dict[str, JSON]], value: float) -> bool:
-    """Whether some of ``schemas`` take only integers, and none any number."""
+    """Whether one of ``schemas`` requires an integer, and none accepts any number."""
     asked = False
     for schema in schemas:
         kinds = schema.get("type")

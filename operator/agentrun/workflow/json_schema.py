@@ -1,16 +1,16 @@
-"""JSON Schema, draft 2020-12: which schemas are accepted, and what of a value does not fit one.
+"""JSON Schema, draft 2020-12: checks schemas, and checks values against them.
 
-Schemas come from users and values from models and tools, so both are bounded here:
+Schemas come from users, and values from models and tools. The work for both is therefore limited:
 
-- Nothing is ever fetched: a ``$ref`` stays inside its document, and the validator itself runs offline besides.
-- Patterns are matched by a linear-time engine, so no value can make one run away (no look-around, no
-  back-references).
-- A schema may not multiply out: ``allOf: [{$ref: a1}, {$ref: a1}]`` chained sixty times would never come to an end.
-- Explaining a misfit costs more than finding it. Whether a value fits is memoised by the validator, but its errors
-  carry the errors of every branch below them, which under a recursive ``oneOf`` took 4 s at fourteen levels and all
-  memory at twenty. Where that could happen the value is refused without the details.
+- Nothing is ever fetched: a ``$ref`` must stay inside its document, and the validator also runs offline.
+- Patterns are matched by a linear-time engine (no look-around, no back-references), so no value can make one run for
+  long.
+- The expansion of a schema is limited: a chain of sixty times ``allOf: [{$ref: a1}, {$ref: a1}]`` would never end.
+- An explanation of a misfit costs more than the check. The validator memoises whether a value fits, but an error
+  contains the errors of every branch below it: with a recursive ``oneOf``, that took 4 s at fourteen levels and all
+  memory at twenty. If that could happen, the value is refused without the details.
 
-``format`` is an annotation, as the draft has it by default; whoever wants it enforced writes a ``pattern``.
+``format`` is an annotation, which is the draft's default. An author who wants it enforced writes a ``pattern``.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 64
 MAX_PARTS = 20_000
-"""How many parts a schema may have once every reference is replaced by what it refers to."""
+"""The most parts of a schema after every reference is replaced by its target."""
 
 MAX_PATTERNS = 50_000
-"""Instructions of all patterns of a schema together: each takes 260 bytes and 3 µs when they are compiled."""
+"""The most instructions of all patterns of a schema together. Each takes 260 bytes and 3 µs to compile."""
 
 MAX_VALUE_DEPTH = 200
-"""Levels of a value that is looked at; the validator's recursion ends the process at some tens of thousands."""
+"""The most levels of a value that is checked. At some tens of thousands, the validator's recursion ends the process."""
 
 _MAX_MESSAGE = 200
 _MAX_EXPLAINED = 10_000
-"""Branches that an explanation may visit: about 60 ms in the worst case measured."""
+"""The most branches that an explanation may visit: about 60 ms in the worst case measured."""
 
 _MAX_EXPLANATION = 16 * 1024 * 1024
-"""Bytes that all errors of a value may take together: each of them may hold the value and a part of the schema."""
+"""The most bytes of all errors of a value together. Each error may contain the value and a part of the schema."""
 
 _ONE = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames",
         "unevaluatedItems", "unevaluatedProperties", "contentSchema")  # fmt: skip
@@ -59,11 +59,11 @@ _MAPS = ("properties", "patternProperties", "dependentSchemas")
 _STORES = ("$defs", "definitions")
 
 _Place = tuple[str, ...]
-"""Where a schema stands in its document, as the parts of a JSON pointer."""
+"""The place of a schema in its document, as the parts of a JSON pointer."""
 
 
 def depth(value: JSON) -> int:
-    """How many lists and objects are nested in ``value``: 0 for a scalar, 1 for ``[]``. Never recurses."""
+    """The nesting of lists and objects in ``value``: 0 for a scalar, 1 for ``[]``. It does not recurse."""
     level, found = [value], 0
     while level := [part for part in level if isinstance(part, list | dict)]:
         found += 1
@@ -82,7 +82,7 @@ def patterns(schema: JSON) -> int:
 
 
 def _own_patterns(schema: JSON) -> Iterator[tuple[str, int]]:
-    """By keyword, the instructions of the patterns of one schema without its parts."""
+    """The instructions of the patterns of one schema, without its subschemas, by keyword."""
     if not isinstance(schema, dict):
         return
     if isinstance(pattern := schema.get("pattern"), str):
@@ -92,12 +92,12 @@ def _own_patterns(schema: JSON) -> Iterator[tuple[str, int]]:
 
 
 def weight(schema: JSON) -> int:
-    """What ``schema`` costs to compile: its bytes as JSON, and ten for each instruction of its patterns."""
+    """The cost to compile ``schema``: its bytes as JSON, plus ten for each instruction of its patterns."""
     return len(json.dumps(schema, default=str)) + 10 * patterns(schema)
 
 
 def check_schema(schema: JSON, path: Path) -> list[Problem]:
-    """What makes ``schema`` unusable, each with its place below ``path``; empty if it can be compiled."""
+    """The problems of ``schema``, with their paths below ``path``; empty if it can be compiled."""
     try:
         text = json.dumps(schema, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -116,7 +116,7 @@ def check_schema(schema: JSON, path: Path) -> list[Problem]:
 
 
 def compile_schema(schema: JSON) -> Checker:
-    """The checker of ``schema``; the same schema is compiled once in a process.
+    """The checker of ``schema``, from a cache if the process has compiled it before.
 
     Raises:
         InvalidDocument: with the problems that :func:`check_schema` reports.
@@ -140,17 +140,17 @@ class Checker:
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes up."""
+        """About how many bytes of memory the checker takes."""
         return self._length * _FACTOR + _LEAST + patterns(self._root) * _INSTRUCTION
 
     def fits(self, instance: JSON) -> bool:
-        """Whether ``instance`` is surely valid. Deeper than 200 levels it is not, nor where to tell takes too long."""
+        """Whether ``instance`` is surely valid. It is not if it is too deep (200 levels) or too costly to check."""
         return not self._refused(instance) and bool(self._validator.is_valid(instance))
 
     def broken_rules(self, instance: JSON) -> Iterator[tuple[Path, Path, str]]:
-        """What is wrong with ``instance``: where, by which rule of the schema, and in words.
+        """The errors of ``instance``: path in the value, path of the rule in the schema, message.
 
-        Nothing where to tell would take too much.
+        Nothing is returned if the check or the explanation would cost too much.
         """
         if self._refused(instance) or not self._can_explain(instance):
             return
@@ -158,7 +158,7 @@ class Checker:
             yield tuple(error.instance_path), tuple(error.schema_path), _clip(error.message)
 
     def errors(self, instance: JSON) -> list[str]:
-        """What is wrong with ``instance``: at most five lines ``place: what``; empty if it fits.
+        """The errors of ``instance``: at most five lines ``place: what``; empty if it fits.
 
         The lines quote parts of the value.
         """
@@ -169,7 +169,7 @@ class Checker:
         return misfits(self._root, instance, self._can_explain)
 
     def _refused(self, instance: JSON) -> str:
-        """Why ``instance`` is not even looked at; empty if it can be."""
+        """Why ``instance`` is refused without a check; empty if it can be checked."""
         if depth(instance) > MAX_VALUE_DEPTH:
             return f"is nested deeper than {MAX_VALUE_DEPTH} levels"
         try:
@@ -182,8 +182,10 @@ class Checker:
         return ""
 
     def _can_explain(self, instance: JSON) -> bool:
-        """Whether all errors of ``instance`` can be made. Each holds a part of it and a part of the schema, and that of
-        an alternative holds all errors below it.
+        """Whether there is memory and time to make all errors of ``instance``.
+
+        Each error contains a part of the value and a part of the schema. The error of an alternative contains all
+        errors below it.
         """
         levels = depth(instance)
         branches: int = self._parts * max(self._returns, 1) ** min(levels, 64)
@@ -195,10 +197,10 @@ class Checker:
 
 
 _compiled: Kept[str, Checker] = Kept(32 * 1024 * 1024)
-"""Losing it is harmless: it holds nothing but what the texts say."""
+"""The compiled checkers by schema text. Losing an entry costs only the time to compile it again."""
 
 _FACTOR, _LEAST, _INSTRUCTION = 60, 16 * 1024, 300
-"""What a compiled schema takes up: so many times its text, so many bytes at least, and for an instruction of a pattern.
+"""The memory of a compiled schema, in bytes: for each byte of its text, a fixed part, and for each pattern instruction.
 """
 
 
@@ -241,7 +243,7 @@ def _compile_anew(text: str) -> Checker:
 
 
 def _schemas(root: JSON) -> Iterator[tuple[_Place, JSON]]:
-    """Every schema in the document, and nothing that only looks like one (``const``, ``examples``, …)."""
+    """Every schema in the document with its place, without what only looks like one (``const``, ``examples``, …)."""
     found: list[tuple[_Place, JSON]] = [((), root)]
     while found:
         place, schema = found.pop()
@@ -262,7 +264,7 @@ def _below(schema: JSON, maps: tuple[str, ...]) -> Iterator[tuple[_Place, JSON]]
 
 
 def _outside(schemas: dict[_Place, JSON], place: _Place, schema: JSON) -> Iterator[Problem]:
-    """What in one schema would lead out of its document, or change how the rest of it is read."""
+    """The keywords of one schema that would lead out of its document, or change how the rest of it is read."""
     if not isinstance(schema, dict):
         return
     if "$ref" in schema and _target(schemas, schema["$ref"]) is None:
@@ -279,7 +281,7 @@ def _outside(schemas: dict[_Place, JSON], place: _Place, schema: JSON) -> Iterat
 
 
 def _target(schemas: dict[_Place, JSON], ref: JSON) -> _Place | None:
-    """The place that ``ref`` leads to, if that is a schema of the same document."""
+    """The place that ``ref`` refers to; None if that is not a schema of the same document."""
     if not isinstance(ref, str) or not ref.startswith("#"):
         return None
     pointer = unquote(ref[1:])
@@ -294,11 +296,11 @@ def _referred(schemas: dict[_Place, JSON], schema: JSON) -> _Place | None:
 
 
 def _expansion(schemas: dict[_Place, JSON], targets: dict[_Place, _Place]) -> tuple[int, int, set[_Place]]:
-    """How many parts the schema multiplies out to, how often it returns into itself on the way, and where to.
+    """The number of parts of the expanded schema, how often it recurses into itself, and which schemas it recurses to.
 
-    A walk from the root that follows every reference and turns round where it would enter a schema that it is
-    still inside of. It stops once past ``MAX_PARTS``, so it is bounded although what it measures is not. What stands
-    below ``unevaluatedProperties`` or ``unevaluatedItems`` counts as often as the validator looks at it.
+    The walk starts at the root, follows every reference, and turns back before a schema that it is still inside of. It
+    stops after ``MAX_PARTS``, so it ends even if the expansion does not. Parts below ``unevaluatedProperties`` or
+    ``unevaluatedItems`` count as often as the validator visits them.
     """
     next_places: dict[_Place, list[_Place]] = {}
     for place, schema in schemas.items():

@@ -1,4 +1,4 @@
-"""A text that is JSON around its values, as people write a body that they copied from somewhere."""
+"""Reads a text template that is JSON with expressions in it, such as a request body that was copied from somewhere."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from agentrun.api.values import JSON
 from agentrun.expressions.templates import Expression, Template, ValueTemplate
 
 _MARK = "\0"
-"""Stands around the number of an expression while the text is read."""
+"""Encloses the number of an expression while the text is parsed."""
 
 
 def json_in(text: Template) -> ValueTemplate | None:
-    """The object or list that ``text`` writes; None where it writes none.
+    """The object or list that ``text`` is; None if it is neither.
 
-    Each expression keeps its place: within quotes it is a part of that text, elsewhere it is a value of its own.
+    Each expression keeps its place: inside quotes it is part of that text, elsewhere it is a value.
     """
     written, quoted = "", False
     expressions: list[Expression] = []

@@ -1,8 +1,8 @@
-"""What of a workflow will surely fail, or looks like a mistake, told before its first effect.
+"""Reports, before the first effect of a run, what will surely fail or looks like a mistake.
 
-``compile_program`` refuses what has no meaning. What is found here has one, and would fail a step after others have
+``compile_program`` refuses invalid workflows. The lints find what is valid but would fail a step after other steps have
 paid, booked or sent something: arguments that do not fit the schema of their tool, a field that a closed schema does
-not have, an instant that is none. It is asked of what is new only: a run that exists goes on as it was taken.
+not have, an invalid instant. They are applied to new runs only: an existing run continues as it was accepted.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _OTHER_FORMS = (
     (re.compile(r"\$\([A-Za-z_]\w*\)"), "$(NAME)"),
     (re.compile(r"%[A-Z_][A-Z0-9_]+%"), "%NAME%"),
 )
-"""How other tools write what is to be put in; here it is text like any other."""
+"""How other tools write a value to be inserted. agentrun treats it as ordinary text."""
 
 _Named = Iterator[tuple[Path, Expression]]
-"""Expressions, each with its place."""
+"""Expressions, each with its path."""
 
 
 def checked_program(spec: WorkflowSpec, path: Path = ("spec",)) -> Program:
-    """As ``compile_program``, for a workflow that has not begun: what will surely fail is refused as well.
+    """Compile a workflow before its run: like ``compile_program``, but what will surely fail is refused too.
 
     Raises:
         InvalidDocument: with every problem that was found.
@@ -60,7 +60,7 @@ def checked_program(spec: WorkflowSpec, path: Path = ("spec",)) -> Program:
 
 
 def absent_inputs(program: Program, inputs: Mapping[str, JSON], path: Path = ("spec",)) -> Iterator[Problem]:
-    """Which inputs the workflow names and ``inputs`` do not have. A run may never come to it, so it is a warning."""
+    """The inputs that the workflow names and ``inputs`` lacks. A run may never evaluate them, so these are warnings."""
     everywhere = (_of_step(step, place) for step, place in _steps(program, path))
     for where, expression in chain(*everywhere, _of_output(program, path)):
         for keys in expression.named:
@@ -69,7 +69,7 @@ def absent_inputs(program: Program, inputs: Mapping[str, JSON], path: Path = ("s
 
 
 def other_forms(spec: WorkflowSpec, path: Path = ("spec",)) -> Iterator[Problem]:
-    """Texts that another tool would put a value into, and agentrun does not."""
+    """Texts into which another tool would insert a value, and agentrun does not."""
     for name, steps in (("steps", spec.steps), ("finally", spec.finally_)):
         for number, step in enumerate(steps):
             for kind in (kind_of(step.body).name, "compensate"):
@@ -136,7 +136,9 @@ def _each_step(program: Program, path: Path) -> Iterator[Problem]:
 
 
 def _calls(program: Program, path: Path) -> Iterator[Problem]:
-    """Arguments that fit neither the schema nor the request of their tool, whatever their templates give."""
+    """Arguments that do not fit the schema of their tool, or lack what its request names, whatever their templates
+    give.
+    """
     fitting = Fitting()
     needed = {tool.name: _needed(tool) for tool in program.spec.tools}
     for step, place in _steps(program, path):
@@ -156,7 +158,7 @@ def _calls(program: Program, path: Path) -> Iterator[Problem]:
 
 
 def _needed(tool: Tool) -> list[str]:
-    """The arguments that a call of the tool surely names."""
+    """The arguments that every call of the tool reads."""
     named = (keys for _, e in expressions_of(tool, ()) if e.is_plain for keys in e.named)
     return list(dict.fromkeys(str(keys[1]) for keys in named if keys[0] == "args" and len(keys) > 1))
 
@@ -171,7 +173,7 @@ def _lacking(name: str, call: ToolCall) -> str:
 
 
 def _names(program: Program, path: Path) -> Iterator[Problem]:
-    """Fields that a closed schema does not have, and fields of what has none."""
+    """Names of fields that a closed schema does not have, and of fields of values that are not objects."""
     spec = program.spec
     known: dict[Keys, Shape] = {("inputs",): spec.inputs}
     for number, tool in enumerate(spec.tools):
@@ -193,7 +195,7 @@ def _missing(expressions: _Named, known: Mapping[Keys, Shape]) -> Iterator[Probl
 
 
 def _failing(where: Path, expression: Expression) -> Iterator[Problem]:
-    """What of it fails whatever the values are: an instant, a duration or a pattern that is none, ``1 / 0``."""
+    """The parts of ``expression`` that fail for all values: an invalid instant, duration or pattern, ``1 / 0``."""
     if not expression.is_plain:
         return
     for text in diagnostics.constants(expression.tree) if expression.references else [expression.text]:
@@ -211,13 +213,13 @@ def _place(keys: Keys, known: Mapping[Keys, Shape]) -> tuple[Shape, str]:
 
 
 def _output(step: Step) -> Shape:
-    """What is known of a step's output where it succeeds."""
+    """The schema of a step's output if it succeeds, as far as it is known."""
     shape = kind_of(step.body).output(step.body)
     return {"type": "array", "items": shape} if step.for_each is not None else shape
 
 
 def _item(step: CompiledStep, known: Mapping[Keys, Shape]) -> Shape:
-    """What is known of an item of the step's fan-out."""
+    """The schema of an item of the step's fan-out, as far as it is known."""
     for where, template in step.items.texts() if step.items is not None else ():
         if where == () and template.whole is not None and template.whole.path is not None:
             shape, _ = _place(template.whole.path, known)
@@ -226,7 +228,7 @@ def _item(step: CompiledStep, known: Mapping[Keys, Shape]) -> Shape:
 
 
 def _absent(keys: Keys, inputs: Mapping[str, JSON]) -> str:
-    """What is missing on the way to ``keys``."""
+    """What is missing on the path ``keys``; empty if nothing is."""
     try:
         diagnostics.follow(keys, {"inputs": inputs})
     except LookupError as error:

@@ -1,8 +1,8 @@
-"""What of a value does not fit a schema, in words: found by narrowing down, so that few errors are ever made.
+"""Says in words why a value does not fit a schema. It narrows the value down first, so that few errors are made.
 
-The validator makes every error before it gives the first, and one of ``anyOf`` holds all errors of all its branches:
-6,000 wrong elements took more memory than an operator has. Whether something fits is told without any of that. So the
-parts of a value are asked one after the other, down to one that is small; only of that the errors are made.
+The validator makes all errors before it returns the first, and an error of ``anyOf`` contains all errors of all its
+branches: 6,000 wrong elements took more memory than an operator has. A check without errors has no such cost. The
+search therefore checks the parts of the value one after the other, down to a small one, and makes errors only for that.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from urllib.parse import quote, unquote
 from agentrun.api.values import JSON
 
 LINE_MAX = 200
-"""Characters of a line."""
+"""The most characters of a line."""
 
 _LINES_MAX = 5
 _TRIES_MAX = 400
-"""Schemas that are compiled to find the places; past that, less is said."""
+"""The most schemas that are compiled in the search. After that, the message is less precise."""
 
 _LEVELS_MAX = 64
 _DOCUMENT = "urn:agentrun:schema"
@@ -31,9 +31,9 @@ _Pointer = tuple[str, ...]
 
 
 def misfits(root: JSON, instance: JSON, is_small: Callable[[JSON], bool]) -> list[str]:
-    """Lines ``place: what`` of why ``instance`` does not fit the schema document ``root``; at least one.
+    """Why ``instance`` does not fit the schema document ``root``: at least one line ``place: what``.
 
-    ``is_small``: whether all errors of a value can be made.
+    ``is_small`` says whether all errors of a value can be made.
     """
     return list(islice(_Search(root, is_small).lines(instance), _LINES_MAX))
 
@@ -61,7 +61,7 @@ class _Search:
             yield from self.lines(value, place, (*path, key))
 
     def _wrong(self, pointer: _Pointer, instance: JSON) -> Iterator[tuple[str | int, _Pointer, JSON]]:
-        """The members or elements that do not fit what the schema at ``pointer`` says of each by itself."""
+        """The members or elements that do not fit the schema that ``pointer`` has for each of them alone."""
         for place, schema in self._here(pointer):
             members: list[tuple[str | int, _Pointer, JSON]] = []
             if isinstance(instance, dict):
@@ -85,7 +85,7 @@ class _Search:
                     yield key, inner, value
 
     def _what(self, pointer: _Pointer, instance: JSON) -> str:
-        """What is wrong with a value whose parts fit, or cannot be told apart."""
+        """The error of a value whose parts fit, or whose wrong parts were not found."""
         for place, schema in self._here(pointer):
             own = {k: v for k, v in schema.items() if k not in _STRUCTURE}
             validator = self._rs.Draft202012Validator(
@@ -101,7 +101,7 @@ class _Search:
         return "does not fit its schema"
 
     def _here(self, pointer: _Pointer) -> Iterator[tuple[_Pointer, dict[str, JSON]]]:
-        """The schema at ``pointer``, and those that it refers to or that all hold besides."""
+        """The schema at ``pointer``, and those that apply with it, by ``$ref`` or ``allOf``."""
         pending, seen = [pointer], set[_Pointer]()
         while pending and len(seen) < _LEVELS_MAX:
             place = pending.pop()

@@ -1,4 +1,4 @@
-"""Names in a workflow: a set of steps that takes up a bit for each, and what to say of a name that nothing has."""
+"""Names in a workflow: a set of steps that takes one bit per step, and the message for an unknown name."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from agentrun.api.texts import quoted
 
 
 class Names(Set[str]):
-    """A set of names out of those that ``places`` numbers. Immutable.
+    """A set of some of the names in ``places``, which maps each name to its bit. Immutable.
 
-    A thousand steps in a chain have half a million ancestors together; as sets of texts they took 30 MB.
+    A thousand steps in a chain have half a million ancestors together. As sets of texts they took 30 MB.
     """
 
     __slots__ = ("_places", "bits")
@@ -30,7 +30,7 @@ class Names(Set[str]):
         return self.bits.bit_count()
 
     def with_all(self, others: Iterable[tuple[str, Names]]) -> Names:
-        """These, and each of the others' names with what is in its set."""
+        """These names, and for each of ``others`` its name and the names in its set."""
         bits = self.bits
         for name, more in others:
             bits |= more.bits | 1 << self._places[name]
@@ -42,7 +42,7 @@ class Names(Set[str]):
 
 
 def no_such(what: str, name: str, names: Iterable[str]) -> str:
-    """That there is no ``what`` of that name, with the one that was perhaps meant or those that there are."""
+    """The message that there is no ``what`` of that name, with the nearest name, or else all names."""
     known = list(names)
     near = difflib.get_close_matches(name, known, 1)
     if near:

@@ -1,4 +1,4 @@
-"""From documents to a run: what is checked before anything is written, and what is pinned."""
+"""Makes a run's manifest from documents: checks everything before anything is written, and pins the workflow."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from agentrun.workflow.step_kinds import model_of
 NAME_MAX = 50
 
 HINT = "; give it with -i KEY=VALUE or --inputs FILE"
-"""What a person does about inputs that are wrong, except on a cluster, where they are in the object."""
+"""What to do about wrong inputs, except on a cluster, where the inputs are in the object."""
 
 Compiler = Callable[[WorkflowSpec, Path], Program]
-"""Checks and compiles a workflow that stands at a path of its document. Raises InvalidDocument."""
+"""Checks and compiles a workflow, given its path in the document. Raises InvalidDocument."""
 
 
 Tell = Callable[[str], None]
-"""Gets a warning: a line that names the file, the place, and what is perhaps not meant."""
+"""Receives a warning: a line that names the file, the place and the likely mistake."""
 
 WARNINGS_MAX = 20
 
 
 def check(documents: Sequence[Document], warn: Tell | None = None) -> list[str]:
-    """Everything that can be told of ``documents`` without running them; notes on what could not be.
+    """Check ``documents`` as far as that is possible without a run. Return notes on what could not be checked.
 
     Raises:
-        InvalidDocument: the first document with problems, with all of them.
+        InvalidDocument: for the first document with problems, with all its problems.
     """
     notes = []
     workflows = _compile_all(documents, checked_program, warn)
@@ -57,7 +57,7 @@ def check(documents: Sequence[Document], warn: Tell | None = None) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
-    """A workflow of a document, where it stands there, and what it compiles to."""
+    """A workflow of a document, its path there, and its program."""
 
     document: Document
     spec: WorkflowSpec
@@ -108,15 +108,15 @@ def pin(
     compiled: Compiler = checked_program,
     warn: Tell | None = None,
 ) -> RunManifest:
-    """The manifest (``run.json``) of the one run that ``documents`` describe, with ``inputs`` over its own.
+    """The manifest (``run.json``) of the one run that ``documents`` describe; ``inputs`` override the run's own.
 
-    ``cluster``: an operator will drive it, and only what comes through its API server counts. ``compiled``: what
-    checks and compiles a workflow; one that remembers saves the time. ``warn`` gets what is perhaps not meant.
+    The run is the only AgentRun among ``documents``; or, if ``documents`` is a single AgentWorkflow, a run of that.
 
-    A file with one AgentRun runs it; a file with one AgentWorkflow alone runs that.
+    ``cluster``: an operator will drive the run, and only what comes through its API server counts. ``compiled`` checks
+    and compiles a workflow; a version with a cache saves time. ``warn`` receives likely mistakes.
 
     Raises:
-        InvalidDocument: they describe none or several, or something in them is wrong.
+        InvalidDocument: the documents describe no run or several, or something in them is wrong.
     """
     workflows = _compile_all(documents, compiled, warn)
     document, run = _the_run(documents)
@@ -156,10 +156,10 @@ def pin(
 
 
 def workflow_of(documents: Sequence[Document], document: Document) -> WorkflowSpec:
-    """The workflow that ``document`` runs: its own, or one of the same file.
+    """The workflow that ``document`` runs: its own, or another document's of the same file.
 
     Raises:
-        InvalidDocument: it refers to one that is not in the file.
+        InvalidDocument: it refers to a workflow that is not in the file.
     """
     if isinstance(document.model, AgentWorkflow):
         return document.model.spec
@@ -217,7 +217,7 @@ def _check_inputs(document: Document, workflow: WorkflowSpec, inputs: dict[str, 
 def _warn_of_absent(
     workflows: Sequence[_Compiled], workflow: WorkflowSpec, inputs: dict[str, Any], hint: str, warn: Tell | None
 ) -> None:
-    """Warn of inputs that the workflow names, and that the run does not have."""
+    """Warn of inputs that the workflow names and the run does not have."""
     if warn is not None:
         of = next(found for found in workflows if found.spec is workflow)
         absent = absent_inputs(of.program, inputs, of.path)

@@ -1,7 +1,7 @@
-"""A workflow, checked and compiled: the graph in order, every expression type-checked once.
+"""Checks and compiles a workflow: the graph in order, every expression type-checked once.
 
-``compile_program`` reports everything that is wrong at once, each with its path in the document; a program that
-exists can be planned without looking at the text again.
+``compile_program`` reports all problems at once, each with its path in the document. A compiled program can be planned
+without reading the text again.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from agentrun.workflow.step_kinds import StepKind, check_tool_name, kind_of
 from agentrun.workflow.tool_kinds import check_body
 
 EXPRESSIONS_MAX = 2 * 1024 * 1024
-"""Bytes of all checked expressions of a workflow together, some 4,000 conditions: a second of work to compile them."""
+"""The most bytes of all checked expressions of a workflow together: some 4,000 conditions, compiled in a second."""
 
 SCHEMAS_MAX = 1024 * 1024
-"""What all schemas of a workflow weigh together: see ``schema.weight``. Two seconds of work to compile them."""
+"""The most that all schemas of a workflow may weigh together (``json_schema.weight``): compiled in two seconds."""
 
 DEFAULT_TIMEOUT = "1h"
 STEP_VARIABLES = ("inputs", "steps", "run")
@@ -42,7 +42,7 @@ TOOL_SCOPE = Scope(("inputs", "run", "args"), None)
 
 @dataclass(frozen=True, slots=True)
 class CompiledStep:
-    """One step with what the planner and the runner evaluate of it."""
+    """One step, with the compiled parts that the planner and the runner evaluate."""
 
     name: str
     spec: Step
@@ -50,9 +50,9 @@ class CompiledStep:
     """What the step does."""
     kind: StepKind[Any]
     model: Model | None
-    """The model that the step asks."""
+    """The model that the step asks, if it has one."""
     ancestors: Set[str]
-    """Every step that is done before this one starts: those whose outputs it may use."""
+    """All steps that are done before this one starts. The step may use their outputs."""
     when: Expression | None
     items: ValueTemplate | None
     texts: Mapping[str, ValueTemplate]
@@ -62,25 +62,25 @@ class CompiledStep:
     timeout: float
     """Seconds of active time."""
     needs: tuple[str, ...]
-    """The steps whose outputs the runner has to read to begin."""
+    """The steps whose outputs the runner reads before it begins."""
     needs_to_undo: tuple[str, ...]
     """The same for the compensation."""
 
     @property
     def when_per_item(self) -> bool:
-        """Whether ``when`` is asked of each item rather than once."""
+        """Whether ``when`` is evaluated for each item, and not once."""
         return self.when is not None and not self.when.references.isdisjoint(ITEM_VARIABLES)
 
     @property
     def bodies(self) -> tuple[StepBody, ...]:
-        """All that the step may do: its own work, and the call that undoes it."""
+        """The step's own work, and its compensation if it has one."""
         return (self.body,) if self.spec.compensate is None else (self.body, self.spec.compensate)
 
     def does(self, key: StepKey) -> PodBody:
-        """What an attempt at ``key`` does: the step's own work, or the call that undoes it.
+        """What an attempt at ``key`` does: the step's own work, or its compensation.
 
         Raises:
-            ValueError: there are no such attempts: nothing undoes the step, or it holds no pod.
+            ValueError: there are no such attempts: the step has no compensation, or its kind has no pod.
         """
         found = self.spec.compensate if key.compensate else self.body
         if not isinstance(found, PodBody):
@@ -90,7 +90,7 @@ class CompiledStep:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A compiled workflow. ``steps`` and ``finally_`` are in an order in which dependencies come first."""
+    """A compiled workflow. In ``steps`` and ``finally_``, a step comes after those that it depends on."""
 
     spec: WorkflowSpec
     steps: Mapping[str, CompiledStep]
@@ -98,18 +98,19 @@ class Program:
     output: ValueTemplate | None
 
     def step(self, name: str) -> CompiledStep:
-        """The step of that name, wherever it stands. Raises KeyError."""
+        """The step of that name, in ``steps`` or ``finally_``. Raises KeyError."""
         return self.steps[name] if name in self.steps else self.finally_[name]
 
     def tool(self, name: str) -> Tool:
-        """The tool of that name. Raises KeyError."""
+        """The tool of that name. Raises StopIteration if there is none."""
         return next(tool for tool in self.spec.tools if tool.name == name)
 
 
 def compile_program(spec: WorkflowSpec, path: Path = ("spec",), *, pinned: bool = False) -> Program:
-    """Check and compile ``spec``, which stands at ``path`` of its document.
+    """Check and compile ``spec``, which is at ``path`` of its document.
 
-    ``pinned``: it was checked before, perhaps by a version that had no bounds for the work that this is.
+    ``pinned``: the workflow was checked before, so the limits on its size are not applied: an earlier version may not
+    have had them.
 
     Raises:
         InvalidDocument: with every problem that was found.
@@ -125,7 +126,7 @@ def compile_program(spec: WorkflowSpec, path: Path = ("spec",), *, pinned: bool 
         try:
             return _compile(spec, path)
         except InvalidDocument as error:
-            # One problem says that the expressions are too large together: the first of them that is.
+            # Every expression beyond the limit reports TOO_MANY. Keep only the first of these problems.
             others = [p for p in error.problems if not p.message.startswith(TOO_MANY)]
             first = [p for p in error.problems if p.message.startswith(TOO_MANY)][:1]
             raise InvalidDocument(others + first) from None
@@ -139,7 +140,7 @@ def _compile(spec: WorkflowSpec, path: Path) -> Program:
     for number, tool in enumerate(spec.tools):
         _check_tool(tool, (*path, "tools", number), problems)
     every = frozenset(s.name for s in spec.steps)
-    if not (main_is_acyclic and last_is_acyclic):  # what comes before a step is not known
+    if not (main_is_acyclic and last_is_acyclic):  # the ancestors are not known
         raise InvalidDocument(problems)
     steps = {step.name: _compile_step(spec, step, ancestors, place, problems) for step, ancestors, place in main}
     finals = {
@@ -154,10 +155,10 @@ def _compile(spec: WorkflowSpec, path: Path) -> Program:
 
 
 def compile_step(spec: WorkflowSpec, name: str) -> CompiledStep:
-    """One step of a workflow that was checked before: what a runner needs, without compiling all the others.
+    """Compile one step of a workflow that was checked before. The runner needs only that one.
 
     Raises:
-        InvalidDocument: the workflow was not checked before.
+        InvalidDocument: the step is invalid: the workflow was not checked before.
     """
     step = next(s for s in [*spec.steps, *spec.finally_] if s.name == name)
     problems: list[Problem] = []
@@ -170,8 +171,9 @@ def compile_step(spec: WorkflowSpec, name: str) -> CompiledStep:
 def _graph(
     steps: Sequence[Step], path: Path, problems: list[Problem], elsewhere: Iterable[str] = ()
 ) -> tuple[list[tuple[Step, Names, Path]], bool]:
-    """The steps with all that comes before each, dependencies first, in the document's order where it is free; and
-    whether no step depends on itself, directly or through others.
+    """The steps, each with its ancestors and its path, and whether the graph is acyclic.
+
+    Dependencies come first; beyond that, the document's order is kept.
     """
     by_name = {step.name: (number, step) for number, step in enumerate(steps)}
     acyclic = True
@@ -190,7 +192,7 @@ def _graph(
     none = Names({name: number for name, (number, _) in by_name.items()})
     ancestors: dict[str, Names] = {}
     order: list[str] = []
-    # Depth first with a stack of its own: a chain of 1,000 steps is deeper than Python's recursion allows.
+    # Depth first with an explicit stack: a chain of 1,000 steps exceeds Python's recursion limit.
     for root in by_name:
         stack = [(root, iter(by_name[root][1].depends_on))]
         trail = {root: None}

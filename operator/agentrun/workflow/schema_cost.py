@@ -1,10 +1,10 @@
-"""What it costs at most to check a value against a schema, reckoned before it is checked.
+"""Estimates, before a value is checked against a schema, what the check costs at most.
 
-The validator takes time in proportion to the value, but by how much depends on the schema: each part of it that looks
-at one place of the value adds its own cost. Measured were 4 ns for a type, 0.9 µs for a ``const`` that is a number,
-150 µs for a ``multipleOf`` that is no integer, 1 µs for each element of an ``enum`` of lists, and a pattern of 5,000
-instructions took 12 s for 100 kB of text. So the value is walked through once, with all parts of the schema that look
-at each of its places, and the costs are added up.
+The validator's time is proportional to the value, and the factor depends on the schema: each part of the schema that
+applies to one place of the value adds its own cost. Measured were 4 ns for a type, 0.9 µs for a ``const`` that is a
+number, 150 µs for a ``multipleOf`` that is no integer, 1 µs for each element of an ``enum`` of lists, and 12 s for a
+pattern of 5,000 instructions over 100 kB of text. The estimate walks through the value once, with all parts of the
+schema that apply to each place, and adds up their costs.
 
 One unit is about 5 ns, as for expressions.
 """
@@ -18,16 +18,16 @@ from agentrun.api.values import JSON
 from agentrun.expressions.cost import pattern_size
 
 CHECK_MAX = 64 * 1024 * 1024
-"""Units: about a third of a second."""
+"""The most units of a check: about a third of a second."""
 
 PARTS_MAX = 200_000
-"""Parts of the schema that a check may combine anew; past that it counts as too costly."""
+"""The most parts of the schema that one check may combine anew. A check that needs more is too costly."""
 
 PARTS_KEPT = 5_000
-"""Combined parts that are kept from one check to the next."""
+"""The most combined parts that are kept from one check to the next."""
 
 UNEVALUATED = 3
-"""How often what stands below ``unevaluatedProperties`` or ``unevaluatedItems`` is looked at instead of once."""
+"""How often, instead of once, the validator visits what is below ``unevaluatedProperties`` or ``unevaluatedItems``."""
 
 _BASE = 20
 _NUMBER, _DECIMAL, _MULTIPLE = 200, 800, 30_000
@@ -49,11 +49,11 @@ class TooCostly(Exception):
 class _Part(NamedTuple):
     place: Place
     times: int
-    """How often it is looked at."""
+    """How often the validator visits it."""
 
 
 def own_cost(schema: JSON) -> int:
-    """Units of what ``schema`` itself says of one value, without its parts and its pattern."""
+    """Units to check one value against ``schema`` itself, without its subschemas and its pattern."""
     if not isinstance(schema, dict):
         return _BASE
     units = _BASE + sum(_DECIMAL for key in _LIMITS if key in schema)
@@ -75,9 +75,9 @@ def _compared(options: list[Any]) -> int:
 
 
 class Costs:
-    """The costs of checks against one schema. What is reckoned is kept; safe to share between threads.
+    """The costs of checks against one schema. Results are cached. Safe to share between threads.
 
-    ``schemas``: every schema of the document by its place; ``targets``: where the reference of each leads to;
+    ``schemas``: every schema of the document by its place; ``targets``: the target of each schema's reference;
     ``recursive``: the schemas that contain themselves.
     """
 
@@ -88,10 +88,10 @@ class Costs:
         self._root = self._state([_Part((), 1)])
 
     def check(self, value: JSON) -> int:
-        """Units of checking ``value``, at most.
+        """The most units that a check of ``value`` takes.
 
         Raises:
-            TooCostly: they are more than CHECK_MAX.
+            TooCostly: more than CHECK_MAX, or the estimate itself combines more than PARTS_MAX parts.
         """
         if self._combined > PARTS_KEPT:
             self._states, self._combined = {}, 0
@@ -116,7 +116,7 @@ class Costs:
         return total
 
     def _below(self, state: _State, key: str | None) -> _State:
-        """The parts that look at the value of ``key``; None: at an element."""
+        """The parts of the schema that apply to the value of ``key``, or to an element if ``key`` is None."""
         name = key if key is None or key in state.names else ""
         known = state.below.get(name)
         if known is None:
@@ -135,7 +135,7 @@ class Costs:
                 yield _Part((*place, "properties", key), below)
 
     def _inner(self, place: Place, schema: Mapping[str, JSON], name: str) -> Iterator[Place]:
-        """The places of the schemas that ``name`` stands for."""
+        """The places of the subschemas under the keyword ``name``."""
         found = schema.get(name)
         if name in _MAPS and isinstance(found, dict):
             yield from ((*place, name, key) for key in found)
@@ -145,7 +145,7 @@ class Costs:
             yield (*place, name)
 
     def _state(self, parts: list[_Part]) -> _State:
-        """What looks at one place: ``parts`` and all that they refer to."""
+        """All parts that apply to one place of a value: ``parts`` and what they refer to."""
         found: dict[Place, int] = {}
         while parts:
             place, times = parts.pop()
@@ -154,7 +154,7 @@ class Costs:
                 raise TooCostly
             if place in self._recursive:
                 if place in found:
-                    continue  # the validator remembers what it found of it at this place of the value
+                    continue  # the validator caches its result for this place of the value
                 times = 1
             found[place] = found.get(place, 0) + times
             schema = self._schemas[place]
@@ -172,22 +172,22 @@ class Costs:
 
 
 def repeated(schema: JSON) -> int:
-    """How often what stands in ``schema`` is looked at, for each time that it is itself."""
+    """How often the validator visits what is in ``schema``, for each visit of ``schema`` itself."""
     unevaluated = isinstance(schema, dict) and ("unevaluatedProperties" in schema or "unevaluatedItems" in schema)
     return UNEVALUATED if unevaluated else 1
 
 
 class _State:
-    """The parts of a schema that look at one place of a value."""
+    """The parts of a schema that apply to one place of a value."""
 
     __slots__ = ("below", "cost", "keys", "names", "parts", "patterns")
 
     def __init__(self, parts: frozenset[_Part], schemas: Mapping[Place, JSON]) -> None:
         self.parts = parts
         self.below: dict[str | None, _State] = {}
-        """By key; "": any that no part names; None: an element."""
+        """The states below this one by key; "": a key that no part names; None: an element."""
         self.cost = self.patterns = self.keys = 0
-        """Units for the place itself, for each character of a text in it, and for each character of a key."""
+        """Units for the place itself, for each character of a text at it, and for each character of a key in it."""
         self.names: set[str] = set()
         for place, times in parts:
             schema = schemas[place]
@@ -205,12 +205,12 @@ class _State:
 
 
 def _matched(pattern: str) -> int:
-    """Units for each character that ``pattern`` is matched against."""
+    """Units for each character of a text that ``pattern`` is matched against."""
     return 2 + pattern_size(pattern) // 2
 
 
 def _names_cost(schema: JSON) -> int:
-    """Units for each character of a key that ``schema`` judges, with all of its parts."""
+    """Units for each character of a key that is checked against ``schema``, with all its subschemas."""
     units, stack = 0, [schema]
     while stack:
         found = stack.pop()

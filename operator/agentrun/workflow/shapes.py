@@ -1,7 +1,7 @@
-"""What a JSON Schema says of the place that an expression names: whether it can be there, and what it is.
+"""Finds, in a JSON Schema, the schema of the place that an expression names, or that the place cannot exist.
 
-Only what is certain counts. A schema is a conjunction: whatever stands beside ``properties`` allows no more than they
-do. So a field that ``additionalProperties: false`` excludes is never there, whatever ``anyOf`` or ``if`` add.
+Only certain results count. A schema is a conjunction: other keywords beside ``properties`` can only restrict it
+further. A field that ``additionalProperties: false`` excludes therefore never exists, whatever ``anyOf`` or ``if`` add.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _WORDS = {
 
 
 def place(shape: Shape, keys: Keys, start: int) -> tuple[Shape, str]:
-    """What is known of the value at ``keys``, whose first ``start`` parts lead to a value of ``shape``.
+    """The schema of the value at ``keys``, whose first ``start`` parts lead to a value of ``shape``.
 
-    Also why there surely is none; an empty text where there may be one.
+    The second value says why there surely is no such value; it is empty if there may be one.
     """
     root, here = shape, shape
     for at in range(start, len(keys)):
@@ -66,7 +66,7 @@ def _below(shape: Shape, root: Shape, keys: Keys, at: int) -> tuple[Shape, str]:
 
 
 def _conjuncts(shape: Shape, root: Shape) -> Iterator[dict[str, Any]]:
-    """``shape``, and what its ``$ref`` leads to: all of them hold."""
+    """``shape`` and the schemas that its ``$ref`` leads to. A value has to fit all of them."""
     for _ in range(_REFERENCES_MAX):
         if not isinstance(shape, dict):
             return
@@ -77,7 +77,7 @@ def _conjuncts(shape: Shape, root: Shape) -> Iterator[dict[str, Any]]:
 
 
 def _target(root: Shape, reference: Any) -> Shape:
-    """What ``#/$defs/name`` leads to; anything where that cannot be told. ``root`` may be a part of its document."""
+    """The target of ``#/$defs/name``; ``ANYTHING`` if it is not found: ``root`` may be a part of its document."""
     if not isinstance(reference, str) or not reference.startswith(("#/$defs/", "#/definitions/")):
         return ANYTHING
     here = root

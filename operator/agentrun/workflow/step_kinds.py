@@ -1,8 +1,8 @@
-"""The kinds of steps, a row each: what the compiler, the planner and whoever starts a step ask about a kind.
+"""The kinds of steps, one row each: what the compiler, the planner and the starter of a step need to know of a kind.
 
-What the schema says of a kind (its field, whether it holds a pod, whether it may be repeated) is the row of the same
-name in ``agentrun.api.workflow.STEP_KINDS``. What carries a kind out stands above this room, in a ``match`` over the
-bodies: ``plan.steps`` for what holds no pod, ``runner.work`` for what does. mypy fails where a kind is missing.
+The schema's part of a kind (its field, whether it has a pod, whether it may be repeated) is the row of the same name
+in ``agentrun.api.workflow.STEP_KINDS``. Higher packages execute a kind, in a ``match`` over the bodies: ``plan.steps``
+for kinds without a pod, ``runner.work`` for kinds with one. mypy reports a kind that is missing there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from agentrun.workflow.shapes import ANYTHING, Shape
 from agentrun.workflow.tool_kinds import secret_refs_of
 
 Compile = Callable[[Any, Scope, Path, list[Problem]], ValueTemplate]
-"""``compile_text`` for a field that is a text, ``compile_value`` for one that is any value with texts in it."""
+"""``compile_text`` for a field that is a text, ``compile_value`` for a field that is any JSON value."""
 
 Texts = Mapping[str, ValueTemplate]
 """A step's compiled templates by field."""
@@ -45,42 +45,43 @@ def _nothing_wrong(*_: object) -> Iterable[Problem]:
 
 @dataclass(frozen=True)
 class StepKind(Generic[Body]):
-    """One kind of step. Every function gets the step's body; paths lead to it."""
+    """One kind of step. Every function gets the step's body; a path given to it is the body's path."""
 
     name: str
     """The field of a step that holds the body."""
     templates: Mapping[str, Compile]
-    """The body's fields that are templates, in the order in which their problems are told."""
+    """The body's fields that are templates, in the order in which their problems are reported."""
     output: Callable[[Body], Shape]
-    """What is known of the output of a step that succeeds."""
+    """The schema of the output of a step that succeeds, as far as it is known."""
     check: Callable[[WorkflowSpec, Body, Path], Iterable[Problem]] = _nothing_wrong
-    """What has no meaning, apart from its templates."""
+    """Finds what is invalid in the body, except in its templates."""
     lint: Callable[[Body, Texts, Path], Iterable[Problem]] = _nothing_wrong
-    """What has a meaning and will surely fail. Asked of a workflow that has not begun."""
+    """Finds what is valid but will surely fail. It is applied to a workflow before its run begins."""
     schemas: Callable[[Body], Sequence[Any]] = lambda _body: ()
-    """The JSON Schemas that it holds: those of a workflow are bounded together."""
+    """The JSON Schemas in the body. All schemas of a workflow have a common size limit."""
     model: Callable[[WorkflowSpec, Body], Model | None] = lambda _spec, _body: None
-    """The model that it asks."""
+    """The model that the step asks."""
     tools: Callable[[Body], Sequence[str]] = lambda _body: ()
-    """The names of the tools that it may call."""
+    """The names of the tools that the step may call."""
     one_call: bool = False
-    """It is one call of a tool: a person's word on that call is the step's output, and its effect is the step's."""
+    """The step is one call of a tool: the result that a person gives for that call is the step's output, and the call's
+    effect is the step's."""
     permits: bool = False
-    """Its outcome permits what comes after it. A fork that does that anew asks anew."""
+    """The step's outcome permits the steps after it. A fork that repeats those steps asks again."""
 
 
 def kind_of(body: StepBody) -> StepKind[Any]:
-    """The row of the kind that ``body`` is of."""
+    """The row of the kind of ``body``."""
     return KINDS[type(body)]
 
 
 def model_of(spec: WorkflowSpec, body: StepBody) -> Model | None:
-    """The model that a step asks: for an agent its own, the default one, or the only one there is."""
+    """The model that a step asks. For an agent: its own, else the default one, else the only one in the workflow."""
     return kind_of(body).model(spec, body)
 
 
 def secret_refs(spec: WorkflowSpec, body: StepBody) -> Iterator[SecretKey]:
-    """The Secrets that a step reads, and no other is handed to it: its model's, and those of the tools it may call."""
+    """The Secrets of a step: its model's, and those of the tools it may call. The step gets no other Secrets."""
     kind = kind_of(body)
     model = kind.model(spec, body)
     if model is not None and model.credentials is not None:
@@ -91,7 +92,7 @@ def secret_refs(spec: WorkflowSpec, body: StepBody) -> Iterator[SecretKey]:
 
 
 def check_tool_name(spec: WorkflowSpec, name: str, path: Path) -> Iterator[Problem]:
-    """A problem where the workflow has no tool of that name."""
+    """A problem if the workflow has no tool of that name."""
     names = [tool.name for tool in spec.tools]
     if name not in names:
         yield Problem(path, no_such("tool", name, names))
@@ -195,4 +196,4 @@ KINDS: Mapping[type[Spec], StepKind[Any]] = {
         lint=_lint_wait,
     ),
 }
-"""A row for each type of ``StepBody``."""
+"""One row for each type of ``StepBody``."""

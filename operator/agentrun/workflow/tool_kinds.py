@@ -1,6 +1,6 @@
-"""The kinds of tools, a row each: what the compiler, the lints and whoever starts a step ask about a tool.
+"""The kinds of tools, one row each: what the compiler, the lints and the starter of a step need to know of a tool.
 
-How a tool is called stands above this room: ``runner.open_tool`` makes a client, in one ``match`` over the same bodies.
+A higher package calls a tool: ``runner.open_tool`` makes its client, in one ``match`` over the same bodies.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from agentrun.expressions.templates import Expression
 from agentrun.workflow.http import check_http, http_expressions
 
 ToolBody = Http
-"""What a tool is: the value of the one field that its kind is named after. A union, when there are two kinds."""
+"""The body of a tool: the value of the field that its kind is named after. With a second kind, this is a union."""
 
 Body = TypeVar("Body", bound=Spec)
 
 
 @dataclass(frozen=True)
 class ToolKind(Generic[Body]):
-    """One kind of tool. Every function gets the tool's body; paths lead to it."""
+    """One kind of tool. Every function gets the tool's body; a path given to it is the body's path."""
 
     name: str
     """The field of a tool that holds the body."""
     check: Callable[[Body, Path], Iterable[Problem]]
-    """What has no meaning."""
+    """Finds what is invalid in the body."""
     expressions: Callable[[Body, Path], Iterator[tuple[Path, Expression]]]
-    """Every expression of a body that was checked, with its place."""
+    """All expressions of a checked body, each with its path."""
     secret_refs: Callable[[Body], Iterable[SecretKey]]
     """The Secrets that a call reads."""
     address: Callable[[Body], str]
-    """The URL that a call asks, as far as it is known before the call."""
+    """The URL of a call, as far as it is known before the call."""
 
 
 KINDS: Mapping[type[Spec], ToolKind[Any]] = {
@@ -43,30 +43,30 @@ KINDS: Mapping[type[Spec], ToolKind[Any]] = {
         check=check_http,
         expressions=http_expressions,
         secret_refs=lambda http: () if http.auth is None else (http.auth.bearer.secret_ref,),
-        address=lambda http: http.url.partition("${")[0],  # what is put in stands behind the host
+        address=lambda http: http.url.partition("${")[0],  # values come only after the host
     ),
 }
-"""A row for each type of ``ToolBody``."""
+"""One row for each type of ``ToolBody``."""
 
 
 def body_of(tool: Tool) -> ToolBody:
-    """What ``tool`` is."""
+    """The body of ``tool``."""
     return tool.http
 
 
 def kind_of(tool: Tool) -> ToolKind[Any]:
-    """The row of the kind that ``tool`` is of."""
+    """The row of the kind of ``tool``."""
     return KINDS[type(body_of(tool))]
 
 
 def check_body(tool: Tool, path: Path) -> Iterable[Problem]:
-    """What is wrong with the part of ``tool``, which stands at ``path``, that its kind says."""
+    """The problems of the body of ``tool``, which is at ``path``."""
     kind = kind_of(tool)
     return kind.check(body_of(tool), (*path, kind.name))
 
 
 def expressions_of(tool: Tool, path: Path) -> Iterator[tuple[Path, Expression]]:
-    """Every expression of a call of ``tool``, which stands at ``path`` and was checked, with its place."""
+    """All expressions of ``tool``, which is at ``path`` and was checked, each with its path."""
     kind = kind_of(tool)
     return kind.expressions(body_of(tool), (*path, kind.name))
 
@@ -77,5 +77,5 @@ def secret_refs_of(tool: Tool) -> Iterable[SecretKey]:
 
 
 def address_of(tool: Tool) -> str:
-    """The URL that a call of ``tool`` asks, as far as it is known before the call."""
+    """The URL of a call of ``tool``, as far as it is known before the call."""
     return kind_of(tool).address(body_of(tool))
