@@ -1,6 +1,7 @@
-"""CEL expressions and the templates made of them: compiled with types, bounded in work, evaluated without I/O.
+"""CEL expressions and templates: compiled with types, limited in work, evaluated without I/O.
 
-In reading order: ``ast`` (the checker's tree), ``cost`` (what an evaluation may take, estimated before it), ``cel``
-(compile), ``evaluation`` (a compiled expression and its values), ``templates`` (``${…}`` in texts and values).
-``diagnostics`` says in words what is wrong with one. ``workflow`` compiles with this, ``plan`` evaluates.
+In reading order: ``ast`` (the type checker's tree), ``cost`` (estimates an evaluation before it is made), ``cel``
+(compiles an expression), ``evaluation`` (converts values for the CEL runtime and its results back), ``templates``
+(``${…}`` in texts and values). ``diagnostics`` turns errors into words. ``workflow`` compiles expressions; ``plan`` and
+``runner`` evaluate them.
 """

@@ -1,8 +1,8 @@
-"""Arithmetic of whole numbers and decimals together.
+"""Arithmetic with mixed operands: a whole number and a decimal.
 
-JSON has one kind of number, and the same price is 149 today and 149.5 tomorrow. CEL has two kinds, compares them with
-each other, but does not add or multiply them. Here ``+``, ``-``, ``*`` and ``/`` also take one of each: the whole
-number becomes a decimal first. Two whole numbers stay whole, as CEL has it: ``7 / 2`` is 3.
+JSON has one kind of number: the same price is 149 today and 149.5 tomorrow. CEL has whole numbers and decimals; it
+compares them with each other, but does not add or multiply them. This extension lets ``+``, ``-``, ``*`` and ``/``
+accept one of each: the whole number is converted to a decimal first. Two whole numbers keep CEL's rule: ``7 / 2`` is 3.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from functools import lru_cache
 from typing import Any
 
 EXACT_MAX = 2**53
-"""The largest whole number up to which every whole number is a decimal too."""
+"""Up to this value, every whole number can be represented exactly as a decimal."""
 
 
 def _divide(left: float, right: float) -> float:
-    """Division as IEEE 754 has it, and CEL with it: by zero it gives an infinity, or no number."""
+    """Division according to IEEE 754, like CEL's: division by zero gives an infinity or NaN."""
     if right:
         return left / right
     if math.isnan(left) or not left:
@@ -37,15 +37,16 @@ MIXED_SUMS = frozenset(
     f"add_{left}_{right}"
     for left, right in (("int64", "double"), ("double", "int64"), ("uint64", "double"), ("double", "uint64"))
 )
-"""The overloads of ``+`` that are made here."""
+"""The overloads of ``+`` that this module adds."""
 
 
 @lru_cache(maxsize=1)
 def mixed_arithmetic() -> Any:
-    """The extension of the runtime that adds these overloads. Nothing is tried again: it picks them by type."""
+    """The extension of the runtime that adds these overloads. The runtime selects one by the operands' types."""
     from cel_expr_python import cel  # noqa: PLC0415  (64 ms, which a process that evaluates nothing should not pay)
 
-    # Of no declared type, as what is read from JSON: so that ``price * 1.2 <= 150`` is compiled, which CEL can compare.
+    # The result has the dynamic type, like values from JSON. Otherwise ``price * 1.2 <= 150`` would not compile,
+    # although CEL can compare these values.
     decimal, result = cel.Type.DOUBLE, cel.Type.DYN
     functions = []
     for symbol, (name, work) in _OPERATORS.items():
@@ -68,7 +69,7 @@ def _mixed(work: Callable[[float, float], float]) -> Callable[[float, float], fl
 
 
 def _decimal(number: float) -> float:
-    """``number`` as a decimal. Raises ValueError where it would become another number."""
+    """``number`` as a decimal. Raises ValueError if the decimal would be a different number."""
     if isinstance(number, int) and abs(number) > EXACT_MAX:
         raise ValueError(
             f"{number} is too large to be computed with together with a decimal: above 2^53 it would become another "

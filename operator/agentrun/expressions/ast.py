@@ -1,10 +1,10 @@
-"""Reads what CEL's type checker made of an expression: its tree, with the overloads it chose.
+"""Reads the output of CEL's type checker for an expression: its tree, with the chosen overloads.
 
-The runtime gives its checked expression only as a serialised ``cel.expr.CheckedExpr``
-(https://github.com/google/cel-spec/blob/master/proto/cel/expr/checked.proto, and syntax.proto beside it). The few
-messages in it are read here directly, which spares every process the protobuf runtime and its import.
+The runtime returns a checked expression only as a serialised ``cel.expr.CheckedExpr``
+(https://github.com/google/cel-spec/blob/master/proto/cel/expr/checked.proto, and syntax.proto beside it). This module
+parses its few messages directly, so that no process needs the protobuf runtime and its import.
 
-Macros are expanded in this tree: ``map``, ``filter``, ``all``, ``exists`` and the like are all a *fold*.
+Macros are expanded in this tree: ``map``, ``filter``, ``all``, ``exists`` and similar ones all become a *fold*.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Node:
     """One node of the tree.
 
     ``name`` is the identifier, the selected field, or the function. ``args`` are the children: the operand of a
-    select, the target (if any) and arguments of a call, the elements of a list, keys and values of a map in turn,
-    and range, initial value, condition, step and result of a fold. ``has(a.b)`` is a call of ``has`` with ``a`` and
-    the constant ``"b"``. ``names`` of a fold: its iteration variables and last its accumulator. ``overloads`` stands
-    on ``+`` alone, where it tells numbers from text.
+    select; the target (if any) and arguments of a call; the elements of a list; the keys and values of a map in turn;
+    the range, initial value, condition, step and result of a fold. ``has(a.b)`` is a call of ``has`` with ``a`` and
+    the constant ``"b"``. ``names`` of a fold: its iteration variables, then its accumulator. Only ``+`` has
+    ``overloads``, which distinguish numbers from text.
     """
 
     kind: Kind
@@ -52,7 +52,7 @@ def read(serialized: bytes) -> Node:
 
 
 def goes_through(node: Node) -> bool:
-    """Whether something in the tree goes through a list or an object: a macro."""
+    """Whether the tree contains a fold: a macro that iterates over a list or an object."""
     return node.kind == "fold" or any(goes_through(arg) for arg in node.args)
 
 
@@ -146,14 +146,14 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def number(value: int | bytes) -> int:
-    """A field that is a number."""
+    """The value of a field that must be a number."""
     if isinstance(value, bytes):
         raise ValueError("a checked expression holds bytes where a number belongs")
     return value
 
 
 def message(value: int | bytes) -> bytes:
-    """A field that is a message, a text or bytes."""
+    """The value of a field that must be a message, a text or bytes."""
     if isinstance(value, int):
         raise ValueError("a checked expression holds a number where a message belongs")
     return value

@@ -1,4 +1,4 @@
-"""A cache that is bounded by what its entries take up, not by their number."""
+"""A cache that is limited by the memory of its entries, not by their number."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ V = TypeVar("V")
 
 
 class Kept(Generic[K, V]):
-    """The entries used last, of at most ``most`` bytes altogether. Safe to share between threads.
+    """The most recently used entries, of at most ``most`` bytes together. Safe to share between threads.
 
-    Losing an entry must cost time only.
+    Entries are dropped at any time, so a lost entry must cost only time.
     """
 
     def __init__(self, most: int) -> None:
@@ -24,14 +24,14 @@ class Kept(Generic[K, V]):
 
     @property
     def size(self) -> int:
-        """Bytes that the entries take up."""
+        """The bytes of all entries."""
         return self._size
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def get(self, key: K) -> V | None:
-        """The entry of ``key``, which counts as used; None: there is none."""
+        """The entry of ``key``, or None. The entry counts as used."""
         with self._lock:
             found = self._entries.get(key)
             if found is None:
@@ -40,7 +40,10 @@ class Kept(Generic[K, V]):
             return found[0]
 
     def keep(self, key: K, value: V, size: int) -> None:
-        """Keep ``value``, which takes up ``size`` bytes, if that is possible at all; others make room for it."""
+        """Keep ``value``, which takes ``size`` bytes. The least recently used entries are dropped to make room.
+
+        A ``value`` larger than the whole cache is dropped too, after all other entries.
+        """
         with self._lock:
             before = self._entries.pop(key, None)
             self._size += size - (before[1] if before is not None else 0)

@@ -1,8 +1,8 @@
 """CEL expressions: compiled and checked once, evaluated often, over values that are converted once.
 
 The language is CEL with its extensions for strings, numbers and optional values
-(https://github.com/google/cel-spec/blob/master/doc/langdef.md), less what JSON has no form for: bytes and protobuf
-messages. It has no clock and no randomness. Public names are re-exported by ``agentrun.expressions.templates``.
+(https://github.com/google/cel-spec/blob/master/doc/langdef.md), without the types that JSON does not have: bytes and
+protobuf messages. It has no clock and no randomness. ``agentrun.expressions.templates`` re-exports the public names.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from agentrun.expressions.evaluation import RESULT_MAX, TOO_LARGE, Reader, Unfit
 from agentrun.expressions.ordered import in_order
 
 _TREE_MAX = 64 * 1024
-"""Bytes of a checked expression. Without macros 1,024 characters stay far below, but nested ones double it."""
+"""The most bytes of a checked expression. 1,024 characters give far less, unless nested macros double the size."""
 
 TREES_KEPT = 32 * 1024 * 1024
-"""Bytes that compiled expressions may take up in a process. One that was dropped is compiled anew when needed."""
+"""The most bytes of all compiled expressions in a process. A dropped one is compiled again when needed."""
 
 _TREE_FACTOR, _TREE_LEAST = 10, 3 * 1024
-"""What a compiled expression takes up: so many times its checked form, and so many bytes at least."""
+"""The memory of a compiled expression, in bytes: for each byte of its checked form, plus a fixed part."""
 
 _BASE, _PER_BYTE, _READ = 3_000, 20, 400
-"""Units of an evaluation, whatever it computes; for each byte of its checked form; for each part of its result."""
+"""Units of an evaluation: a fixed part; for each byte of the checked form; for each part of the result."""
 
 TOO_MANY = "the workflow's expressions up to here are too large together: divide it, or let steps share their results"
 
@@ -48,7 +48,7 @@ _ACCESS = frozenset({"_[_]", "_[?_]", "_?._", "has"})
 LITERAL = r"""//[^\n]*|(?<![A-Za-z0-9_])[bB]?[rR](?:'{3}.*?'{3}|"{3}.*?"{3}|'[^'\n\r]*'|"[^"\n\r]*")""" + (
     r"""|'{3}(?:[^\\]|\\.)*?'{3}|"{3}(?:[^\\]|\\.)*?"{3}|'(?:[^'\\\n\r]|\\.)*'|"(?:[^"\\\n\r]|\\.)*\""""
 )
-"""A pattern (with DOTALL) for a comment or a literal text, in each of CEL's forms."""
+"""A pattern (with DOTALL) for a comment or a string literal, in all of CEL's forms."""
 
 _LITERALS = re.compile(LITERAL, re.DOTALL)
 _STEP = re.compile(r"(?<![\w.])steps\s*\.\s*\??\s*([a-z0-9][-a-z0-9]*)")
@@ -56,7 +56,7 @@ _NOT_TEXT = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 class ExpressionError(AgentrunError):
-    """An expression that is invalid, or that has no value over what it was given.
+    """An expression is invalid, or has no value for the given variables.
 
     ``reason`` is the message without the expression's text.
     """
@@ -69,10 +69,10 @@ class ExpressionError(AgentrunError):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What an expression may name.
+    """The names that an expression may use.
 
-    ``variables``: for example ``("inputs", "steps", "run", "item")``. ``steps``: the steps that it may refer to;
-    None leaves that unchecked.
+    ``variables``: for example ``("inputs", "steps", "run", "item")``. ``steps``: the steps that it may refer to; with
+    None, that is not checked.
     """
 
     variables: tuple[str, ...]
@@ -82,7 +82,7 @@ class Scope:
 class Expression:
     """A compiled expression. Immutable, and safe to share between threads.
 
-    It keeps little: its compiled form is in a cache of a bounded size, and is made anew where it was dropped.
+    The compiled form is in a cache of limited size. If it was dropped from there, it is compiled again.
     """
 
     __slots__ = (
@@ -105,20 +105,20 @@ class Expression:
         compiled = _compile(text, variables)
         tree = compiled.tree
         self.weight = compiled.weight
-        """Bytes of its checked form: what it costs to compile, and to keep."""
+        """Bytes of the checked form: a measure of the cost to compile and keep the expression."""
         try:
             found = frozenset(_references(tree, variables, frozenset()))
         except ExpressionError as error:
             raise ExpressionError(error.reason, text) from None
         self.references: frozenset[str] = frozenset(name for name, _ in found)
-        """The variables that it names."""
+        """The variables that the expression names."""
         self.step_references: frozenset[str] = frozenset(step for _, step in found if step)
-        """The steps that it names."""
+        """The steps that the expression names."""
         self.input_keys = _keys_of("inputs", tree) if "inputs" in self.references else frozenset()
-        """The inputs that it looks at; None: it may look at any."""
+        """The inputs that the expression reads; None if it may read any."""
         returned = compiled.returns
         self.returns_bool: bool | None = None if returned == "DYN" else returned == "BOOL"
-        """False: its result is surely no boolean. None: that shows only when it is evaluated."""
+        """False: the result is surely not a boolean. None: only the evaluation can tell."""
         if want == "bool" and self.returns_bool is False:
             raise ExpressionError(f"a condition is true or false, but this is of type {returned.lower()}", text)
         if returned.startswith("optional_type"):
@@ -130,40 +130,40 @@ class Expression:
 
     @property
     def is_path(self) -> bool:
-        """Whether its value is a part of what it is given, and not made by it."""
+        """Whether the value is a part of the variables, and not computed."""
         return self._path is not None
 
     @property
     def tree(self) -> Node:
-        """What the type checker made of it."""
+        """The type checker's tree."""
         return _compile(self.text, self._variables).tree
 
     @property
     def named(self) -> tuple[Keys, ...]:
-        """The paths that it may read, without those that it asks for first (``has``, ``.?``, ``in``)."""
+        """The paths that it may read, without those whose existence it tests first (``has``, ``.?``, ``in``)."""
         return diagnostics.named(self.tree)
 
     @property
     def path(self) -> Keys | None:
-        """The path that it is, where it is nothing else."""
+        """The path, if the expression is nothing else; else None."""
         return self._path
 
     @property
     def is_plain(self) -> bool:
-        """Whether evaluating it comes to each of its parts."""
+        """Whether an evaluation always evaluates every part."""
         return diagnostics.is_plain(self.tree)
 
     def evaluate(self, values: Values) -> JSON:
-        """The value of the expression; what is part of ``values`` is given as it is, not copied.
+        """The value of the expression. A part of ``values`` is returned without a copy.
 
         Raises:
-            ExpressionError: something that it names is missing, an operation does not fit its values, or the result
-                is not JSON, too large, or no boolean where one is wanted.
+            ExpressionError: something that the expression names is missing, an operation does not fit its values, the
+                evaluation would cost too much, or the result is not JSON, too large, or not the wanted boolean.
         """
         return self.measured(values)[0]
 
     def measured(self, values: Values) -> tuple[JSON, int]:
-        """As ``evaluate``, and about how many bytes the value has as JSON."""
+        """The value as ``evaluate`` returns it, and about how many bytes it has as JSON. Raises as ``evaluate``."""
         if self._path is None:
             result, size = self._computed(values)
         else:
@@ -173,7 +173,8 @@ class Expression:
         return result, size
 
     def _found(self, path: Keys, values: Values) -> tuple[JSON, int]:
-        # A path needs no runtime: exact for what the runtime would not take, such as integers beyond 64 bits.
+        # A path is read without the runtime. It is exact even for values that the runtime cannot handle, such as
+        # integers beyond 64 bits.
         try:
             result = diagnostics.follow(path, values.variables)
         except LookupError as error:
@@ -207,7 +208,7 @@ class Expression:
             try:
                 return reader.read(result), reader.size
             finally:
-                values.pay(_READ * reader.parts)  # known only now, and of one that is too large no more is read
+                values.pay(_READ * reader.parts)  # known only now; a result that is too large is not read further
         except TooExpensive:
             raise ExpressionError(
                 "evaluating this would take too much: make its lists shorter (about 1,500 elements for map and "
@@ -229,7 +230,7 @@ class Expression:
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
-    """What the runtime made of a text, and its tree."""
+    """The runtime's program for a text, and its tree."""
 
     program: Any
     tree: Node
@@ -271,7 +272,7 @@ _tally: ContextVar[_Tally | None] = ContextVar("tally", default=None)
 
 @contextmanager
 def together(limit: int) -> Iterator[None]:
-    """Within this, expressions are compiled that weigh at most about ``limit`` together; then they are refused."""
+    """In this context, compiled expressions may weigh about ``limit`` together. Further ones raise ``TOO_MANY``."""
     token = _tally.set(_Tally(limit))
     try:
         yield
@@ -280,10 +281,10 @@ def together(limit: int) -> Iterator[None]:
 
 
 def compile_expression(text: str, scope: Scope, want: Literal["bool"] | None = None) -> Expression:
-    """Compile and check ``text``; with ``want="bool"`` it must be, or may turn out to be, a boolean.
+    """Compile and check ``text``. With ``want="bool"``, its type must be boolean or not known yet.
 
     Raises:
-        ExpressionError: it is invalid in ``scope``.
+        ExpressionError: ``text`` is invalid in ``scope``, or too large.
     """
     if len(text) > EXPRESSION_MAX:
         raise ExpressionError(f"the expression has {len(text):,} characters, at most {EXPRESSION_MAX:,} are allowed")
@@ -307,14 +308,14 @@ def compile_expression(text: str, scope: Scope, want: Literal["bool"] | None = N
 
 
 def forget() -> None:
-    """Drop everything that was compiled in this process: it is compiled anew when it is needed."""
+    """Drop all compiled expressions of this process. They are compiled again when needed."""
     _expression.cache_clear()
     _compiled.clear()
 
 
 @lru_cache(maxsize=4096)
 def _expression(text: str, variables: tuple[str, ...], want: Literal["bool"] | None) -> Expression:
-    # Steps are no part of the key: a scope may name a thousand of them.
+    # The scope's steps are not part of the cache key, because there may be a thousand of them.
     if _NOT_TEXT.search(text):
         raise ExpressionError("the expression holds characters that are not text", quoted(text))
     return Expression(text, variables, want)
@@ -322,7 +323,7 @@ def _expression(text: str, variables: tuple[str, ...], want: Literal["bool"] | N
 
 @lru_cache(maxsize=4096)
 def _doubtful_steps(text: str) -> tuple[str, ...]:
-    """What stands after a dot where a step's name belongs, and is no identifier of CEL's."""
+    """The texts after ``steps.`` that are meant as a step's name and are not valid identifiers in CEL."""
     if "steps" not in text:
         return ()
     bare = _LITERALS.sub(lambda literal: " " * len(literal[0]), text)
@@ -331,12 +332,12 @@ def _doubtful_steps(text: str) -> tuple[str, ...]:
 
 
 def _misnamed_steps(text: str, scope: Scope) -> Iterator[str]:
-    """The names of steps that stand after a dot but cannot: ``steps.sign-off`` is a subtraction to CEL."""
+    """The names of steps that are written after a dot and cannot be: CEL reads ``steps.sign-off`` as a subtraction."""
     if "steps" not in scope.variables:
         return
     for written in _doubtful_steps(text):
         if scope.steps is None:
-            # Not known which names there are; what starts as no identifier can, is certainly meant as a name.
+            # The names are not known. A text that does not start like an identifier is certainly meant as a name.
             if not diagnostics.is_field(written.partition("-")[0]):
                 yield written
             continue
@@ -348,7 +349,7 @@ def _misnamed_steps(text: str, scope: Scope) -> Iterator[str]:
 
 
 def _references(node: Node, variables: tuple[str, ...], local: frozenset[str]) -> Iterator[tuple[str, str]]:
-    """Each variable that ``node`` names, and the step where it is ``steps``. Raises ExpressionError."""
+    """Each variable that ``node`` names, with the step if the variable is ``steps``. Raises ExpressionError."""
     match node:
         case Node("ident"):
             name = _global(node, local)
@@ -392,7 +393,7 @@ def _global(node: Node, local: frozenset[str]) -> str:
 
 
 def _keys_of(variable: str, node: Node) -> frozenset[str] | None:
-    """The keys by which alone ``node`` gets at ``variable``; None: it may use all of it."""
+    """The keys of ``variable`` that ``node`` reads; None if it may read all of the variable."""
     found: set[str] = set()
     stack = [node]
     while stack:

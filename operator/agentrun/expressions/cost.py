@@ -1,13 +1,13 @@
-"""Estimates what evaluating an expression costs, before it is evaluated.
+"""Estimates what the evaluation of an expression costs, before it is evaluated.
 
-The CEL runtime bounds an evaluation to 10,000 iterations, but neither its memory nor its time: 20 characters such as
-``x.replace('', x)`` square a text, each link of a chain of ``map(a, [a, a, a])`` triples a structure that ``==`` then
-walks, and a ``map`` copies its result for each element that it adds. A tenant's expression may run in a process
-that others share, so an upper bound is worked out first, from the expression's tree and the sizes of the actual
-values, and too expensive expressions are refused. Nothing that an honest expression does comes near the limit.
+The CEL runtime limits an evaluation to 10,000 iterations, but neither its memory nor its time. 20 characters such as
+``x.replace('', x)`` square a text; each link of a chain of ``map(a, [a, a, a])`` triples a structure that ``==`` then
+walks; and a ``map`` copies its result for each element that it adds. A tenant's expression may run in a process that
+others share. An upper bound is therefore computed first, from the expression's tree and the sizes of the actual
+values, and expressions that are too expensive are refused. An honest expression does not come near the limit.
 
-One unit is a byte of memory or about 5 ns of work. Where a value is known, its true size counts; what the
-expression makes itself is bounded by the sizes of what it is made from.
+One unit is a byte of memory or about 5 ns of work. A value that exists already counts with its true size; the size of a
+value that the expression makes is bounded by the sizes of its parts.
 """
 
 from __future__ import annotations
@@ -22,29 +22,30 @@ from agentrun.expressions.arithmetic import MIXED_SUMS
 from agentrun.expressions.ast import Node
 
 COST_MAX = 48 * 1024 * 1024
-"""Units: 48 MiB, or about a quarter of a second. A ``map`` or ``filter`` over 1,700 elements reaches it."""
+"""The most units of an evaluation: 48 MiB, or about a quarter of a second. A ``map`` or ``filter`` over 1,700 elements
+reaches it."""
 
 ITERATIONS_MAX = 10_000
-"""The runtime's own budget, for one evaluation as a whole."""
+"""The runtime's own limit on the iterations of one evaluation."""
 
 PATTERN_MAX = 5_000
-"""Instructions of a compiled regular expression; 5,000 take about 5 ms, on every evaluation."""
+"""The most instructions of a compiled regular expression. 5,000 take about 5 ms in every evaluation."""
 
 _PART = 700
-"""Units for each list, object and element of a value that is given to the runtime."""
+"""Units for each list, object and element of a value that is converted for the runtime."""
 
 _ELEMENT = 32
 """Bytes of an element of a list in the runtime."""
 
 _KEY = 300
-"""Units for each key of an object that is put in order."""
+"""Units to sort each key of an object."""
 
 _ELEMENT_MIN, _ENTRY_MIN = 2, 5
-"""Bytes of the shortest element of a list and of the shortest entry of an object, written as JSON."""
+"""The fewest bytes of an element of a list, and of an entry of an object, written as JSON."""
 
 
 _ATOM = re.compile(r"\\[pP](?:\{[^}]*\}|.)|\[(?:\\.|[^\]\\])*\]|\\.|\{(\d+)(?:,(\d*))?\}|.", re.DOTALL)
-"""A part of a regular expression; of a counted repetition the two numbers."""
+"""A part of a regular expression. The groups are the two numbers of a counted repetition."""
 
 
 class TooExpensive(Exception):
@@ -52,10 +53,10 @@ class TooExpensive(Exception):
 
 
 class Size(NamedTuple):
-    """An upper bound of a value."""
+    """An upper bound of a value's size."""
 
     size: int
-    """Bytes, if it were written out as JSON: shared parts count each time."""
+    """Bytes of the value written as JSON. A shared part counts each time that it occurs."""
     length: int = 0
     """Elements or characters."""
     each: int = 0
@@ -63,7 +64,7 @@ class Size(NamedTuple):
 
 
 class Known(NamedTuple):
-    """A value that is there already."""
+    """A value that exists before the evaluation."""
 
     value: JSON
 
@@ -78,7 +79,7 @@ _NUMERIC = frozenset(
 )
 _SELECT = frozenset({"_[_]", "_[?_]", "_?._"})
 _STRING = Size(400, 400, 4)
-"""The longest text that a number, a time or a boolean becomes."""
+"""The size of the longest text that a number, a time or a boolean becomes."""
 _COMPARE = frozenset({"_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_"})
 _EITHER = frozenset({"_?:_", "_?_:_", "or", "orValue", "optional.of", "optional.ofNonZeroValue", "value", "dyn"})
 _FIND = frozenset({"contains", "startsWith", "endsWith", "indexOf", "lastIndexOf"})
@@ -86,16 +87,16 @@ _CHEAP = _FREE | _SELECT | _COMPARE | _EITHER | {"size", "@in"}
 
 
 def needs_estimate(node: Node) -> bool:
-    """Whether evaluating ``node`` can cost more than a few passes over the values that it names."""
+    """Whether the evaluation of ``node`` can cost more than a few passes over the values that it names."""
     if node.kind == "fold" or (node.kind == "call" and node.name not in _CHEAP and not _is_numeric(node)):
         return True
     return any(needs_estimate(child) for child in node.args)
 
 
 def weigh(value: JSON) -> int:
-    """Units of giving ``value`` to the runtime: looking through it, measuring and converting it."""
+    """Units to give ``value`` to the runtime: to screen, measure and convert it."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
-        return 2 * len(str(value)) + _PART  # as below: items are often their numbers
+        return 2 * len(str(value)) + _PART  # the same, faster: items are often numbers
     try:
         text = json.dumps(value, default=str)
     except (ValueError, RecursionError):
@@ -104,12 +105,12 @@ def weigh(value: JSON) -> int:
 
 
 def estimate(node: Node, values: Mapping[str, JSON], measured: dict[int, tuple[JSON, Size]] | None = None) -> int:
-    """An upper bound, in units, for evaluating ``node`` over ``values``.
+    """An upper bound, in units, for the evaluation of ``node`` over ``values``.
 
-    ``measured``: what was measured of these very values before, and is then.
+    ``measured``: a cache of the measured sizes of these same values, which this fills.
 
     Raises:
-        TooExpensive: it is above COST_MAX.
+        TooExpensive: the bound is above COST_MAX.
     """
     run = _Estimate(values, {} if measured is None else measured)
     run.visit(node, {}, 1)
@@ -117,7 +118,7 @@ def estimate(node: Node, values: Mapping[str, JSON], measured: dict[int, tuple[J
 
 
 def pattern_size(pattern: str) -> int:
-    """About how many instructions RE2 compiles ``pattern`` to: counted repetitions multiply what they repeat."""
+    """About how many instructions RE2 compiles ``pattern`` to. Counted repetitions multiply what they repeat."""
     open_groups: list[int] = []
     total = last = 0
     for token in _ATOM.finditer(pattern):
@@ -133,7 +134,7 @@ def pattern_size(pattern: str) -> int:
             total += last * (times - 1)
             last *= times
         else:
-            # A class of Unicode characters stands for hundreds of ranges, any other for at most one per character.
+            # A Unicode class has hundreds of ranges; any other class has at most one per character.
             last = 1000 if "\\p" in text.lower() else len(text) + 3
             total += last
     return total + sum(open_groups)
@@ -143,11 +144,11 @@ class _Estimate:
     def __init__(self, values: Mapping[str, JSON], measured: dict[int, tuple[JSON, Size]]) -> None:
         self.spent = 0
         self._values = values
-        # By id, which is safe because the value is kept beside its size.
+        # By id, which is safe because the entry also holds the value.
         self._measured = measured
 
     def visit(self, node: Node, local: Mapping[str, Value], times: int) -> Value:
-        """The bound of what ``node`` gives, having spent what evaluating it ``times`` times costs."""
+        """The bound of the value of ``node``. Adds the cost of ``times`` evaluations of it to ``spent``."""
         match node.kind:
             case "const":
                 return Known(node.value)
@@ -165,7 +166,7 @@ class _Estimate:
         return Size(sum(s.size + 2 for s in sizes) + 2, len(sizes), max((s.size for s in sizes), default=0))
 
     def size(self, value: Value) -> Size:
-        """The bound of ``value``; a known one is measured, once."""
+        """The bound of ``value``. A known value is measured once."""
         if isinstance(value, Size):
             return value
         known = value.value
@@ -187,13 +188,13 @@ class _Estimate:
             try:
                 return Known(target.value[key.value])
             except (TypeError, LookupError):
-                pass  # missing, or a key that only CEL takes, such as [0.0]: any element will do as a bound
+                pass  # missing, or a key that only CEL accepts, such as [0.0]: the largest element is the bound
         return _element(self.size(target))
 
     def _fold(self, node: Node, local: Mapping[str, Value], times: int) -> Value:
         over, start, condition, step, result = node.args
         *variables, accumulator = node.names
-        if over.kind == "list" and not over.args:  # how optMap names a value
+        if over.kind == "list" and not over.args:  # optMap binds a value this way
             return self.visit(result, {**local, accumulator: self.visit(start, local, times)}, times)
         known = self.visit(over, local, times)
         over_size = self.size(known)
@@ -210,7 +211,7 @@ class _Estimate:
             self._spend(total_times, _ELEMENT * count // 2)
             if over.kind not in ("list", "fold") and not (isinstance(known, Known) and isinstance(known.value, list)):
                 keys = min(count, over_size.size // _ENTRY_MIN)
-                self._spend(times, keys * (_ELEMENT * keys // 2 + _KEY))  # where it is an object, they come in order
+                self._spend(times, keys * (_ELEMENT * keys // 2 + _KEY))  # an object's keys are sorted
         gathered = Size(first.size + count * added.size, count * added.length, max(first.each, added.each))
         return self.visit(result, {**local, accumulator: gathered}, times)
 
@@ -272,7 +273,7 @@ def _written(value: JSON) -> int:
 
 
 def _split(args: list[Value]) -> list[str] | None:
-    """The parts themselves where the text and the separator are known: their number is what costs."""
+    """The parts of a split, if the text and the separator are known: the cost depends on their number."""
     match args:
         case [Known(str(text)), Known(str(separator))]:
             return text.split(separator) if separator else list(text)
@@ -307,7 +308,8 @@ def _split_bound(sizes: list[Size], args: list[Value]) -> tuple[int, Size]:
 
 
 def _format(sizes: list[Size], args: list[Value]) -> tuple[int, Size]:
-    # A precision is at most 1,000 digits, a double has at most 309 before them; %b and %x widen at most eightfold.
+    # A precision is at most 1,000 digits, and a double has at most 309 digits before them. %b and %x make a text at
+    # most eight times as long.
     known = args[0].value if isinstance(args[0], Known) else None
     clauses = known.count("%") if isinstance(known, str) else sizes[0].size
     size = sizes[0].size + 1400 * clauses + 8 * sizes[1].size
@@ -319,7 +321,7 @@ def _quote(sizes: list[Size], _: list[Value]) -> tuple[int, Size]:
 
 
 def _matches(sizes: list[Size], args: list[Value]) -> tuple[int, Size]:
-    # The pattern is a constant (expressions are refused otherwise) and compiled at each evaluation.
+    # The pattern is a constant (other expressions are refused). It is compiled in each evaluation.
     instructions = pattern_size(args[1].value) if isinstance(args[1], Known) else PATTERN_MAX
     return instructions * (200 + 2 * sizes[0].size), _SCALAR
 
@@ -333,7 +335,7 @@ def _length(sizes: list[Size], _: list[Value]) -> tuple[int, Size]:
 
 
 _Rule = Callable[[list[Size], list[Value]], tuple[int, Size]]
-"""What a function works, besides making its result, and the bound of the result."""
+"""The work of a function in units, besides making its result, and the bound of the result."""
 
 _SPECIAL: dict[str, _Rule] = {
     **dict.fromkeys(_FIND, _find),

@@ -1,4 +1,4 @@
-"""Turns what the CEL runtime says about an expression into what a person can act on."""
+"""Turns the CEL runtime's messages about an expression into messages that a person can act on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agentrun.api.values import JSON
 from agentrun.expressions.ast import Node
 
 Keys = tuple[str | int, ...]
-"""A variable's name and the keys that lead on from it."""
+"""A path: a variable's name, followed by keys."""
 
 _ERROR = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): ([^\n]*)")
 _TOO_DEEP = re.compile(
@@ -43,18 +43,18 @@ def written(keys: Keys) -> str:
 
 
 def is_field(name: str) -> bool:
-    """Whether ``name`` can stand after a dot."""
+    """Whether ``name`` can be written after a dot."""
     return bool(_PLAIN.match(name)) and name not in _RESERVED
 
 
 def nearest(name: str, names: Collection[str]) -> str:
-    """A hint at the name that was perhaps meant, or nothing."""
+    """A hint with the most similar name; empty if there is none."""
     close = difflib.get_close_matches(name, sorted(names), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def path_of(node: Node, through: Collection[str] = ("_[_]",)) -> Keys | None:
-    """The path that ``node`` is, if it is nothing but one: ``steps.triage.output``, ``inputs.items[0]``.
+    """The path of ``node``, if it is only a path: ``steps.triage.output``, ``inputs.items[0]``; else None.
 
     ``through`` names the functions whose second argument is a key.
     """
@@ -71,7 +71,7 @@ def path_of(node: Node, through: Collection[str] = ("_[_]",)) -> Keys | None:
 
 
 def paths(node: Node, through: Collection[str] = ("_[_]",)) -> Iterator[Keys]:
-    """The longest paths within ``node``, as ``path_of`` has them."""
+    """The longest paths in ``node``, in the form of ``path_of``."""
     if (keys := path_of(node, through)) is not None:
         yield keys
     else:
@@ -84,7 +84,7 @@ _CONDITIONAL = frozenset({"_?_:_", "_&&_", "_||_", "@not_strictly_false"})
 
 
 def named(node: Node) -> tuple[Keys, ...]:
-    """The paths that evaluating ``node`` may read, without those that it asks for first: ``has(inputs.x)``,
+    """The paths that an evaluation of ``node`` may read, without those whose existence it tests: ``has(inputs.x)``,
     ``inputs.?x``, ``'x' in inputs``.
     """
     found: dict[Keys, None] = {}
@@ -109,14 +109,14 @@ def _read(node: Node, local: frozenset[str], found: dict[Keys, None], asked: set
 
 
 def is_plain(node: Node) -> bool:
-    """Whether evaluating ``node`` comes to every part of it: nothing in it is conditional, or once for each element."""
+    """Whether an evaluation of ``node`` evaluates every part of it: it has no conditions and no macros that iterate."""
     if node.kind == "fold" or (node.kind == "call" and node.name in _CONDITIONAL):
         return False
     return all(is_plain(child) for child in node.args)
 
 
 def constants(node: Node) -> Iterator[str]:
-    """Expressions over no variable, of parts of ``node`` that give the same, or fail, whatever the values are."""
+    """The constant parts of ``node`` as expressions without variables: one that fails would fail for all values."""
     text = node.args[-1].value if node.kind == "call" and node.args else None
     if isinstance(text, str) and "\0" not in text:
         if node.name in ("timestamp", "duration"):
@@ -139,7 +139,7 @@ def follow(keys: Keys, values: Mapping[str, JSON]) -> JSON:
     """The value at ``keys``.
 
     Raises:
-        LookupError: there is none; its argument says what is missing.
+        LookupError: there is no such value. The argument says what is missing.
     """
     if keys[0] not in values:
         raise LookupError(f"{keys[0]} has no value here")
@@ -158,7 +158,7 @@ def follow(keys: Keys, values: Mapping[str, JSON]) -> JSON:
 
 
 def invalid(message: str, text: str, variables: Collection[str]) -> str:
-    """What is wrong with ``text`` when compiling it ended with ``message``."""
+    """What is wrong with ``text``, whose compilation failed with ``message``."""
     if _TOO_DEEP.match(message):
         return "it is nested too deeply: at most 32 levels, and each operator of a chain such as a + b + c is one"
     if found := re.search(r"Unsupported map key type: (?!DYN)(\w+)|Invalid map key type: '(\w+)'", message):
@@ -172,7 +172,7 @@ def invalid(message: str, text: str, variables: Collection[str]) -> str:
 
 
 def failed(message: str, node: Node, values: Mapping[str, JSON]) -> str:
-    """Why evaluating ``node`` over ``values`` ended with ``message``."""
+    """Why the evaluation of ``node`` over ``values`` failed with ``message``."""
     text = re.sub(r"^[A-Z_]+: ", "", message)
     if found := re.match(r'Key not found in map : (?:"(.*)"|(.*))$', text, re.DOTALL):
         key = found[1] if found[1] is not None else found[2]
@@ -201,7 +201,7 @@ def _no_key(kind: str) -> str:
 
 
 def _compiler(what: str, text: str, line: int, column: int, variables: Collection[str]) -> tuple[str, str]:
-    """What the compiler means, and a hint, where there is one."""
+    """The compiler's message in plain words, and a hint or ""."""
     if found := re.match(r"undeclared reference to '(.*)' \(in container", what):
         name = found[1].partition(".")[0]
         if "".join(text.split("\n")[line - 1 : line])[column - 1 : column] == "(":
@@ -241,11 +241,11 @@ _OTHER_LANGUAGES = (
     (re.compile(r"\bFalse\b"), "False is not", "write false"),
     (re.compile(r"\blen\("), "there is no function len", "write size(x)"),
 )
-"""How other languages write something, how the message begins that it leads to, and what to write instead."""
+"""A form of other languages, the beginning of the message that it causes, and what to write instead."""
 
 
 def _other_language(reason: str, text: str) -> str:
-    """A hint where what the compiler does not take is how another language writes it."""
+    """A hint if the compiler refused a form of another language; else ""."""
     for form, beginning, remedy in _OTHER_LANGUAGES:
         if reason.startswith(beginning) and form.search(text):
             return f"; {remedy}"
@@ -253,7 +253,7 @@ def _other_language(reason: str, text: str) -> str:
 
 
 def meant(expression: str, variables: Collection[str]) -> str:
-    """A hint for a ``${…}`` that is no expression, and perhaps was never meant as one."""
+    """A hint for a ``${…}`` that is not a valid expression and perhaps was not meant as one."""
     text = expression.strip()
     if text.startswith("{"):
         return "; ${{ … }} is the form of another tool: agentrun's is ${inputs.NAME}; write $${{ for a literal ${{"
@@ -268,11 +268,14 @@ def meant(expression: str, variables: Collection[str]) -> str:
 
 
 _ENVIRONMENT = re.compile(r"[#!]?[A-Z_][A-Z0-9_]*(?![\w.(\[])|env\.")
-"""How the name of a variable of the environment begins, as a shell writes it."""
+"""The beginning of the name of an environment variable in a shell."""
 
 
 def _hyphenated(text: str, line: int, column: int) -> str:
-    """A hint where a name with hyphens stands after a dot, which CEL reads as a subtraction; the place is its end."""
+    """A hint if a name with hyphens is written after a dot, which CEL reads as a subtraction.
+
+    ``line`` and ``column`` are the place of the part after a hyphen that the compiler does not know.
+    """
     whole = "".join(text.split("\n")[line - 1 : line])
     before = re.search(r"((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*)\.([A-Za-z_]\w*(?:-\w+)*-)$", whole[: column - 1])
     rest = re.match(r"\w+(?:-\w+)*", whole[column - 1 :])
@@ -317,7 +320,7 @@ def _missing(key: str | None, node: Node, values: Mapping[str, JSON]) -> str:
 
 
 def kind(value: JSON) -> str:
-    """What ``value`` is, in words."""
+    """The type of ``value`` in words."""
     for kind, name in ((bool, "a boolean"), (str, "a string"), (dict, "an object"), (list, "a list")):
         if isinstance(value, kind):
             return name

@@ -1,4 +1,4 @@
-"""The border to the CEL runtime: its environments, JSON values into it, and its values back into JSON."""
+"""The interface to the CEL runtime: its environments, and the conversion of JSON to its values and back."""
 
 from __future__ import annotations
 
@@ -17,34 +17,35 @@ from agentrun.expressions.diagnostics import Keys
 from agentrun.expressions.ordered import ordering
 
 RESULT_MAX = 256 * 1024
-"""Bytes of a result, written as JSON."""
+"""The most bytes of a result, written as JSON."""
 
 DEPTH_MAX = 200
-"""Levels of a value that expressions look into; the runtime's recursion would exhaust the stack at some thousands."""
+"""The most levels of a value that expressions can read. At some thousands, the runtime's recursion exhausts the stack.
+"""
 
 WEIGHT_MAX = 192 * 1024 * 1024
-"""Units of the values that an expression of a driver may look into, some 250,000 parts. They are converted in one
-piece, in which nothing else of the process goes on: a third of a second.
+"""The most units of the values that an expression in a driver can read: some 250,000 parts. They are converted in one
+piece, which blocks the process for a third of a second.
 """
 
 _KEPT = 8 * 1024 * 1024
-"""Bytes that evaluations may leave in an activation before it is made anew."""
+"""The most bytes that evaluations may leave in an activation before a new one is made."""
 
 _LEAST = 1024
-"""Bytes that an evaluation is taken to leave at least."""
+"""The bytes that are counted for an evaluation at least."""
 
 TOO_LARGE = f"the value is larger than {RESULT_MAX // 1024} KiB"
 
 _SUSPICIOUS = re.compile(r"\\u0000|\\ud|\d{19}")
 _FOUL = re.compile("[\x00\ud800-\udfff]")
 _SOUND_BELOW = 10**18
-"""Integers closer to nothing than this need not be looked at any further."""
+"""An integer with a smaller absolute value needs no further check."""
 
 
 @lru_cache(maxsize=64)
 def environment(variables: tuple[str, ...]) -> Any:
     """A compiler for expressions over ``variables``."""
-    # Imported here because that takes 64 ms, which a process that evaluates nothing should not pay.
+    # Lazy: the import takes 64 ms, which a process that evaluates nothing should not pay.
     from cel_expr_python import cel  # noqa: PLC0415
     from cel_expr_python.ext import ext_math, ext_optional, ext_strings  # noqa: PLC0415
 
@@ -68,9 +69,10 @@ def environment(variables: tuple[str, ...]) -> Any:
 
 
 class Values:
-    """The values of variables, converted for the runtime once, when first needed.
+    """The values of variables. They are converted for the runtime once, when first needed.
 
-    They must not be changed afterwards. Safe to share between threads: two may convert at once, to the same end.
+    The values must not be changed afterwards. Safe to share between threads: two threads may convert the same values at
+    once, with the same result.
     """
 
     __slots__ = (
@@ -94,14 +96,14 @@ class Values:
         weight: int = 0,
         input_keys: frozenset[str] | None = None,
     ) -> None:
-        """``pay`` is told before each piece of work how many units it takes, and may raise to refuse it.
+        """``pay`` is called before each piece of work with its units. It may raise to refuse the work.
 
-        ``weight``: units of converting the variables. ``input_keys``: of the inputs, what expressions look at; the
-        others are not converted.
+        ``weight``: units to convert the variables. ``input_keys``: the inputs that expressions read; other inputs are
+        not converted.
         """
         self.variables = dict(variables)
         self.sizes: dict[int, Any] = {}
-        """For the estimate of costs: what was measured of these variables."""
+        """The measured sizes of these variables, for the cost estimate."""
         self.spent = 0
         """Units that evaluations over these variables have taken."""
         self._pay, self._weight, self._input_keys = pay, weight, input_keys
@@ -111,9 +113,9 @@ class Values:
         self._base: Values | None = None
 
     def extended(self, more: Mapping[str, JSON], weight: int) -> Values:
-        """These variables and ``more``, which takes ``weight`` units to convert; none of ``more`` has a name of these.
+        """These variables and ``more``, which takes ``weight`` units to convert and has no names in common with these.
 
-        What was found out about these variables is not found out anew.
+        The screening of these variables is reused.
         """
         extended = Values(
             self.variables | dict(more), pay=self._pay, weight=self._weight + weight, input_keys=self._input_keys
@@ -122,13 +124,13 @@ class Values:
         return extended
 
     def pay(self, units: int) -> None:
-        """Count ``units`` before they are spent. Raises what refuses them."""
+        """Count ``units`` before they are spent. Raises whatever the ``pay`` function raises to refuse them."""
         if self._pay is not None:
             self._pay(units)
         self.spent += units
 
     def screened(self) -> _Screened:
-        """The variables as the runtime may see them."""
+        """The variables without what the runtime cannot handle. Raises Unfit if they are larger than WEIGHT_MAX."""
         if self._screened is None:
             if self._weight > WEIGHT_MAX:
                 raise Unfit("what it looks into has too many parts (some 250,000 are possible): let the step give less")
@@ -136,7 +138,7 @@ class Values:
         return self.screen()
 
     def screen(self) -> _Screened:
-        """As ``screened``, for a caller that has paid for more variables than these."""
+        """Like ``screened``, for a caller that has already paid for these variables as part of its own."""
         if self._screened is not None:
             return self._screened
         variables, known = self.variables, _Screened({}, {})
@@ -154,14 +156,14 @@ class Values:
     def activation(self, cost: int) -> Any:
         """The runtime's form of the variables, for one evaluation that makes at most about ``cost`` bytes.
 
-        Any expression can be evaluated over it, whatever its scope was.
+        Expressions of any scope can be evaluated over it.
         """
-        # What evaluations make stays in the activation's arena for as long as the activation lives, so it is not
-        # kept for ever. Threads that add at once may lose a count, which only puts that off.
+        # Values that evaluations make stay in the activation's arena as long as the activation lives. It is therefore
+        # replaced after _KEPT bytes. Threads that add at once may lose a count, which only delays the replacement.
         activation = self._activation
         if activation is None:
             if self._made:
-                self.pay(self._weight)  # they are converted anew
+                self.pay(self._weight)  # they are converted again
             activation = environment(()).Activation(self.screened().variables)
             self._made = 0
         self._made += cost + _LEAST
@@ -171,39 +173,39 @@ class Values:
 
 class _Screened(NamedTuple):
     variables: Mapping[str, JSON]
-    """Without what the runtime would cut short (at a NUL), refuse as a whole or crash on."""
+    """The variables without what the runtime would truncate (at a NUL), refuse as a whole or crash on."""
     unusable: Mapping[Keys, str]
-    """Where something was left out, and why: an expression that could touch it is refused."""
+    """The places that were left out, and why. An expression that could read one of them is refused."""
 
 
 class Unfit(Exception):
-    """A result that is no JSON, or too large."""
+    """A result that is not JSON or is too large, or variables that are too large."""
 
 
 class Reader:
-    """Reads a runtime's value step by step, so that one which is large by sharing its parts is never written out.
+    """Reads a value of the runtime step by step, so that a value with many shared parts is never expanded completely.
 
-    Every part counts at least three bytes, which bounds their number too: to 87,000.
+    Every part counts at least three bytes, so there are at most 87,000 parts.
     """
 
     def __init__(self) -> None:
         self.size = 0
         self.parts = 0
-        """Lists, objects and their elements that were read."""
+        """The lists, objects and elements that were read."""
 
     def read(self, value: Any) -> JSON:
-        """The JSON value of ``value``; times and durations become text.
+        """The JSON value of ``value``. Times and durations become text.
 
         Raises:
-            RuntimeError: it is an error, whose message this is.
-            Unfit: it has no form in JSON, or is too large.
+            RuntimeError: ``value`` is an error; the exception has its message.
+            Unfit: ``value`` has no form in JSON, or is too large.
         """
         try:
             found = value.value()
         except TypeError:
             raise Unfit("it is an optional value: say with .orValue(…) what it is when there is none") from None
         if isinstance(found, str):
-            # An error's message is a str too; comparing the type costs more than all the rest, hence only here.
+            # The value of an error is a str too. The type is compared only here, because that is the slowest part.
             if value.type().name() == "ERROR":
                 raise RuntimeError(found)  # as the runtime itself does for some
             self._add(len(found.encode()) + 2)
@@ -220,7 +222,7 @@ class Reader:
         elif isinstance(found, dict):
             self._add(2 + 2 * len(found))
             self.parts += 1 + 2 * len(found)
-            # The runtime's own order is another one each time, and the value may become a text or be gone through.
+            # The runtime's order of keys differs each time, and the value may become a text or be iterated.
             return {key: self.read(found[key]) for key in sorted(map(self._key, found))}
         elif isinstance(found, datetime):
             self._add(30)
@@ -251,7 +253,7 @@ def _seconds(duration: timedelta) -> str:
 
 
 def _is_sound(value: JSON) -> bool:
-    """Whether the runtime can take ``value`` as it is. Errs towards no."""
+    """Whether the runtime can handle ``value`` unchanged. In doubt, False."""
     if isinstance(value, int):  # true and false too
         return abs(value) < _SOUND_BELOW
     try:
@@ -269,7 +271,7 @@ def _is_sound(value: JSON) -> bool:
 
 
 def _screen(value: JSON, path: Keys, unusable: dict[Keys, str]) -> JSON:
-    """``value``, with null for all that the runtime must not see; ``unusable`` gets the places and the reasons."""
+    """``value`` with null for everything that the runtime cannot handle. ``unusable`` gets the places and reasons."""
     if isinstance(value, (list, dict)) and len(path) > DEPTH_MAX:
         unusable[path] = f"it is nested deeper than {DEPTH_MAX} levels"
     elif isinstance(value, list):

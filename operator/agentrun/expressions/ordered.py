@@ -1,13 +1,13 @@
-"""The order in which an expression goes through the keys of an object: the same each time.
+"""Makes expressions iterate over the keys of an object in sorted order, so that the order is always the same.
 
-The runtime keeps objects in hash tables whose order differs from one evaluation to the next. ``map`` and ``filter``
-make a list in that order: the items of a ``forEach`` would be other ones in the planner than in a step's process, and
-after a restart. So the checked expression is changed before it is run: where ``map`` or ``filter`` goes through what
-may be an object, it goes through that object's keys in order. Lists stay as they are.
+The runtime keeps objects in hash tables, whose order differs between evaluations. ``map`` and ``filter`` make a list in
+that order. Without a fixed order, the items of a ``forEach`` would differ between the planner and a step's process, and
+after a restart. The checked expression is therefore rewritten before it runs: if ``map`` or ``filter`` iterates over
+what may be an object, it iterates over the object's sorted keys. Lists are not changed.
 
     X.map(k, F)    becomes, in effect    (X as r: type(r) == map ? sorted(r.map(k, k)) : r).map(k, F)
 
-The few messages are written here directly, as ``agentrun.expressions.ast`` reads them.
+This module writes the few protobuf messages directly, as ``agentrun.expressions.ast`` reads them.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import Any
 from agentrun.expressions.ast import fields, message, number
 
 _FUNCTION = "@inOrder"
-"""No expression can be written that calls it."""
+"""The name of the sorting function. No user's expression can call it, because ``@`` is not valid in a name."""
 
 _FIRST_ID = 1_000_000
-"""Of the nodes that are added. An expression of 1,024 characters has nowhere near as many of its own."""
+"""The first id of the added nodes. An expression of 1,024 characters has far fewer nodes of its own."""
 
 _LIST, _FOLD, _OBJECT = 7, 9, 8
 _CHILDREN = {5: {1}, 6: {1, 3}, _LIST: {1}, _FOLD: {2, 4, 5, 6, 7}}
-"""By kind of node: the fields that are nodes. The entries of an object are messages between."""
+"""The fields that contain nodes, by kind of node. An object contains its nodes in messages for its entries."""
 
 
 def in_order(serialized: bytes) -> bytes | None:
-    """The checked expression with the keys of objects in order; None where it goes through none."""
+    """The checked expression, rewritten to sort the keys of objects; None if there is nothing to rewrite."""
     checked = next(message(value) for field, value in fields(serialized) if field == 2)
     made = _Ordering(_lists(checked))
     body = b"".join(_field(f, made.node(message(v)) if f == 4 else v) for f, v in fields(checked))
@@ -40,7 +40,7 @@ def in_order(serialized: bytes) -> bytes | None:
 
 @lru_cache(maxsize=1)
 def ordering() -> Any:
-    """The extension of the runtime that puts keys in order."""
+    """The extension of the runtime that sorts keys."""
     from cel_expr_python import cel  # noqa: PLC0415  (64 ms, which a process that evaluates nothing should not pay)
 
     keys = cel.Type.List(cel.Type.DYN)
@@ -53,13 +53,13 @@ def _sorted(keys: list[Any]) -> list[Any]:
 
 
 def _lists(checked: bytes) -> set[int]:
-    """The nodes that are lists, as the type checker knows."""
+    """The ids of the nodes whose type is a list, according to the type checker."""
     entries = [dict(fields(message(value))) for field, value in fields(checked) if field == 3]
     return {number(e.get(1, 0)) for e in entries if 2 in e and any(f == 6 for f, _ in fields(message(e[2])))}
 
 
 class _Ordering:
-    """One rewriting. ``notes`` is what the type checker would note of the nodes that are added."""
+    """One rewriting. ``notes`` are the type checker's entries for the added nodes."""
 
     def __init__(self, lists: set[int]) -> None:
         self._lists = lists
@@ -67,7 +67,7 @@ class _Ordering:
         self.notes: list[bytes] = []
 
     def node(self, data: bytes) -> bytes:
-        """``data`` with all that is to be changed in it, at any depth."""
+        """The node ``data``, rewritten at every depth."""
         return b"".join(
             _field(kind, self._inside(kind, value) if isinstance(value, bytes) else value)
             for kind, value in fields(data)
@@ -95,7 +95,7 @@ class _Ordering:
         own = next((number(value) for field, value in fields(data) if field == 2), 0)
         return own not in self._lists
 
-    # -- what is put in ------------------------------------------------------------------------------------------------
+    # -- the added nodes -----------------------------------------------------------------------------------------------
 
     def _keys_in_order(self, of: bytes) -> bytes:
         them, key, list_ = (f"@{name}{self._ids}" for name in ("r", "k", "l"))

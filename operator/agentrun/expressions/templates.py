@@ -1,9 +1,9 @@
-"""Expressions and templates in workflows: what ``when: …`` and ``"${…}"`` mean.
+"""Expressions and templates in workflows: the meaning of ``when: …`` and ``"${…}"``.
 
-In a field that takes any JSON, a text that is one ``${…}`` whole has the value of its expression, of whatever type.
-In any other text, and in a field that is a text, the values are put in: strings as they are, everything else as JSON.
-``$${`` is a literal ``${``. Values are put in once and never looked at as templates, so a ``${`` from a model, a tool
-or an input stays text.
+In a field that accepts any JSON, a text that is exactly one ``${…}`` has the value of its expression, of any type. In
+any other text, and in a field that is a text, values are inserted: strings unchanged, everything else as JSON. ``$${``
+is a literal ``${``. Inserted values are never read as templates, so a ``${`` from a model, a tool or an input stays
+text.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ __all__ = [
 ]
 
 EXPRESSIONS_MAX = 100
-"""Expressions in one text."""
+"""The most expressions in one text."""
 
 RENDER_MAX = 4 * COST_MAX
-"""Units that all expressions of one value may take together."""
+"""The most units of all expressions of one value together."""
 
 _OPEN = re.compile(r"\$?\$\{")
 _INSIDE = re.compile(LITERAL + r"""|[{}'"]""", re.DOTALL)
@@ -55,17 +55,17 @@ class Template:
         self.parts = parts
         self.expressions: tuple[Expression, ...] = tuple(part for part in parts if isinstance(part, Expression))
         self.literal = not self.expressions
-        """Whether it is the same text whatever the values."""
+        """Whether the text has no expressions."""
         self.references = _union([e.references for e in self.expressions])
         self.step_references = _union([e.step_references for e in self.expressions])
         self.input_keys = _all_keys([e.input_keys for e in self.expressions])
-        """The inputs that it looks at; None: it may look at any."""
+        """The inputs that the template reads; None if it may read any."""
         self.weight = sum(e.weight for e in self.expressions)
-        """What its expressions weigh: see ``Expression.weight``."""
+        """The sum of the expressions' weights: see ``Expression.weight``."""
 
     @property
     def is_path(self) -> bool:
-        """Whether its value is a part of what it is given, and not made by it."""
+        """Whether the value is a part of the variables, and not computed."""
         match self.parts:
             case (Expression() as whole,):
                 return whole.is_path
@@ -73,22 +73,23 @@ class Template:
 
     @property
     def whole(self) -> Expression | None:
-        """Its expression, where it is nothing but one."""
+        """The expression, if the template is exactly one; else None."""
         match self.parts:
             case (Expression() as whole,):
                 return whole
         return None
 
     def render(self, values: Values) -> JSON:
-        """The value of the template, of the expression's type where it is one expression whole.
+        """The value of the template: that of the expression if the template is exactly one, else a text.
 
         Raises:
-            ExpressionError: as ``Expression.evaluate``; or the text is larger than RESULT_MAX.
+            ExpressionError: as ``Expression.evaluate``; or the text is larger than RESULT_MAX, or its expressions take
+                more than RENDER_MAX together.
         """
         return self.render_text(values) if self.whole is None else self.whole.evaluate(values)
 
     def render_text(self, values: Values, escape: Escape | None = None) -> str:
-        """The template as a text; ``escape`` is applied to each value that is put in, and not to what stands around it.
+        """The template as a text. ``escape`` is applied to each inserted value, and not to the literal text.
 
         Raises:
             ExpressionError: as ``render``.
@@ -116,29 +117,29 @@ class ValueTemplate:
     def __init__(self, shape: JSON, templates: list[Template]) -> None:
         self._shape = shape
         self.literal = not templates
-        """Whether it is the same value whatever the values."""
+        """Whether the value has no expressions."""
         self.references = _union([t.references for t in templates])
         self.step_references = _union([t.step_references for t in templates])
         self.input_keys = _all_keys([t.input_keys for t in templates])
-        """The inputs that it looks at; None: it may look at any."""
+        """The inputs that the templates read; None if they may read any."""
         self.weight = sum(t.weight for t in templates)
-        """What its expressions weigh: see ``Expression.weight``."""
+        """The sum of the expressions' weights: see ``Expression.weight``."""
 
     @property
     def is_path(self) -> bool:
-        """Whether its value is a part of what it is given, and not made by it."""
+        """Whether the value is literal or a part of the variables, and not computed."""
         return self.literal or (isinstance(self._shape, Template) and self._shape.is_path)
 
     def render(self, values: Values) -> JSON:
-        """The value with its templates rendered. Parts that come from ``values`` whole are not copied.
+        """The value with its templates rendered. Parts of ``values`` that are inserted whole are not copied.
 
         Raises:
-            ExpressionError: as ``Template.render``, or what is put in is larger than RESULT_MAX altogether.
+            ExpressionError: as ``Template.render``; or the inserted values are larger than RESULT_MAX together.
         """
         return _Rendering(values).render(self._shape)
 
     def texts(self, path: Path = ()) -> Iterator[tuple[Path, Template]]:
-        """Each template in it, with its place below ``path``."""
+        """Each template in the value, with its place below ``path``."""
         ahead: list[tuple[Path, JSON]] = [(path, self._shape)]
         while ahead:
             place, shape = ahead.pop()
@@ -151,12 +152,12 @@ class ValueTemplate:
 
     @property
     def outline(self) -> JSON:
-        """What stands in it literally; an empty text for each template that gives a text, null for any other."""
+        """The literal parts of the value, with "" for each template that gives a text and null for any other one."""
         return _outline(self._shape)
 
 
 class TextTemplate(ValueTemplate):
-    """A field that is a text, such as a prompt: also where it is one ``${…}`` whole, its value becomes text."""
+    """The template of a text field, such as a prompt. Its value becomes text even if it is exactly one ``${…}``."""
 
     def render(self, values: Values) -> str:
         """The text.
@@ -178,7 +179,7 @@ def _outline(shape: JSON) -> JSON:
 
 
 class _Rendering:
-    """One rendering of a value, which counts what is put into all of it."""
+    """One rendering of a value. It adds up the sizes of all inserted values."""
 
     def __init__(self, values: Values) -> None:
         self._values = values
@@ -215,10 +216,10 @@ def _all_keys(found: Sequence[frozenset[str] | None]) -> frozenset[str] | None:
 
 
 def compile_template(text: str, scope: Scope) -> Template:
-    """Compile the template ``text``; all its expressions are checked in ``scope``.
+    """Compile the template ``text``. All its expressions are checked in ``scope``.
 
     Raises:
-        ExpressionError: a ``${`` is not closed, or what it holds is invalid.
+        ExpressionError: a ``${`` is not closed, an expression is invalid, or there are more than EXPRESSIONS_MAX.
     """
     parts: list[str | Expression] = []
     expressions = 0
@@ -238,15 +239,15 @@ def compile_template(text: str, scope: Scope) -> Template:
 
 
 def compile_value(value: JSON, scope: Scope, path: Path, problems: list[Problem]) -> ValueTemplate:
-    """Compile each text in ``value``; what is wrong is added to ``problems``, with its place under ``path``.
+    """Compile each text in ``value``. Problems are added to ``problems``, with their paths below ``path``.
 
-    The result can be rendered only if nothing was wrong.
+    The result can be rendered only if there were no problems.
     """
     return ValueTemplate(*_compiled(value, scope, path, problems))
 
 
 def compile_text(text: str, scope: Scope, path: Path, problems: list[Problem]) -> TextTemplate:
-    """As ``compile_value``, for a field that is a text."""
+    """Like ``compile_value``, for a field that is a text."""
     return TextTemplate(*_compiled(text, scope, path, problems))
 
 
@@ -278,7 +279,7 @@ def _compiled(value: JSON, scope: Scope, path: Path, problems: list[Problem]) ->
 
 
 def _split(text: str) -> Iterator[tuple[str, str | None]]:
-    """Each expression in ``text`` with the literal text before it; last the rest with None."""
+    """Each expression in ``text`` with the literal text before it; at the end the remaining text with None."""
     literal, at = "", 0
     while found := _OPEN.search(text, at):
         literal += text[at : found.start()]
@@ -294,7 +295,7 @@ def _split(text: str) -> Iterator[tuple[str, str | None]]:
 
 
 def _end(text: str, start: int) -> int:
-    """Where the brace is that closes the expression which begins at ``start``."""
+    """The position of the brace that closes the expression at ``start``."""
     depth = 0
     limit = start + EXPRESSION_MAX + 1
     for token in _INSIDE.finditer(text, start, limit):
