@@ -1,6 +1,6 @@
-"""One thing that runs in a process or pod: how it stands, and whether another attempt begins.
+"""The standing of one step, item or compensation that runs in a process or pod, and whether another attempt begins.
 
-``stand`` reads as a table: from what the journal's last record was, to what happens next.
+``stand`` reads as a table: from the last record of the journal to what happens next.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from agentrun.plan.snapshot import Execution
 from agentrun.records.waits import WaitingFor
 
 STOP_GRACE = 15.0
-"""Seconds past its time after which an attempt that did not end itself is stopped."""
+"""Seconds beyond its timeout after which an attempt that did not end by itself is stopped."""
 
 
 @dataclass(slots=True)
 class Standing:
-    """How one key stands now. ``begin`` asks for an attempt; ``wake_at`` says when a look is worth it."""
+    """How one key stands now. ``begin``: it needs an attempt. ``wake_at``: when to plan again."""
 
     state: StepState
     fact: StepFact
@@ -31,17 +31,17 @@ class Standing:
     output: Any = None
     failure: FailureInfo | None = None
     event: int | None = None
-    """The event that settled it, for what has no journal of its own."""
+    """Number of the event that settled it, if its own journal holds no outcome."""
     finished: float | None = None
     begin: bool = False
     events: tuple[int, ...] = ()
     drain: bool = False
     settling: bool = False
-    """Its end is being recorded in this plan."""
+    """This plan records its end."""
     stop: bool = False
     wake_at: float | None = None
     person: bool = False
-    """It waits for somebody's verb."""
+    """It waits for a person's verb."""
     asks: tuple[ApprovalRequest, ...] = ()
     """The open questions that it waits for."""
 
@@ -58,10 +58,10 @@ def stand(
     now: float,
     trouble: tuple[Reason, str] | None = None,
 ) -> Standing:
-    """How ``key`` stands by its journal (``fact``), its process (``execution``) and the run's events.
+    """The standing of ``key`` by its journal (``fact``), its process or pod (``execution``) and the run's events.
 
-    ``unopened`` executions in a row ended, the last of them at ``lost_at``, before they opened the journal;
-    ``trouble`` says why, where that is known.
+    ``unopened`` executions in a row ended before they opened the journal, the last one at ``lost_at``; ``trouble``
+    says why, if that is known.
     """
     if fact.outcome is not None:
         return Standing(fact.outcome, fact, output=fact.output, failure=fact.failure, finished=fact.at)
@@ -90,21 +90,21 @@ def stand(
                 standing = Standing(
                     StepState.WAITING, fact, Reason.RETRYING, waiting, wake_at=due, failure=fact.failure
                 )
-        case AttemptEnd.CLOSED | None:  # closed has an outcome, which was answered above
+        case AttemptEnd.CLOSED | None:  # CLOSED has an outcome, and was returned above
             standing = Standing(StepState.PENDING, fact, Reason.PENDING, begin=True)
         case unreachable:
             assert_never(unreachable)
     losses = unopened + (fact.losses + 1 if fact.attempt and fact.end is None else 0)
     if standing.begin and losses:
-        # Whatever the next attempt is for, it does not follow starts that came to nothing at once and for ever.
+        # Whatever the next attempt is for, lost attempts delay it and are bounded in number.
         last = fact.attempt + unopened
         return _held_back(key, fact, last, losses, max(fact.at, lost_at), events, retry, now, trouble) or standing
     return standing
 
 
 def time_left(fact: StepFact, timeout: float) -> float:
-    """Seconds that the step's next attempt has. One that follows a person's answer has all of them: else "try again",
-    after a call that took the step's time, would be over before it began.
+    """Seconds that the step's next attempt has. An attempt that follows a person's answer has the whole timeout:
+    otherwise a "try again", after a call that used up the step's time, would be over before it began.
     """
     return timeout if fact.unknown is not None or fact.again else max(0.0, timeout - fact.active)
 
@@ -120,7 +120,7 @@ def _held_back(
     now: float,
     trouble: tuple[Reason, str] | None,
 ) -> Standing | None:
-    """Why no attempt follows yet one that ended without a word (killed, evicted, out of memory); None: one may."""
+    """Why no attempt follows a lost one (killed, evicted, out of memory) yet; None: one may begin."""
     final = loss_is_final(retry, losses)
     why = f": {trouble[1]}" if trouble else ""
     if final and fact.unknown is None:
@@ -139,7 +139,7 @@ def _held_back(
 
 
 def _waiting(key: StepKey, fact: StepFact, events: EventIndex, now: float) -> Standing:
-    """The last attempt released its process to wait for something."""
+    """The standing of a step whose last attempt ended in order to wait for something."""
     if fact.unknown is not None:
         answer = events.resolution(key, fact)
         if answer is None:

@@ -1,7 +1,7 @@
 """Dividing a run's budget among the attempts that run at the same time.
 
-An attempt gets an allowance when it starts and reserves from it before each call, so that a budget holds without
-any talk between pods. What it did not use is free again when it ends.
+An attempt gets an allowance when it starts and reserves from it before each call, so the budget holds without any
+communication between pods. When the attempt ends, the unused part is free again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _UNBOUNDED = {last: Allowance(last=last) for last in (True, False)}
 
 
 def free(budget: Allowance, used: Iterable[Usage], held: Iterable[Allowance]) -> Allowance:
-    """What is left of ``budget`` after what was used and what running attempts hold."""
+    """The part of ``budget`` that was neither used nor is held by running attempts."""
     spent = Usage.total(used)
     holders = list(held)
 
@@ -72,5 +72,5 @@ def less(rest: Allowance, taken: Allowance) -> Allowance:
 
 
 def _is_unbounded(rest: Allowance) -> bool:
-    """Whether there is nothing to divide, as in most runs: a thousand steps that begin at once need not be counted."""
+    """Whether there is nothing to divide, as in most runs. Then a thousand steps that begin at once need no count."""
     return rest.model_calls is None and rest.tokens is None and rest.tool_calls is None and rest.cost_usd is None

@@ -1,4 +1,4 @@
-"""Instants that another clock has set: a node's, or this machine's before it was corrected."""
+"""Corrects instants of another clock: a node's clock, or this machine's before it was set right."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from agentrun.api.facts import StepFact
 
 
 def in_our_time(fact: StepFact, now: float) -> StepFact:
-    """``fact`` as our own clock would have told it, as far as that can be known.
+    """``fact`` with its instants moved to our own clock, as far as that is possible.
 
-    The clock that stamped it may be ahead of ours, and nothing of it has happened in the future. Without this, a pause
-    or a person's answer would wait until our clock has come there. (A runner's clock that is behind is set right by the
-    runner: ``AttemptSpec.at``.)
+    The clock that stamped ``fact`` may be ahead of ours, but nothing in it has happened in the future. Without this, a
+    pause or a person's answer would wait until our clock gets there. (A runner corrects its own clock if that is
+    behind: ``AttemptSpec.at``.)
     """
     ahead = fact.at - now
     if ahead <= 0:

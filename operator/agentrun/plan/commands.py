@@ -1,6 +1,6 @@
-"""What a person's verb means: the event that it becomes in the run's journal, and whether that event is there already.
+"""Which event of the run's journal a person's verb becomes, and whether the journal has that event already.
 
-The operator and the command line of one machine record the same kinds of events. They differ in what they know of the
+The operator and the command line of one machine record the same kinds of events. They know different things about the
 person, and each difference is named where it is made:
 
 - On a cluster the API server vouches for the author, and an AgentCommand has a uid, by which its event is found again.
@@ -40,14 +40,14 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class KeepFor:
-    """Delete the object of the run so many seconds after its end; None: keep it."""
+    """Delete the run's object this many seconds after the run's end; None: keep it."""
 
     seconds: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Decide:
-    """Decide a question on one machine. ``groups``: those that the person claims to be in."""
+    """Decide a question on one machine. ``groups``: the groups that the person claims to be in."""
 
     key: StepKey
     digest: str
@@ -58,7 +58,7 @@ class Decide:
 
 @dataclass(frozen=True, slots=True)
 class DecideApproval:
-    """Decide a question on a cluster: one entry of the Approval of that name. Its author is the one in the entry."""
+    """Decide a question on a cluster: one entry of the Approval with that name. The entry names its author."""
 
     approval: str
     decision: Decision
@@ -69,7 +69,7 @@ Verb = Signal | Resume | Resolve | Suspend | Unsuspend | Cancel | KeepFor | Deci
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who gives a verb. ``by``: the name; None on a cluster where nobody stamped it."""
+    """The person who gives a verb. ``by``: the name; None on a cluster if no admission policy stamped it."""
 
     by: str | None
     verified: bool = False
@@ -80,21 +80,21 @@ class Author:
 
 
 class Run(Protocol):
-    """A run as it stands for whoever records the event."""
+    """What has to be known of a run in order to record an event."""
 
     def fact(self, key: StepKey) -> StepFact | None:
-        """What the journal of a step says; None: it has none."""
+        """The fact of a step by its journal; None: it has no journal."""
 
     def lost(self) -> Iterable[tuple[StepKey, int]]:
-        """The steps whose last attempt left no word, with its number."""
+        """The steps whose last attempt was lost, with the attempt's number."""
 
     @property
     def finally_begun(self) -> bool:
-        """Whether a step of ``finally`` has begun, and was told how the run ends."""
+        """Whether a step of ``finally`` has begun, and so has read the run's outcome."""
 
 
 class NewRun:
-    """A run that was made this moment: no step has begun."""
+    """A run that was just created: no step has begun."""
 
     finally_begun = False
 
@@ -109,7 +109,7 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event that is to be appended to the run's journal, unless it is recorded already."""
+    """An event to append to the run's journal, unless it is recorded already."""
 
     kind: EventKind
     body: dict[str, Any]
@@ -119,7 +119,7 @@ class NewEvent:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a verb means nothing for the run as it stands."""
+    """Why a verb does not apply to the run in its present state."""
 
     why: str
 
@@ -133,7 +133,7 @@ def event_for(
 @overload
 def event_for(verb: Verb, run: Run, author: Author) -> NewEvent | Refusal: ...
 def event_for(verb: Verb, run: Run, author: Author) -> NewEvent | Refusal:
-    """The event that ``verb`` becomes, or why it means nothing."""
+    """The event that ``verb`` becomes, or why the verb does not apply."""
     body: dict[str, Any] = {"by": author.by, "verified": author.verified}
     if author.command is not None:
         body["command"] = author.command
@@ -161,10 +161,10 @@ def event_for(verb: Verb, run: Run, author: Author) -> NewEvent | Refusal:
 
 
 def _resumed(step: str | None, run: Run, author: Author) -> dict[str, Any]:
-    """The event names attempts, for no clock tells which of them the person has seen to be lost.
+    """The event names attempts, because no clock tells which losses the person has seen.
 
-    On a cluster it names all that are lost, for a command may be about all steps, and ``step`` says which are meant.
-    On one machine each step has an event of its own, which names the attempt of this step alone.
+    On a cluster it names all lost attempts: a command may be about all steps, and ``step`` says which ones are meant.
+    On one machine each step has an event of its own, which names only the attempt of that step.
     """
     lost = {key.path: number for key, number in run.lost()}
     path = StepKey.parse(step).path if step else None
@@ -176,8 +176,8 @@ def _resumed(step: str | None, run: Run, author: Author) -> dict[str, Any]:
 def _late(run: Run, author: Author) -> dict[str, Any]:
     """Whether the cancellation comes after ``finally`` has begun.
 
-    A cluster has several clocks, so the event always says it. On one machine it says so where it is true: a step that
-    begins while the event is written is told by the instants of the two.
+    A cluster has several clocks, so the event always says it. On one machine it says it only if it is true: for a step
+    that begins while the event is written, the instants of the two decide.
     """
     late = run.finally_begun
     return {"late": late} if late or author.on_cluster else {}
@@ -202,10 +202,10 @@ def _resolved(verb: Resolve, run: Run, body: dict[str, Any]) -> NewEvent | Refus
 
 
 def already_recorded(event: NewEvent, index: EventIndex) -> bool:
-    """Whether the journal has the event, or an equal one that makes it mean nothing, or the run has ended.
+    """Whether the journal has the event, or one that makes it redundant, or the run has ended.
 
-    What an AgentCommand says is known by the command's uid. On one machine a person's verb has no uid: it is known by
-    what it is about, and each signal is another one.
+    The event of an AgentCommand is recognized by the command's uid. On one machine a verb has no uid: its event is
+    recognized by its subject, and every signal is a new one.
     """
     body = event.body
     if index.ended is not None:
@@ -227,7 +227,8 @@ def already_recorded(event: NewEvent, index: EventIndex) -> bool:
             assert event.about is not None
             return index.resolution(StepKey.parse(body["step"]), event.about) is not None
         case EventKind.RESUMED:
-            # An event of the first journals names no attempt. Where one is about this loss, the step is not parked.
+            # An event of the first journals names no attempt, and counts for nothing here. A step that such an event
+            # is about is not parked.
             lost = body["attempts"]
             return bool(lost) and all(index.resumed_after(StepKey.parse(path), n, inf) for path, n in lost.items())
         case _:

@@ -1,8 +1,8 @@
-"""A call that was carried out and whose answer cannot be used: what becomes of its step (docs/contract.md).
+"""What becomes of a step whose call was carried out, but whose answer cannot be used (docs/contract.md).
 
-The status line says that it happened; its body is too large, is encoded in a way that nobody asked for, breaks off,
-or the tool's ``output`` has no value over it. Trying again would do it twice, and to fail as if nothing had happened
-would forget it.
+The status line says that the call happened. But the body is too large, has an encoding that nobody asked for, or breaks
+off, or the tool's ``output`` has no value for it. Trying again would do the effect twice; failing as if nothing had
+happened would forget it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from agentrun.workflow.program import CompiledStep
 
 
 def asks_people(step: CompiledStep, effect: Effect) -> bool:
-    """Whether a person says what the call of ``step`` came to; else the step fails, and is compensated.
+    """Whether a person is asked what the call of ``step`` came to. Otherwise the step fails, and is compensated.
 
-    - What only reads has no effect: the step fails.
-    - A compensation that needs nothing of the step's own output undoes it without anybody's help: the step fails.
-    - One that does cannot be made without it, so a person is asked: with a result the step succeeds.
-    - Without a compensation a ``Once`` call is a person's matter, as whenever its result is missing. An ``Idempotent``
-      one is made once more by whoever wants its result, so the step fails, and says that it happened.
+    - A ``ReadOnly`` call has no effect: the step fails.
+    - A compensation that needs nothing of the step's own output undoes the call without a person: the step fails.
+    - A compensation that needs that output cannot be made without it, so a person is asked. With a result the step
+      succeeds.
+    - Without a compensation, a person is asked about a ``Once`` call, as whenever its result is missing. An
+      ``Idempotent`` call can be made once more for its result, so the step fails and says that the call happened.
     """
     if effect is Effect.READ_ONLY:
         return False
@@ -30,8 +31,8 @@ def asks_people(step: CompiledStep, effect: Effect) -> bool:
 
 
 def took_effect(step: CompiledStep, standing: Standing) -> bool:
-    """Whether the call of a ``step`` that did not succeed was carried out nevertheless. An agent may have made many
-    calls: of those its compensation is promised nothing.
+    """Whether the call of a ``step`` that did not succeed was carried out nevertheless. False for an agent: it may have
+    made many calls, and its compensation promises nothing about them.
     """
     over = standing.state in (StepState.FAILED, StepState.CANCELLED)
     return over and step.kind.one_call and standing.fact.happened

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What people have decided of one request: undecided while ``state`` is Pending."""
+    """What people have decided about one request. It is undecided while ``state`` is Pending."""
 
     state: Literal["Pending", "Approved", "Rejected", "Expired"]
     at: float
@@ -44,11 +44,11 @@ class Tally:
 
 
 class Question(Protocol):
-    """As much of what people are asked as decisions are counted by."""
+    """The part of a question that is needed to count decisions."""
 
     @property
     def digest(self) -> str:
-        """What a decision is bound to."""
+        """The digest that a decision has to bear."""
 
     @property
     def required(self) -> int:
@@ -60,10 +60,10 @@ class Question(Protocol):
 
 
 def tally(request: ApprovalRequest, decisions: Iterable[Event], now: float, *, verified: bool = False) -> Tally:
-    """Count the decisions on ``request`` that are theirs to give who gave them.
+    """Count the decisions on ``request`` whose authors may decide it.
 
-    ``verified``: those are the ones that came through an API server whose admission policies vouch for them (author,
-    membership, digest); else membership is looked at here.
+    ``verified``: count the decisions that came through an API server, whose admission policies vouch for author,
+    membership and digest. Otherwise, membership is checked here.
     """
     if verified:
         return count(request, (event for event in decisions if _vouched(event)), now)
@@ -72,15 +72,15 @@ def tally(request: ApprovalRequest, decisions: Iterable[Event], now: float, *, v
 
 
 def count(question: Question, decisions: Iterable[Event], now: float) -> Tally:
-    """Count each person's first of the ``decisions`` that is bound to the question's digest, and in time.
+    """Count each person's first decision that bears the question's digest and is in time.
 
-    One rejection rejects. ``required`` distinct people approve. A decision at or after the end of the time does not
-    count, so the answer does not depend on when one looks.
+    One rejection rejects. ``required`` distinct people approve. A decision at or after ``expires_at`` does not count,
+    so the result does not depend on when it is computed.
     """
     approved: dict[str, Event] = {}
     for event in decisions:
         body: DecidedBody = event.body
-        at = body.get("at", event.at)  # when the API server took it; the operator may have seen it later
+        at = body.get("at", event.at)  # when the API server accepted it; the operator may have seen it later
         if body["digest"] != question.digest or at >= question.expires_at or body["by"] in approved:
             continue
         if body["decision"] == "Rejected":
@@ -104,16 +104,16 @@ def may_decide(request: ApprovalRequest, user: str, groups: Sequence[str]) -> bo
 
 
 def answers_to(body: ResolvedBody, at: float, fact: StepFact) -> bool:
-    """Whether a resolution, recorded ``at``, is about the attempt that left its call unknown, and not about one
-    before it that was tried again. Whoever records it and the step have different clocks, so no instant says that;
-    the first journals do not name the attempt, and go by the instant.
+    """Whether a resolution, recorded ``at``, is about the attempt that left its call unknown, and not about an earlier
+    one that was tried again. Its recorder and the step have different clocks, so the attempt's number decides and not
+    the instant. The first journals do not name the attempt; for them the instant decides.
     """
     attempt = body.get("attempt")
     return at >= fact.at if attempt is None else bool(attempt == fact.attempt)
 
 
 def _ended_as(settled: SettledBody) -> DecidedReason:
-    """As what the question of an approval step ended, by the event that settled the step."""
+    """How the question of an approval step ended, by the event that settled the step."""
     if settled["state"] == StepState.SUCCEEDED:
         return "Approved"
     if settled["state"] == StepState.CANCELLED:
@@ -122,7 +122,7 @@ def _ended_as(settled: SettledBody) -> DecidedReason:
 
 
 class EventIndex:
-    """The events by what they are about. Built anew for each plan: a few microseconds an event."""
+    """The run's events by their subject. Each plan builds it anew, which takes a few microseconds an event."""
 
     def __init__(self, events: Sequence[Event], *, verified: bool = False, unheard: Set[str] = frozenset()) -> None:
         self._verified, self._unheard = verified, unheard
@@ -131,7 +131,7 @@ class EventIndex:
         self.requested: dict[str, Event] = {}
         self.waits: dict[str, Event] = {}
         self.begun: dict[str, list[Event]] = {}
-        """Each time that a wait began: once more where the clock was set back."""
+        """All beginnings of a wait. It begins once more if the clock was set back."""
         self.resolved: dict[tuple[str, str], list[Event]] = {}
         self.signals: dict[str, list[Event]] = {}
         self.resumed: list[Event] = []
@@ -140,33 +140,33 @@ class EventIndex:
         self.timed_out = False
         self.ended: Event | None = None
         self.ttl_changed: Event | None = None
-        """The last change of how long the object is kept."""
+        """The last change of how long the run's object is kept after its end."""
         for event in events:
             take = _TAKE.get(event.kind)
-            if take is not None:  # none: a kind that the planner does not read
+            if take is not None:  # None: the planner does not read this kind
                 take(self, event, event.body)
 
     def tally(self, request: ApprovalRequest, now: float) -> Tally:
-        """See ``tally``. The time of a question is not over while an answer that came in time is not heard."""
+        """As the function ``tally``, but a question does not expire while an answer that came in time is unheard."""
         counted = tally(request, self.decisions.get(request.digest, ()), now, verified=self._verified)
         if counted.state == "Expired" and request.digest in self._unheard:
             return Tally("Pending", now, ())
         return counted
 
     def decision_by(self, digest: str, person: str) -> Event | None:
-        """The decision of ``person`` on the question of that digest. There is one at most: it is not changed."""
+        """The decision of ``person`` on the question with that digest. There is at most one: nobody can change it."""
         return next((event for event in self.decisions.get(digest, ()) if event.body["by"] == person), None)
 
     def has_command(self, uid: str) -> bool:
-        """Whether the AgentCommand of that uid is recorded."""
+        """Whether the AgentCommand with that uid is recorded."""
         spoken = chain(*self.signals.values(), self.resumed, *self.resolved.values())
         return any(event.body.get("command") == uid for event in spoken)
 
     def closed(self, question: Question, now: float) -> DecidedReason:
-        """How a question ended that the run does not ask any more, on a cluster.
+        """How a question ended that the run no longer asks, on a cluster.
 
-        That of an approval step ended as its step did: a decision that was recorded after the step's end changes
-        nothing. So it is told by that end, and not by the decisions.
+        The question of an approval step ended as its step did, because a decision that was recorded after the step's
+        end changes nothing. So the step's end decides, not the decisions.
         """
         asked = (s for s, e in self.requested.items() if e.body["request"]["digest"] == question.digest)
         step = next(asked, None)
@@ -176,9 +176,9 @@ class EventIndex:
         return "Cancelled" if counted.state == "Pending" else counted.state
 
     def signal_for(self, step: str) -> Event | None:
-        """The signal that the open wait of ``step`` takes: the n-th open wait for a name, the n-th signal left of it.
+        """The signal that the open wait of ``step`` takes: the n-th open wait for a name takes the n-th unused signal.
 
-        A signal that came before its wait counts, so that nobody has to win a race.
+        A signal that came before its wait counts, so its sender does not race with the wait.
         """
         name = self.waits[step].body["signal"]
         open_waits = [p for p, e in self.waits.items() if e.body.get("signal") == name and p not in self.settled]
@@ -188,16 +188,16 @@ class EventIndex:
         return left[place] if place < len(left) else None
 
     def resolution(self, key: StepKey, fact: StepFact) -> Event | None:
-        """The first answer to the call whose outcome ``fact`` does not know; None: nobody has said anything."""
+        """The first resolution of the call whose outcome is unknown in ``fact``; None: there is none yet."""
         assert fact.unknown is not None
         answers = self.resolved.get((key.path, fact.unknown.call_id), ())
         return next((event for event in answers if answers_to(event.body, event.at, fact)), None)
 
     def resumed_after(self, key: StepKey, attempt: int, at: float) -> bool:
-        """Whether a person asked to go on with ``key`` (or with everything) after ``attempt`` was lost ``at``."""
+        """Whether a person resumed ``key`` (or all steps) after ``attempt`` was lost ``at``."""
 
         def is_about_it(event: Event) -> bool:
-            if "attempts" in event.body:  # the first journals of one machine go by the instant
+            if "attempts" in event.body:  # in the first journals of one machine the instant decides
                 return bool(event.body["attempts"].get(key.path) == attempt)
             return event.at >= at
 
@@ -253,7 +253,7 @@ def _ttl_changed(index: EventIndex, event: Event, body: TtlChangedBody) -> None:
     index.ttl_changed = event
 
 
-# A table and not a ``match``: a ``match`` looks up one member of the enum for each case, and every plan comes by here.
+# A table, not a ``match``: a ``match`` looks up one member of the enum for each case, and every plan runs this.
 _TAKE: dict[str, Callable[[EventIndex, Event, Any], None]] = {
     EventKind.DECIDED: _decided,
     EventKind.SETTLED: _settled,

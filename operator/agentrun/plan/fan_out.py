@@ -1,4 +1,4 @@
-"""A fan-out: a step that runs once for each element of a list, so many at a time."""
+"""A fan-out: a step that runs once for each element of a list, ``maxParallel`` at a time."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from agentrun.records.run_events import EventKind, SettledBody
 from agentrun.workflow.program import CompiledStep
 
 ITEMS_MAX = 50_000
-"""Items of all fan-outs of a run together: each plan looks at every one of them."""
+"""Items of all fan-outs of a run together. Each plan evaluates every one of them."""
 
 _ITEM = 1_000
-"""Units of looking at an item: about 5 µs."""
+"""Units of evaluating an item: about 5 µs."""
 
 
 def fan_out(p: Planning, step: CompiledStep, failing: bool, stop: bool) -> Group:
-    """How a step with ``forEach`` stands: which items begin, and whether all of them are over."""
+    """Evaluate a step with ``forEach``: which items begin, and whether all of them are over."""
     assert step.items is not None and step.spec.for_each is not None
     try:
         items = p.render(step.items, shared=step.items.is_path, owed=step.name in p.begun)
@@ -53,7 +53,7 @@ def fan_out(p: Planning, step: CompiledStep, failing: bool, stop: bool) -> Group
         if standing.state.final:
             continue
         room = running < step.spec.for_each.max_parallel
-        # Asked only where the item could begin: to ask a thousand items each time would take 30 ms.
+        # Evaluate ``when`` only if the item could begin: for a thousand items it would take 30 ms in each plan.
         if room and step.when_per_item and key not in p.s.facts and key not in p.s.executions:
             refused = _refused_item(p, step, key, item, basis, failing or failed or stop)
             if refused is not None:
@@ -74,10 +74,10 @@ def fan_out(p: Planning, step: CompiledStep, failing: bool, stop: bool) -> Group
 def _refused_item(
     p: Planning, step: CompiledStep, key: StepKey, item: Any, basis: Sequence[object], ending: bool
 ) -> Standing | None:
-    """How an item stands whose ``when`` does not hold, or cannot be told; None where it may begin.
+    """The standing of an item whose ``when`` is false or cannot be evaluated; None: the item may begin.
 
-    ``basis``: what the items and ``when`` were computed from, which together with the key says what the item is. Steps
-    may share a condition, and not the items that it is asked of.
+    ``basis``: what the items and ``when`` were computed from. Together with the key it identifies the item: steps may
+    share a condition, but not the items that it is evaluated for.
     """
     when = step.when
     assert when is not None
@@ -102,12 +102,12 @@ def _settle(p: Planning, step: CompiledStep, group: Group, items: int) -> None:
     body["output"] = None if dropped else [standing.output for standing in group.members.values()]
     body["states"] = states = dict[str, list[int]]()
     for key, standing in group.members.items():
-        if standing.fact.outcome is None and key.index is not None:  # what no journal of its own says
+        if standing.fact.outcome is None and key.index is not None:  # no journal of its own says so
             states.setdefault(str(standing.state), []).append(key.index)
     if group.whole.failure is not None:
         body["failure"] = group.whole.failure.to_json()
     p.effects.append(Append(EventKind.SETTLED, body))
-    # Not final before it is recorded: what depends on it refers to the event.
+    # The step is not final before the event is recorded: the steps that depend on it refer to the event.
     group.whole.state = StepState.RUNNING
 
 

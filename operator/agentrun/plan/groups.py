@@ -1,4 +1,4 @@
-"""A step as the others see it, be it one thing or a fan-out."""
+"""A step as other steps see it, whether it is one thing or a fan-out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agentrun.plan.attempts import Standing
 
 @dataclass(slots=True)
 class Group:
-    """A step as others see it: ``whole``, and for a fan-out its items in ``members``."""
+    """A step as other steps see it: ``whole`` is its standing, ``members`` has those of its items, or its own."""
 
     name: str
     whole: Standing
@@ -23,12 +23,12 @@ class Group:
 
     @classmethod
     def of(cls, name: str, key: StepKey, standing: Standing) -> Group:
-        """A step that is one thing."""
+        """The group of a step that is one thing."""
         return cls(name, standing, {key: standing})
 
     @classmethod
     def fan(cls, name: str, members: Mapping[StepKey, Standing], now: float) -> Group:
-        """A fan-out by how its items stand: not final before all of them are."""
+        """The group of a fan-out, by the standings of its items. It is not final before all of them are."""
         states = Counter(m.state for m in members.values())
         order = (StepState.RUNNING, StepState.OUTCOME_UNKNOWN, StepState.WAITING, StepState.PENDING)
         state = next((s for s in order if states[s]), None)
@@ -56,5 +56,5 @@ class Group:
 
     @property
     def output(self) -> Any:
-        """What ``steps.<name>.output`` is: null for a step that was skipped or failed."""
+        """The value of ``steps.<name>.output``: null for a step that was skipped or failed."""
         return self.whole.output

@@ -1,7 +1,7 @@
-"""What the steps of a run give is bounded together: whoever drives the run has all of it in memory.
+"""The outputs of a run's steps have one bound together, because the driver of the run has all of them in memory.
 
-A run whose steps give more fails, and says so. What goes beyond the bound is not kept in memory; it stays in the
-journals of its steps, where attempts read it.
+A run whose outputs are larger fails, and says so. Outputs beyond the bound are not kept in memory; they stay in the
+journals of the steps, where attempts read them.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from agentrun.api.facts import FailureInfo, StepFact
 from agentrun.api.workflow import FailureClass
 
 OUTPUTS_MAX = 64 * 1024 * 1024
-"""Bytes of memory: of text about as many bytes, of numbers and small objects ten times what they take as JSON."""
+"""Bytes of memory. Text takes about its own size; numbers and small objects take ten times their size as JSON."""
 
 
 def too_much(facts: Iterable[StepFact]) -> FailureInfo | None:
-    """Why a run fails whose steps gave what ``facts`` say; None: it does not. The same whenever one looks."""
+    """Why a run with the outputs of ``facts`` fails; None: it does not. The result is the same at any time."""
     total = sum([fact.size for fact in facts])
     if total <= OUTPUTS_MAX:
         return None
@@ -29,5 +29,5 @@ def too_much(facts: Iterable[StepFact]) -> FailureInfo | None:
 
 
 def is_left_out(fact: StepFact) -> bool:
-    """Whether the output was not kept."""
+    """Whether the output is not kept in memory."""
     return fact.output is None and fact.size > 0

@@ -1,4 +1,4 @@
-"""Steps that hold no process: questions to people, and waits for a time or a signal. Their life is events alone."""
+"""Steps without a process: questions to people, and waits for a time or a signal. Only events record them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from agentrun.records.waits import WaitingFor
 from agentrun.workflow.program import CompiledStep
 
 CLOCK_SET_BACK = 60.0
-"""Seconds that an event must lie in the future for the clock to count as set back. Less is two machines' clocks."""
+"""Seconds that an event must lie in the future before the clock counts as set back. Less is two machines' clocks."""
 
 if TYPE_CHECKING:
     from agentrun.plan.planning import Planning
 
 
 def approval_step(step: CompiledStep, approval: ApprovalStep, planner: Planning, failing: bool) -> Standing:
-    """An ``approval`` step: asks once, then waits for the tally."""
+    """An ``approval`` step: asks people once, then waits for their decisions."""
     now = planner.s.now
     event = planner.events.requested.get(step.name)
     if event is None:
@@ -85,17 +85,17 @@ def _ask(step: CompiledStep, approval: ApprovalStep, planner: Planning) -> Stand
 
 
 def wait_step(step: CompiledStep, wait: Wait, planner: Planning, failing: bool) -> Standing:
-    """A ``wait`` step: notes once until when or for what, then waits."""
+    """A ``wait`` step: records once what it waits for and until when, then waits."""
     now = planner.s.now
     begun = planner.events.begun.get(step.name)
     if begun is None:
         if planner.suspended:
             return _pending()
         return _begin_wait(step, wait, planner)
-    # A wait for some length of time, and not until an instant that a person gave.
+    # A clock that was set matters only if ``until`` was computed from it, and not given by the workflow.
     event = _that_counts(begun, now) if "until" in begun[-1].body and wait.until is None else begun[-1]
     if event is None:
-        # The clock that began the wait was ahead and was set right since. What is to last a while lasts no longer.
+        # The clock was ahead when the wait began, and has been corrected since. Begin again with the same length.
         last = begun[-1]
         again: WaitStartedBody = last.body | {"until": now + last.body["until"] - last.at}
         planner.effects.append(Append(EventKind.WAIT_STARTED, again))
@@ -125,10 +125,10 @@ def wait_step(step: CompiledStep, wait: Wait, planner: Planning, failing: bool) 
 
 
 def _that_counts(begun: Sequence[Event], now: float) -> Event | None:
-    """Which beginning of a wait counts, of those by clocks that were set since; None: all of them lie in the future.
+    """Which beginning of a wait counts, if clocks were set since; None: all beginnings lie in the future.
 
-    Of the others it is the one that ends last: a machine that wakes up in 1970 begins each wait anew, and when its
-    clock is set right, that one seems to be long over.
+    Of the others, the one that ends last counts. A machine whose clock starts in 1970 begins each wait again, and once
+    that clock is corrected, this beginning seems long over.
     """
     past = [event for event in begun if event.at <= now + CLOCK_SET_BACK]
     return max(past, key=lambda event: float(event.body["until"]), default=None)
@@ -155,7 +155,7 @@ def _begin_wait(step: CompiledStep, wait: Wait, planner: Planning) -> Standing:
 
 
 def _cancelled(step: CompiledStep, planner: Planning, fact: StepFact) -> Standing:
-    """Nobody waits for it any more. Recorded: else its time, or a signal for another wait, would end it once more."""
+    """Record that the step is cancelled: otherwise its time, or a signal for another wait, would end it once more."""
     body: SettledBody = {"step": step.name, "state": str(StepState.CANCELLED)}
     planner.effects.append(Append(EventKind.SETTLED, body))
     return Standing(StepState.CANCELLED, fact)

@@ -1,8 +1,8 @@
 """``plan(snapshot) -> Plan``: all control flow of a run, without I/O, clock or randomness.
 
-Level-triggered: it looks at how everything stands, never at what just happened, so an event that is lost, doubled
-or late changes nothing. A run goes through three graphs, one after the other: the steps; where it fails or is
-cancelled, the compensations of what had taken effect, last first; and ``finally``.
+The planner is level-triggered: it reads the current state, never a change, so a notification that is lost, doubled or
+late has no effect. A run goes through three graphs, one after the other: the steps; if the run fails or is cancelled,
+the compensations of the steps that took effect, last first; and ``finally``.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from agentrun.records.run_events import EndedBody, EventKind, TimedOutBody
 from agentrun.workflow.program import CompiledStep
 
 _STAYS_MAX, _WHY_MAX = 100, 500
-"""Steps that the end names because they were not undone, and the characters of each reason."""
+"""The event ``ended`` names at most this many steps that were not undone, with this many characters of each reason."""
 
 
 def plan(snapshot: Snapshot, work: Work | None = None) -> Plan:
-    """What to do now. Doing all of it and planning again reaches the run's end, or a wait that has an exit.
+    """Return what to do now. Carrying it out and planning again leads to the run's end, or to a wait that can end.
 
-    ``work`` is what this run's plans have evaluated so far, and it is added to; None: nothing is known, or kept.
+    ``work`` holds what this run's plans have evaluated so far, and this plan adds to it. None: start without any, and
+    keep nothing.
     """
     work = work if work is not None else Work()
     work.begin(float("inf"), strict=False)
@@ -41,9 +42,9 @@ def plan(snapshot: Snapshot, work: Work | None = None) -> Plan:
 
 
 def plan_slice(snapshot: Snapshot, work: Work, units: int, *, strict: bool = False) -> Plan | None:
-    """As ``plan``, unless that takes more than about ``units`` of work: None. The next slice goes on from there.
+    """As ``plan``, but return None after about ``units`` of work. The next slice goes on from there.
 
-    An evaluation is never divided, and one is made in any case, unless ``strict``.
+    An evaluation is never divided. Each slice makes at least one evaluation, unless ``strict``.
     """
     work.begin(units, strict=strict)
     try:
@@ -120,12 +121,12 @@ def _end(p: Planning, output: Any) -> None:
 
 
 def _times_out(p: Planning) -> bool:
-    """Whether the run's time is over now, which is recorded: what is known of that time may become less again, when an
-    attempt leaves no word, or when another reads it with other clocks.
+    """Whether the run's time is over now. If so, record it: the active time that is known may shrink again, when an
+    attempt leaves no last word, or when another driver reads the instants with another clock.
     """
     if p.s.timeout is None or (not p.begun.isdisjoint(p.program.finally_) and _all_over(p)):
-        return False  # ``finally`` was told how the steps ended
-    # Of the steps alone: were what follows them counted too, a run could succeed, and fail for its ``finally``.
+        return False  # steps of ``finally`` have already read how the steps ended
+    # Count the steps alone: otherwise a run whose steps succeeded could time out in its ``finally``.
     running = [e for key, e in p.at_work.items() if _is_main(p, key) and not e.pending and not e.drain]
     spans = [span for key, fact in p.s.facts.items() if _is_main(p, key) for span in fact.intervals]
     active = _union([*spans, *((e.started, p.s.now) for e in running)])
@@ -139,15 +140,15 @@ def _times_out(p: Planning) -> bool:
 
 
 def _gave_too_much(p: Planning) -> FailureInfo | None:
-    """Why the run fails, whose steps gave too much. Of the steps alone, as for ``_times_out``."""
+    """Why the run fails because the outputs of its steps are too large; None: they are not. Counts the steps alone."""
     if outputs.too_much(p.s.facts.values()) is None:
-        return None  # told at a third of the cost
+        return None  # this check costs a third of the next one
     return outputs.too_much(fact for key, fact in p.s.facts.items() if _is_main(p, key))
 
 
 def _all_over(p: Planning) -> bool:
-    """Whether all steps came to an end of their own, or never began: not so where the run's time was over before, and
-    that was not recorded yet, as in the first journals.
+    """Whether each step has a recorded end or never began. False if the steps were ended because the run's time was
+    over and no event says so, as in the first journals.
     """
     names = p.program.steps.keys() & p.begun
     return all(name in p.events.settled or p.fact(StepKey(name)).outcome is not None for name in names)
@@ -158,11 +159,11 @@ def _is_main(p: Planning, key: StepKey) -> bool:
 
 
 def _compensate(p: Planning) -> bool:
-    """Undo what had taken effect, one at a time, last first; whether all of that is over."""
+    """Undo the steps that took effect, one at a time, last first. Return whether all compensations are over."""
     ends, begun = _ends(p), {*p.s.facts, *p.s.executions, *p.s.unopened}
     done = [
         (
-            StepKey(key.name, key.index, compensate=True) in begun,  # one at a time, whatever clocks say by now
+            StepKey(key.name, key.index, compensate=True) in begun,  # goes on first, even if clocks were set since
             max(standing.finished or 0.0, ends[step.name]),
             place,
             key.index or 0,
@@ -186,7 +187,7 @@ def _compensate(p: Planning) -> bool:
 
 
 def _ends(p: Planning) -> dict[str, float]:
-    """By step: when the last of what it depends on ended. Its own end is no earlier, however its node's clock went."""
+    """By step: when its last dependency ended. The step itself ended no earlier, even if its node's clock says so."""
     ends: dict[str, float] = {}
     for name, step in p.program.steps.items():
         before = [max(ends[other], p.groups[other].whole.finished or 0.0) for other in step.spec.depends_on]
@@ -221,7 +222,7 @@ def _answer(p: Planning) -> Plan:
 
 
 def _dropped(p: Planning) -> frozenset[str]:
-    """The questions about calls of steps that were cancelled before an attempt took in what people said."""
+    """Digests of questions about calls of steps that were cancelled before an attempt read the decisions."""
     return frozenset(
         request.digest
         for group in p.groups.values()
@@ -251,9 +252,9 @@ def _ended(p: Planning) -> Plan:
 
 
 def _too_late(p: Planning, cancelled: Event) -> bool:
-    """Whether ``finally`` had begun, and was told how the run ends, before somebody cancelled it.
+    """Whether a step of ``finally`` had begun, and so had read the run's outcome, before the run was cancelled.
 
-    On a cluster, where instants are of several clocks, whoever recorded the cancellation said so.
+    On a cluster, where instants come from several clocks, the event itself says so (``late``).
     """
     if "late" in cancelled.body:
         return bool(cancelled.body["late"])

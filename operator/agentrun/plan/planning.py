@@ -1,7 +1,4 @@
-"""The working state of one call of ``plan``, and what its parts share: how a key stands, and what follows from it.
-
-Nothing of it outlives the call.
-"""
+"""The working state of one call of ``plan``, shared by the modules of the planner. It does not outlive the call."""
 
 from __future__ import annotations
 
@@ -26,11 +23,11 @@ from agentrun.workflow.program import CompiledStep, Program
 NO_FACT = StepFact()
 
 LARGE = 256 * 1024
-"""Units of converting the inputs, from which on an expression is given only those that it looks at."""
+"""Units of converting the inputs. Above this, an expression is given only the inputs that it reads."""
 
 
 class Planning:
-    """What is known so far of the run at the snapshot's moment, and what is to be done."""
+    """What one plan has found out about the run so far, and the effects that follow."""
 
     def __init__(self, snapshot: Snapshot, work: Work) -> None:
         self.s = snapshot
@@ -38,33 +35,33 @@ class Planning:
         self.program: Program = snapshot.program
         self.events = EventIndex(snapshot.events, verified=snapshot.verified, unheard=snapshot.unheard)
         self.groups: dict[str, Group] = {}
-        """Every step that was looked at, by name, in order."""
+        """The steps that were evaluated so far, by name, in order."""
         self.undone: dict[StepKey, Standing] = {}
-        """The compensations that were looked at."""
+        """The compensations that were evaluated so far."""
         self.effects: list[Effect] = []
         self.candidates: list[tuple[StepKey, Standing]] = []
-        """What may begin an attempt, once the budget is divided."""
+        """The keys that may begin an attempt, once the budget is divided."""
         self.wakes: list[float] = []
         self.failure: tuple[str, FailureInfo] | None = None
         """The step that failed the run, and why; an empty name for the run as a whole."""
         self.outcome: Outcome | None = None
-        """How the run ends, from when its steps are over."""
+        """How the run ends; None until its steps are over."""
         self.phase = Reason.RUNNING
         self.suspended = self.events.suspended and self.events.cancelled is None
         self.recorded = {key.name for key in snapshot.facts if not key.compensate}
-        """The steps that have begun, by the journal."""
+        """The steps that have begun according to the journal."""
         self.recorded |= self.events.requested.keys() | self.events.waits.keys()
         keys = [*snapshot.executions, *snapshot.unopened]
         self.begun = self.recorded | {key.name for key in keys if not key.compensate}
-        """Those, and the ones that only a process says to have begun."""
+        """``recorded``, and the steps that have begun only according to their executions, present or unopened."""
         self.items = 0
-        """The items of all fan-outs that were looked at."""
+        """How many items the fan-outs that were evaluated so far have together."""
         self._shared: dict[object, Values] = {}
 
     @cached_property
     def at_work(self) -> dict[StepKey, Execution]:
-        """The executions but for those whose attempt is over by its journal, and whose process only lingers: who reads
-        the journals anew knows of an end before it is seen.
+        """Executions whose attempt has not ended according to its journal. A process can outlive its attempt, and a
+        driver that reads the journals anew knows of an end before it sees the process end.
         """
 
         def is_over(fact: StepFact, attempt: int) -> bool:
@@ -74,7 +71,7 @@ class Planning:
 
     @property
     def not_undone(self) -> list[tuple[str, str]]:
-        """The steps (and items) whose effects stay although they have a compensation: it failed, and why."""
+        """The steps and items whose compensation did not succeed, so that their effects stay; and why."""
         return [
             (StepKey(key.name, key.index).label, standing.failure.message if standing.failure else str(standing.state))
             for key, standing in self.undone.items()
@@ -82,13 +79,13 @@ class Planning:
         ]
 
     def fact(self, key: StepKey) -> StepFact:
-        """What the journal of ``key`` says; that of a step that never opened is empty."""
+        """The fact of ``key`` by its journal; an empty one if no attempt opened the journal."""
         return self.s.facts.get(key, NO_FACT)
 
     def attempt(self, key: StepKey, step: CompiledStep) -> Standing:
-        """How ``key`` stands now, by its journal, its process and its events."""
+        """The standing of ``key`` now, by its journal, its execution and the run's events."""
         ends = self.events.settled
-        event = ends.get(key.path) if ends else None  # to write a thousand paths takes half a millisecond
+        event = ends.get(key.path) if ends else None  # building a thousand paths takes half a millisecond
         if event is not None and (key.index is not None or key.compensate):
             failure = FailureInfo.from_json(event.body["failure"])
             fact = self.fact(key)
@@ -106,13 +103,13 @@ class Planning:
             self.s.troubles.get(key),
         )
         if standing.state is StepState.FAILED and standing.fact.outcome is None:
-            # Its attempts were lost for good, so no journal of its own says so.
+            # Its attempts were lost for good. Its own journal holds no outcome, so an event has to.
             assert standing.failure is not None
             return self.settle_failed(key.path, standing.failure)
         return standing
 
     def over(self, key: StepKey, state: StepState) -> Standing:
-        """How ``key`` stands for good: by its journal or its event, else as ``state``; no time or event changes it."""
+        """The final standing of ``key``: by its journal or its event, else ``state``. No time or event changes it."""
         fact = self.fact(key)
         if fact.outcome is not None:
             return Standing(fact.outcome, fact, output=fact.output, failure=fact.failure, finished=fact.at)
@@ -124,7 +121,7 @@ class Planning:
         return Standing(state, fact, failure=fact.failure)
 
     def consider(self, key: StepKey, standing: Standing, *, may_start: bool, stop: bool, ending: bool = False) -> None:
-        """Turn how ``key`` stands into effects, candidates and a time to look again."""
+        """Turn the standing of ``key`` into effects, candidates and a time to plan again."""
         execution = self.s.executions.get(key)
         if execution is not None:
             if (standing.stop or (stop and not execution.drain)) and not execution.stopping:
@@ -135,8 +132,8 @@ class Planning:
         if standing.begin and may_start:
             self.candidates.append((key, standing))
         elif ending and (standing.fact.unknown is not None or (key in self.s.adrift and not standing.person)):
-            # A call may have happened: only an attempt that settles it, by asking a person, ends the step. And what may
-            # still be at work somewhere is kept from calling anything only by an attempt that comes after it.
+            # If a call may have happened, only an attempt that settles it, by asking a person, ends the step. If an
+            # attempt is adrift, only a later attempt fences it, so that it calls nothing more.
             if standing.begin and not self.suspended:
                 standing.drain = True
                 self.candidates.append((key, standing))
@@ -146,15 +143,15 @@ class Planning:
             self.wakes.append(standing.wake_at)
 
     def settle_failed(self, name: str, failure: FailureInfo) -> Standing:
-        """Record that a step failed before it had a journal; it is final with the next plan."""
+        """Record that a step failed although its own journal holds no outcome. It is final in the next plan."""
         body: SettledBody = {"step": name, "state": str(StepState.FAILED), "failure": failure.to_json()}
         self.effects.append(Append(EventKind.SETTLED, body))
         return Standing(StepState.PENDING, NO_FACT, failure=failure, settling=True)
 
     def values(self, of: Any, more: Mapping[str, Any] | None = None) -> Values:
-        """The variables that ``of`` (an expression or a template) uses, and no more: converting is what costs.
+        """The variables that ``of`` (an expression or a template) uses, and no others, because conversion is expensive.
 
-        Steps that use the same ones share them: what an expression may name is final before it is looked at.
+        Steps that use the same variables share them: what an expression may name is final before it is evaluated.
         """
         if more is not None:
             return self.values(of).extended(more, sum(weigh(value) for value in more.values()))
@@ -175,18 +172,18 @@ class Planning:
         return self.work.weight("", self.s.inputs) > LARGE
 
     def _weight(self, of: Any, keys: frozenset[str] | None) -> int:
-        """Units of giving the runtime what ``of`` names. A step has no empty name, which is that of all the inputs."""
+        """Units of giving the runtime what ``of`` names. The empty name, which no step has, stands for all inputs."""
         units = sum(self.work.weight(step, self.groups[step].output) for step in of.step_references)
         if "inputs" not in of.references:
             return units
         if keys is None:
             return units + self.work.weight("", self.s.inputs)
-        # A step has no dot in its name.
+        # ``.KEY`` stands for one input: no step has a dot in its name.
         inputs = self.s.inputs
         return units + sum(self.work.weight(f".{key}", inputs[key]) for key in keys if key in inputs)
 
     def variables(self, references: Iterable[str], steps: Iterable[str]) -> dict[str, Any]:
-        """The planner's variables among ``references``."""
+        """The values of those ``references`` that are the planner's variables."""
         found: dict[str, Any] = {}
         for name in references:
             if name == "inputs":
@@ -205,7 +202,7 @@ class Planning:
         return found
 
     def basis(self, of: Any) -> tuple[object, ...]:
-        """What the value of ``of`` depends on, besides what never changes in a run. The very objects."""
+        """The objects that the value of ``of`` depends on, except those that never change in a run."""
         groups = self.groups
         found: list[object] = [self.outcome]
         for step in of.step_references:
@@ -215,7 +212,7 @@ class Planning:
 
     def holds(self, condition: Expression) -> bool:
         """Whether ``condition`` holds among the planner's variables. Raises ExpressionError, TooMuchWork, MoreWork."""
-        # Steps of the workflow and of ``finally`` may share a condition: each has its own value, and both are kept.
+        # A step of the workflow and one of ``finally`` may share a condition. Each outcome has a value of its own.
         key = condition, self.outcome
         return bool(self.work.once(key, self.basis(condition), lambda: condition.evaluate(self.values(condition))))
 
@@ -229,8 +226,8 @@ class Planning:
         )
 
     def unaffordable(self, step: CompiledStep, why: str) -> Standing:
-        """How ``step`` stands, whose expressions the run cannot afford: it waits for a person, who can only end the
-        run. A step of ``finally`` fails, for that is how a run ends.
+        """The standing of a ``step`` whose expressions the run cannot afford: it waits for a person, who can only end
+        the run. A step of ``finally`` fails instead, so that the run can end.
         """
         if step.name in self.program.finally_:
             return self.settle_failed(step.name, FailureInfo(FailureClass.INVALID, why))

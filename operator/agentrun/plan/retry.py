@@ -14,13 +14,13 @@ def retries(retry: Retry, failure: FailureInfo, failures: int) -> bool:
     """Whether the ``failures``-th failure of a step (from 1) is followed by another attempt.
 
     ``Unknown``, ``Rejected``, ``Budget`` and ``Timeout`` never are: trying again would not change them,
-    or would do an effect twice.
+    or would repeat an effect.
     """
     return failure.retryable and str(failure.failure_class) in retry.classes and failures <= retry.limit
 
 
 def retry_delay(retry: Retry, failures: int, retry_after: float | None = None) -> float:
-    """Seconds from the ``failures``-th failure to the next attempt; at least what the other side asked for."""
+    """Seconds from the ``failures``-th failure to the next attempt; at least ``retry_after``, at most ``DELAY_MAX``."""
     backoff = retry.backoff
     # The exponent is bounded so that a long life of failures cannot overflow a float.
     delay = min(seconds(backoff.initial) * backoff.factor ** min(failures - 1, 300), seconds(backoff.max))
@@ -33,5 +33,5 @@ def loss_delay(losses: int) -> float:
 
 
 def loss_is_final(retry: Retry, losses: int) -> bool:
-    """Whether a step that keeps being lost fails (``retry.classes`` has Infrastructure) rather than being parked."""
+    """Whether a step after ``losses`` in a row fails (``retry.classes`` has Infrastructure) instead of being parked."""
     return FailureClass.INFRASTRUCTURE in retry.classes and losses > LOSSES_MAX + retry.limit

@@ -1,8 +1,8 @@
-"""Which pods of steps may be made now, where a bound is set for each namespace and one for all of them.
+"""Which step pods may be created now, given one bound for each namespace and one for all namespaces.
 
-Namespaces take turns, so one that wants 5,000 pods gets as many of the free places as one that wants a few. What ends
-a run (a call that is to be settled, a compensation) goes first in its namespace, and has places beyond the bounds: a
-namespace that is full of pods which never come to work must not keep a payment from being undone.
+Namespaces take turns, so one that wants 5,000 pods gets as many of the free places as one that wants a few. A pod that
+ends a run (it settles a call, or compensates) goes first in its namespace, and there are places for it beyond the
+bounds: a namespace full of pods that never get to work must not keep a payment from being undone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many pods of steps there may be at once; None: as many as are wanted."""
+    """How many step pods may exist at once, in all and in one namespace; None: as many as are wanted."""
 
     whole: int | None = None
     namespace: int | None = None
@@ -25,21 +25,21 @@ UNBOUNDED = Bounds()
 
 
 class Pods(NamedTuple):
-    """How many pods there are, or are wanted."""
+    """How many pods exist, or are wanted."""
 
     endings: int = 0
-    """Of runs that end."""
+    """Pods of runs that are ending."""
     others: int = 0
 
     def plus(self, count: int, *, ending: bool) -> Pods:
-        """So many more of one kind."""
+        """The counts with ``count`` more pods of one kind."""
         return Pods(self.endings + count, self.others) if ending else Pods(self.endings, self.others + count)
 
 
 def grants(bounds: Bounds, used: Mapping[str, Pods], wanted: Mapping[str, Pods]) -> dict[str, int]:
-    """How many of the pods that each namespace wants may be made now, endings first.
+    """How many of the pods that each namespace wants may be created now, endings first.
 
-    ``used``: the pods that are there. ``wanted``: the namespaces in the order of their turns.
+    ``used``: the pods that exist. ``wanted``: the namespaces in the order of their turns.
     """
     given: Counter[str] = Counter()
     there = {space: used.get(space, Pods()) for space in wanted}
@@ -60,7 +60,7 @@ def grants(bounds: Bounds, used: Mapping[str, Pods], wanted: Mapping[str, Pods])
 
 
 def reserve(bound: int) -> int:
-    """How many pods of runs that end may be there whatever else is: a tenth of the bound, at least one."""
+    """How many pods of ending runs may exist regardless of all other pods: a tenth of the bound, at least one."""
     return max(1, bound // 10)
 
 

@@ -1,6 +1,6 @@
-"""What the planner sees and what it answers: frozen values, nothing else (DESIGN: ``plan(snapshot) -> Plan``).
+"""The planner's input and output: frozen values, nothing else (``plan(snapshot) -> Plan``).
 
-All instants are seconds since the epoch; the planner has no clock and reads ``now``.
+All instants are seconds since the epoch. The planner has no clock and reads ``now``.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from agentrun.workflow.program import Program
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A record of the run as a whole."""
+    """One entry of the run's log."""
 
     seq: int
     at: float
     kind: str
-    """An ``EventKind``, or one that a later agentrun added."""
+    """An ``EventKind``, or a kind that a later version of agentrun added."""
     body: Any
-    """An object in the form of its kind (``EVENT_BODIES``): a reader gives it that type."""
+    """An object in the form of its kind (``EVENT_BODIES``). The code that reads it declares that type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,11 @@ class Execution:
     allowance: Allowance = field(default_factory=Allowance)
     stopping: bool = False
     pending: bool = False
-    """It is not at work yet: a pod that no node has taken. Its time does not count."""
+    """It is not at work yet, like a pod that no node has taken. Its time does not count."""
     drain: bool = False
-    """It was begun while the run ends, to settle what is open: it leaves by itself."""
+    """It was begun while the run ends, to settle an unknown call or to fence an attempt. It leaves by itself."""
     trouble: tuple[Reason, str] | None = None
-    """Why it does not begin, or is not heard of, for a person."""
+    """Why it does not begin, or why nothing is heard of it; for a person to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Snapshot:
 
     program: Program
     run: Mapping[str, Any]
-    """What ``run.`` is in expressions: name, namespace, requestedBy."""
+    """The variable ``run`` of expressions: name, namespace, requestedBy, uid."""
     inputs: Mapping[str, Any]
     started: float
     now: float
@@ -59,31 +59,31 @@ class Snapshot:
     facts: Mapping[StepKey, StepFact] = field(default_factory=dict)
     executions: Mapping[StepKey, Execution] = field(default_factory=dict)
     unopened: Mapping[StepKey, int] = field(default_factory=dict)
-    """How many executions in a row ended before they opened their journal. Lost with the driver: counted anew."""
+    """How many executions in a row ended before they opened their journal. A new driver starts again from zero."""
     lost_at: Mapping[StepKey, float] = field(default_factory=dict)
-    """When the last of those ended: no journal says so, and the pause before the next one counts from there."""
+    """When the last of those ended. The pause before the next one counts from there, and no journal records it."""
     adrift: Set[StepKey] = frozenset()
-    """Whose last attempt is given up, though nobody saw its process end: it may be at work yet."""
+    """Keys whose last attempt is given up although nobody saw its process end: it may still be at work."""
     troubles: Mapping[StepKey, tuple[Reason, str]] = field(default_factory=dict)
-    """Why the last attempt could not be begun, or how it was lost, where the cluster says so."""
+    """Why the last attempt could not begin, or how it was lost, if the driver knows."""
     events: Sequence[Event] = ()
     verified: bool = False
-    """Only decisions count for whose author an API server vouches."""
+    """Only decisions whose author an API server vouches for count."""
     unheard: Set[str] = frozenset()
-    """The digests of questions that somebody answered in time, where nothing vouches for the answer yet: they stay
-    open past their time, until it is known whether the answer counts.
+    """Digests of questions that were answered in time, by an answer that nothing vouches for yet. Such a question
+    stays open past its time, until it is known whether the answer counts.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """How an attempt gets at what another step gave: its state, and where its output stands."""
+    """What an attempt needs in order to read another step's output: the step's state, and where its output is."""
 
     state: str
     seq: int | None = None
-    """The ``closed`` record in that step's journal."""
+    """Number of the ``closed`` record in that step's journal."""
     event: int | None = None
-    """Or the run's event that settled it."""
+    """Or the number of the run's event that settled the step."""
 
     def to_json(self) -> dict[str, Any]:
         """For the attempt's spec."""
@@ -99,18 +99,18 @@ class Start:
     attempt: int
     refs: Mapping[str, Ref]
     events: tuple[int, ...]
-    """Decisions and resolutions for this step that its journal has not taken in."""
+    """Numbers of the decisions and resolutions for this step that its journal does not hold yet."""
     allowance: Allowance
     timeout: float | None
     """Seconds of active time that the step has left."""
     at: float = 0.0
-    """When it was planned: the attempt's clock shows nothing earlier."""
+    """When it was planned. The attempt's clock shows no earlier instant."""
     outcome: str = "Running"
-    """What ``run.outcome`` is: for the steps of ``finally``, how the run ends."""
+    """The value of ``run.outcome``: for the steps of ``finally``, how the run ends."""
     drain: bool = False
     """The run is ending: settle what is unknown, begin nothing new."""
     refused: tuple[str, ...] = ()
-    """What the model's endpoint refused of other steps: this one does not ask for it."""
+    """What the model's endpoint refused in other steps of the run, so that this one does not ask for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Record an event of the run, unless somebody has recorded anything since the snapshot: then plan anew."""
+    """Record an event of the run. If any event was recorded since the snapshot, plan again instead."""
 
     kind: EventKind
     body: Mapping[str, Any]
@@ -144,17 +144,17 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, what to show, and when to look again at the latest (None: when something happens)."""
+    """What to do now, what to show, and when to plan again at the latest (None: only when something happens)."""
 
     effects: tuple[Effect, ...]
     status: dict[str, Any]
     wake_at: float | None
     ended: bool = False
     waits_for_person: bool = False
-    """Nothing moves before a person does something."""
+    """The run does not go on before a person acts."""
     asks: tuple[Ask, ...] = ()
     """Every question that is open."""
     dropped: frozenset[str] = frozenset()
-    """The digests of the questions about calls that nobody makes any more, whatever people decide: their step was
+    """Digests of the questions about calls that are not made any more, whatever people decide, because the step was
     cancelled.
     """

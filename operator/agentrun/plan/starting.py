@@ -1,4 +1,4 @@
-"""Beginning attempts: the budget divided among them, and the way to what each needs of other steps."""
+"""Begins attempts: divides the budget among them, and refers each one to the outputs that it needs of other steps."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from agentrun.workflow.program import CompiledStep
 
 
 def start_candidates(p: Planning) -> None:
-    """Turn the candidates into starts, each with its part of the budget."""
-    at_work = {key: execution for key, execution in p.at_work.items() if execution.attempt}  # 0: a refused pod
-    # What a first attempt has spent so far is of what it holds, where that is known. (Of a later one the journal does
-    # not tell how much is.)
+    """Turn the candidates into ``Start`` effects, each with its part of the budget."""
+    at_work = {key: execution for key, execution in p.at_work.items() if execution.attempt}  # 0: no pod yet
+    # Usage of a running first attempt is inside its allowance, if that is known, so it is not subtracted twice. Of a
+    # later attempt the journal does not tell how much of the step's usage is its own.
     first = {key for key, e in at_work.items() if e.attempt == 1 and e.allowance != Allowance()}
     rest = budget.free(
         p.s.budget,
@@ -26,7 +26,7 @@ def start_candidates(p: Planning) -> None:
     refused = sorted({word for fact in p.s.facts.values() for word in fact.refused}) if p.candidates else []
     for number, (key, standing) in enumerate(p.candidates):
         if standing.fact.needs_budget:
-            # It asked for more than its share: it waits until nobody else holds a part, then gets all of it.
+            # Its share was too small: it waits until no other attempt holds a part, and then gets all of the budget.
             if not alone:
                 standing.state = StepState.WAITING
                 standing.waiting_for = {"budget": "until the attempts that run now have ended"}
@@ -39,7 +39,7 @@ def start_candidates(p: Planning) -> None:
         standing.state, standing.reason = StepState.RUNNING, Reason.RUNNING
         group = p.groups[key.name]
         if not group.final:
-            group.whole.state = StepState.RUNNING  # of a fan-out: its items were pending when it was looked at
+            group.whole.state = StepState.RUNNING  # a fan-out whose items were pending when it was evaluated
         p.effects.append(
             Start(
                 key,
@@ -57,7 +57,7 @@ def start_candidates(p: Planning) -> None:
 
 
 def _refused(step: CompiledStep, key: StepKey, words: list[str]) -> tuple[str, ...]:
-    """What is known of the endpoint that the step asks."""
+    """What the endpoint of the step's model is known to refuse."""
     if not words or key.compensate or step.model is None:
         return ()
     return tuple(word for word in words if word.startswith(f"{step.model.name}/"))[:REFUSED_MAX]

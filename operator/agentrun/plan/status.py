@@ -1,4 +1,4 @@
-"""The status of a run, in the shape that users see on a cluster and on one machine alike (API.md, "A run").
+"""The status of a run, in the shape that users see, both on a cluster and on one machine (``api.status``).
 
 ``phase`` is derived from the conditions; ``Reconciling`` and ``Stalled`` are what kstatus reads
 (https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus).
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from agentrun.plan.planning import Planning
 
 OUTPUT_MAX = 1024
-"""Bytes of a step's output that stand in the status; a larger one is in the journal."""
+"""Bytes of a step's output that the status shows. A larger output is only in the journal."""
 
 TEXT_MAX = 1024
-"""Characters of a question, a message or a reason in the status; a longer one is in the journal."""
+"""Characters of a question, a message or a reason in the status. The journal has a longer text whole."""
 
 TEXTS_MAX = 20
 
 STAYS_MAX = 5
-"""Steps that were not undone, by name in the last word; the journal has more of them."""
+"""How many steps that were not undone the final message names. The journal names more."""
 
 EYE_MAX = 50
-"""Items of a fan-out that get an entry of their own because they need somebody's eye."""
+"""Items of a fan-out that get an entry of their own because a person may want to look at them."""
 
 _EYE = {StepState.OUTCOME_UNKNOWN: 0, StepState.WAITING: 1, StepState.FAILED: 2, StepState.RUNNING: 3}
 
@@ -41,15 +41,15 @@ _EYE = {StepState.OUTCOME_UNKNOWN: 0, StepState.WAITING: 1, StepState.FAILED: 2,
 @dataclass(slots=True)
 class _Summary:
     cancelled: bool
-    """The verb that would end the run was used, and something is to be settled first."""
+    """The run was cancelled: no message suggests ``agentrun cancel`` any more."""
     reasons: Counter[Reason] = field(default_factory=Counter)
     messages: list[str] = field(default_factory=list)
     queued: str = ""
-    """Why the first step that has no place for a pod has none."""
+    """Why the first queued step has no place for its pod."""
 
 
 def run_status(planner: Planning) -> dict[str, Any]:
-    """The whole status but for what only the store or the cluster knows (``journal``, transition times)."""
+    """The whole status, except what only the store or the cluster knows (``journal``, transition times)."""
     entries: list[dict[str, Any]] = []
     summary = _Summary(cancelled=planner.events.cancelled is not None)
     for group in planner.groups.values():
@@ -134,18 +134,18 @@ POD_TROUBLE = (
     Reason.UNSCHEDULABLE,
     Reason.NODE_SILENT,
 )
-"""Why a pod does not come to work, or nothing is heard of it; each is mended in the cluster, not by a verb."""
+"""Why a pod does not get to work, or why nothing is heard of it. Each is fixed in the cluster, not by a verb."""
 
 
 def _cut(value: Any) -> Any:
-    """A text that a person reads in a table, or a list of such: the journal has it whole."""
+    """Shorten a text, or a list of texts, that a person reads in a table. The journal has it whole."""
     if isinstance(value, list):
         return [_cut(item) for item in value[:TEXTS_MAX]]
     return printable(value, TEXT_MAX) if isinstance(value, str) else value
 
 
 STALLED = (Reason.OUTCOME_UNKNOWN, Reason.ATTEMPTS_LOST, Reason.TOO_MUCH_WORK)
-"""Why nothing moves before a person does something about what went wrong."""
+"""Something went wrong, and the run does not go on before a person acts."""
 
 _URGENT = (
     Reason.OUTCOME_UNKNOWN,
@@ -188,7 +188,7 @@ def _short(text: str, limit: int) -> str:
 
 
 def _stays(planner: Planning) -> str:
-    """Which effects stay although they were to be undone, and why."""
+    """Which effects stay although they should have been undone, and why."""
     stays = planner.not_undone
     if not stays:
         return ""

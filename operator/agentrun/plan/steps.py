@@ -1,4 +1,4 @@
-"""One graph of steps: each is looked at in order, dependencies first, and may begin, wait, end or be passed over."""
+"""Evaluates one graph of steps in order, dependencies first: each step begins, waits, ends or is skipped."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from agentrun.workflow.program import CompiledStep
 
 
 def look(p: Planning, steps: Mapping[str, CompiledStep], *, ending: bool, stop: bool, apart: bool = False) -> None:
-    """Look at each step, dependencies first. ``ending``: nothing new begins. ``stop``: running attempts leave.
+    """Evaluate each step, dependencies first. ``ending``: nothing new begins. ``stop``: running attempts are stopped.
 
-    A failure ends the graph; ``apart``: it ends only what depends on the step that failed.
+    A failed step ends the whole graph. ``apart``: it ends only the steps that depend on it.
     """
     failing = ending or (not apart and _known_failure(p, steps))
     for step in steps.values():
@@ -29,14 +29,14 @@ def look(p: Planning, steps: Mapping[str, CompiledStep], *, ending: bool, stop: 
 
 
 def _bars(p: Planning, dependency: str) -> bool:
-    """Whether what depends on that step of ``finally`` does not begin."""
+    """Whether the steps that depend on ``dependency`` do not begin, because of how it ended."""
     state = p.groups[dependency].state
     tolerated = p.program.step(dependency).spec.continue_on_error
     return state is StepState.CANCELLED or (state is StepState.FAILED and not tolerated)
 
 
 def _known_failure(p: Planning, steps: Mapping[str, CompiledStep]) -> bool:
-    """Whether some step has failed already: then not even those that come before it in order begin."""
+    """Whether a step has failed already. If so, the steps that come before it in order do not begin either."""
     ends = p.events.settled
     failed = {name for name, event in ends.items() if event.body.get("state") == StepState.FAILED}
     for key, fact in p.s.facts.items():
@@ -46,7 +46,9 @@ def _known_failure(p: Planning, steps: Mapping[str, CompiledStep]) -> bool:
 
 
 def settled(p: Planning, step: CompiledStep) -> Group | None:
-    """A step whose end is an event: approvals, waits, fan-outs, and what failed before it began."""
+    """The group of a step whose end is an event: an approval, a wait, a fan-out, or a step that failed although its
+    own journal holds no outcome. None: there is no such event.
+    """
     event = p.events.settled.get(step.name)
     if event is None:
         return None
@@ -75,7 +77,7 @@ def settled(p: Planning, step: CompiledStep) -> Group | None:
 def _step(p: Planning, step: CompiledStep, failing: bool, stop: bool) -> Group:
     key = StepKey(step.name)
     ready = all(p.groups[name].final for name in step.spec.depends_on)
-    # A process alone proves nothing where the step may not begin yet: somebody else may have made it.
+    # While the step may not begin yet, an execution alone proves nothing: somebody else may have created it.
     if step.name not in p.begun or not (ready or step.name in p.recorded):
         blocked = _not_yet(p, step, failing)
         if blocked is not None:
@@ -101,9 +103,9 @@ def _without_pod(p: Planning, key: StepKey, step: CompiledStep, body: ApprovalSt
 
 
 def _not_yet(p: Planning, step: CompiledStep, failing: bool) -> Standing | None:
-    """Why a step that has not begun does not begin; None where it may.
+    """The standing of a step that has not begun and does not begin now; None: it may begin.
 
-    What was passed over stays so when another step fails: this is told by ``when`` each time, and recorded nowhere.
+    A skipped step stays skipped when another step fails. Nothing records that: each plan evaluates ``when`` again.
     """
     conditional = step.when is not None and not step.when_per_item
     if failing and (not conditional or any(_bars(p, name) for name in step.spec.depends_on)):

@@ -1,12 +1,12 @@
-"""What the expressions of a run cost, and what they gave: counted, bounded, and kept from one plan to the next.
+"""The cost and the values of a run's expressions: counted, bounded, and kept from one plan to the next.
 
-What an expression may name is final before it is looked at, so its value never changes: it is evaluated once, and not
-at each plan. The work is counted in the units of ``agentrun.expressions.cost``, which depend on the expressions and the
-values alone, and not on the machine. A plan can be made in slices: one that has used up its slice says so, and the
-next one finds what was evaluated. And a run has a bound for all of its expressions together. What would go beyond it
-is not evaluated; whoever holds the run waits for a person instead.
+Everything that an expression may name is final before the expression is evaluated. So its value never changes, and it
+is evaluated once instead of in each plan. Work is counted in the units of ``agentrun.expressions.cost``, which depend
+on the expressions and the values alone, not on the machine. A plan can be made in slices: a plan that has used up its
+slice raises ``MoreWork``, and the next slice finds what was evaluated. All expressions of a run together have a bound.
+An expression that would exceed it is not evaluated, and its step waits for a person instead.
 
-All of this can be lost. A process that drives the run anew begins to count at nothing.
+All of this may be lost: a new driver begins to count at zero.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ RUN_MAX = 1024 * 1024 * 1024
 """Units that the expressions of a run may take: about two seconds of work."""
 
 SLICE = 16 * 1024 * 1024
-"""Units of evaluations after which a plan gives way: some 40 ms. One is not divided, and may take three times that."""
+"""Units of evaluations after which a plan gives way: some 40 ms. One is never divided; it may take three times that."""
 
 GLANCE = 4 * 1024 * 1024
-"""Units of a plan that nobody has to wait for: at most 20 ms."""
+"""Units of a plan that is short enough to be made without a turn: at most 20 ms."""
 
 KEPT_MAX = 1024 * 1024
-"""Bytes of values that are kept for a run. A value that is a part of the run's data takes up nothing."""
+"""Bytes of values that are kept for a run. A value that is a part of the run's data takes no space of its own."""
 
 _ERROR_MAX = 1000
 """Characters that are kept of an error's message."""
@@ -46,10 +46,10 @@ class TooMuchWork(Exception):
 
 @dataclass(slots=True)
 class _Outcome:
-    """What an evaluation gave: a value as it is or as JSON, or why there is none."""
+    """The result of an evaluation: a value, as it is or as JSON; or why there is none."""
 
     basis: Sequence[object]
-    """What it was computed from, compared by identity: the very objects."""
+    """The objects that it was computed from. They are compared by identity."""
     value: JSON = None
     written: str | None = None
     error: tuple[str, str] | None = None
@@ -69,7 +69,7 @@ class _Outcome:
 
 @dataclass(slots=True)
 class Work:
-    """The work of one run. For one plan at a time."""
+    """The work of one run. Only one plan at a time may use it."""
 
     limit: int = RUN_MAX
     keep: int = KEPT_MAX
@@ -84,7 +84,7 @@ class Work:
     _slice: float = float("inf")
     _used: int = 0
     _looked: int = 0
-    """Units of those that were the planner's own: each slice takes them anew, and would come to nothing else."""
+    """The planner's own part of ``_used``. Each slice repeats it; if it counted, a slice might get no further."""
     _strict: bool = False
     _owed: bool = False
     _turn: int = 0
@@ -95,30 +95,30 @@ class Work:
         return self._used
 
     def begin(self, units: float, *, strict: bool) -> None:
-        """Begin a plan that gives way after ``units``; ``strict``: even before its first evaluation."""
+        """Begin a plan that gives way after ``units``. ``strict``: even before its first evaluation."""
         self._slice, self._strict = units, strict
         self._used = self._looked = 0
         self._turn += 1
 
     def end(self) -> None:
-        """The plan is complete: what it did not ask for is not kept."""
+        """End a complete plan: drop the values that it did not ask for."""
         stale = [key for key, outcome in self._outcomes.items() if outcome.turn != self._turn]
         for key in stale:
             self.size -= self._outcomes.pop(key).size
 
     def exhaust(self) -> None:
-        """Let the run spend nothing more: its work takes far longer than its units say."""
+        """Let the run spend nothing more. For a run whose work takes far longer than its units say."""
         self.limit = min(self.limit, self.spent)
 
     def tick(self, units: int) -> None:
-        """Count work of the planner itself, which each plan does anew. Raises MoreWork."""
+        """Count work of the planner itself, which each plan repeats. Raises MoreWork, if the plan is strict."""
         self._used += units
         self._looked += units
         if self._strict and self._used > self._slice:
             raise MoreWork
 
     def pay(self, units: int) -> None:
-        """Count units of an evaluation before they are spent. Raises MoreWork, TooMuchWork."""
+        """Count the units of an evaluation before they are spent. Raises MoreWork, TooMuchWork."""
         if self._strict and self._used + units > self._slice:
             raise MoreWork
         if self.spent + units > self.limit and not self._owed:
@@ -131,7 +131,7 @@ class Work:
         self._used += units
 
     def weight(self, name: str, value: JSON) -> int:
-        """Units of giving ``value`` to the runtime; measured once for as long as ``name`` is that very value."""
+        """Units of giving ``value`` to the runtime. They are measured again only if ``name`` is another object's."""
         known = self._weights.get(name)
         if known is None or known[0] is not value:
             known = self._weights[name] = value, weigh(value)
@@ -147,17 +147,17 @@ class Work:
         shared: bool = False,
         owed: bool = False,
     ) -> Any:
-        """The value of ``evaluate``, which is called once for as long as ``key`` and ``basis`` stay the same.
+        """The value of ``evaluate``, which is called only once while ``key`` and ``basis`` stay the same.
 
-        ``key`` has to tell all values apart that have one basis.
+        Two values with the same basis need different keys.
 
-        ``shared``: the value is a part of the basis, or of what never changes. ``owed``: it is evaluated whatever the
-        run has spent, since something that has begun depends on it.
+        ``shared``: the value is a part of the basis, or of data that never changes. ``owed``: evaluate it whatever the
+        run has spent, because something that has begun depends on it.
 
         Raises:
             ExpressionError: there is no value.
-            TooMuchWork: the run has spent what it may.
-            MoreWork: not in this slice.
+            TooMuchWork: the run has spent its units, or the value does not fit with the others that are kept.
+            MoreWork: this slice is used up.
         """
         found = self._outcomes.get(key)
         if found is not None and (not owed or found.refused is None) and _same(found.basis, basis):
@@ -203,7 +203,7 @@ class Work:
             refusal.give()
 
     def _may_drop(self) -> bool:
-        """Make room by what this plan has not asked for; whether that was enough."""
+        """Make room by dropping the values that this plan has not asked for. Return whether that was enough."""
         for key in [key for key, outcome in self._outcomes.items() if outcome.turn != self._turn]:
             self.size -= self._outcomes.pop(key).size
         return self.size <= self.keep
