@@ -1,9 +1,9 @@
-"""Is a run's journal what was written? And a form of it that can be verified elsewhere.
+"""Verifies that a run's journal is what was written, and exports it in a form that can be verified elsewhere.
 
-Every record carries its hash and the hash before it, every blob is named by its digest, ``run.json`` carries its own,
-and the event that ends the run names the last record of every step. So an object that was changed, dropped, reordered
-or inserted is found by anyone who has the objects. What hashes alone cannot tell: whether the tail of a journal was cut
-off before the run ended, and whether somebody wrote the whole of it anew.
+Every record holds its own hash and that of the record before, every blob is named by its digest, ``run.json`` holds its
+digest, and the event that ends the run names the last record of every step. So anyone who has the objects finds an
+object that was changed, dropped, reordered or inserted. Hashes alone cannot tell whether the tail of a log was cut off
+before the run ended, or whether the whole journal was written again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class NotAnExport(AgentrunError):
 
 
 class Objects(Protocol):
-    """Where objects are read: a store, or an export of one run."""
+    """The source of the objects: a store, or an export of one run."""
 
     def get(self, key: str) -> bytes:
         """The object's bytes. Raises KeyMissing."""
@@ -52,7 +52,7 @@ class Finding:
 
 @dataclass(slots=True)
 class Verdict:
-    """What a verification came to. ``ended``: the run has ended, so that no tail can be missing."""
+    """The result of a verification. ``ended``: the run has ended, so a missing tail is found too."""
 
     records: int = 0
     blobs: int = 0
@@ -65,10 +65,12 @@ class Verdict:
 
 
 def verify(objects: Objects, run: RunPath) -> Verdict:
-    """Check every object of ``run``: hashes, chains, numbers, digests, and the heads that its end names.
+    """Check every object of ``run``: hashes, chains, numbers, digests, and the last records that the run's end names.
+
+    A damaged object raises nothing: it is among the findings.
 
     Raises:
-        StoreError: an object cannot be read. What is damaged raises nothing: it is among the findings.
+        StoreError: an object cannot be read.
     """
     verdict = Verdict()
     keys = objects.list(f"{run}/")
@@ -99,9 +101,9 @@ def verify(objects: Objects, run: RunPath) -> Verdict:
 
 
 def export(store: Store, run: RunPath) -> Iterator[dict[str, Any]]:
-    """The lines of an export: a header, then every object of the run, under its key.
+    """The lines of an export: a header, then every object of the run with its key.
 
-    What is canonical JSON stands as JSON, everything else in base64; the bytes can be had back exactly either way.
+    Canonical JSON is exported as JSON, everything else as base64. Both give the exact bytes back.
     """
     yield {"format": FORMAT, "version": VERSION, "run": str(run)}
     for key in store.list(f"{run}/"):
@@ -113,7 +115,8 @@ def read_export(lines: Iterable[bytes]) -> tuple[RunPath, Exported]:
     """The run and its objects in the lines of an export.
 
     Raises:
-        NotAnExport: the lines are none.
+        NotAnExport: the lines are no export, or one of another version.
+        Damaged: a line is not JSON.
     """
     numbered = enumerate(lines, 1)
     header = _line(*next(numbered, (1, b"")))
@@ -164,7 +167,7 @@ def _content(data: bytes) -> dict[str, Any]:
         if canonical(value) == data:
             return {"content": value}
     except (ValueError, RecursionError):
-        pass  # no JSON: a blob of another kind, a log, or an object that was damaged
+        pass  # not JSON: a blob of another kind, a log, or a damaged object
     return {"base64": base64.b64encode(data).decode()}
 
 
@@ -196,7 +199,7 @@ def _manifest(objects: Objects, run: RunPath, keys: list[str], verdict: Verdict)
 
 
 def _sort(run: RunPath, key: str, chains: dict[str, list[str]], verdict: Verdict) -> None:
-    """Put ``key`` with the chain that it belongs to; blame what belongs to no run."""
+    """Add ``key`` to the chain that it belongs to. An object that no run has becomes a finding."""
     rest = key.removeprefix(f"{run}/")
     folder, _, name = rest.rpartition("/")
     number = name.removesuffix(".json")
@@ -220,7 +223,7 @@ def _is_step(name: str) -> bool:
 def _chain(
     objects: Objects, run: RunPath, prefix: str, step: str, keys: list[str], verdict: Verdict
 ) -> Iterator[Record]:
-    """The records of one log that can be read; everything that is wrong with the log goes to ``verdict``."""
+    """The readable records of one log. Everything that is wrong with the log becomes a finding in ``verdict``."""
     before: Record | None = None
     unbroken = True
     expected = 1
@@ -259,13 +262,13 @@ def _heads(
     chains: dict[str, list[str]],
     verdict: Verdict,
 ) -> None:
-    """Compare the tails with what the run's end says of them: a log that lost its tail is still a sound chain."""
+    """Compare the last records with those that the run's end names: a log that lost its tail is still a valid chain."""
     body = ended.body
     if "$blob" in body:
         try:
             body = json.loads(objects.get(run.blob(body["$blob"])))
         except (KeyMissing, ValueError):
-            return  # blamed already: the blob is missing or changed
+            return  # there is a finding already: the blob is missing or changed
     heads: dict[str, Any] = body.get("heads", {})
     for step, (seq, head) in heads.items():
         tail = tails.get(step)

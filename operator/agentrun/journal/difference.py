@@ -1,7 +1,7 @@
-"""Where two runs part: their workflows, inputs, and for each step its state, output and first differing record.
+"""How two runs differ: in workflow, inputs, and for each step in its state, output and first differing record.
 
-Records are compared by what they say: the instants, identifiers and costs of two runs differ always, and an attempt
-that was interrupted and went on said nothing new.
+Records are compared by their content without instants, identifiers and costs, which always differ. Checkpoints and the
+records of an attempt's start or interruption say nothing new, and are left out.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing in which two runs differ; None where one of them has it not."""
+    """One thing in which two runs differ. A side that does not have it is None."""
 
     step: str
     """The step's label; empty for the run as a whole."""
@@ -43,7 +43,7 @@ class Difference:
 
 
 def differences(left: Side, right: Side) -> Iterator[Difference]:
-    """Everything in which the two differ: the runs as wholes first, then step by step."""
+    """Everything in which the two runs differ: first the runs as a whole, then step by step."""
     if left.manifest["workflowDigest"] != right.manifest["workflowDigest"]:
         yield Difference("", "workflow", left.manifest["workflowDigest"], right.manifest["workflowDigest"])
     yield from _parts("", "inputs", left.manifest["inputs"], right.manifest["inputs"])
@@ -59,7 +59,7 @@ def differences(left: Side, right: Side) -> Iterator[Difference]:
 
 
 def _parts(step: str, what: str, left: Any, right: Any) -> Iterator[Difference]:
-    """The fields in which two objects differ; of anything else the whole."""
+    """The fields in which two objects differ. Values of other types are compared whole."""
     if not (isinstance(left, dict) and isinstance(right, dict)):
         if left != right:
             yield Difference(step, what, left, right)
@@ -70,7 +70,7 @@ def _parts(step: str, what: str, left: Any, right: Any) -> Iterator[Difference]:
 
 
 def _settled(left: Side, right: Side, label: str) -> Iterator[Difference]:
-    """How a step differs whose end is an event."""
+    """The differences of a step whose end is an event."""
     one, other = _settlement(left.events, label), _settlement(right.events, label)
     if one is not None and other is not None and one != other:
         yield from _parts(label, "output", one.get("output"), other.get("output"))
@@ -96,7 +96,7 @@ def _step(left: Side, right: Side, key: StepKey) -> Iterator[Difference]:
         after = None if theirs is None else essence(theirs)
         if before != after:
             if outputs and mine and theirs and mine.kind == theirs.kind == Kind.CLOSED:
-                return  # all that these two say was said
+                return  # the output, which is all that these two say, was reported above
             seqs = " / ".join("-" if record is None else str(record.seq) for record in (mine, theirs))
             yield Difference(key.label, f"record {seqs}", before, after)
             return
@@ -108,7 +108,7 @@ def _output(records: Sequence[Record]) -> Any:
 
 
 def _task(records: Sequence[Record]) -> Any:
-    """What the step was asked in the end: a fork may ask it anew."""
+    """The step's last task. A fork may render it again."""
     task = None
     for record in records:
         if record.kind == Kind.OPENED:
@@ -121,7 +121,9 @@ def _task(records: Sequence[Record]) -> Any:
 def _comparable(
     left: Side, right: Side, one: Sequence[Record], other: Sequence[Record]
 ) -> tuple[list[Record], list[Record]]:
-    """The records of both that can be set side by side: a fork does not hold the records of its past."""
+    """The records of both that can be compared side by side. A fork does not hold the records of its source, so the
+    records before the fork's point are left out of the source's.
+    """
     mine, theirs = _telling(one), _telling(other)
     for fork, past, source in ((one, theirs, right), (other, mine, left)):
         first = fork[0] if fork else None
@@ -153,7 +155,7 @@ def _tells(record: Record) -> bool:
 
 
 def essence(record: Record) -> dict[str, Any]:
-    """What ``record`` says, without what is different in every run."""
+    """The content of ``record``, without what differs in every run."""
     body = record.body
     match step_kind(record.kind):
         case Kind.TURN:

@@ -1,7 +1,7 @@
-"""The fold: what the records of a step amount to. Deterministic, without side effects, linear.
+"""The fold: the state that follows from a step's records. Deterministic, without side effects, linear.
 
-The same fold feeds the runner that resumes, the driver that asks how a step stands, and the person who looks. A
-``compacted`` record carries the whole folded state, so folding from it gives what folding from the start gives.
+The runner that resumes a step, the driver that asks how it stands and the person who looks at it all use this fold. A
+checkpoint (a ``compacted`` record) holds the whole folded state, so a fold from it equals a fold from the start.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _UNFIT = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 @dataclass(slots=True)
 class Folded:
-    """The state of a step after some records. Everything in it is JSON or converts to it (``to_json``)."""
+    """The state of a step after some of its records. Every value is JSON or converts to it (``to_json``)."""
 
     attempt: int = 0
     seq: int = 0
@@ -57,32 +57,32 @@ class Folded:
     failures: int = 0
     losses: int = 0
     process: dict[str, Any] = field(default_factory=dict)
-    """Where the last attempt runs or ran."""
+    """The process in which the last attempt runs or ran."""
     progress: bool = False
     """Whether the last attempt committed anything after it opened."""
     failure: Mapping[str, Any] | None = None
     waiting: dict[str, Any] = field(default_factory=dict)
     """The body of the ``waiting`` record that the last attempt ended with."""
     task: dict[str, Any] | None = None
-    """What the step was asked, rendered once when it first opened."""
+    """The step's rendered request, rendered once, when the step first opened."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """For an agent: ``{user: text}``, ``{items: […]}`` (a model's output, verbatim), ``{results: […]}``."""
     turns: int = 0
     repairs: int = 0
     last: dict[str, Any] | None = None
-    """The last model turn's text, refusal and so on, while it asks for no calls."""
+    """Text, refusal and ``incomplete`` of the last model turn: the step's answer, if that turn asked for no calls."""
     pending: list[ModelCall] = field(default_factory=list)
-    """Calls of the last turn (or of the tool step) that have no result, in order."""
+    """Calls of the last turn (or of the tool step) without a result, in order."""
     intent: IntentBody | None = None
-    """The ``Once`` call that was begun and has no result: its outcome is unknown once its attempt is gone."""
+    """The ``Once`` call that was begun and has no result. Its outcome is unknown once its attempt is gone."""
     again: bool = False
-    """A person said that a call did not happen, and no other was begun since."""
+    """A person said that a call did not happen, and no other call was begun since."""
     caller: dict[str, Any] = field(default_factory=dict)
-    """Where the attempt runs or ran that began the intent."""
+    """The process of the attempt that wrote the intent."""
     events: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Decisions and resolutions that attempts took in, by their event's number; a resolution until it is used."""
+    """Decisions and resolutions that attempts took in, by their event's number. A resolution is dropped once used."""
     requests: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What people were asked about tool calls, by the call's id."""
+    """Questions to people about tool calls, by the call's id."""
     happened: bool = False
     """A call was carried out, though its answer could not be used."""
     context: int = 0
@@ -90,21 +90,21 @@ class Folded:
     outcome: str | None = None
     output: Any = None
     refused: list[str] = field(default_factory=list)
-    """``model/word`` for what a model's endpoint is known to refuse."""
+    """Words ``model/word`` for what a model's endpoint is known to refuse."""
 
     def to_json(self) -> dict[str, Any]:
-        """The state as a checkpoint holds it. What is refused stands beside it: earlier versions know no such part."""
+        """The state as a checkpoint holds it. ``refused`` is kept beside it: earlier versions do not know that part."""
         return {name: getattr(self, name) for name in self.__slots__ if name not in ("seq", "head", "refused")}
 
     def checkpoint(self) -> CompactedBody:
-        """The body of a ``compacted`` record that stands for all before it."""
+        """The body of a checkpoint, which replaces all records before it in a fold."""
         body: CompactedBody = {"reason": "checkpoint", "state": self.to_json()}
         if self.refused:
             body["refused"] = self.refused
         return body
 
     def fact(self) -> StepFact:
-        """The short form that the planner reads.
+        """The fact that the planner reads of the step.
 
         Raises:
             Damaged: as for ``fold``.
@@ -120,7 +120,7 @@ class Folded:
     def _fact(self) -> StepFact:
         unknown = self.waiting.get("unknown")
         if self.end is None and self.intent is not None:
-            # Should the attempt be gone, nobody knows; where it still runs, nobody reads this.
+            # If the attempt is gone, the outcome is unknown. While it runs, nobody reads this part of the fact.
             message = f"{self.intent['tool']} was called and no answer is known; look whether it happened, then resolve"
             unknown = {"callId": self.intent["id"], "message": message} | {k: self.intent[k] for k in ("tool", "args")}
         return StepFact(
@@ -148,10 +148,10 @@ class Folded:
 
 
 def fold(records: Iterable[Record], state: Folded | None = None) -> Folded:
-    """Apply ``records`` in order to ``state`` (a new one by default), which is returned.
+    """Apply ``records`` in order to ``state`` (by default a new one), and return it.
 
     Raises:
-        Damaged: a record does not hold what its kind holds. Its hash fits, so somebody else than agentrun wrote it.
+        Damaged: a record does not hold what its kind holds. Its hash fits, so a process other than agentrun's wrote it.
     """
     state = state or Folded()
     for record in records:
@@ -164,18 +164,18 @@ def fold(records: Iterable[Record], state: Folded | None = None) -> Folded:
 
 
 def checkpoint(records: Iterable[Record]) -> CompactedBody:
-    """The body of a ``compacted`` record that stands for ``records``."""
+    """The body of a checkpoint, which replaces ``records`` in a fold."""
     return fold(records).checkpoint()
 
 
 def apply(state: Folded, record: Record) -> None:
-    """Let ``record`` happen to ``state``."""
+    """Change ``state`` as ``record`` says."""
     body = record.body
     state.seq, state.head = record.seq, record.hash
     if "refused" in body:
         state.refused = sorted({*state.refused, *refused_words(body["refused"])})[:REFUSED_MAX]
     kind = step_kind(record.kind)
-    if kind is not Kind.OPENED:  # which still has to tell whether the attempt before it got on
+    if kind is not Kind.OPENED:  # ``_open`` still reads whether the attempt before made progress
         state.progress = True
     match kind:
         case Kind.OPENED:
@@ -195,7 +195,7 @@ def apply(state: Folded, record: Record) -> None:
         case Kind.COMPACTED:
             if "state" in body:
                 _restore(state, body["state"])
-                return  # the copied state keeps its own instants
+                return  # the restored state has its own instants
             _shorten(state, body)
         case None:
             pass
@@ -207,12 +207,13 @@ def apply(state: Folded, record: Record) -> None:
 
 
 def _restore(state: Folded, saved: dict[str, Any]) -> None:
-    """Take over a checkpoint. What follows grows the state's own lists and mappings, never the record's: a record may
-    be folded twice. Their entries are replaced rather than changed, but for intervals, so they need no copies.
+    """Take over a checkpoint. Its lists and mappings are copied, so that later records change the state and not the
+    checkpoint's record, which may be folded twice. Of their entries, only intervals are changed in place, so only
+    intervals are copied too.
     """
     for name, value in saved.items():
         setattr(state, name, copy(value))
-    state.end = AttemptEnd(state.end) if state.end is not None else None  # a checkpoint has the word
+    state.end = AttemptEnd(state.end) if state.end is not None else None  # a checkpoint holds it as a string
     state.outcome = str(StepState(state.outcome)) if state.outcome is not None else None
     state.intervals = [list(interval) for interval in state.intervals]
 
@@ -221,7 +222,7 @@ def _open(state: Folded, record: Record, body: OpenedBody) -> None:
     if state.end is not None:
         state.losses = 0
     elif state.attempt:
-        # The attempt before was lost without a word; if it committed anything, the count starts again.
+        # The attempt before was lost. If it had committed anything, the count starts again.
         state.losses = 1 if state.progress else state.losses + 1
     if state.end is AttemptEnd.FAILED:
         state.repairs = 0
@@ -246,7 +247,7 @@ def _turn(state: Folded, body: TurnBody) -> None:
 
 def _intent(state: Folded, body: IntentBody) -> None:
     state.intent, state.caller, state.again = body, state.process, False
-    _count_calls(state, 1)  # it may have been made from now on
+    _count_calls(state, 1)  # from now on the call may have been made
     state.events = {n: e for n, e in state.events.items() if e.get("callId") != body["id"]}
 
 
@@ -282,19 +283,19 @@ def _result(state: Folded, body: ResultBody) -> None:
         state.repairs += 1
         state.history.append({"user": body["repair"]})
         return
-    if "undone" in body:  # the call surely did not happen: it is as if it had not been begun
+    if "undone" in body:  # the call surely did not happen: forget that it was begun
         state.intent, state.again = None, "by" in body
         state.happened &= not state.again
         _count_calls(state, -1)
         return
-    # An answer that cannot be used is kept for people; the model was told of it.
+    # An answer that cannot be used is kept in the record for people. The history has what the model was told.
     results = [{k: v for k, v in result.items() if k != "answer"} for result in body["results"]]
     begun = state.intent["id"] if state.intent else None
     done = {result["id"] for result in results}
     state.pending = [call for call in state.pending if call["id"] not in done]
     if state.intent and state.intent["id"] in done:
         state.intent = None
-    # The results of one turn stand together, however many records they came in.
+    # The results of one turn are one entry, however many records they came in.
     if state.history and "results" in state.history[-1]:
         state.history[-1] = {"results": state.history[-1]["results"] + results}
     else:

@@ -1,8 +1,9 @@
-"""A fork: a new run that shares the past of another and goes on from a point in it.
+"""A fork: a new run that takes over the past of another run (its source) and goes on from a point in it.
 
-What the new run takes over it holds itself, as records of its own that name and hash where they come from: it stands
-alone when the source is deleted, and its journal is verified like any other. Nothing that authorises travels: people
-decided on the source's calls, so the fork's are asked anew, and its idempotency keys are its own.
+The fork has records of its own for everything that it takes over; each names the record it comes from, and its hash. So
+the fork does not need its source, which may be deleted, and its journal is verified like any other. No authorization is
+taken over: decisions were about the source's calls, so people are asked again about the fork's, and the fork has
+idempotency keys of its own.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _SHOWN = 200
 
 
 class ForkRefused(AgentrunError):
-    """There is no going on from that point. Nothing was written."""
+    """A run cannot be forked at that point. Nothing was written."""
 
 
 First = tuple[StepKey, int, Kind, Mapping[str, Any]]
@@ -56,13 +57,14 @@ class Fork:
 
     manifest: RunManifest
     records: tuple[First, ...]
-    """The first record of each journal that the new run begins with."""
+    """The first record of each step log that the fork begins with."""
     settled: tuple[SettledBody, ...]
-    """The ends of steps that have no journal."""
+    """The ends of steps that have no log of their own."""
     done: frozenset[str]
     """The steps that are taken over whole."""
     again: tuple[str, ...]
-    """``Once`` calls that the source began after this point, in words: the fork may make them a second time."""
+    """One sentence for each ``Once`` call that the source began after this point: the fork may make it a second time.
+    """
 
 
 def forked_manifest(
@@ -78,10 +80,10 @@ def forked_manifest(
     uid: str,
     requested_by: str,
 ) -> RunManifest:
-    """The manifest of a fork of the run with the manifest ``source``, with what is changed about it.
+    """The manifest of a fork: the manifest ``source`` with the changes that are given.
 
     Raises:
-        ForkRefused: a change does not fit the step.
+        ForkRefused: there is no step ``at``, a change does not fit it, or the workflow is not valid with the changes.
         InvalidDocument: the inputs or the workflow are not valid with the changes.
     """
     workflow = deepcopy(source["workflow"])
@@ -128,13 +130,13 @@ def plan_fork(
     now: float,
     planned: Callable[[Snapshot], Plan] = plan,
 ) -> Fork:
-    """What the run of ``manifest`` takes over from ``source``: all that is done and does not depend on ``at``.
+    """What the run of ``manifest`` takes over from ``source``: every step that is done and does not depend on ``at``.
 
-    With ``seq`` also ``at`` itself, as it stood after that record. A source that still runs is fine. ``planned`` tells
-    how its steps stand.
+    With ``seq``, it also takes over ``at`` itself, in its state after that record. The source may still be running.
+    ``planned`` makes the plan that tells how the source's steps stand.
 
     Raises:
-        ForkRefused: nobody can go on from that point; the message says from which one.
+        ForkRefused: the run cannot be forked at that point; the message says at which one it can.
         Damaged, StoreError: the source cannot be read.
     """
     origin = Pinned.read(store, source)
@@ -151,7 +153,7 @@ def plan_fork(
     closed = {key: read_step(store, source, key)[-1] for key in keys}
     records: list[First] = []
     for key, record in closed.items():
-        # What it cost is the source's: the fork's budget and bill begin at nothing.
+        # The source has paid for it: the fork's budget and costs begin at zero.
         body = {k: v for k, v in record.body.items() if k != "toolCalls"}
         records.append((key, record.attempt, Kind.CLOSED, body | {"source": _source(source, key, record)}))
     if seq is not None:
@@ -162,11 +164,11 @@ def plan_fork(
 
 
 def write_fork(store: Store, fork: Fork, clock: Callable[[], float]) -> RunPath:
-    """Make the fork durable. Its name is the last that is written: a death half way leaves no run.
+    """Make the fork durable. Its name is written last: a crash half way leaves no run.
 
     Raises:
         RunExists: the name is taken.
-        StoreError: the fork may be there or not.
+        StoreError: the fork may exist or not.
     """
     manifest = fork.manifest
     run = RunPath(manifest["namespace"], manifest["name"], manifest["uid"])
@@ -182,10 +184,10 @@ def write_fork(store: Store, fork: Fork, clock: Callable[[], float]) -> RunPath:
 
 
 def write_fork_records(store: Store, fork: Fork, clock: Callable[[], float]) -> None:
-    """Write what the fork begins with, before what makes it exist. May be done again after a death half way.
+    """Write the records that the fork begins with, before anything makes it exist. May be repeated after a crash.
 
     Raises:
-        StoreError: some of it may be there.
+        StoreError: some of the records may be written.
     """
     run = RunPath(fork.manifest["namespace"], fork.manifest["name"], fork.manifest["uid"])
 
@@ -195,7 +197,7 @@ def write_fork_records(store: Store, fork: Fork, clock: Callable[[], float]) -> 
         try:
             StepLog(store, run, key, attempt, nothing, clock).append(kind, body)
         except Fenced:
-            return  # written by an earlier try; the run does not exist yet, so nobody else writes here
+            return  # an earlier try wrote it: nobody else writes here, because the run does not exist yet
 
     each(write, fork.records, remote=store.remote)
     log = EventLog(store, run, clock)
@@ -221,10 +223,10 @@ def _check_point(program: Program, at: StepKey, seq: int | None) -> None:
 
 
 def _taken(program: Program, at: StepKey, found: dict[str, StepState], states: dict[StepKey, Folded]) -> frozenset[str]:
-    """The steps that are taken over whole: done well, not undone, and nothing before them is done anew.
+    """The steps that are taken over whole: they ended well, were not undone, and all their ancestors are taken over.
 
-    A failed or cancelled step is tried again, since a fork that took a failure over would have failed already. But a
-    fork from a ``finally`` step is about the end of that very run, so there everything before it stands as it is.
+    A failed or cancelled step is tried again, because a fork that took over a failure would have failed already. But a
+    fork at a ``finally`` step is about the end of that very run: there, the steps of the workflow stay as they ended.
     """
     last = at.name in program.finally_
     undone = {key.name for key in states if key.compensate}
@@ -237,19 +239,19 @@ def _taken(program: Program, at: StepKey, found: dict[str, StepState], states: d
         tolerated = state is StepState.FAILED and step.spec.continue_on_error
         if well or tolerated or (last and step.name in program.steps and state.final):
             taken.add(step.name)
-    # What was approved was approved for what the source did next. Where that is done anew, with other inputs or another
-    # workflow perhaps, by somebody who may not decide on it perhaps, people are asked anew.
+    # An approval was given for what the source did next. If that is done again, people are asked again: the inputs or
+    # the workflow may have changed, and the person who forks may not be an approver.
     before_the_new = {name for step in program.steps.values() if step.name not in taken for name in step.ancestors}
     return frozenset(name for name in taken if name not in before_the_new or not program.step(name).kind.permits)
 
 
 def _is_taken(program: Program, key: StepKey, state: Folded, at: StepKey, done: frozenset[str]) -> bool:
-    """Whether the journal of ``key`` is taken over as closed."""
+    """Whether the log of ``key`` is taken over as closed."""
     if state.outcome is None:
         return False
     if key.name in done:
         return not key.compensate or at.name in program.finally_
-    # The other items of the fan-out whose one item the fork begins with.
+    # The fork begins at one item of a fan-out: the items that succeeded beside it are taken over.
     sibling = key.name == at.name and at.index is not None and key.index != at.index and not key.compensate
     return sibling and state.outcome == StepState.SUCCEEDED
 
@@ -262,7 +264,7 @@ def _settled(
     found: dict[str, StepState],
     closed: Iterable[StepKey],
 ) -> Iterator[SettledBody]:
-    """The events that end what has no journal: copied, or made for what was skipped and so left no record at all."""
+    """The events that end steps without a log: copied, or made for skipped steps, which left no record at all."""
     missing = set(done) - {key.name for key in closed if key == StepKey(key.name)}
     for record in events:
         if record.kind != EventKind.SETTLED:
@@ -271,7 +273,7 @@ def _settled(
         if key.name not in done or (key.compensate and at.name in done):
             continue
         missing.discard(record.body["step"])
-        # The number of the signal that was taken means another event here.
+        # ``signal`` is an event's number, and that number is another event's in the fork.
         body: Any = {k: v for k, v in record.body.items() if k != "signal"}
         body["source"] = {"run": str(source), "event": record.seq, "hash": record.hash}
         yield body
@@ -289,7 +291,7 @@ def _state_at(
     seq: int,
     now: float,
 ) -> First:
-    """The first record of the step itself: its state after record ``seq`` of the source."""
+    """The first record of the step ``at``: its state after record ``seq`` of the source."""
     records = read_step(store, source, at, whole=True)
     if not 1 <= seq <= len(records):
         have = f"its records are 1 to {len(records)}" if records else "it has no records"
@@ -304,15 +306,15 @@ def _state_at(
         )
     _check_kind(origin.program, program, at)
     changed = manifest["inputs"] != origin.manifest["inputs"] or _step(manifest, at) != _step(origin.manifest, at)
-    # It goes on as a step does that was asked to leave between two calls. Neither decisions nor questions come along,
-    # for they are bound to the source's calls, nor what was spent, nor a process that somebody could wait for.
+    # The step goes on as if its attempt had been asked to leave between two calls. Decisions and questions are not
+    # taken over, because they are bound to the source's calls; nor is the usage, nor a process to wait for.
     state.end, state.waiting, state.process, state.caller = AttemptEnd.WAITING, {"interrupted": True}, {}, {}
     state.events, state.requests, state.failure = {}, {}, None
     state.failures = state.losses = 0
     state.usage = Usage().to_json()
     state.intervals, state.started, state.at = [], 0.0, round(now, 6)
     if changed:
-        state.task = None  # rendered anew when it opens
+        state.task = None  # rendered again when the step opens
     body: CompactedBody = {"reason": "fork", "state": state.to_json(), "source": _source(source, at, records[seq - 1])}
     if state.refused:
         body["refused"] = state.refused
@@ -326,7 +328,9 @@ def _before(records: list[Record]) -> str:
 
 
 def _check_kind(before: Program, after: Program, at: StepKey) -> None:
-    """A model's history is of no use to a step that asks none. Another model takes it, whichever API it speaks."""
+    """Raise ForkRefused if only one of the two workflows' steps asks a model: the other has no use for the history.
+    Another model is fine: it takes the history, whichever API it speaks.
+    """
     one, other = before.step(at.name), after.step(at.name)
     if (one.model is None) != (other.model is None):
         raise ForkRefused(f"{at.name} is another kind of step now: fork from it without @SEQ")
@@ -344,7 +348,7 @@ def _source(run: RunPath, key: StepKey, record: Record) -> dict[str, Any]:
 def _again(
     store: Store, source: RunPath, program: Program, keys: Iterable[StepKey], at: StepKey, seq: int | None
 ) -> Iterator[str]:
-    """Every ``Once`` call that the source began in what the fork does anew."""
+    """A sentence for every ``Once`` call that the source began in steps, or parts of one, that the fork does again."""
     names = [*program.steps, *program.finally_]
     for key in sorted(keys, key=lambda k: (names.index(k.name), k.index or 0)):
         if key.compensate:

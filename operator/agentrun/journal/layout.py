@@ -1,4 +1,4 @@
-"""Where the objects of a run stand (DESIGN: one folder per run, one per step below it)."""
+"""The keys of a run's objects: one folder for each run, and below it one for each step."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class RunPath:
 
     @classmethod
     def parse(cls, text: str) -> RunPath:
-        """The inverse of ``str``; the uid is a UUID without hyphens, so the last hyphen parts it."""
+        """The inverse of ``str``. The uid is a UUID without hyphens, so the last hyphen separates it from the name."""
         namespace, _, rest = text.partition("/")
         name, _, uid = rest.rpartition("-")
         return cls(namespace, name, uid)
 
     @property
     def name_key(self) -> str:
-        """The object that makes the name unique in its namespace and leads to the uid."""
+        """The object that makes the name unique in its namespace; it holds the uid."""
         return name_key(self.namespace, self.name)
 
     @property
     def manifest(self) -> str:
-        """The pinned run; an object there is what makes the run exist."""
+        """The run's manifest. Without it the run does not exist."""
         return f"{self}/run.json"
 
     @property
@@ -46,7 +46,7 @@ class RunPath:
 
     @property
     def lease(self) -> str:
-        """Who drives the run."""
+        """The lease: who drives the run."""
         return f"{self}/driver.json"
 
     def step(self, key: StepKey) -> str:
@@ -54,20 +54,20 @@ class RunPath:
         return f"{self}/steps/{key.path}/"
 
     def blob(self, digest: str) -> str:
-        """A body by its ``sha256:…``."""
+        """A blob, by its digest ``sha256:…``."""
         return f"{self}/blobs/{digest.removeprefix('sha256:')}"
 
     def logs(self, key: StepKey | None = None) -> str:
-        """Prefix of what the attempts of a step, or of all steps, logged."""
+        """Prefix of the logs of the attempts of a step, or of all steps."""
         return f"{self}/logs/" + (f"{key.path}/" if key else "")
 
     def log(self, key: StepKey, attempt: int, part: int) -> str:
-        """A part of what an attempt logged; the parts follow each other."""
+        """One part of an attempt's log. Parts are numbered in their order."""
         return f"{self.logs(key)}{attempt:04d}.{part:06d}.log"
 
 
 def name_key(namespace: str, name: str) -> str:
-    """See ``RunPath.name_key``; the folder of a run ends with its uid, so none is called ``names``."""
+    """See ``RunPath.name_key``. The folder of a run ends with its uid, so no run's folder is called ``names``."""
     return f"{namespace}/names/{name}"
 
 
@@ -80,7 +80,7 @@ _ENTRY = re.compile(rf".*/[0-9]{{{SEQ_DIGITS},}}\.json")
 
 
 def entries(keys: Iterable[str]) -> list[str]:
-    """Those of ``keys`` that are records: what else somebody put there is for ``audit verify`` to name."""
+    """Those of ``keys`` that are records. ``audit verify`` names other objects that somebody put there."""
     return [key for key in keys if _ENTRY.fullmatch(key)]
 
 

@@ -1,9 +1,9 @@
-"""Reading and appending records: the conditional write that fences, the blobs, the checkpoint that bounds a resume.
+"""Reads and appends records: the create-only write that fences, the blobs, the checkpoint that bounds a resume.
 
-``StepLog`` has one writer at a time. Appending is one create of the next sequence number: whoever opens the log
-later takes the next number, so an older writer's next append collides, and since nothing is acted on before it is
-committed, it can do nothing new. ``EventLog`` has many writers (the driver, people), and a collision there only
-means that somebody else was first.
+``StepLog`` has one writer at a time. An append creates the object of the next sequence number. An attempt that opens
+the log later takes the next number, so the next append of an older attempt collides. Because an attempt acts on nothing
+before it is committed, the older one can do nothing new. ``EventLog`` has many writers (the driver, people). There, a
+collision only means that another writer was first.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from agentrun.store.protocol import KeyExists, KeyMissing, Store
 from agentrun.store.side_by_side import each
 
 CHECKPOINT_EVERY = 128
-"""A record whose number is a multiple of this holds the folded state: a resume reads it and at most 127 more."""
+"""A record whose number is a multiple of this holds the folded state. A resume reads it and at most 127 more."""
 
 
 class Fenced(AgentrunError):
-    """Another attempt has opened this step's log since. Act on nothing, stop at once."""
+    """Another attempt has opened this step's log since. This one must act on nothing and stop at once."""
 
 
 def load_body(store: Store, run: RunPath, record: Record) -> Record:
-    """``record`` with its body read from the blob where it stands in one.
+    """``record`` with its body, which is read from the blob if there is one.
 
     Raises:
-        Damaged: the blob is missing or is not what its name says.
+        Damaged: the blob is missing, or its content does not fit its name.
     """
     digest = record.body.get("$blob")
     if digest is None:
@@ -47,7 +47,7 @@ def read_blob(store: Store, run: RunPath, digest: str) -> bytes:
     """The bytes behind ``digest``, checked.
 
     Raises:
-        Damaged: they are missing or changed.
+        Damaged: the blob is missing or was changed.
     """
     key = run.blob(digest)
     try:
@@ -60,17 +60,17 @@ def read_blob(store: Store, run: RunPath, digest: str) -> bytes:
 
 
 def write_blob(store: Store, run: RunPath, data: bytes) -> str:
-    """Store ``data`` under its digest, which is returned. Writing the same bytes again is nothing."""
+    """Store ``data`` under its digest and return the digest. Writing the same bytes again has no effect."""
     digest = sha256(data)
     try:
         store.create(run.blob(digest), data)
     except KeyExists:
-        pass  # the name is the content: an earlier attempt or a lost answer wrote the same bytes
+        pass  # an earlier attempt, or a write whose answer was lost, wrote the same bytes: the name is their digest
     return digest
 
 
 def body_of(store: Store, run: RunPath, body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """``body`` itself where it is small, else a reference to the blob that now holds it."""
+    """``body`` itself if it is small; otherwise write it to a blob and return a reference to that."""
     data = canonical(body)
     if len(data) <= INLINE_MAX:
         return body
@@ -78,10 +78,10 @@ def body_of(store: Store, run: RunPath, body: Mapping[str, Any]) -> Mapping[str,
 
 
 def read_records(store: Store, prefix: str, seqs: Iterable[int], prev: str | None = None) -> list[Record]:
-    """The records ``seqs``, in order, with hash, chain and numbers checked. ``prev``: the hash before the first.
+    """The records ``seqs``, in order. Their hashes, chain and numbers are checked. ``prev``: the hash before the first.
 
     Raises:
-        Damaged: one is missing, changed or out of order; the message names the object.
+        Damaged: a record is missing, changed or out of order; the message names the object.
     """
     keys = [entry(prefix, seq) for seq in seqs]
     found: list[Record] = []
@@ -107,7 +107,7 @@ def _get_all(store: Store, keys: Sequence[str]) -> list[bytes]:
 
 
 def read_step(store: Store, run: RunPath, key: StepKey, *, whole: bool = False) -> list[Record]:
-    """The records of a step from its last checkpoint on, or all of them; empty where it never opened.
+    """The records of a step from its last checkpoint on, or all of them (``whole``); empty if it never opened.
 
     Raises:
         Damaged: see ``read_records``.
@@ -122,11 +122,11 @@ def read_step(store: Store, run: RunPath, key: StepKey, *, whole: bool = False) 
         found = [load_body(store, run, r) for r in read_records(store, prefix, range(max(1, first), tail + 1))]
         if first < 1 or "state" in found[0].body:
             return found
-        first -= CHECKPOINT_EVERY  # something else took the checkpoint's number: nothing may be left out for that
+        first -= CHECKPOINT_EVERY  # another record has the checkpoint's number: go on to the checkpoint before it
 
 
 class StepLog:
-    """The log of one step, held by one attempt. Made by ``open_step``."""
+    """The log of one step, held by one attempt. ``open_step`` creates it."""
 
     def __init__(
         self, store: Store, run: RunPath, key: StepKey, attempt: int, head: Record, clock: Callable[[], float]
@@ -136,14 +136,14 @@ class StepLog:
         self._attempt = attempt
         self.head = head
         self._unsure: Record | None = None
-        """The record whose PUT had no answer, until the next one has."""
+        """The last record whose PUT has not been answered; None after a PUT that succeeded."""
 
     def append(self, kind: Kind, body: Mapping[str, Any]) -> Record:
-        """Commit one record; when this returns it is durable.
+        """Commit one record. It is durable when this returns.
 
         Raises:
             Fenced: another attempt opened the log since.
-            StoreError: nothing is known to be written; the same append may be tried again.
+            StoreError: the record may be written or not; the same append may be tried again.
         """
         record = Record(
             str(self._run),
@@ -156,7 +156,7 @@ class StepLog:
             self.head.hash,
         )
         if self._unsure is not None and replace(record, at=self._unsure.at).sealed() == self._unsure.sealed():
-            record = self._unsure  # the same bytes again: with another instant it would be taken for a stranger's
+            record = self._unsure  # send the same bytes: with another instant, ours would look like another attempt's
         self._unsure = record
         self.head, _ = _create(self._store, self._prefix, record)
         self._unsure = None
@@ -164,7 +164,7 @@ class StepLog:
 
     @property
     def checkpoint_due(self) -> bool:
-        """Whether the next record has to be a ``compacted`` one that holds the folded state."""
+        """Whether the next record has to be a checkpoint: a ``compacted`` record with the folded state."""
         return (self.head.seq + 1) % CHECKPOINT_EVERY == 0
 
 
@@ -174,8 +174,8 @@ def _create(store: Store, prefix: str, record: Record) -> tuple[Record, bytes]:
     try:
         store.create(key, data)
     except KeyExists as error:
-        # Either our own PUT whose answer was lost, or a successor's: only the bytes tell. They differ always,
-        # because ``opened`` carries a random writer id and every later hash depends on it.
+        # Either our own PUT whose answer was lost, or a successor's record. Only the bytes tell. A successor's always
+        # differ, because ``opened`` carries a random writer id and every later hash depends on it.
         if store.get(key) != data:
             raise Fenced(f"{key}: written by another attempt; this one stops without acting") from error
     return sealed, data
@@ -191,16 +191,17 @@ def open_step(
     *,
     checkpoint: Callable[[list[Record]], Mapping[str, Any]],
 ) -> tuple[StepLog, list[Record]]:
-    """Take the log over for ``attempt`` by appending ``opened`` at its tail; the log and the records before it.
+    """Take the log over for ``attempt`` by appending ``opened`` at its tail. Return the log and its records, with the
+    new one.
 
-    ``body`` is given the records before and makes the body of ``opened``; ``checkpoint`` makes the body of the
-    ``compacted`` record for when the tail's next number is a checkpoint's. A first attempt tries number 1 without
-    listing, which is right but for a lost answer or a twin. A closed log is not opened: its records are returned
-    and the last one is ``closed``.
+    ``body`` makes the body of ``opened`` from the records before it. ``checkpoint`` makes the body of a ``compacted``
+    record, in case the next number is a checkpoint's. A first attempt tries number 1 without a listing. Only after a
+    lost answer, or with a twin of this attempt, is that number taken. A closed log is not opened: its records are
+    returned as they are, and the last one is ``closed``.
 
     Raises:
-        Fenced: an attempt of the same or a later number has already opened it: this start is a stale one.
-        Damaged: a record does not fit.
+        Fenced: an attempt with the same or a later number has already opened the log, so this start is stale.
+        Damaged: a record is missing, changed or out of order.
     """
     prefix = run.step(key)
     records: list[Record] = []
@@ -216,27 +217,27 @@ def open_step(
         log = StepLog(store, run, key, attempt, head, clock)
         try:
             if records and log.checkpoint_due:
-                # Written in the older attempt's name: ours is only taken by ``opened``.
+                # The checkpoint bears the older attempt's number: only ``opened`` takes the log over for ours.
                 before = StepLog(store, run, key, newest, head, clock)
                 records = [before.append(Kind.COMPACTED, checkpoint(records))]
                 log.head = before.head
             records.append(log.append(Kind.OPENED, body(records)))
         except Fenced:
-            # The race with an older attempt's last append, or with a twin: read what is there now and decide again.
+            # Lost a race with the last append of an older attempt, or with a twin: read the log and decide again.
             records = read_step(store, run, key)
             continue
         return log, records
 
 
 class EventLog:
-    """The run's own records, written by whoever has something to say; read in order by everyone."""
+    """The run's own log. The driver and people append to it; every reader sees the same order."""
 
     def __init__(self, store: Store, run: RunPath, clock: Callable[[], float]) -> None:
         self._store, self.run, self._clock = store, run, clock
         self.records: list[Record] = []
 
     def refresh(self) -> bool:
-        """Read what others have appended since; whether there was anything.
+        """Read the events that other writers have appended since. Return whether there were any.
 
         Raises:
             Damaged: see ``read_records``.
@@ -250,8 +251,8 @@ class EventLog:
         return bool(fresh)
 
     def overtaken(self) -> Callable[[Sequence[Record]], bool]:
-        """For ``append``: whether anything stands there that this log does not have now. A plan made of what it has
-        now is not to be followed then.
+        """An ``unless`` for ``append``: whether the log has events by then that it does not have now. If so, a plan
+        that was made from the events of now must not be carried out.
         """
         known = len(self.records)
         return lambda records: len(records) > known
@@ -259,9 +260,9 @@ class EventLog:
     def append(
         self, kind: str, body: Mapping[str, Any], unless: Callable[[Sequence[Record]], bool] | None = None
     ) -> bool:
-        """Commit an event after all others; False where ``unless`` holds of what stands there by then.
+        """Commit an event after all others. Return False, and write nothing, if ``unless`` holds for the log's records.
 
-        ``unless`` is asked again after every lost race, so that, of two drivers or two people, one event is written.
+        ``unless`` is evaluated again after every lost race, so of two drivers or two people only one writes the event.
         """
         while True:
             if unless is not None and unless(self.records):
@@ -295,7 +296,7 @@ def parse_manifest(data: bytes, key: str) -> RunManifest:
     """The manifest in ``data``, checked against its digest.
 
     Raises:
-        Damaged: it does not fit.
+        Damaged: it does not fit, is no JSON object, or a newer agentrun wrote it.
     """
     manifest = _parse_body(data, key)
     digest = manifest.pop("hash", None)
@@ -303,7 +304,7 @@ def parse_manifest(data: bytes, key: str) -> RunManifest:
         raise Damaged(f"{key}: written in version {manifest['v']}; this agentrun reads up to {SCHEMA}: upgrade it")
     try:
         fits = digest == digest_of(manifest)
-    except (ValueError, RecursionError):  # a number or a depth that JSON does not have
+    except (ValueError, RecursionError):  # a number or a depth that canonical JSON does not allow
         fits = False
     if not fits:
         raise Damaged(f"{key}: the content does not fit its hash; the object was changed after it was written")

@@ -1,4 +1,4 @@
-"""What is kept in memory of the outputs of a run's steps, while its journals are read side by side."""
+"""Bounds the outputs of a run's steps in memory (``plan.outputs``), while its journals are read side by side."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from agentrun.plan import outputs
 
 @dataclass(slots=True)
 class Outputs:
-    """What is kept of the outputs of one run. For many threads."""
+    """Counts the outputs of one run that are kept in memory. Many threads may use it."""
 
     bytes: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def take(self, fact: StepFact) -> StepFact:
-        """``fact``, without its output where there is no room for it."""
+        """``fact``; without its output if there is no room for that."""
         with self._lock:
             if self.bytes + fact.size > outputs.OUTPUTS_MAX and fact.output is not None:
                 return replace(fact, output=None)

@@ -1,4 +1,4 @@
-"""A run as its ``run.json`` pinned it, compiled: what whoever drives it shows the planner."""
+"""A pinned run: its ``run.json``, compiled, and the snapshots that a driver makes of it for the planner."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from agentrun.workflow.program import Program, compile_program
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """A run as its ``run.json`` says it, compiled."""
+    """A run with its manifest (``run.json``) and the program that was compiled from it."""
 
     run: RunPath
     manifest: RunManifest
@@ -34,7 +34,7 @@ class Pinned:
 
     @property
     def on_cluster(self) -> bool:
-        """Whether an operator drives the run. Then people speak through the API server, which vouches for them."""
+        """Whether an operator drives the run. If so, people use the API server, which vouches for them."""
         return bool(self.manifest.get("cluster"))
 
     @classmethod
@@ -44,7 +44,7 @@ class Pinned:
 
     @classmethod
     def of(cls, run: RunPath, manifest: RunManifest) -> Pinned:
-        """Compile what ``run.json`` says. Raises Damaged."""
+        """Compile ``manifest``. Raises Damaged."""
         return cls(run, manifest, program_of(manifest["workflow"], run.manifest))
 
     @property
@@ -62,7 +62,7 @@ class Pinned:
         events: list[Record],
         executions: dict[StepKey, Execution] | None = None,
     ) -> Snapshot:
-        """What the planner is shown of a run by its journal."""
+        """The planner's snapshot of the run, as far as the journal tells."""
         m = self.manifest
         budget = Budget.model_validate(m.get("budget", {}))
         return Snapshot(
@@ -92,7 +92,7 @@ class Pinned:
         executions: dict[StepKey, Execution],
         unheard: Set[str] = frozenset(),
     ) -> Snapshot:
-        """What a driver shows the planner: also what it knows of attempts that no journal tells of."""
+        """A driver's snapshot of the run: it adds what the driver knows of attempts and no journal tells."""
         return replace(
             self.snapshot(now, attempts.facts, events, executions),
             unopened=attempts.unopened,
@@ -104,13 +104,13 @@ class Pinned:
 
 
 def _named(manifest: RunManifest) -> dict[str, str]:
-    """What ``run.`` is in expressions; what is None is left out."""
+    """The variable ``run`` of expressions, without the fields that are None."""
     found = {name: manifest.get(name) for name in ("name", "namespace", "requestedBy", "uid")}
     return {name: str(value) for name, value in found.items() if value is not None}
 
 
 def program_of(workflow: Any, key: str) -> Program:
-    """The program of a workflow that a ``run.json`` holds, which ``key`` names. Raises Damaged."""
+    """The program of the ``workflow`` in a ``run.json``. Raises Damaged, with ``key`` as the object's name."""
     try:
         return compile_program(WorkflowSpec.model_validate(workflow), pinned=True)
     except (ValidationError, InvalidDocument) as error:

@@ -1,7 +1,7 @@
-"""A record of the journal: canonical JSON in a hash chain (DESIGN: one append-only log per step, and one per run).
+"""A record of the journal: canonical JSON in a hash chain. Each step has one append-only log, and so has the run.
 
-The hash of a record covers all its fields, ``prev`` (the hash before it) included, so that a changed, dropped,
-reordered or inserted record is found offline by anyone who has the objects.
+The hash of a record covers all its fields, including ``prev`` (the hash of the record before). So anyone who has the
+objects finds offline a record that was changed, dropped, reordered or inserted.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from agentrun.api.errors import AgentrunError
 from agentrun.api.texts import quoted
 
 SCHEMA = 1
-"""The version of the record's form that this code writes; it reads every version up to it."""
+"""The schema version that this code writes. It reads every version up to this one."""
 
 INLINE_MAX = 64 * 1024
-"""Bytes of a body that stay in the record; a larger one is a blob."""
+"""The largest body, in bytes, that is kept in its record. A larger one becomes a blob."""
 
 
 class Damaged(AgentrunError):
-    """An object of the journal is not what was written. Nothing is guessed: the message names the object."""
+    """An object of the journal is not what was written. The message names the object; nothing is guessed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +35,15 @@ class Record:
     seq: int
     at: float
     kind: str
-    """A ``Kind`` or an ``EventKind``, or one that a later agentrun added."""
+    """A ``Kind`` or an ``EventKind``, or a kind that a later version of agentrun added."""
     body: Any
-    """An object in the form of its kind (``STEP_BODIES``, ``EVENT_BODIES``): a reader gives it that type."""
+    """An object in the form of its kind (``STEP_BODIES``, ``EVENT_BODIES``). The code that reads it declares that type.
+    """
     prev: str
     hash: str = ""
 
     def sealed(self) -> tuple[Record, bytes]:
-        """The record with its hash, and its bytes: those that ``canonical`` would give, with the body encoded once."""
+        """The record with its hash, and its bytes as ``canonical`` would give them; the body is encoded only once."""
         parts = {
             "v": b"%d" % SCHEMA,
             "run": canonical(self.run),
@@ -67,12 +68,12 @@ def parse(data: bytes, key: str) -> Record:
     """The record in ``data``, checked against its own hash.
 
     Raises:
-        Damaged: it is no record, its hash does not fit, or a newer agentrun wrote it; the message names ``key``.
+        Damaged: ``data`` is no record, its hash does not fit, or a newer agentrun wrote it. The message names ``key``.
     """
     try:
         value = json.loads(data)
         version = value["v"]
-        if type(version) is int and version > SCHEMA:  # first: what else stands in it, only its writer knows
+        if type(version) is int and version > SCHEMA:  # checked first: the other fields may be new too
             raise Damaged(f"{key}: written in schema version {version}; this agentrun reads up to {SCHEMA}: upgrade it")
         digest = value.pop("hash")
         if type(version) is not int or version < 1:
@@ -85,7 +86,7 @@ def parse(data: bytes, key: str) -> Record:
             value["attempt"],
             value["seq"],
             moment(value["at"]),
-            str(value["kind"]),  # a tenant's pod may write anything; what is no word is an unknown kind
+            str(value["kind"]),  # a tenant's pod may write anything: a kind that is no string is an unknown kind
             value["body"],
             value["prev"],
             digest,

@@ -1,4 +1,4 @@
-"""Runs as a whole: making one, finding one by its name, and how its steps stand."""
+"""Runs as a whole: creating a run, finding it by name, listing runs, and reading the states of its steps."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ _FOLDER = re.compile(r".+-[0-9a-f]{32}")
 
 
 class RunExists(AgentrunError):
-    """A run of that name is there already."""
+    """A run with that name exists already."""
 
 
 class NoSuchRun(AgentrunError):
-    """No run of that name."""
+    """There is no run with that name."""
 
 
 def create_run(store: Store, manifest: RunManifest) -> RunPath:
-    """Make a run durable. Its name comes last: with it the run exists, and of two runs only one gets it.
+    """Make a run durable. Its name is written last: from then on the run exists. Of two runs only one gets the name.
 
-    The same manifest may be given again after an error of the store. A death half way leaves a ``run.json`` that no
-    name leads to, and the name free.
+    The same manifest may be given again after a StoreError. A crash half way leaves a ``run.json`` that no name leads
+    to, and the name stays free.
 
     Raises:
         RunExists: the name is taken.
-        StoreError: the run may be there or not.
+        StoreError: the run may exist or not.
     """
     run = RunPath(manifest["namespace"], manifest["name"], manifest["uid"])
     data = canonical({"uid": run.uid})
-    _check_free(store, run)  # so that a taken name, the usual mistake, leaves nothing behind
+    _check_free(store, run)  # a taken name, the usual mistake, leaves nothing behind
     try:
         store.create(run.manifest, manifest_bytes(manifest))
     except KeyExists:
-        pass  # the uid is ours alone: this was our own PUT, whose answer was lost
+        pass  # nobody else has this uid: it was our own PUT, whose answer was lost
     try:
         store.create(run.name_key, data)
     except KeyExists:
@@ -70,11 +70,11 @@ def _check_free(store: Store, run: RunPath) -> None:
 
 
 def find_run(store: Store, namespace: str, name: str) -> RunPath:
-    """The run of that name; of several that a cluster had of that name, one after the other, the newest.
+    """The run with that name. A cluster may have had several, one after the other: then the newest.
 
     Raises:
         NoSuchRun: there is none.
-        Damaged: what may be the newest cannot be read.
+        Damaged: a run that may be the newest cannot be read.
     """
     run: RunPath | None
     try:
@@ -87,7 +87,7 @@ def find_run(store: Store, namespace: str, name: str) -> RunPath:
 
 
 class Unreadable(NamedTuple):
-    """What stands in the place of a run that cannot be read; ``name`` is empty where a whole namespace cannot."""
+    """A run that cannot be read, and why. ``name`` is empty if the whole namespace cannot be read."""
 
     namespace: str
     name: str
@@ -95,13 +95,14 @@ class Unreadable(NamedTuple):
 
 
 def list_runs(store: Store, namespace: str | None, unread: Callable[[Unreadable], None] | None = None) -> list[RunPath]:
-    """Every run of a namespace, or of all, by name.
+    """Every run of a namespace, or of all namespaces, by name.
 
-    ``unread`` is told of each that cannot be read, while the others are found; without it, the first of them raises.
+    ``unread`` is called for each run that cannot be read, and the others are still found. Without ``unread``, the first
+    such run raises its error.
 
     Raises:
         StoreError: the store is out of reach, or the one namespace cannot be read.
-        Damaged: a name leads nowhere, and there is no ``unread``.
+        Damaged: the object of a name is damaged, and there is no ``unread``.
     """
     told = _raised if unread is None else unread
     if namespace is not None:
@@ -120,7 +121,7 @@ def list_runs(store: Store, namespace: str | None, unread: Callable[[Unreadable]
 
 
 def out_of_reach(store: Store, error: AgentrunError) -> bool:
-    """Whether ``error`` says that the whole store does not answer, not only that one object of it cannot be read."""
+    """Whether ``error`` means that the whole store does not answer, and not only that one object cannot be read."""
     return store.remote and isinstance(error, StoreUnavailable)
 
 
@@ -147,19 +148,21 @@ def _runs_of(store: Store, space: str, unread: Callable[[Unreadable], None]) -> 
 
 
 def _of_clusters(store: Store, namespace: str) -> list[RunPath]:
-    """What may be the runs of a cluster: they have no object for the name, which its API server keeps unique."""
+    """Folders that may be runs of a cluster. Those have no name object: the API server keeps their names unique."""
     folders = (name for name in store.children(f"{namespace}/") if _FOLDER.fullmatch(name))
     return [RunPath.parse(f"{namespace}/{name}") for name in folders]
 
 
 def _is_of_cluster(store: Store, run: RunPath) -> bool:
-    """Whether a cluster's operator made it; else it is what a run on one machine left that died before it began."""
+    """Whether a cluster's operator created the run. Otherwise it is what is left of a creation on one machine that
+    crashed half way.
+    """
     try:
         return bool(read_manifest(store, run).get("cluster"))
     except KeyMissing:
         return False
     except (Damaged, StoreUnfit):
-        return True  # whoever reads it is told
+        return True  # list it: reading it tells what is wrong
 
 
 def _newest(store: Store, runs: Sequence[RunPath]) -> RunPath | None:
@@ -180,7 +183,7 @@ def read_manifest(store: Store, run: RunPath) -> RunManifest:
 
 
 def read_states(store: Store, run: RunPath) -> dict[StepKey, Folded]:
-    """Every step that has a journal, folded."""
+    """The folded state of every step that has a journal."""
     keys = _steps(store, run)
 
     def state(key: StepKey) -> Folded:
@@ -190,7 +193,7 @@ def read_states(store: Store, run: RunPath) -> dict[StepKey, Folded]:
 
 
 def is_step(name: str) -> bool:
-    """Whether a folder is a step's; others were put there by hand."""
+    """Whether a folder's name is a step's. Other folders were put there by hand."""
     try:
         return StepKey.parse(name).path == name
     except ValueError:
@@ -198,7 +201,7 @@ def is_step(name: str) -> bool:
 
 
 def read_facts(store: Store, run: RunPath) -> dict[StepKey, StepFact]:
-    """Every step that has a journal, in short: of each only that is in memory while the others are read."""
+    """The fact of every step that has a journal. Only facts stay in memory while the other steps are read."""
     keys, outputs = _steps(store, run), Outputs()
 
     def fact(key: StepKey) -> StepFact:
@@ -212,7 +215,7 @@ def _steps(store: Store, run: RunPath) -> list[StepKey]:
 
 
 def as_events(records: Sequence[Record]) -> tuple[Event, ...]:
-    """The run's records as the planner reads them."""
+    """The records of the run's log as the events that the planner reads."""
     return tuple(Event(r.seq, r.at, r.kind, r.body) for r in records)
 
 
@@ -222,7 +225,7 @@ def _uid(store: Store, namespace: str, name: str) -> str:
 
 
 def parse_name(data: bytes, key: str) -> str:
-    """The uid in a name's object. Raises Damaged."""
+    """The uid that the object of a name holds. Raises Damaged."""
     try:
         uid = json.loads(data)["uid"]
     except (ValueError, KeyError, TypeError, RecursionError):
