@@ -1,4 +1,5 @@
 """The driver for one machine: processes in place of pods, a folder or a bucket as the store.
 
-``driver`` plans and acts in a loop, ``processes`` starts attempts, ``lease`` sees to it that one driver drives a run.
+``driver`` plans and carries out plans in a loop, ``processes`` starts attempts, ``room`` says when to try to start one
+again, ``lease`` makes sure that only one driver drives a run, ``user`` names the person at this machine.
 """

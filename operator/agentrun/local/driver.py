@@ -1,12 +1,12 @@
-"""The driver of one run on one machine: snapshot, plan, effects, wait; again.
+"""The driver of one run on one machine: a loop of snapshot, plan, effects, wait.
 
-It decides nothing: ``plan`` does. Everything it holds in memory is read anew from the journal when another driver
-takes the run over: the facts are folds of the steps' records, the events are records, and a running attempt that
-was not started here is seen by the process identity in its ``opened`` record. Only the count and the time of
-fruitless starts are lost (``AttemptTracker``), which then begin again.
+The driver decides nothing: ``plan`` does. A driver that takes a run over reads everything from the journal again: the
+facts are folds of the steps' records, the events are records, and the process identity in an ``opened`` record finds a
+running attempt that another driver started. Only the count and the time of unopened attempts are lost
+(``AttemptTracker``), and begin again.
 
-Instants are the wall clock's, because they are compared with the journal's. Where that clock jumps, what is held in
-memory is shifted with it, and what the journal holds of the future counts as of now.
+Instants are those of the wall clock, because they are compared with the journal's. If that clock jumps, the instants in
+memory are moved with it, and instants of the journal that lie in the future count as now.
 """
 
 from __future__ import annotations
@@ -44,24 +44,24 @@ from agentrun.store.protocol import Store, StoreUnavailable
 T = TypeVar("T")
 
 POLL = 0.5
-"""Seconds between looks for what people have said, while steps run."""
+"""Seconds between two reads of the run's log for events of people, while steps run."""
 
 IDLE_POLL = 2.0
-"""The same while nothing runs: a wait of days on S3 must not cost a request every moment."""
+"""The same while nothing runs: a wait of days must not cost a request to S3 twice a second."""
 
 ORPHAN_PATIENCE = GRACE + 10.0
-"""Seconds that an attempt of a dead driver may take to leave; one that hangs or is stopped is then succeeded, and
-the fence keeps it from doing anything new."""
+"""Seconds that an attempt of a dead driver may take to leave. An attempt that hangs or is stopped is then succeeded by
+another, and the fence keeps it from doing anything new."""
 
 STORE_PATIENCE = 60.0
-"""Seconds that the driver goes on trying a store that does not answer."""
+"""Seconds for which the driver retries while the store does not answer."""
 
 JUMP = 1.0
-"""Seconds by which the wall clock may part from the steady one between two looks before that counts as a jump."""
+"""Seconds by which the advance of both clocks may differ between two plans. More is a jump of the wall clock."""
 
 
 class NoProcess(AgentrunError):
-    """This machine gives no process to run a step in, and nothing that this driver could wait for makes room."""
+    """This machine cannot start a process for a step, and no child of this driver is left whose end could make room."""
 
 
 class End(Enum):
@@ -74,7 +74,7 @@ class End(Enum):
 
 @dataclass(slots=True)
 class Watcher:
-    """Where a driver reports to: the view on a terminal, plain lines, or nothing."""
+    """The callbacks to which a driver reports: for a view on a terminal, for plain lines, or for nothing."""
 
     plan: Callable[[Plan], None] = lambda _: None
     line: Callable[[StepKey, dict[str, Any]], None] = lambda _key, _line: None
@@ -83,7 +83,7 @@ class Watcher:
 
 @dataclass(slots=True)
 class Driver:
-    """Drives one run until it ends or only a person can move it."""
+    """Drives one run until the run ends, or until only a person can make it go on."""
 
     store: Store
     pinned: Pinned
@@ -93,9 +93,9 @@ class Driver:
     clock: Callable[[], float] = time.time
     """Seconds since the epoch."""
     elapsed: Callable[[], float] = elapsed
-    """Seconds that never jump, and go on while the machine sleeps."""
+    """A clock in seconds that never jumps and goes on while the machine sleeps."""
     last: Plan | None = None
-    """The last plan: what was known when the driver stopped, lost attempts included, which no journal holds."""
+    """The last plan. It also knows of lost attempts that no journal tells of."""
     _log: EventLog = field(init=False)
     _attempts: AttemptTracker = field(default_factory=AttemptTracker)
     _running: dict[StepKey, Execution] = field(default_factory=dict)
@@ -103,7 +103,7 @@ class Driver:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _room: Room = field(default_factory=Room)
     _work: Work = field(default_factory=Work)
-    """What the run's expressions have cost and given."""
+    """The cost and the values of the run's expressions."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _seen: tuple[float, float] = field(init=False)
     """Both clocks at the last plan."""
@@ -113,13 +113,14 @@ class Driver:
         self._seen = self.clock(), self.elapsed()
 
     async def drive(self) -> End:
-        """Drive the run. Cancellation (Ctrl-C) asks running attempts to leave and waits for them.
+        """Drive the run. Cancellation (Ctrl-C) asks running attempts to leave and waits for them; a second one kills
+        them.
 
         Raises:
             HeldByOther: another driver has the run, or took it over.
-            StoreError: the store stayed out of reach.
+            StoreError: the store stayed out of reach, or is unfit.
             Damaged: an object of the journal is not what was written.
-            NoProcess: this machine gives no process to run a step in.
+            NoProcess: this machine cannot start a process for a step.
         """
         await self.lease.acquire(self.watcher.tell)
         keeper = asyncio.ensure_future(self.lease.keep())
@@ -157,10 +158,10 @@ class Driver:
             await self._io(self._log.refresh)
 
     async def _plan(self) -> Plan:
-        """The plan for this moment: its last slice is made of a snapshot that nothing comes after."""
+        """The plan of this moment, in slices. Each slice plans a new snapshot, so the result is of the newest one."""
         planned = plan_slice(self._snapshot(), self._work, SLICE)
         while planned is None:
-            await asyncio.sleep(0)  # for whatever else runs here, such as the lease
+            await asyncio.sleep(0)  # lets other tasks run, such as the lease's
             planned = plan_slice(self._snapshot(), self._work, SLICE)
         return planned
 
@@ -168,8 +169,8 @@ class Driver:
         return self.pinned.driven(self._now(), self._attempts, self._log.records, dict(self._running))
 
     def _now(self) -> float:
-        """The wall clock, once everything in memory agrees with it: no time that a jump made up may end an attempt, and
-        no pause waits until a clock that was set back has caught up.
+        """The wall clock's instant, after the instants in memory are moved with it if it jumped. So a jump forward ends
+        no attempt too early, and no pause waits until a clock that was set back has caught up.
         """
         now, steady = self.clock(), self.elapsed()
         jump = (now - self._seen[0]) - (steady - self._seen[1])
@@ -181,7 +182,7 @@ class Driver:
         return now
 
     async def _apply(self, effect: Start | Stop | Append) -> bool:
-        """Apply an effect; False where the journal is not what was planned for, or the machine has no room."""
+        """Carry out an effect. Return False if the run's log has new events, or the machine has no room."""
         match effect:
             case Start():
                 return await self._start(effect)
@@ -202,7 +203,7 @@ class Driver:
         try:
             child = await self.processes.start(spec, lambda line: self.watcher.line(key, line))
         except OSError as error:
-            # No attempt was lost: the machine has no room (descriptors, processes, memory) for one now.
+            # This is no lost attempt: the machine has no room (descriptors, processes, memory) for one now.
             del self._running[key]
             self._hold_back(key, error)
             return False
@@ -212,7 +213,10 @@ class Driver:
         return True
 
     def _hold_back(self, key: StepKey, error: OSError) -> None:
-        """Ask for no process until a child has ended, or a while has passed. Raises NoProcess."""
+        """Start no process until a child has ended or a pause is over.
+
+        Raises NoProcess after ``TRIES`` refusals in a row, if no child is at work.
+        """
         if self._room.tried_enough and not self._children:
             raise NoProcess(
                 f"run {self.pinned.run.name}: no process can be started for step {key.label}: {why(error)}. Then go on"
@@ -224,24 +228,25 @@ class Driver:
     async def _follow(self, key: StepKey, attempt: int, child: Process) -> None:
         code, message = await child.ended()
         if code == Exit.STORE:
-            # It could not write. Reading may still work (a full disk), and attempts that are begun only to end like
-            # this one would soon count as lost for good: first wait for a store that takes writes.
+            # The attempt could not write. Reading may still work (a full disk). Attempts that begin only to end like
+            # this one would soon count as lost for good, so first wait for a store that takes writes.
             await self._io(self.store.probe)
         await self._gone(key, attempt, message, how_it_ended(code))
 
     async def _gone(
         self, key: StepKey, attempt: int, message: dict[str, Any] | None, why: str, *, adrift: bool = False
     ) -> None:
-        """An attempt is over; by its own word, or by what its journal says where it left none.
+        """Record that an attempt is over: by its termination message, or by its journal if it left none.
 
-        ``why``: how its process ended, should the attempt prove to be lost. ``adrift``: it is given up, and did not.
+        ``why``: how its process ended, in case the attempt is lost. ``adrift``: the attempt is given up, and its
+        process did not end.
         """
         if message is not None:
             fact = StepFact.from_json(message)
         else:
             state = await self._io(lambda: fold(read_step(self.store, self.pinned.run, key)))
             if key in self._children and _lives(state):
-                # Ours was fenced by an attempt that a dead driver had started and that opened only now.
+                # An attempt of a dead driver opened only now and fenced ours: wait for that one.
                 del self._children[key]
                 self._await_orphan(key, state)
                 return
@@ -249,7 +254,7 @@ class Driver:
         if adrift:
             self._attempts.mark_adrift(key, attempt)
         else:
-            # The journal may name another attempt: one of a driver before, which opened after ours came to nothing.
+            # The journal may name an attempt of an earlier driver, which opened after ours came to nothing.
             for number in {attempt, fact.attempt}:
                 self._attempts.mark_gone(key, number)
         self._room.child_ended()
@@ -259,7 +264,7 @@ class Driver:
         self._wake.set()
 
     def _adopt(self, states: dict[StepKey, Folded]) -> None:
-        """Attempts of a driver that died: they are on their way out, and their last word is worth waiting for."""
+        """Wait for the attempts of a driver that died: they are about to leave, and their last records are worth it."""
         for key, state in states.items():
             if _lives(state):
                 self._await_orphan(key, state)
@@ -275,7 +280,7 @@ class Driver:
         adrift = False
         try:
             async with asyncio.timeout(ORPHAN_PATIENCE):
-                while surely_alive(state.process):  # noqa: ASYNC110  (the process of another: nobody tells of its end)
+                while surely_alive(state.process):  # noqa: ASYNC110  (not our child: nothing reports its end)
                     await asyncio.sleep(0.05)
         except TimeoutError:
             self.watcher.tell(f"{key.label}: process {state.process['pid']} does not leave; going on without it")
@@ -288,13 +293,15 @@ class Driver:
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        # A task that failed (the store, a damaged journal) stays in the set: ``_sleep`` raises what it met.
+        # A task that failed (the store, a damaged journal) stays in the set: ``_sleep`` raises its error.
         if task.cancelled() or task.exception() is None:
             self._tasks.discard(task)
         self._wake.set()
 
     async def _sleep(self, planned: Plan) -> None:
-        """Until a child ends, a time comes, or it is time to look for what people said."""
+        """Wait until a child ends, the plan's ``wake_at`` comes, a pause is over, or it is time to read people's
+        events. Raises the error of a task that failed.
+        """
         for task in [t for t in self._tasks if t.done()]:
             task.result()
         wait = POLL if self._running else IDLE_POLL
@@ -308,7 +315,7 @@ class Driver:
             return
 
     async def _io(self, call: Callable[..., T], *args: Any) -> T:
-        """A store call in a thread, tried again for a minute while the store is out of reach."""
+        """Make a store call in a thread. Retry it for ``STORE_PATIENCE`` seconds while the store is out of reach."""
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(StoreUnavailable),
             wait=tenacity.wait_exponential(0.5, max=5.0),
@@ -319,7 +326,7 @@ class Driver:
         return await retrying(asyncio.to_thread, call, *args)
 
     async def _leave(self) -> None:
-        """Ask what runs to leave, wait for it, give the lease back."""
+        """Ask running children to leave, wait for them, release the lease. Cancellation kills the children."""
         for child in self._children.values():
             child.stop()
         following = [task for task in self._tasks if not task.done()]
@@ -330,7 +337,7 @@ class Driver:
         except asyncio.CancelledError:
             for child in self._children.values():
                 child.stop()
-            # They are gone at once; asyncio complains of a child whose end it did not see before its loop ended.
+            # Killed children end at once. Wait all the same: asyncio warns of a child that outlives its loop.
             await asyncio.gather(*(child.ended() for child in self._children.values()))
             raise
         finally:

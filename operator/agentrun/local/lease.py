@@ -1,10 +1,9 @@
-"""Who drives a run: one driver at a time, and a dead one is replaced.
+"""The lease of a run: it has one driver at a time, and a dead driver is replaced.
 
-The lease is one object that its holder renews by compare-and-swap. On the machine of its holder, a look at the
-process tells whether it lives. From elsewhere (another machine, or the same one after a reboot), a lease that does not
-change for its whole length, by the watcher's own monotonic clock, is taken over: no two clocks are ever compared.
-Losing the lease is not what keeps the contract (the fence in each step's journal does): it keeps two drivers from
-fighting.
+The lease is one object, which its holder renews by compare-and-swap. On the holder's machine, its process shows
+whether it lives. From elsewhere (another machine, or the same one after a reboot), a lease is taken over if it does not
+change for its whole length, by the watcher's own monotonic clock. So no two clocks are ever compared. The lease only
+keeps two drivers from fighting. The contract does not depend on it: the fence in each step's log keeps that.
 """
 
 from __future__ import annotations
@@ -25,26 +24,27 @@ LENGTH = 15.0
 """Seconds without renewal after which a driver on another machine counts as dead."""
 
 LOOK = 1.0
-"""Seconds between two looks at a lease whose holder cannot be seen from here."""
+"""Seconds between two reads of a lease whose holder's process cannot be seen from here."""
 
 
 class HeldByOther(AgentrunError):
-    """Another driver has the run."""
+    """Another driver holds the run's lease."""
 
 
 class HolderWatch:
-    """Tells by repeated looks at a lease whether its holder lives. Losing it costs another ``LENGTH`` of watching."""
+    """Tells, from repeated reads of a lease, whether its holder lives. A new ``HolderWatch`` has to watch anew."""
 
     def __init__(self, store: Store, run: RunPath, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._store, self._run, self._monotonic = store, run, monotonic
         self.process: dict[str, Any] | None = None
-        """The holder at the last look; None where nobody held the lease."""
+        """The holder at the last look; None if nobody held the lease."""
         self.version: str | None = None
-        """The version of the lease at the last look, for ``swap``; None where there was no lease."""
+        """The version of the lease at the last look, for ``swap``; None if there was no lease."""
         self._since = 0.0
 
     def look(self) -> Life:
-        """Whether the holder lives: ``dead`` where nobody holds the lease, or its holder gave no sign for ``LENGTH``.
+        """Whether the holder lives. ``dead``: nobody holds the lease, the holder's process has ended, or the lease was
+        not renewed for ``LENGTH``. ``unknown``: look again.
 
         Raises:
             StoreError: the store is out of reach.
@@ -67,9 +67,9 @@ class HolderWatch:
         return "dead" if self._monotonic() - self._since >= LENGTH else "unknown"
 
     def decide(self, tell: Callable[[str], None], sleep: Callable[[float], None] = time.sleep) -> bool:
-        """Wait until it is known whether the holder lives, at most ``LENGTH``. ``tell`` is given a line before a wait.
+        """Wait until it is known whether the holder lives, and return that. It takes ``LENGTH`` at most.
 
-        Raises as ``look`` does.
+        ``tell`` is called with a line before the wait, if there is one. Raises the errors of ``look``.
         """
         told = False
         while (life := self.look()) == "unknown":
@@ -82,18 +82,18 @@ class HolderWatch:
     def clear(self) -> None:
         """Free the lease of a holder that ``look`` found dead, so that the next driver need not watch it again.
 
-        Does nothing where the lease was renewed or taken since. Raises StoreError.
+        Does nothing if the lease was renewed or taken since. Raises StoreError.
         """
         if self.version is None or self.process is None:
             return
         try:
             self.version = self._store.swap(self._run.lease, b"{}", self.version)
         except KeyExists:
-            return  # whoever drives the run next meets the holder of now
+            return  # the lease has a living holder by now: the next driver sees it
 
     @property
     def waiting(self) -> str:
-        """Why somebody waits for ``look`` to tell."""
+        """The line that says why the caller waits for ``look``."""
         host = self.process.get("host") if self.process else None
         return f"waiting {LENGTH:.0f} s to see whether the driver on {host} still lives"
 
@@ -110,10 +110,11 @@ class Lease:
         self._version: str | None = None
 
     async def acquire(self, tell: Callable[[str], None]) -> None:
-        """Become the driver. ``tell`` is given a line where that takes a while. Cancellation leaves things as they are.
+        """Become the driver. ``tell`` is called with a line if that takes a while. Cancellation changes nothing, unless
+        it comes during the write, which may then take the lease.
 
         Raises:
-            HeldByOther: a driver that lives has the run; the message says which.
+            HeldByOther: a living driver holds the lease; the message names it.
             StoreError: the store is out of reach.
             Damaged: the lease is not what a driver wrote.
         """
@@ -132,7 +133,7 @@ class Lease:
             try:
                 self._version = await asyncio.to_thread(self._swap, watch.version)
             except KeyExists:
-                continue  # another one was faster: see who it is
+                continue  # another driver was faster: read whose lease it is
             return
 
     def _held(self, process: dict[str, Any]) -> str:
@@ -142,10 +143,10 @@ class Lease:
         )
 
     async def keep(self) -> None:
-        """Renew for ever. Cancellation ends it.
+        """Renew the lease until cancelled.
 
         Raises:
-            HeldByOther: the lease was taken: stop before the next effect.
+            HeldByOther: another driver took the lease: stop before the next effect.
         """
         while True:
             await asyncio.sleep(LENGTH / 3)
@@ -154,20 +155,20 @@ class Lease:
             except KeyExists as error:
                 raise HeldByOther(f"another driver took run {self._run.name} over; this one stops") from error
             except StoreUnavailable:
-                # Whoever takes the run over meanwhile is seen at the next try; the fence keeps the contract. How long
-                # to go on without a store is the driver's to say.
+                # The next try finds a driver that took the run over meanwhile; the fence keeps the contract until then.
+                # The driver, not the lease, decides how long to go on without a store.
                 continue
 
     async def release(self) -> None:
-        """Give the run free for the next driver. The lease of somebody else is left alone."""
+        """Release the lease. A lease that another driver holds by now is left alone."""
         if self._version is None:
             return
         try:
             await asyncio.to_thread(self._store.swap, self._run.lease, b"{}", self._version)
         except KeyExists:
-            pass  # it was taken over: it is no longer ours to give
+            pass  # another driver took the lease over
         except StoreUnavailable:
-            pass  # this process is about to end, and then whoever wants the run sees that
+            pass  # this process ends soon, and the next driver sees that it has ended
         self._version = None
 
     def _swap(self, version: str | None) -> str:
@@ -176,7 +177,7 @@ class Lease:
         try:
             return self._store.swap(self._run.lease, data, version)
         except KeyExists:
-            # Our own write whose answer was lost, now or at the try before, looks like another's: its writer tells.
+            # Our own write whose answer was lost, now or at the try before, looks like another's. Compare the writer.
             now, found = self._store.read_version(self._run.lease)
             if _holder(now, self._run.lease).get("writer") == self._holder["writer"]:
                 return found
@@ -184,7 +185,7 @@ class Lease:
 
 
 def holder_of(store: Store, run: RunPath) -> dict[str, Any] | None:
-    """The process that the lease names, dead or alive; None where nobody has it.
+    """The process that the lease names, dead or alive; None if nobody holds the lease.
 
     Raises:
         StoreError: the store is out of reach.
@@ -198,7 +199,7 @@ def holder_of(store: Store, run: RunPath) -> dict[str, Any] | None:
 
 
 def _holder(data: bytes, key: str) -> dict[str, Any]:
-    """What a lease says; nothing where ``data`` is empty. Raises Damaged."""
+    """The content of a lease; empty if ``data`` is empty. Raises Damaged."""
     try:
         found = json.loads(data or b"{}")
     except (ValueError, RecursionError):

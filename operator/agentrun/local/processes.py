@@ -1,7 +1,7 @@
-"""Step processes on one machine: the same runner that a pod runs, started as a child.
+"""Step processes on one machine: the same runner that a pod runs, started as a child process.
 
-A child has a process group of its own, so that a Ctrl-C reaches the driver alone, and a leash: its standard input
-is a pipe that only the driver holds open, so it leaves by itself if the driver dies in any way.
+A child has a process group of its own, so Ctrl-C reaches only the driver. It also has a leash: its standard input is a
+pipe that only the driver holds open, so the child leaves by itself if the driver dies in any way.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from agentrun.attempt.exit_codes import Exit
 from agentrun.attempt.spec import AttemptSpec
 
 LINE_MAX = 1024 * 1024
-"""Bytes of one line of a child's output that are read; the runner's own lines are far shorter."""
+"""The longest line of a child's output that is read, in bytes. The runner's own lines are far shorter."""
 
 PYTHON = (sys.executable, "-E", "-P")
-"""How a process of ours is started: it imports nothing of the working directory, and heeds no PYTHON variable."""
+"""The interpreter of our own processes: it imports nothing from the working directory and ignores PYTHON variables."""
 
 SPARE = 16
-"""Descriptors that stay free for the driver itself: it must be able to read its store while all its children work."""
+"""Descriptors that are kept free for the driver: it must be able to read its store while all its children work."""
 
 OnLine = Callable[[dict[str, Any]], None]
 
@@ -38,11 +38,11 @@ class Process(Protocol):
     pid: int
 
     async def ended(self) -> tuple[int, dict[str, Any] | None]:
-        """Wait for the end: exit code (negative: the signal) and termination message, if there was a whole one."""
+        """Wait for the end. Return the exit code (negative: the signal) and the termination message, if it is whole."""
         ...
 
     def stop(self) -> None:
-        """Ask it to leave (SIGTERM); a second time, or after the grace period, it is killed."""
+        """Ask the process to leave (SIGTERM). A second call kills it, and so does the end of the grace period."""
         ...
 
 
@@ -50,7 +50,7 @@ class Processes(Protocol):
     """Starts attempts."""
 
     async def start(self, spec: AttemptSpec, on_line: OnLine) -> Process:
-        """Begin an attempt. ``on_line`` gets each line of its progress. Raises OSError where no process can be had."""
+        """Begin an attempt. ``on_line`` gets each line of its progress. Raises OSError if no process can be started."""
         ...
 
 
@@ -81,7 +81,7 @@ class ChildProcesses:
 
 
 def _check_descriptors() -> None:
-    """Raise OSError (EMFILE, ENFILE) where fewer than ``SPARE`` descriptors are left."""
+    """Raise OSError (EMFILE, ENFILE) if fewer than ``SPARE`` descriptors are left."""
     with contextlib.ExitStack() as opened:
         for _ in range(SPARE):
             opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
@@ -123,7 +123,7 @@ class Child:
         try:
             message = json.loads(out) if out else None
         except ValueError:
-            message = None  # killed while it wrote: the journal says how it stands
+            message = None  # killed while it wrote: the journal tells how the step stands
         return code, message
 
     async def _lines(self) -> None:
@@ -132,7 +132,7 @@ class Child:
             try:
                 line = await self._child.stderr.readline()
             except ValueError:
-                continue  # longer than LINE_MAX: nothing that the runner writes
+                continue  # longer than LINE_MAX: not a line of the runner
             if not line:
                 return
             try:
@@ -146,7 +146,7 @@ class Child:
 
 
 def how_it_ended(code: int) -> str:
-    """How a process ended, in words, by its exit code (negative: the signal), for one that left no last word."""
+    """How a process that left no last word ended, in words, by its exit code (negative: the signal)."""
     if code == -signal.SIGKILL:
         return "its process was killed (SIGKILL): perhaps the machine ran out of memory"
     if code < 0:

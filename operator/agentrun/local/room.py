@@ -1,4 +1,4 @@
-"""Whether this machine has room for another process, and what a person can do where it has none."""
+"""When to try to start a process again after the machine had no room for one, and what a person can do about that."""
 
 from __future__ import annotations
 
@@ -6,41 +6,42 @@ import errno
 from dataclasses import dataclass
 
 PAUSE_FIRST, PAUSE_MAX = 0.25, 5.0
-"""Seconds until another process is asked for where the machine gave none; they double. A child that ends ends them."""
+"""Seconds until the next try after a refusal: the first pause, doubling up to the longest. A child's end ends a pause.
+"""
 
 TRIES = 6
-"""Tries in a row without a child at work, after which the driver gives up: nothing of its own will make room."""
+"""Tries in a row after which the driver gives up if no child is at work: no end of its own children will make room."""
 
 
 @dataclass(slots=True)
 class Room:
-    """How often in a row the machine gave no process, and when it is asked again. ``now``: seconds that never jump."""
+    """How often in a row the machine refused a process, and when to try again. ``now``: seconds that never jump."""
 
     _refusals: int = 0
     _until: float | None = None
 
     @property
     def tried_enough(self) -> bool:
-        """Whether it was asked as often as helps."""
+        """Whether ``TRIES`` in a row were refused."""
         return self._refusals >= TRIES
 
     def refused(self, now: float) -> bool:
-        """The machine gave no process; whether that is new."""
+        """Note that the machine refused a process. Return whether this is the first refusal in a row."""
         new = not self._refusals
         self._until = now + min(PAUSE_FIRST * 2.0**self._refusals, PAUSE_MAX)
         self._refusals = min(self._refusals + 1, TRIES)
         return new
 
     def given(self) -> None:
-        """The machine gave a process."""
+        """Note that a process was started."""
         self._refusals, self._until = 0, None
 
     def child_ended(self) -> None:
-        """There may be room now."""
+        """Note that a child ended: there may be room now."""
         self._until = None
 
     def pause(self, now: float) -> float | None:
-        """Seconds until another process is asked for; None: the machine has not refused one since it may have room."""
+        """Seconds until the next try; None: no refusal since a process was started or a child ended."""
         return None if self._until is None else max(0.0, self._until - now)
 
 

@@ -1,4 +1,4 @@
-"""Who works on this machine."""
+"""The person who works on this machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 
 
 def user() -> str:
-    """The operating system's user: nobody vouches for it, which is why decisions here are recorded as unverified."""
+    """The operating system's user. Nobody vouches for it, so decisions on one machine are recorded as unverified."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
