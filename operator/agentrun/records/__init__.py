@@ -1,4 +1,4 @@
-"""What the runtime writes: the kinds of records and the form of their bodies, ``run.json``, and what steps wait for.
+"""What the runtime writes: ``run.json``, the kinds of records, the form of their bodies, and what steps wait for.
 
 In reading order: ``manifest`` (``run.json``), ``step_records`` (the records of one step), ``run_events`` (the records
 of the run as a whole), ``waits`` (``waitingFor`` in a status). ``plan`` asks for events of these kinds and writes the

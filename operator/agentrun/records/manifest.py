@@ -1,15 +1,15 @@
-"""``run.json``: the run as it was pinned when it was made."""
+"""The manifest, ``run.json``: the run as it was pinned when it was created."""
 
-# Annotations are no texts here: a TypedDict would compile each of them again, in every process of a step.
+# No ``from __future__ import annotations`` here: TypedDict would compile each annotation again, in every step process.
 
 from typing import Any, NotRequired, TypedDict
 
 
 class RunManifest(TypedDict):
-    """What ``run.json`` holds, but for ``hash``: the digest over all of it, which its bytes have besides."""
+    """The content of ``run.json``, except its field ``hash``, the digest of all other fields."""
 
     v: int
-    """The version of the form, 1."""
+    """The schema version, 1."""
     name: str
     namespace: str
     uid: str
@@ -17,23 +17,23 @@ class RunManifest(TypedDict):
     createdAt: str
     """RFC 3339."""
     requestedBy: str | None
-    """Who made the run; None where nobody vouches for a name."""
+    """The person who created the run; None if nobody vouches for a name."""
     workflow: dict[str, Any]
-    """A ``WorkflowSpec``, with what its author wrote and no defaults."""
+    """A ``WorkflowSpec`` as its author wrote it, without defaults."""
     workflowDigest: str
     inputs: dict[str, Any]
     budget: dict[str, Any]
-    """A ``Budget``, without what is not bounded."""
+    """A ``Budget``, without the fields that have no bound."""
     timeout: str | None
-    """Of active time, as a duration; None where nothing bounds it."""
+    """The bound of the run's active time, as a duration; None: no bound."""
     suspend: bool
-    """Whether the run was made suspended."""
+    """Whether the run was created suspended."""
     cancel: bool
-    """Whether the run was made cancelled."""
+    """Whether the run was created cancelled."""
     source: dict[str, Any] | None
     """A ``Source``; None unless the run is a fork."""
     labels: dict[str, str]
     identity: NotRequired[dict[str, Any]]
-    """An ``Identity``. Absent where the run names none."""
+    """An ``Identity``. Absent if the run names none."""
     cluster: NotRequired[bool]
-    """True where an operator drives the run, and only decisions count that its API server vouches for; else absent."""
+    """True if an operator drives the run: only decisions that its API server vouches for count. Otherwise absent."""

@@ -1,10 +1,10 @@
-"""The records of a run as a whole: their kinds, and the form of each kind's body.
+"""The events (the records of a run's own log): their kinds, and the form of each kind's body.
 
-A field that is ``NotRequired`` is not in every body of its kind, for the reason that its docstring gives. Instants are
-seconds since the epoch. A reader takes a body as the type of its kind (``EVENT_BODIES``); nothing is converted.
+A ``NotRequired`` field may be absent; its docstring says when. Instants are seconds since the epoch. Code that reads a
+body declares the type of its kind (``EVENT_BODIES``); nothing is converted.
 """
 
-# Annotations are no texts here: a TypedDict would compile each of them again, in every process of a step.
+# No ``from __future__ import annotations`` here: TypedDict would compile each annotation again, in every step process.
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -12,7 +12,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 
 class EventKind(StrEnum):
-    """What a record of the run as a whole says."""
+    """The kinds of a run's events."""
 
     APPROVAL_REQUESTED = "approvalRequested"
     DECIDED = "decided"
@@ -33,7 +33,7 @@ _KINDS = {kind.value: kind for kind in EventKind}
 
 
 def event_kind(word: str) -> EventKind | None:
-    """The kind that a record's ``kind`` names; None: a later agentrun added it, and readers pass it over."""
+    """The kind that a record's ``kind`` names; None: a later version of agentrun added it, and readers skip it."""
     return _KINDS.get(word)
 
 
@@ -42,18 +42,18 @@ class ApprovalRequestedBody(TypedDict):
 
     step: str
     request: dict[str, Any]
-    """What is asked, as ``ApprovalRequest.to_json`` writes it."""
+    """The question, as ``ApprovalRequest.to_json`` writes it."""
 
 
 class DecidedBody(TypedDict):
     """A person decided on an approval."""
 
     digest: str
-    """Of what was asked: the decision counts for nothing else."""
+    """The digest of the question. The decision counts for no other question."""
     decision: Literal["Approved", "Rejected"]
     by: str
     comment: str
-    """Empty where the person gave none."""
+    """Empty if the person gave no comment."""
     verified: NotRequired[bool]
     """Whether an API server's admission policies vouch for ``by``. Absent in the first journals."""
     step: NotRequired[str]
@@ -63,25 +63,25 @@ class DecidedBody(TypedDict):
     approval: NotRequired[str]
     """On a cluster: the name of the Approval."""
     at: NotRequired[float]
-    """On a cluster: when the API server took the decision, by the operator's clock. Elsewhere the record's own instant
-    counts.
+    """On a cluster: when the API server accepted the decision, by the operator's clock. Elsewhere the record's own
+    instant counts.
     """
 
 
 class _Said(TypedDict):
     by: NotRequired[str | None]
-    """Who did it; None where nobody vouches for a name. Absent in the first journals of clusters."""
+    """The person who did it; None if nobody vouches for a name. Absent in the first journals of clusters."""
     verified: NotRequired[bool]
     """Whether an API server's admission policies vouch for ``by``. Absent in the first journals."""
 
 
 class _Commanded(_Said):
     command: NotRequired[str]
-    """On a cluster: the uid of the AgentCommand, by which the operator knows it again."""
+    """On a cluster: the uid of the AgentCommand, by which the operator recognizes the command."""
 
 
 class SignalledBody(_Commanded):
-    """A signal came."""
+    """A signal arrived."""
 
     name: str
     payload: Any
@@ -92,47 +92,49 @@ class WaitStartedBody(TypedDict):
 
     step: str
     signal: NotRequired[str]
-    """The name of the signal. Absent where the step waits for a time."""
+    """The name of the signal. Absent if the step waits for a time."""
     until: NotRequired[float]
-    """When the wait is over. Absent where a signal has no timeout."""
+    """When the wait is over. Absent if it is for a signal without a timeout."""
 
 
 class SettledBody(TypedDict):
-    """A step without a journal of its own is over."""
+    """A step, item or compensation ended without an outcome in a log of its own."""
 
     step: str
     state: str
     """A ``StepState``."""
     output: NotRequired[Any]
-    """Absent where the step has none because it failed, was cancelled or was skipped."""
+    """The step's output. Absent if the step failed, was cancelled or was skipped."""
     failure: NotRequired[dict[str, Any]]
-    """Why it failed, as ``FailureInfo.to_json`` writes it. Absent where it did not."""
+    """Why the step failed, as ``FailureInfo.to_json`` writes it. Absent if it did not."""
     items: NotRequired[int]
-    """Of a fan-out: how many items it had."""
+    """For a fan-out: how many items it had."""
     states: NotRequired[dict[str, list[int]]]
-    """Of a fan-out: the indices of the items that have no journal, by state."""
+    """For a fan-out: the indices of the items whose own log holds no outcome, by state."""
     signal: NotRequired[int]
-    """Of a wait that a signal ended: the number of that signal's event."""
+    """For a wait that a signal ended: the number of that signal's event."""
     source: NotRequired[dict[str, Any]]
-    """In a fork: the event (``run``, ``event``, ``hash``) or the run that this was taken from."""
+    """In a fork: the event (``run``, ``event``, ``hash``) or the run that this one was taken from."""
 
 
 class SuspendedBody(_Said):
-    """Somebody suspended the run, or took that back."""
+    """A person suspended the run, or ended the suspension."""
 
 
 class CancelledBody(_Said):
-    """Somebody cancelled the run."""
+    """A person cancelled the run."""
 
     late: NotRequired[bool]
-    """Whether ``finally`` had begun, so that the run ends as that was told. May be absent where it had not."""
+    """Whether ``finally`` had begun. If so, the run ends with the outcome that ``finally`` has read. May be absent if
+    ``finally`` had not begun.
+    """
 
 
 class TtlChangedBody(_Said):
-    """On a cluster: somebody changed how long the run is kept after its end, while it lived."""
+    """On a cluster: a person changed, before the run's end, how long the run is kept after it."""
 
     ttlSecondsAfterFinished: int | None
-    """None: for ever."""
+    """None: the run is kept for ever."""
 
 
 class TimedOutBody(TypedDict):
@@ -143,23 +145,25 @@ class TimedOutBody(TypedDict):
 
 
 class ResumedBody(_Commanded):
-    """Somebody freed what was parked."""
+    """A person resumed parked steps."""
 
     step: NotRequired[str]
-    """The path or the label of the one step that is meant. Absent: every parked step."""
+    """The path or the label of the one step that is resumed. Absent: every parked step."""
     attempts: NotRequired[dict[str, int]]
-    """The attempt that was lost, by the step's path; no later one is freed. Absent in the first journals."""
+    """The lost attempt, by the step's path. The event does not resume a step after a later loss. Absent in the first
+    journals.
+    """
 
 
 class ResolvedBody(_Commanded):
-    """A person said what became of a call whose outcome is unknown."""
+    """A person told what became of a call whose outcome was unknown."""
 
     step: str
     """The step's path."""
     callId: str
     answer: Literal["happened", "retry", "giveUp"]
     result: Any
-    """What the call came to; None unless it happened."""
+    """The call's result; None unless ``answer`` is ``happened``."""
     attempt: NotRequired[int]
     """The attempt that left the call unknown. Absent in the first journals."""
 
@@ -178,13 +182,13 @@ class EndedBody(TypedDict):
     heads: dict[str, list[Any]]
     """Number and hash of the last record of each step, by the step's path."""
     usage: NotRequired[dict[str, Any]]
-    """What all steps spent, as ``Usage.to_json`` writes it. Absent in the first journals."""
+    """The usage of all steps together, as ``Usage.to_json`` writes it. Absent in the first journals."""
     failure: NotRequired[dict[str, Any]]
-    """Why the run failed, as ``FailureInfo.to_json`` writes it. Absent where it succeeded."""
+    """Why the run failed, as ``FailureInfo.to_json`` writes it. Absent if the run succeeded or nothing failed."""
     failedStep: NotRequired[str]
-    """The step that ``failure`` is of. Absent where it is the run's own."""
+    """The step that failed with ``failure``. Absent if the failure is the run's own."""
     notUndone: NotRequired[dict[str, str]]
-    """Why an effect stays, by the step's label. Absent where none does."""
+    """Why an effect was not undone, by the step's label. Absent if there is none."""
 
 
 EVENT_BODIES: Mapping[EventKind, type] = {

@@ -1,10 +1,10 @@
-"""The records of one step's journal: their kinds, and the form of each kind's body.
+"""The records of a step's log: their kinds, and the form of each kind's body.
 
-A field that is ``NotRequired`` is not in every body of its kind, for the reason that its docstring gives. Instants are
-seconds since the epoch. A reader takes a body as the type of its kind (``STEP_BODIES``); nothing is converted.
+A ``NotRequired`` field may be absent; its docstring says when. Instants are seconds since the epoch. Code that reads a
+body declares the type of its kind (``STEP_BODIES``); nothing is converted.
 """
 
-# Annotations are no texts here: a TypedDict would compile each of them again, in every process of a step.
+# No ``from __future__ import annotations`` here: TypedDict would compile each annotation again, in every step process.
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -12,7 +12,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 
 class Kind(StrEnum):
-    """What a step's record says."""
+    """The kinds of a step's records."""
 
     OPENED = "opened"
     TURN = "turn"
@@ -28,7 +28,7 @@ _KINDS = {kind.value: kind for kind in Kind}
 
 
 def step_kind(word: str) -> Kind | None:
-    """The kind that a record's ``kind`` names; None: a later agentrun added it, and readers pass it over."""
+    """The kind that a record's ``kind`` names; None: a later version of agentrun added it, and readers skip it."""
     return _KINDS.get(word)
 
 
@@ -36,39 +36,39 @@ class ModelCall(TypedDict):
     """A tool call that a model asks for."""
 
     id: str
-    """The runtime's own: ``TURN-NUMBER``."""
+    """The runtime's own id: ``TURN-NUMBER``."""
     callId: str
-    """The endpoint's own, or made up where that is missing or doubled."""
+    """The endpoint's id, or one that is made up if the endpoint's is missing or a duplicate."""
     name: str
     args: Any
     error: NotRequired[str]
-    """Why the call cannot be made. Absent where it can."""
+    """Why the call cannot be made. Absent if it can."""
 
 
 class CallResult(TypedDict):
-    """What a tool call came to."""
+    """The result of a tool call."""
 
     id: str
     callId: str
     tool: str
     output: str
-    """What the model is shown."""
+    """The text that the model is shown."""
     called: bool
     """Whether the tool was called at all."""
     isError: NotRequired[bool]
-    """True where the answer is an error; else absent."""
+    """True if the answer is an error; otherwise absent."""
     resolvedBy: NotRequired[str]
-    """The person who said what the call came to. Absent where the tool answered."""
+    """The person who told the call's result. Absent if the tool answered."""
     answer: NotRequired[dict[str, Any]]
-    """An answer that could not be used. Absent where it could."""
+    """The tool's answer, if it could not be used; otherwise absent."""
 
 
 class AnyBody(TypedDict):
-    """What any record of a step may have."""
+    """The fields that any record of a step may have."""
 
     refused: NotRequired[list[str]]
-    """``MODEL/WORD`` for what the model's endpoint is known to refuse. In the record that follows the refusal, and
-    beside every ``state``.
+    """Words ``MODEL/WORD`` for what the model's endpoint is known to refuse. They are in the record that follows the
+    refusal, and beside every ``state``.
     """
 
 
@@ -76,18 +76,18 @@ class OpenedBody(AnyBody):
     """An attempt began."""
 
     writer: str
-    """Random: two attempts never write the same bytes."""
+    """A random id, so that two attempts never write the same bytes."""
     process: dict[str, Any]
-    """Where the attempt runs: ``host``, ``place``, ``pid``, ``started``."""
+    """The process that runs the attempt: ``host``, ``place``, ``pid``, ``started``."""
     version: str
-    """Of agentrun."""
+    """The version of agentrun."""
     allowance: dict[str, Any]
     """What the attempt may spend, as ``Allowance.to_json`` writes it."""
     task: NotRequired[dict[str, Any]]
-    """What the step is asked, rendered; ``error`` where it cannot be. Absent where an earlier record has it."""
+    """The step's rendered request, or ``error`` if it cannot be rendered. Absent if an earlier record has it."""
     events: NotRequired[dict[str, dict[str, Any]]]
-    """The decisions and resolutions that the attempt took in, by their event's number: their bodies with ``kind`` and
-    ``at``. Absent where there is none.
+    """The decisions and resolutions that the attempt took in, by their event's number: each body with ``kind`` and
+    ``at``. Absent if there is none.
     """
 
 
@@ -95,25 +95,25 @@ class TurnBody(AnyBody):
     """The model answered."""
 
     items: list[dict[str, Any]]
-    """The output as it came, with encrypted reasoning."""
+    """The model's output, verbatim, with encrypted reasoning."""
     calls: list[ModelCall]
     text: str | None
     refusal: str | None
     incomplete: str | None
-    """Why the output was cut off; None where it was not."""
+    """Why the output was cut off; None if it was not."""
     usage: dict[str, Any]
-    """What the turn cost, as ``Usage.to_json`` writes it."""
+    """The usage of the turn, as ``Usage.to_json`` writes it."""
     model: str | None
-    """As the endpoint calls it."""
+    """The model's name as the endpoint gives it."""
     responseId: str | None
     seconds: float
     """How long the answer took."""
     usageEstimated: NotRequired[bool]
-    """True where the endpoint did not say what the turn cost; else absent."""
+    """True if ``usage`` is estimated because the endpoint did not report it; otherwise absent."""
 
 
 class IntentBody(AnyBody):
-    """A ``Once`` call is about to be made, or a person has to say what a call came to."""
+    """A ``Once`` call is about to be made, or a person has to tell the result of a call that was made."""
 
     id: str
     tool: str
@@ -121,11 +121,13 @@ class IntentBody(AnyBody):
     key: str
     """The Idempotency-Key."""
     approvedBy: NotRequired[list[str]]
-    """Who approved the call. Absent where nobody was asked."""
+    """The people who approved the call. Absent if nobody was asked."""
 
 
 class ResultBody(AnyBody):
-    """What calls came to (``results``), what the model is asked again (``repair``), or which call was not made."""
+    """The results of calls (``results``), a correction that the model is asked for (``repair``), or a call that was not
+    made (``undone``).
+    """
 
     results: NotRequired[list[CallResult]]
     repair: NotRequired[str]
@@ -133,33 +135,33 @@ class ResultBody(AnyBody):
     undone: NotRequired[str]
     """The id of the call that surely did not happen."""
     because: NotRequired[str]
-    """How that is known. With ``undone``."""
+    """How it is known that the call did not happen. Only with ``undone``."""
     by: NotRequired[str]
-    """The person who says so. Absent where the runtime knows it."""
+    """The person who says that the call did not happen. Absent if the runtime knows it."""
 
 
 class LastBody(AnyBody):
-    """What any record that ends an attempt may have."""
+    """The fields that any record that ends an attempt may have."""
 
     toolCalls: NotRequired[int]
-    """Calls of ReadOnly and Idempotent tools that were begun and that no ``result`` counts. Absent: none."""
+    """How many calls of ReadOnly and Idempotent tools were begun and are counted by no ``result``. Absent: none."""
     answer: NotRequired[dict[str, Any] | None]
-    """An answer that could not be used. Absent where there is none."""
+    """A tool's answer that could not be used. Absent if there is none."""
 
 
 class WaitingBody(LastBody):
-    """The attempt released its process."""
+    """The attempt ended its process in order to wait."""
 
     approvals: NotRequired[list[dict[str, Any]]]
-    """What people are asked, as ``ApprovalRequest.to_json`` writes it."""
+    """Questions to people, as ``ApprovalRequest.to_json`` writes them."""
     unknown: NotRequired[dict[str, Any]]
-    """The call whose outcome is unknown: ``callId``, ``tool``, ``args``, ``message``, and ``happened`` where it was
+    """The call whose outcome is unknown: ``callId``, ``tool``, ``args``, ``message``, and ``happened`` if it was
     carried out.
     """
     budget: NotRequired[str]
-    """The part of the run's budget (``tokens``, ``costUSD``, …) of which it needs more than it was given."""
+    """The part of the run's budget (``tokens``, ``costUSD``, …) of which the attempt needs more than its allowance."""
     interrupted: NotRequired[bool]
-    """True: it was asked to leave."""
+    """True: the attempt was asked to leave."""
 
 
 class CompactedBody(AnyBody):
@@ -173,15 +175,15 @@ class CompactedBody(AnyBody):
     reason: NotRequired[Literal["checkpoint", "window", "fork"]]
     """Absent in the first journals."""
     state: NotRequired[dict[str, Any]]
-    """The whole folded state: of a checkpoint and of a fork."""
+    """The whole folded state, in a checkpoint and in a fork."""
     source: NotRequired[dict[str, Any]]
     """In a fork: the record (``run``, ``step``, ``seq``, ``hash``) that it goes on from."""
     history: NotRequired[list[dict[str, Any]]]
-    """What the history of an agent is from here on, where it outgrew the model."""
+    """Without ``state``: an agent's new history, after the old one outgrew the model's context."""
     dropped: NotRequired[int]
-    """How many entries of the history the summary stands for."""
+    """Without ``state``: how many entries of the history the summary replaces."""
     usage: NotRequired[dict[str, Any]]
-    """What the summary cost, as ``Usage.to_json`` writes it."""
+    """Without ``state``: the usage of making the summary, as ``Usage.to_json`` writes it."""
 
 
 FailedBody = TypedDict(
@@ -189,15 +191,16 @@ FailedBody = TypedDict(
     {
         "class": str,  # A ``FailureClass``.
         "message": str,
-        "retryAfter": NotRequired[float],  # Seconds. Absent where the other side did not ask for any.
-        "retryable": NotRequired[bool],  # False where the retry rules are not asked; else absent.
-        "happened": NotRequired[bool],  # True where the call was carried out; else absent.
+        "retryAfter": NotRequired[float],  # Seconds. Absent if the other side asked for no delay.
+        "retryable": NotRequired[bool],  # False if the retry rules do not apply; otherwise absent.
+        "happened": NotRequired[bool],  # True if the call was carried out; otherwise absent.
         "toolCalls": NotRequired[int],  # As in ``LastBody``, like the next two.
         "answer": NotRequired[dict[str, Any] | None],
         "refused": NotRequired[list[str]],
     },
 )
-"""The attempt failed, and another follows: ``FailureInfo.to_json`` and what ended it. (``class`` is a keyword.)"""
+"""The attempt failed, and another one follows: ``FailureInfo.to_json`` and the fields of ``LastBody``. (The functional
+form is needed because ``class`` is a keyword.)"""
 
 
 class ClosedBody(LastBody):
@@ -206,13 +209,13 @@ class ClosedBody(LastBody):
     outcome: str
     """A ``StepState``."""
     output: NotRequired[Any]
-    """Absent where the step did not succeed."""
+    """The step's output. Absent if the step did not succeed."""
     failure: NotRequired[dict[str, Any]]
-    """Why it failed, as ``FailureInfo.to_json`` writes it. Absent where it did not."""
+    """Why the step failed, as ``FailureInfo.to_json`` writes it. Absent if it did not."""
     resolvedBy: NotRequired[str]
-    """The person who said what the step's call came to. Absent where the tool answered."""
+    """The person who told the result of the step's call. Absent if the tool answered."""
     source: NotRequired[dict[str, Any]]
-    """In a fork: the record (``run``, ``step``, ``seq``, ``hash``) that this was taken from."""
+    """In a fork: the record (``run``, ``step``, ``seq``, ``hash``) that this one was taken from."""
 
 
 STEP_BODIES: Mapping[Kind, type] = {

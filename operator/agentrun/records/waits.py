@@ -1,9 +1,9 @@
-"""What a step waits for (``waitingFor`` in a status): the kinds of waits, who ends each, and what a person can do.
+"""The kinds of waits (``waitingFor`` in a status): who or what ends each, and what a person can do.
 
-An entry holds the field of one kind (``WAITS``), and the fields that say more about it (``DETAILS``).
+A ``waitingFor`` has the field of one kind (``WAITS``), and fields with details of it (``DETAILS``).
 """
 
-# Annotations are no texts here: a TypedDict would compile each of them again, in every process of a step.
+# No ``from __future__ import annotations`` here: TypedDict would compile each annotation again, in every step process.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,50 +12,50 @@ from typing import TypedDict
 
 
 class MovedBy(StrEnum):
-    """Who ends a wait."""
+    """Who or what ends a wait."""
 
     PERSON = "person"
     TIME = "time"
-    """The field's value is the instant."""
+    """The field's value is the instant at which the wait ends."""
     CLUSTER = "cluster"
-    """Whatever runs the steps: its other attempts have ended, a pod is mended, or there is a place for one."""
+    """The system that runs the steps: other attempts have ended, a pod is mended, or there is a place for a pod."""
 
 
 class WaitingFor(TypedDict, total=False):
     """What a step waits for. Instants are seconds since the epoch; a status shows them in RFC 3339."""
 
     approval: str
-    """The step's label; in a cluster's status the name of the Approval."""
+    """The step's label; in the status on a cluster, the name of the Approval."""
     signal: str
     """The signal's name."""
     until: float
-    """When a timer is over."""
+    """When the timer is over."""
     retry: float
     """When the next attempt begins."""
     resume: str
     """Why the step is parked."""
     resolve: str
-    """What is unknown about its call."""
+    """What is unknown about the step's call."""
     work: str
-    """What costs more computation than the run may."""
+    """Which expression would cost more computation than the run may spend."""
     budget: str
-    """Until when it waits for a larger part of the budget."""
+    """Until when the step waits for a larger part of the budget, in words."""
     pod: str
-    """What is wrong with its pod."""
+    """What is wrong with the step's pod."""
     place: str
-    """Why there is no place for its pod."""
+    """Why there is no place for the step's pod."""
     subjects: list[str]
-    """Of ``approval``: what people are asked."""
+    """With ``approval``: the subjects of the questions."""
     because: str
-    """Of ``retry``: why the attempt before failed."""
+    """With ``retry``: why the attempt before failed."""
     tool: str
-    """Of ``resolve``: the tool that was called."""
+    """With ``resolve``: the tool that was called."""
     callId: str
-    """Of ``resolve``: the call."""
+    """With ``resolve``: the id of the call."""
 
 
 DETAILS = frozenset({"subjects", "because", "tool", "callId"})
-"""The fields that are no kind of wait, but say more about one."""
+"""The fields that are not a kind of wait, but a detail of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,11 @@ class Wait:
 
     moved_by: MovedBy
     what_next: str = ""
-    """The verb that ends it, or how it ends, for the status message. STEP stands for the step's label. Empty: the
-    message does not speak of it.
+    """The verb that ends the wait, or how it ends, for the status message. STEP stands for the step's label. Empty: the
+    message does not mention it.
     """
     or_cancel: bool = False
-    """Whether the message names ``cancel`` as the other way out, while nobody has used it."""
+    """Whether the message names ``cancel`` as the other way out, as long as the run is not cancelled."""
 
 
 WAITS: Mapping[str, Wait] = {
@@ -90,5 +90,5 @@ TIMED = frozenset(kind for kind, wait in WAITS.items() if wait.moved_by is Moved
 
 
 def kind_of(waiting: Mapping[str, object]) -> str:
-    """The kind of the wait that ``waiting`` describes; "" where it is none that this agentrun knows."""
+    """The kind of the wait that ``waiting`` describes; "" if this version of agentrun does not know it."""
     return next((field for field in waiting if field in WAITS), "")
