@@ -1,5 +1,5 @@
-"""What a starter and a step's process agree on: neither knows more of the other.
+"""The interface between a starter of attempts and a step's process: neither knows more about the other.
 
-``adapters`` (a pod) and ``local`` (a child process) start an attempt; ``runner`` is what then runs. Read ``spec`` (what
-the process is told), ``environment`` (how it is told), ``exit_codes`` (what it says when it ends).
+``adapters`` (a pod) and ``local`` (a child process) start an attempt; ``runner`` runs in its process. In reading order:
+``spec`` (the attempt that the process is to run), ``environment`` (the variables that carry it), ``exit_codes``.
 """

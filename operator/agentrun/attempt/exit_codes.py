@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """What the process says to whoever started it; the termination message says the rest."""
+    """The exit code that a step's process returns to its starter. The termination message has the details."""
 
     CLOSED = 0
     FAILED = 1

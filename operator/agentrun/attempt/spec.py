@@ -1,6 +1,6 @@
-"""What a step's process is told: which attempt of which step it is, and where everything else stands.
+"""The spec that a step's process gets: which attempt of which step it runs, and where it finds everything else.
 
-Nothing secret is in it: it travels in the environment of a process, and in the manifest of a pod.
+The spec holds no secrets: it is passed in the environment of a process, and so in the manifest of a pod.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from agentrun.plan.snapshot import Ref, Start
 
 
 class BadAttemptSpec(AgentrunError):
-    """The environment does not say which step to run."""
+    """The environment does not tell which attempt to run."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptSpec:
-    """One attempt."""
+    """One attempt of a step. Fields without a docstring are those of ``plan.snapshot.Start``."""
 
     store: str
     run: RunPath
@@ -38,13 +38,13 @@ class AttemptSpec:
     outcome: str = "Running"
     drain: bool = False
     leash: bool = False
-    """Standard input is a pipe that whoever started this holds open; its end means: leave, nobody watches you."""
+    """Standard input is a pipe that the starter holds open. When it ends, the starter has died: leave."""
     refused: tuple[str, ...] = ()
-    """What the model's endpoint refused of other steps of the run."""
+    """What the model's endpoint refused in other steps of the run."""
 
     @classmethod
     def of(cls, store: str, run: RunPath, start: Start, *, leash: bool) -> AttemptSpec:
-        """The attempt that a planned start asks for."""
+        """The spec of the attempt that ``start`` begins. ``store``: the store's address."""
         return cls(
             store,
             run,
@@ -82,10 +82,10 @@ class AttemptSpec:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> AttemptSpec:
-        """Read the variable.
+        """Read the spec from the environment variable ``AGENTRUN_STEP``.
 
         Raises:
-            BadAttemptSpec: it is missing or is not what ``to_json`` writes.
+            BadAttemptSpec: the variable is missing, or is not what ``to_json`` writes.
         """
         text = environment.get(STEP_VARIABLE)
         if text is None:
