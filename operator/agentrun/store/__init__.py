@@ -1,6 +1,6 @@
-"""Where journals are kept: objects that are created once and never changed, in a bucket or a folder.
+"""The stores that keep journals, in a bucket or a folder. Objects are created once and, except leases, never changed.
 
 In reading order: ``protocol`` (``Store``, and what each call promises), ``keys``, then the implementations: ``folder``,
-``s3`` (boto3, one call at a time) and ``s3_direct`` (its fast path). ``open`` chooses one by the address of the store.
-``side_by_side`` asks for many objects at once. Only ``journal`` and the composition roots import this.
+``s3`` (botocore) and ``s3_direct`` (the same at half of its CPU). ``s3_errors`` turns botocore's errors into those of
+``protocol``. ``open`` chooses an implementation by the store's address. ``side_by_side`` reads many objects at once.
 """

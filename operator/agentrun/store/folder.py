@@ -1,8 +1,8 @@
 """A store in a folder of this machine: every object is a file, and its key is the file's path.
 
-A new object is written to a temporary file, flushed, and hard-linked to its name: ``link`` fails where the name
-exists, so of any number of processes one wins, and nobody ever sees half an object. The flush of the directory
-makes the name as durable as the bytes. What a crash leaves behind (``.new-*``) is never listed and may be deleted.
+A new object is written to a temporary file, flushed, and hard-linked to its name. ``link`` fails if the name exists, so
+of any number of processes one wins, and nobody ever sees half an object. The flush of the directory makes the name as
+durable as the bytes. Files that a crash leaves behind (``.new-*``) are never listed and may be deleted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from agentrun.store.keys import check_folder, check_key, check_prefix, is_segmen
 from agentrun.store.protocol import KeyExists, KeyMissing, StoreError, StoreUnavailable, StoreUnfit
 
 OBJECT_MAX = 1024 * 1024 * 1024
-"""Bytes of a file that is read; the largest that agentrun writes is a model's history of some hundred megabytes."""
+"""The largest file that is read, in bytes. agentrun writes none beyond a model's history of some hundred megabytes."""
 
 _TEMPORARY = ".new-"
 _LOCK = ".lock"
@@ -37,7 +37,7 @@ _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSY
 
 
 class FolderStore:
-    """Objects as files below ``root``, which is made at the first write: folders 0700, files 0600.
+    """Objects as files below ``root``, which is created at the first write: folders 0700, files 0600.
 
     Safe for threads and for processes of one machine. ``lock_timeout``: seconds that ``swap`` waits for another
     process's ``swap`` before it raises StoreUnavailable.
@@ -48,13 +48,13 @@ class FolderStore:
         self.remote = False
         self._root = Path(root).absolute()
         self._lock_timeout = lock_timeout
-        # Directories whose own names are known to be on the disk. Losing this costs one flush each.
+        # Directories whose own names are known to be on the disk. Losing this set costs one flush each.
         self._settled: set[Path] = set()
 
     def create(self, key: str, data: bytes) -> None:
         """Write a new object, durably. Raises KeyExists, StoreUnavailable (a full disk) or StoreUnfit.
 
-        After StoreUnavailable the object may be there: its name was written and only the last flush failed.
+        After StoreUnavailable the object may exist: its name may be written, and only the last flush have failed.
         """
         check_key(key)
         with self._directory(self._root / key) as (directory, name):
@@ -76,7 +76,7 @@ class FolderStore:
     def list(self, prefix: str, after: str = "") -> list[str]:
         """Every key that starts with ``prefix`` and is greater than ``after``, sorted.
 
-        What others write meanwhile may be in it or not; what was there before is.
+        Objects that are written meanwhile may be missing; objects that existed before are not.
         """
         check_prefix(prefix)
         with _explaining(self._root / prefix):
@@ -84,7 +84,7 @@ class FolderStore:
             return sorted(key for key in self._walk(prefix.rpartition("/")[0], prefix) if key > after)
 
     def children(self, prefix: str) -> builtins.list[str]:
-        """The distinct next segments of the keys below ``prefix``, sorted. A folder without an object is none."""
+        """The distinct next segments of the keys below ``prefix``, sorted. Folders without an object are left out."""
         check_folder(prefix)
         with _explaining(self._root / prefix):
             self._check_root()
@@ -98,7 +98,7 @@ class FolderStore:
         try:
             return any(True for _ in self._walk(folder, ""))
         except PermissionError:
-            return True  # whoever reads it is told, and what stands beside it is not hidden by it
+            return True  # list it: reading it raises the error, and the folders beside it stay readable
 
     def _check_root(self) -> None:
         if self._root.is_file():
@@ -110,16 +110,16 @@ class FolderStore:
         return data, _version(data)
 
     def swap(self, key: str, data: bytes, version: str | None) -> str:
-        """Replace the object if it still has ``version`` (None: if there is none); the new version.
+        """Replace the object if it still has ``version`` (None: if there is no object). Return the new version.
 
-        Raises KeyExists when it has another version by now, or is gone.
+        Raises KeyExists if the object has another version by now, or is gone.
         """
         check_key(key)
         if version is None:
             self.create(key, data)
             return _version(data)
         path = self._root / key
-        # Between reading the version and the rename another process must not rename: that update would be lost.
+        # No other process may rename between our read of the version and our rename: its update would be lost.
         with self._lock():
             try:
                 _, current = self.read_version(key)
@@ -132,9 +132,9 @@ class FolderStore:
         return _version(data)
 
     def probe(self) -> None:
-        """Check that the folder takes files and links, and that a second link of one name fails.
+        """Check that the folder takes files and links, that a second link to one name fails, and that the lock is free.
 
-        Raises StoreUnfit (no permission, no hard links) or StoreUnavailable (a full disk).
+        Raises StoreUnfit (no permission, no hard links) or StoreUnavailable (a full disk, a lock that stays held).
         """
         with self._directory(self._root / f".probe-{secrets.token_hex(8)}") as (directory, name):
             _publish(directory, name, b"probe")
@@ -154,14 +154,14 @@ class FolderStore:
 
     @contextmanager
     def _directory(self, path: Path) -> Iterator[tuple[int, str]]:
-        """The open directory of ``path``, made where it is missing, and the last part of ``path``."""
+        """Open the directory of ``path``, creating it if it is missing. Yields it and the last part of ``path``."""
         with _explaining(path):
             folder = path.parent
             try:
                 self._settle(folder)
                 directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             except FileNotFoundError:
-                # Somebody removed it under our feet, for example to delete a run.
+                # Somebody removed the directory meanwhile, for example to delete a run.
                 self._settled.clear()
                 self._settle(folder)
                 directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -171,10 +171,11 @@ class FolderStore:
                 os.close(directory)
 
     def _settle(self, folder: Path) -> None:
-        """See to it that ``folder`` is there and that its name survives a crash.
+        """Make sure that ``folder`` exists and that its name survives a crash.
 
-        A folder that exists is flushed as well at its first use: another process may have made it a moment ago
-        and not have come to its own flush. What was there above the root is left alone; it may not be ours to open.
+        The name of an existing folder is flushed as well, at its first use: another process may have just created it
+        and not have flushed it yet. Folders above the root that exist are left alone: we may not be allowed to open
+        them.
         """
         if folder in self._settled:
             return
@@ -190,9 +191,9 @@ class FolderStore:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """Hold the store's one lock; the kernel frees it when a process dies, so nobody has to clean up.
+        """Hold the store's one lock. The kernel frees it when the process dies, so nobody has to clean up.
 
-        A stopped process keeps it, hence the deadline.
+        A stopped process keeps the lock, hence the deadline. Raises StoreUnavailable after it.
         """
         with self._directory(self._root / _LOCK) as (directory, name):
             lock = os.open(name, os.O_RDWR | os.O_CREAT, 0o600, dir_fd=directory)
@@ -227,7 +228,7 @@ class FolderStore:
 
 
 def _entries(folder: Path) -> list[tuple[str, bool]]:
-    """Name of each entry that can be part of a key, and whether it is a folder; nothing where ``folder`` is none."""
+    """Name of each entry that can be part of a key, and whether it is a folder; empty if ``folder`` is none."""
     try:
         with os.scandir(folder) as entries:
             return [(entry.name, _is_folder(entry)) for entry in entries if is_segment(entry.name)]
@@ -239,11 +240,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        return False  # a link that leads round in a circle
+        return False  # a loop of symbolic links
 
 
 def _read(path: Path) -> bytes:
-    """The bytes of a file. What only looks like one, such as a pipe, could keep its reader for ever."""
+    """The bytes of a regular file. Raises StoreUnfit for anything else: a pipe could block its reader for ever."""
     with open(path, "rb", opener=_without_waiting) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
@@ -258,7 +259,7 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def _write(directory: int, data: bytes) -> str:
-    """A new temporary file with ``data``, flushed; its name."""
+    """Write ``data`` to a new temporary file and flush it. Return the file's name."""
     name = _TEMPORARY + secrets.token_hex(8)
     file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
     try:
@@ -287,14 +288,14 @@ def _publish(directory: int, name: str, data: bytes) -> None:
             ) from error
         raise
     finally:
-        # Also when the name exists: its writer may have died between the link and the flush, and whoever now finds
-        # its own bytes there takes them for committed.
+        # Flush also if the name exists: its writer may have died between the link and the flush, and a caller that
+        # finds its own bytes there takes them for committed.
         os.unlink(temporary, dir_fd=directory)
         _flush(directory)
 
 
 def _replace(directory: int, name: str, data: bytes) -> None:
-    """Put ``data`` in the place of ``name`` in one step, durably."""
+    """Replace the file ``name`` by one with ``data``, atomically and durably."""
     temporary = _write(directory, data)
     try:
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
@@ -305,9 +306,9 @@ def _replace(directory: int, name: str, data: bytes) -> None:
 
 
 def _flush(descriptor: int) -> None:
-    """Wait until file or directory is on the disk itself."""
+    """Wait until the file or directory is on the disk itself."""
     if sys.platform == "darwin":
-        # There fsync stops at the drive's cache (fcntl(2), F_FULLFSYNC); network file systems know only fsync.
+        # On macOS, fsync stops at the drive's cache (fcntl(2), F_FULLFSYNC). Network file systems know only fsync.
         with contextlib.suppress(OSError):
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
             return
@@ -320,7 +321,7 @@ def _version(data: bytes) -> str:
 
 @contextmanager
 def _explaining(path: Path) -> Iterator[None]:
-    """Turn what the system says about ``path`` into a StoreError that tells a person what to do."""
+    """Turn an OSError about ``path`` into a StoreError that tells a person what to do."""
     try:
         yield
     except OSError as error:
@@ -328,7 +329,7 @@ def _explaining(path: Path) -> Iterator[None]:
 
 
 def explained(error: OSError, path: Path) -> StoreError:
-    """``error`` as StoreUnfit where a person has to act, as StoreUnavailable where waiting may help."""
+    """``error`` as StoreUnfit if a person has to act, as StoreUnavailable if waiting may help."""
     reason = error.strerror or type(error).__name__
     if error.errno in _FULL:
         return StoreUnavailable(f"{path}: {reason}; free some space there, then resume the run")

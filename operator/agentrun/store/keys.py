@@ -1,4 +1,4 @@
-"""Which keys a store takes: the same ones in a folder and in a bucket."""
+"""Which keys a store accepts: the same ones in a folder and in a bucket."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from agentrun.store.protocol import StoreError
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_@=+,:~!()-][A-Za-z0-9._@=+,:~!()-]{0,254}")
 _LONGEST = 900
-"""S3 allows 1024 bytes, the store's own prefix included."""
+"""S3 allows 1024 bytes, including the store's own prefix."""
 
 
 class InvalidKey(StoreError, ValueError):
-    """A key that no store takes. Nothing was read or written."""
+    """A key that no store accepts. Nothing was read or written."""
 
 
 def is_segment(name: str) -> bool:
-    """Whether ``name`` can stand between the slashes of a key; names that start with a dot are the stores' own."""
+    """Whether ``name`` can be a segment of a key. Names that start with a dot are reserved for the stores."""
     return _SEGMENT.fullmatch(name) is not None and ".." not in name
 
 
 def is_key(key: str) -> bool:
-    """Whether ``key`` is relative, has no empty segment and no ``..``, and is of letters and marks that travel."""
+    """Whether ``key`` is relative, short enough, has no empty segment and no ``..``, and only portable characters."""
     return len(key) <= _LONGEST and all(map(is_segment, key.split("/")))
 
 

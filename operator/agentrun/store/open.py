@@ -1,4 +1,4 @@
-"""From the address that a person gives to the store."""
+"""Opens the store at an address that a person gives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 def open_store(url: str) -> Store:
     """The store at ``s3://bucket/prefix`` or in the folder ``url``. Reads and writes nothing yet.
 
-    Raises StoreUnfit where ``url`` is neither.
+    Raises StoreUnfit if ``url`` is neither, or the working folder is gone.
     """
     if url.startswith("s3://"):
         return S3Store(url)

@@ -1,10 +1,10 @@
-"""A store in an S3 bucket, or in one of a server that speaks S3 and honours conditional writes.
+"""A store in an S3 bucket, or in a bucket of another server that speaks S3 and honours conditional writes.
 
 ``create`` is a PutObject with ``If-None-Match: *``, ``swap`` one with ``If-Match``
-(https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html). An answer that is lost is asked for
-again by botocore, and the second PUT then meets the first one's object: 412, KeyExists, and the caller compares.
+(https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html). If an answer is lost, botocore sends
+the PUT again. The second PUT then finds the object of the first one: 412, KeyExists, and the caller compares.
 
-It talks to botocore, the half of boto3 that makes requests: importing boto3's resource layer as well costs a
+The store uses botocore, the half of boto3 that makes requests: importing boto3's resource layer as well costs a
 process 0.1 s more. Credentials, region, endpoint (``AWS_ENDPOINT_URL_S3``) and profiles are found as boto3 finds them.
 """
 
@@ -31,13 +31,13 @@ _T = TypeVar("_T")
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _LONGEST_PREFIX = 100
 CONNECTIONS = 128
-"""Connections that are kept: no fewer than the threads that make requests, or each one more would be closed and said in
-the log (``side_by_side.ALLOWANCE``, and the callers' own: ``control.journal.THREADS``)."""
+"""Connections that are kept. There must be at least as many as threads that make requests (``side_by_side.ALLOWANCE``,
+and the callers' own: ``control.journal.THREADS``); botocore closes each further connection, and logs it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long to try: requests per call, and the seconds that each waits for a connection and for its answer."""
+    """How long to try: requests per call, and the seconds that each request waits for a connection and an answer."""
 
     attempts: int = 5
     connect: float = 5.0
@@ -47,11 +47,11 @@ class Limits:
 class S3Store:
     """Objects of one bucket below a prefix. Safe for threads.
 
-    Nothing is imported or sent before the first call; ``preload`` does the importing ahead of it.
+    Nothing is imported or sent before the first call; ``preload`` imports ahead of it.
     """
 
     def __init__(self, url: str, *, limits: Limits | None = None) -> None:
-        """Take ``s3://bucket/prefix`` apart. Raises StoreUnfit where it is something else."""
+        """The store at ``s3://bucket/prefix``. Raises StoreUnfit if ``url`` is something else."""
         self.url = url
         self.remote = True
         self.bucket, self._start = _parse(url)
@@ -60,9 +60,9 @@ class S3Store:
         self._connecting = threading.Lock()
 
     def preload(self) -> None:
-        """Import botocore and make the client: CPU and files, no network. Worth a thread while others start.
+        """Import botocore and create the client: CPU and files, no network. Worth a thread while other things start.
 
-        Raises StoreUnfit where the AWS configuration is broken.
+        Raises StoreUnfit if the AWS configuration is broken.
         """
         self._connect()
 
@@ -82,7 +82,7 @@ class S3Store:
         pages = self._ask(lambda client: _pages(client, Bucket=self.bucket, Prefix=self._start + prefix, **start))
         cut = len(self._start)
         keys = (found["Key"][cut:] for page in pages for found in page.get("Contents", ()))
-        # What other programs keep there, such as the `folder/` objects of consoles, is none of ours.
+        # Leave out the objects of other programs, such as the `folder/` objects of consoles.
         return sorted(filter(is_key, keys))
 
     def children(self, prefix: str) -> builtins.list[str]:
@@ -101,10 +101,10 @@ class S3Store:
         return self._get(self._start + key)
 
     def swap(self, key: str, data: bytes, version: str | None) -> str:
-        """Replace the object if it still has ``version`` (None: if there is none); the new version.
+        """Replace the object if it still has ``version`` (None: if there is no object). Return the new version.
 
-        Raises KeyExists when it has another version by now, or is gone; also when the answer to our own PUT was
-        lost and it was there at the second try.
+        Raises KeyExists if the object has another version by now, or is gone. The other version may be our own: the
+        answer to the PUT was lost, and the second try found its object.
         """
         check_key(key)
         if version is None:
@@ -112,13 +112,13 @@ class S3Store:
         return self._put(self._start + key, data, IfMatch=version)
 
     def probe(self) -> None:
-        """Write one fresh object, and see that it reads back and that no condition lets it be written again.
+        """Write a new object; check that it reads back, and that the conditions keep it from being written again.
 
-        Raises StoreUnfit where a condition is ignored or the address, credentials or permissions are wrong,
-        StoreUnavailable where nothing answers.
+        Raises StoreUnfit if a condition is ignored or the address, credentials or permissions are wrong, and
+        StoreUnavailable if nothing answers.
         """
         key = f"{self._start}.probe/{secrets.token_hex(16)}"
-        with suppress(KeyExists):  # nobody else has this key: an answer was lost
+        with suppress(KeyExists):  # it is our own object: nobody else has this key, so an answer was lost
             self._put(key, b"probe", IfNoneMatch="*")
         try:
             for header, condition in (("If-None-Match", {"IfNoneMatch": "*"}), ("If-Match", {"IfMatch": '"another"'})):
@@ -137,12 +137,12 @@ class S3Store:
                 f"{self.url}: an object that was just written can't be read; the store must be strongly consistent"
             ) from None
         finally:
-            # A bucket for audits may forbid deletion. Five bytes left behind harm nobody, and the verdict stands.
+            # A bucket for audits may forbid deletion. The five bytes left behind do no harm, and the result is valid.
             with suppress(StoreError):
                 self._ask(lambda client: client.delete_object(Bucket=self.bucket, Key=key))
 
     def _put(self, key: str, data: bytes, **condition: str) -> str:
-        """PutObject under the full ``key``; the ETag."""
+        """PutObject under the full ``key``. Return the ETag. Raises KeyExists also if the object is gone."""
         try:
             answer = self._ask(lambda client: client.put_object(Bucket=self.bucket, Key=key, Body=data, **condition))
         except KeyMissing:
@@ -157,7 +157,7 @@ class S3Store:
 
             answer = client.get_object(Bucket=self.bucket, Key=key)
             try:
-                # botocore's retries end with the headers; a connection that breaks in the body is ours.
+                # botocore's retries end with the headers: a connection that breaks in the body is retried here.
                 return answer["Body"].read(), str(answer.get("ETag", ""))
             except (HTTPClientError, IncompleteReadError) as error:
                 raise Again(str(error)) from error
@@ -165,7 +165,7 @@ class S3Store:
         return self._ask(fetch)
 
     def _ask(self, request: Callable[[Any], _T]) -> _T:
-        """The answer to ``request``; what botocore does not try again (409 and broken bodies) is tried again here."""
+        """The answer to ``request``. Retries what botocore does not retry: 409 and bodies that broke off."""
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
         client = self._connect()
@@ -184,7 +184,7 @@ class S3Store:
         raise problem
 
     def _connect(self) -> Any:
-        """The client, made at first use. botocore's sessions must not make two at once, hence the lock."""
+        """The client, created at first use. Two botocore clients must not be created at once, hence the lock."""
         if self._client is None:
             with self._connecting:
                 if self._client is None:
@@ -202,13 +202,13 @@ class S3Store:
             read_timeout=self._limits.read,
             max_pool_connections=CONNECTIONS,
             tcp_keepalive=True,
-            # Without the extra CRC-32, botocore signs the body's SHA-256, which the server checks just as well, and
-            # servers that do not know the newer checksum headers take the request. It saves 0.1 ms a PUT too.
+            # Without the extra CRC-32, botocore signs the body's SHA-256, which the server checks just as well. Servers
+            # that do not know the newer checksum headers accept the request then. It also saves 0.1 ms a PUT.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
         try:
-            # botocore itself reads AWS_DEFAULT_REGION only; every other SDK, and what EKS sets in pods, is AWS_REGION.
+            # botocore itself reads only AWS_DEFAULT_REGION. Every other SDK reads AWS_REGION, which EKS sets in pods.
             region = os.environ.get("AWS_REGION") or None
             return botocore.session.Session().create_client("s3", config=config, region_name=region)
         except BotoCoreError as error:
@@ -222,7 +222,7 @@ def _pages(client: Any, **parameters: str) -> list[dict[str, Any]]:
 
 
 def _parse(url: str) -> tuple[str, str]:
-    """The bucket, and what keys start with: empty, or ending in ``/``."""
+    """The bucket, and the prefix of all keys: empty, or ending in ``/``. Raises StoreUnfit."""
     scheme, _, rest = url.partition("://")
     bucket, _, prefix = rest.partition("/")
     prefix = prefix.rstrip("/")

@@ -1,11 +1,12 @@
-"""The S3 store for processes that write hundreds of objects a second: botocore signs and sends, and nothing else.
+"""The S3 store for processes that write hundreds of objects a second: of botocore it uses only the signing and sending.
 
-Of the CPU that a small PUT costs botocore, most goes into validating parameters, resolving the endpoint again and
-calling event handlers. ``DirectClient`` stands in for the client that ``S3Store`` talks to and leaves these out. What
-it sends is what botocore would send: a PutObject is stopped right before it is signed, and its URL, region and kind of
-signature are taken over, whatever the configuration made of them (virtual hosts, paths, dual stack, FIPS). Where that
-request has anything that is not known here (S3 Express, SigV4a, no signature, checksums, further headers), botocore
-itself sends all of them. Connections, proxies, certificates, credentials and their refresh are botocore's own.
+Most of the CPU that botocore needs for a small PUT goes into validating parameters, resolving the endpoint again and
+calling event handlers. ``DirectClient`` replaces the client that ``S3Store`` uses, and leaves these out. It sends the
+requests that botocore would send. To learn their form, it starts a PutObject and stops it right before it is signed.
+From that request it takes the URL, the region and the kind of signature, as the configuration made them (virtual hosts,
+paths, dual stack, FIPS). If the request has anything that is not known here (S3 Express, SigV4a, no signature,
+checksums, further headers), botocore sends all requests itself. Connections, proxies, certificates, credentials and
+their refresh are botocore's own.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from agentrun.store.s3 import Limits, S3Store
 from agentrun.store.s3_errors import Again
 
 _MARK = ".address"
-"""The key of the request that is stopped; no object of a store has it, because names do not start with a dot."""
+"""The key of the request that is stopped. No object of a store has it, because names do not start with a dot."""
 
 _HEADERS = frozenset({"user-agent", "if-none-match", "content-type", "content-length", "expect"})
-"""What botocore's PutObject has before it is signed, where nothing unusual is configured."""
+"""The headers of botocore's PutObject before it is signed, if nothing unusual is configured."""
 
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _BUSY = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "BandwidthLimitExceeded"})
@@ -37,11 +38,11 @@ _ELSEWHERE = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "Il
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
 
 _RENEW_EVERY = 30.0
-"""Seconds between two searches for new credentials: where there are none, it is not done for each request."""
+"""Seconds between two searches for new credentials, so that not every request searches while there are none."""
 
 _RETRY_COST = 5
 PAUSE_MAX = 20.0
-"""Seconds between two tries of a request at the most; they double, with jitter, as in botocore."""
+"""The longest pause between two tries of a request, in seconds. Pauses double, with jitter, as in botocore."""
 
 
 class DirectS3Store(S3Store):
@@ -57,19 +58,19 @@ class _Route:
 
     client: Any
     url: str
-    """Of the bucket, ending in ``/``."""
+    """The bucket's URL, ending in ``/``; empty if botocore has to send the requests."""
     signer: Any
     signing: Mapping[str, str]
     user_agent: Any
 
     @property
     def bucket_url(self) -> str:
-        """The bucket itself: a path has no slash at its end, a host of its own has nothing else."""
+        """The URL of the bucket itself: without the final slash, unless the path is nothing but that slash."""
         return self.url if urlsplit(self.url).path == "/" else self.url[:-1]
 
 
 class _Stopped(Exception):
-    """Carries the request out of botocore, unsigned and unsent."""
+    """Carries a request out of botocore before it is signed and sent."""
 
     def __init__(self, request: Any, signer: Any, signing: Mapping[str, str]) -> None:
         super().__init__("stopped before it was signed")
@@ -79,7 +80,7 @@ class _Stopped(Exception):
 
 
 class DirectClient:
-    """What ``S3Store`` uses of a botocore client, for one bucket. Raises what botocore raises."""
+    """The part of a botocore client that ``S3Store`` uses, for one bucket. Raises botocore's errors."""
 
     def __init__(self, make_client: Callable[[], Any], bucket: str, limits: Limits) -> None:
         from botocore.parsers import create_parser  # noqa: PLC0415
@@ -89,7 +90,7 @@ class DirectClient:
         self._bucket = bucket
         self._attempts = limits.attempts
         self._parser = create_parser("rest-xml")
-        # Shared by all threads, as in botocore: a store that is down soon costs a request each, not a row of them.
+        # Shared by all threads, as in botocore: while a store is down, each call soon makes only one request.
         self._quota = RetryQuota()
         self._lock = threading.Lock()
         self._renewed = float("-inf")
@@ -98,7 +99,7 @@ class DirectClient:
 
     @property
     def direct(self) -> bool:
-        """Whether requests are sent from here; False where something is unusual and botocore sends them."""
+        """Whether this client sends the requests. False: something is unusual, and botocore sends them."""
         return self._find_route().url != ""
 
     def put_object(self, **parameters: Any) -> dict[str, Any]:
@@ -112,18 +113,18 @@ class DirectClient:
         return {"ETag": answer.headers.get("ETag", "")}
 
     def get_object(self, **parameters: Any) -> dict[str, Any]:
-        """GetObject with Bucket and Key; the body is whole by the time this returns."""
+        """GetObject with Bucket and Key. The whole body is read when this returns."""
         answer = self._exchange("GetObject", "GET", quote(parameters["Key"], "/~"))
         if answer is None:
             return dict(self._client.get_object(**parameters))
         return {"Body": io.BytesIO(answer.content), "ETag": answer.headers.get("ETag", "")}
 
     def delete_object(self, **parameters: Any) -> dict[str, Any]:
-        """DeleteObject, which only the probe asks for: botocore's own."""
+        """DeleteObject, through botocore: only the probe uses it."""
         return dict(self._client.delete_object(**parameters))
 
     def get_paginator(self, operation: str) -> Any:
-        """Pages of ``list_objects_v2``; of other operations, botocore's own."""
+        """A paginator for ``list_objects_v2``; botocore's own for other operations."""
         if operation != "list_objects_v2":
             return self._client.get_paginator(operation)
         return SimpleNamespace(paginate=self._pages)
@@ -132,7 +133,7 @@ class DirectClient:
         from botocore.handlers import decode_list_object_v2  # noqa: PLC0415
 
         names = {"Prefix": "prefix", "Delimiter": "delimiter", "StartAfter": "start-after"}
-        # Keys may hold what XML cannot, hence the encoding; botocore asks for it too.
+        # Keys may hold characters that XML cannot, hence the encoding. botocore asks for it too.
         query = {"list-type": "2", "encoding-type": "url"} | {names[p]: v for p, v in parameters.items() if p in names}
         while True:
             text = "&".join(f"{name}={quote(value, '~')}" for name, value in sorted(query.items()))
@@ -150,7 +151,7 @@ class DirectClient:
     def _exchange(
         self, operation: str, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> Any:
-        """The successful answer, after bounded retries; None where botocore has to send it (nothing was done then)."""
+        """The successful answer, after bounded retries. None: nothing was done, and botocore has to send it."""
         from botocore.exceptions import ClientError, ConnectionError, HTTPClientError  # noqa: A004, PLC0415
 
         held = 0
@@ -169,7 +170,7 @@ class DirectClient:
                 problem = error
             code, status = _said(problem)
             if status in {301, 307} or code in _ELSEWHERE:
-                # botocore follows, and remembers the region; the next request is then addressed as it does by then.
+                # botocore follows the redirect and remembers the region. The next request finds its route from that.
                 self._forget(route)
                 return None
             if attempt >= self._attempts:
@@ -184,12 +185,12 @@ class DirectClient:
         raise AssertionError("unreachable")
 
     def _send(self, route: _Route, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Any:
-        """Sign and send once. Raises botocore's errors, and Again where the answer's body broke off."""
+        """Sign and send once. Raises botocore's errors, and Again if the answer's body broke off."""
         from botocore.awsrequest import AWSRequest  # noqa: PLC0415
 
         url = route.bucket_url + path if path.startswith("?") else route.url + path
         request = AWSRequest(method, url, {"User-Agent": route.user_agent, **headers}, body)
-        # Credentials that are about to expire are refreshed by this call, in one thread for all.
+        # This call refreshes credentials that are about to expire, in one thread for all.
         route.signer.get_auth_instance(**route.signing).add_auth(request)
         answer = route.client._endpoint.http_session.send(request.prepare())  # noqa: SLF001 (no other door to it)
         length = answer.headers.get("Content-Length")
@@ -198,7 +199,7 @@ class DirectClient:
         return answer
 
     def _parse(self, operation: str, answer: Any) -> dict[str, Any]:
-        """The answer as botocore makes it: for errors too, so that the messages are the same."""
+        """The answer as botocore parses it. Errors too, so that their messages are the same."""
         shape = self._client.meta.service_model.operation_model(operation).output_shape
         headers = {name.lower(): value for name, value in answer.headers.items()}
         found = {"headers": headers, "status_code": answer.status_code, "body": answer.content}
@@ -212,7 +213,9 @@ class DirectClient:
         return route
 
     def _look(self) -> _Route:
-        """Let botocore address a PutObject. Raises its errors where the configuration does not allow for one."""
+        """Let botocore address a PutObject, and take its route. Raises botocore's errors if the configuration does not
+        allow for one.
+        """
         client = self._client
         try:
             client.put_object(Bucket=self._bucket, Key=_MARK, Body=b"", IfNoneMatch="*")
@@ -238,7 +241,8 @@ class DirectClient:
                 self._route = None
 
     def _renew(self, route: _Route) -> bool:
-        """Look for credentials anew, as at the start: files and tokens may have been replaced. Whether it was done.
+        """Search for credentials again, as at the start: files and tokens may have been replaced. Return whether that
+        was done, here or in another thread.
 
         The time of the last search is lost with the process; one more search is harmless.
         """
@@ -255,7 +259,7 @@ class DirectClient:
 def _stop(
     request: Any, signing_name: str, region_name: str, signature_version: Any, request_signer: Any, **_: Any
 ) -> None:
-    """Handler of ``before-sign``: lets every request pass but the one for ``_MARK``."""
+    """Handler of ``before-sign``: stops the request for ``_MARK`` and lets every other one pass."""
     if not request.url.endswith(f"/{_MARK}"):
         return
     own = request.context.get("signing", {})
@@ -268,7 +272,7 @@ def _stop(
 
 
 def _said(problem: Exception) -> tuple[str, int | None]:
-    """S3's error code and the status; no status where there was no answer."""
+    """S3's error code and the status; no status if there was no answer."""
     response = getattr(problem, "response", None)
     if not isinstance(response, dict):
         return "", None

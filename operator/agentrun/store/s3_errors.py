@@ -1,4 +1,4 @@
-"""What S3 and botocore say, as the store's errors: who has to do something, and what.
+"""Turns the errors of S3 and botocore into those of a store. Their messages say who has to do what.
 
 Codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 """
@@ -31,18 +31,18 @@ _CONFIGURE = (
 
 
 class Again(StoreError):
-    """Not an answer yet: the same request may be sent again at once. Never leaves the store."""
+    """The request has no result yet, and may be sent again at once. No caller of the store sees this error."""
 
 
 def explained(error: Exception, url: str) -> StoreError:
-    """The botocore ``error`` of a request to the store ``url``."""
+    """The store's error for the botocore ``error`` of a request to the store ``url``."""
     from botocore.exceptions import ClientError  # noqa: PLC0415
 
     return _refused(error, url) if isinstance(error, ClientError) else _failed(error, url)
 
 
 def _refused(error: Exception, url: str) -> StoreError:
-    """A ClientError: the server answered."""
+    """The store's error for a ClientError: the server answered."""
     response = getattr(error, "response", {})
     code = _clean(response.get("Error", {}).get("Code", "?"))
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
@@ -75,13 +75,13 @@ def _refused(error: Exception, url: str) -> StoreError:
 
 
 def _failed(error: Exception, url: str) -> StoreError:
-    """Another botocore error: no request was sent, or no answer came."""
+    """The store's error for any other botocore error: no request was sent, or no answer came."""
     from botocore import exceptions as e  # noqa: PLC0415
 
     said = f"{url}: {_clean(error)}"
     if isinstance(error, e.SSLError):
         return StoreUnfit(f"{said}; the server's certificate is not trusted: set AWS_CA_BUNDLE or correct the endpoint")
-    if isinstance(error, e.ConnectionError | e.HTTPClientError):  # no connection, a time-out, a proxy that fails
+    if isinstance(error, e.ConnectionError | e.HTTPClientError):  # no connection, a timeout, a proxy that fails
         return StoreUnavailable(f"{said}; check the network and the endpoint, then resume the run")
     if isinstance(error, e.CredentialRetrievalError | e.MetadataRetrievalError):
         return StoreUnavailable(f"{said}; the source of the credentials did not answer: try again later")
@@ -91,5 +91,5 @@ def _failed(error: Exception, url: str) -> StoreError:
 
 
 def _clean(text: object) -> str:
-    """One short line without control characters: a server's text ends on a person's terminal."""
+    """``text`` as one short line without control characters: a server's text is shown on a person's terminal."""
     return printable(" ".join(str(text).split()), 300)

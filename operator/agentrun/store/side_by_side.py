@@ -1,8 +1,8 @@
 """Many reads of a remote store at the same time, with a bound on the threads of the whole process.
 
-Reads nest: the steps of a run, and the records of each step. A pool for each would multiply, and the operator reads
-many runs at once when it begins to lead. So all of them share one allowance of threads. Who finds none left reads on in
-its own thread, so nobody waits for a thread, and nothing can lock.
+Reads nest: the steps of a run, and the records of each step. One pool for each read would multiply the threads, and the
+operator reads many runs at once when it begins to lead. So all reads share one allowance of threads. A caller that
+finds no thread left reads in its own, so nobody waits for a thread, and there is no deadlock.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 READERS: Final = 16
-"""Threads of one call at the most."""
+"""The most threads of one call."""
 
 ALLOWANCE: Final = 64
-"""Threads of all calls together."""
+"""The most threads of all calls together."""
 
 FEW: Final = 3
 """With fewer things to read, threads cost more than they save."""
@@ -28,7 +28,9 @@ _allowance = threading.BoundedSemaphore(ALLOWANCE)
 
 
 def each(do: Callable[[T], R], things: Sequence[T], *, remote: bool) -> list[R]:
-    """``do(thing)`` of each, in order; side by side where the store is ``remote``. Raises what ``do`` raises first."""
+    """``do(thing)`` for each thing, in order; in several threads if the store is ``remote``. Raises the first error of
+    ``do``, in the order of ``things``.
+    """
     if not remote or len(things) < FEW:
         return [do(thing) for thing in things]
     threads = 0
