@@ -31,10 +31,13 @@ Answer = Callable[["Handler"], None]
 
 
 class ToolHost:
-    """The host, as a context manager, at ``address``. A request is in ``asked`` before it is answered."""
+    """The host, as a context manager, at ``address`` and ``port`` (0: a free one).
 
-    def __init__(self, address: str = "127.0.0.1") -> None:
-        self._address = address
+    A request is in ``asked`` before it is answered.
+    """
+
+    def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
+        self._address = (address, port)
         self._lock = threading.Lock()
         self._asked: list[Asked] = []
         self._answers: dict[str, list[Answer]] = {}
@@ -43,7 +46,7 @@ class ToolHost:
     @property
     def url(self) -> str:
         assert self._server is not None, "use it in a `with`"
-        return f"http://{self._address}:{self._server.server_address[1]}"
+        return f"http://{self._address[0]}:{self._server.server_address[1]}"
 
     def on(self, path: str, *answers: Answer) -> None:
         """Answer requests for ``path`` (without query) with ``answers`` in order; the last is repeated."""
@@ -56,7 +59,7 @@ class ToolHost:
             return [one for one in self._asked if path is None or one.target.partition("?")[0] == path]
 
     def __enter__(self) -> Self:
-        self._server = _Server((self._address, 0), self).start()
+        self._server = _Server(self._address, self).start()
         return self
 
     def __exit__(
