@@ -1,7 +1,7 @@
 """Records journals with a released agentrun: ``python -m tests.replay.record VENV FOLDER [SCENE…]``.
 
 ``VENV`` is a virtual environment in which the release is installed, and ``FOLDER`` gets a file for each scene of
-``scenes``, or for those that are named. The release drives the runs; this worktree gives the model and the tools alone.
+``scenes``, or for those that are named. The release drives the runs; this checkout gives the model and the tools alone.
 Before a journal is written, the processes in it get the name of one machine that does not exist, and the hash chain is
 made anew: ``agentrun audit verify`` of the release then finds it whole. What the journal amounts to (``facts``,
 ``status``, and in ``moments`` what a driver would do after each record) is the release's word, too.

@@ -15,13 +15,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrun.api.canonical import timestamp
+from agentrun.api.canonical import moment, timestamp
 from agentrun.api.errors import Problem
 from agentrun.cli.main import main
 from agentrun.cli.on_cluster.listing import list_verb
 from agentrun.cli.on_cluster.refusals import NotInstalled, fields_of, refusal_of
 from agentrun.cli.on_cluster.runs import Run
 from agentrun.cli.options import ClusterPlace
+from agentrun.cli.show import step_table
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import manifest_bytes
 from agentrun.journal.run import NoSuchRun, find_run, list_runs
@@ -411,3 +412,11 @@ def test_an_object_that_anybody_wrote_hides_no_other(
     rows = {line.split()[0]: line.split()[1] for line in said.out.splitlines()}
     assert rows == {"NAME": "PHASE", "good": "Running", "bad": "Unreadable"}
     assert "run bad in n: " in said.err
+
+
+def test_the_time_of_a_step_that_the_runs_end_cut_short_ends_with_the_run() -> None:
+    step = {"name": "slow", "state": "Cancelled", "attempt": 1, "startedAt": "2030-01-01T00:00:00Z"}
+    ended = {"steps": [step], "completionTime": "2030-01-01T00:00:07Z"}
+    later = moment("2030-02-01T00:00:00Z")
+    assert "7.0s" in step_table(ended, {}, {}, None, later)[1]
+    assert "7.0s" not in step_table({"steps": [step]}, {}, {}, None, later)[1]

@@ -40,7 +40,7 @@ def show_command(place: Place, run: str, step: str | None) -> int:
         emit(place, view.to_json())
         return 0
     lines = lines_of(records, view.events, only)
-    table_ = step_table(view.status["steps"], view.states, records, only, view.now)
+    table_ = step_table(view.status, view.states, records, only, view.now)
     start = moment(view.pinned.manifest["createdAt"])
     for text in [*_head(view), "", *table_, "", *timeline_lines(start, lines)]:
         tell(place, text)
@@ -113,15 +113,19 @@ def _driver(view: View) -> str:
 
 
 def step_table(
-    entries: Iterable[dict[str, Any]],
+    status: Mapping[str, Any],
     states: Mapping[StepKey, Folded],
     records: Mapping[StepKey, list[Record]],
     only: StepKey | None,
     now: float,
 ) -> list[str]:
-    """The steps as a status has them; with turns, calls and cost as far as ``states`` and ``records`` hold them."""
+    """The steps of ``status``; with turns, calls and cost as far as ``states`` and ``records`` hold them.
+
+    A step that the run's end cut short has no end of its own: its time ends with the run's.
+    """
     rows = []
-    for entry in entries:
+    end = status.get("completionTime", timestamp(now))
+    for entry in status.get("steps", ()):
         key = StepKey.parse(entry["name"])
         if not _wanted(key, only):
             continue
@@ -131,9 +135,7 @@ def step_table(
         state = entry["state"]
         took = ""
         if "startedAt" in entry:
-            took = spell(
-                moment(entry["finishedAt"] if "finishedAt" in entry else timestamp(now)) - moment(entry["startedAt"])
-            )
+            took = spell(moment(entry.get("finishedAt", end)) - moment(entry["startedAt"]))
         rows.append(
             [
                 entry["name"],

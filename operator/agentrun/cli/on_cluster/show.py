@@ -44,8 +44,7 @@ def show_verb(place: ClusterPlace, run: str, step: str | None) -> int:
     only = _key(found, step) if step else None
     past = _past(found, only)
     now = time.time()
-    steps = [entry for entry in found.entries.values() if only is None or _of(entry, only)]
-    for text in [*_head(found, now), "", *step_table(steps, past.states, past.records, only, now)]:
+    for text in [*_head(found, now), "", *step_table(found.status, past.states, past.records, only, now)]:
         tell(place, text)
     if lines := lines_of(past.records, past.events, only):
         start = found.status.get("startTime") or found.obj["metadata"]["creationTimestamp"]
@@ -60,11 +59,6 @@ def _key(run: Run, step: str) -> StepKey:
         return StepKey.parse(run.step(step))
     except ValueError as error:
         raise Refused(str(error)) from None
-
-
-def _of(entry: dict[str, Any], only: StepKey) -> bool:
-    key = StepKey.parse(entry["name"])
-    return key.name == only.name and only.index in (None, key.index)
 
 
 def _past(run: Run, only: StepKey | None) -> _Past:
