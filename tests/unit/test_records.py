@@ -10,6 +10,7 @@ from agentrun.api import status
 from agentrun.api.canonical import canonical, digest_of
 from agentrun.api.facts import StepKey
 from agentrun.cli.timeline import timeline
+from agentrun.journal import fold as folding
 from agentrun.journal.difference import essence
 from agentrun.journal.fold import fold
 from agentrun.journal.records import parse
@@ -24,6 +25,10 @@ from tests.unit.record_forms import fields
 
 def test_the_planner_reads_every_event() -> None:
     assert set(EventKind) == events._TAKE.keys()
+
+
+def test_the_fold_takes_every_record() -> None:
+    assert set(Kind) == folding._TAKE.keys() | {Kind.OPENED}
 
 
 def test_every_kind_has_a_form() -> None:

@@ -6,10 +6,10 @@ checkpoint (a ``compacted`` record) holds the whole folded state, so a fold from
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, assert_never
+from typing import Any
 
 from agentrun.api.facts import (
     REFUSED_MAX,
@@ -35,7 +35,6 @@ from agentrun.records.step_records import (
     ResultBody,
     TurnBody,
     WaitingBody,
-    step_kind,
 )
 
 _UNFIT = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
@@ -174,35 +173,18 @@ def apply(state: Folded, record: Record) -> None:
     state.seq, state.head = record.seq, record.hash
     if "refused" in body:
         state.refused = sorted({*state.refused, *refused_words(body["refused"])})[:REFUSED_MAX]
-    kind = step_kind(record.kind)
-    if kind is not Kind.OPENED:  # ``_open`` still reads whether the attempt before made progress
-        state.progress = True
-    match kind:
-        case Kind.OPENED:
-            _open(state, record, body)
-        case Kind.TURN:
-            _turn(state, body)
-        case Kind.INTENT:
-            _intent(state, body)
-        case Kind.RESULT:
-            _result(state, body)
-        case Kind.WAITING:
-            _wait(state, body)
-        case Kind.FAILED:
-            _fail(state, body)
-        case Kind.CLOSED:
-            _close(state, body)
-        case Kind.COMPACTED:
-            if "state" in body:
-                _restore(state, body["state"])
-                return  # the restored state has its own instants
-            _shorten(state, body)
-        case None:
-            pass
-        case unreachable:
-            assert_never(unreachable)
+    if record.kind == _OPENED:
+        _open(state, record, body)
+        state.at = record.at
+        return
+    state.progress = True
+    take = _TAKE.get(record.kind)
+    if take is not None:  # None: a kind that a later version of agentrun added
+        take(state, body)
+    if record.kind == _COMPACTED and "state" in body:
+        return  # the restored state has its own instants
     state.at = record.at
-    if state.intervals and kind is not Kind.OPENED:
+    if state.intervals:
         state.intervals[-1][1] = record.at
 
 
@@ -273,7 +255,10 @@ def _close(state: Folded, body: ClosedBody) -> None:
     _count_calls(state, body.get("toolCalls", 0))
 
 
-def _shorten(state: Folded, body: CompactedBody) -> None:
+def _compact(state: Folded, body: CompactedBody) -> None:
+    if "state" in body:
+        _restore(state, body["state"])
+        return
     state.history, state.context = [*body["history"]], 0
     state.usage = (Usage.from_json(state.usage) + Usage.from_json(body["usage"])).to_json()
 
@@ -306,3 +291,16 @@ def _result(state: Folded, body: ResultBody) -> None:
 def _count_calls(state: Folded, calls: int) -> None:
     if calls:
         state.usage = (Usage.from_json(state.usage) + Usage(tool_calls=calls)).to_json()
+
+
+# A table, not a ``match``: a ``match`` looks up one member of the enum for each case, and a resume folds thousands.
+_TAKE: dict[str, Callable[[Folded, Any], None]] = {
+    Kind.TURN: _turn,
+    Kind.INTENT: _intent,
+    Kind.RESULT: _result,
+    Kind.WAITING: _wait,
+    Kind.FAILED: _fail,
+    Kind.CLOSED: _close,
+    Kind.COMPACTED: _compact,
+}
+_OPENED, _COMPACTED = Kind.OPENED.value, Kind.COMPACTED.value
