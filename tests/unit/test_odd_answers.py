@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,21 +15,9 @@ from agentrun.runner.error_words import read_error
 from agentrun.runner.history import History
 from agentrun.runner.models import Request, ToolSpec
 from tests.harness.loopback import reply
-from tests.harness.model_bench import OK, ModelBench, call, completion, message, model_bench, response, text
+from tests.harness.model_bench import OK, ModelBench, call, completion, message, response, text
 
 CHAT_OK = reply(completion(content="hello"))
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ModelBench]:
-    async with model_bench("responses") as found:
-        yield found
-
-
-@pytest.fixture
-async def chatty() -> AsyncIterator[ModelBench]:
-    async with model_bench("chat") as found:
-        yield found
 
 
 def choice(**fields: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from agentrun.runner.models import Request, ToolSpec
 from agentrun.runner.overflow import is_overflow
 from agentrun.runner.plain_schema import plain_schema
 from tests.harness.loopback import reply
-from tests.harness.model_bench import OK, SCHEMA, TOOL, ModelBench, completion, model_bench
+from tests.harness.model_bench import OK, SCHEMA, TOOL, ModelBench, completion
 
 STRICT_TOOL = ToolSpec("pay", "Pays.", SCHEMA)
 EVERYTHING: dict[str, Any] = {
@@ -225,18 +225,6 @@ def sent(word: str, body: dict[str, Any]) -> bool:
             )
         case _:
             return word in body
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ModelBench]:
-    async with model_bench("responses") as found:
-        yield found
-
-
-@pytest.fixture
-async def chatty() -> AsyncIterator[ModelBench]:
-    async with model_bench("chat") as found:
-        yield found
 
 
 def learned(make: Make, word: str, status: int, answer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
