@@ -19,17 +19,17 @@ from typing import Any
 import pytest
 import yaml
 
+from agentrun.api.errors import Refused
 from agentrun.api.facts import StepKey
-from agentrun.cli.failures import Refused
 from agentrun.cli.main import main
 from agentrun.cli.on_cluster import commands, following
+from agentrun.cli.on_cluster.approvals import approvals_of, decide
+from agentrun.cli.on_cluster.backend import ClusterBackend
 from agentrun.cli.on_cluster.client import Client
+from agentrun.cli.on_cluster.cluster_run import ClusterRun as Run
+from agentrun.cli.on_cluster.cluster_run import change, journal_of
 from agentrun.cli.on_cluster.commands import command
-from agentrun.cli.on_cluster.control import change
-from agentrun.cli.on_cluster.decide import _record
-from agentrun.cli.on_cluster.refusals import REJECTED
-from agentrun.cli.on_cluster.runs import Run, approvals_of, journal_of
-from agentrun.kube.errors import Forbidden
+from agentrun.kube.errors import REJECTED, Forbidden
 from tests.chart.api import Api
 from tests.chart.conftest import SYSTEM, until
 from tests.cluster.control_plane import ControlPlane
@@ -342,11 +342,12 @@ def test_two_people_who_decide_at_once_both_count(
     assert first.code == 0 and "ask: 1 of 2 people have approved" in first.out
     twice = type_("ben", "approve", name)
     assert twice.code == 2 and "you have decided ask already: Approved" in twice.err
-    after = _record(carl, seen, "carl", "Approved", "")  # as carl saw it before ben decided
+    assert decide(carl, seen, "carl", "Approved", "") == 2  # as carl saw it before ben decided
+    [after] = approvals_of(carl, found(plane, name))
     assert [entry["by"] for entry in after["status"]["decisions"]] == ["ben", "carl"]
     assert type_("ana", "run", file(tmp_path, ("AgentWorkflow", "go", spec)), "--name", f"{name}-2").code == 3
     with pytest.raises(Forbidden, match="may not decide in the name of ben"):
-        _record(carl, approvals_of(carl, found(plane, f"{name}-2"))[0], "ben", "Approved", "")
+        decide(carl, approvals_of(carl, found(plane, f"{name}-2"))[0], "ben", "Approved", "")
 
 
 def test_a_kubeconfig_that_impersonates_decides_as_that_person(
@@ -408,14 +409,14 @@ def test_an_unknown_outcome_is_resolved_for_the_very_call(
     waiting = {"resolve": "no answer is known", "tool": "pay", "callId": "refund-1"}
     told: list[dict[str, Any]] = []
 
-    def find(*_: Any) -> Run:
+    def find(*_: Any, **__: Any) -> Run:
         run = found(plane, name)
         entry = {"name": "refund", "state": "OutcomeUnknown", "waitingFor": waiting}
         run.obj["status"] = {"phase": "Stalled", "steps": [entry]}
         return run
 
-    monkeypatch.setattr("agentrun.cli.on_cluster.resolve.find", find)
-    monkeypatch.setattr("agentrun.cli.on_cluster.resolve.command", lambda client, run, verb: told.append(verb))
+    monkeypatch.setattr(ClusterBackend, "find", find)
+    monkeypatch.setattr("agentrun.cli.on_cluster.backend.command", lambda client, run, verb: told.append(verb))
     assert type_("ana", "resolve", name, "refund", "--happened", '{"id": 3}').code == 0
     assert type_("ana", "resolve", name, "refund", "--give-up").code == 0
     assert told == [
@@ -508,7 +509,7 @@ def test_following_says_when_no_operator_comes(
         if "no operator has come" in text:
             at_work.send_signal(signal.SIGCONT)
 
-    monkeypatch.setattr("agentrun.cli.board.tell", tell)
+    monkeypatch.setattr("agentrun.cli.terminal.board.tell", tell)
     at_work.send_signal(signal.SIGSTOP)
     try:
         ended = type_("ana", "run", file(tmp_path, ("AgentWorkflow", "wait", WAIT)), "--name", name)

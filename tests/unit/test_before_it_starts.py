@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from agentrun.api.errors import Refused
 from agentrun.api.workflow import Model, Tool
-from agentrun.cli import reach
-from agentrun.cli.failures import Refused
-from agentrun.cli.reach import check_connections, unreachable
+from agentrun.cli.on_store import reach
+from agentrun.cli.on_store.reach import check_connections, unreachable
 from tests.harness.cli_store import LOOK_UP, Scene, Type
 
 SHOP: dict[str, Any] = {

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from agentrun.api.facts import StepKey, Usage
-from agentrun.cli.board import Board, counts_of
-from agentrun.cli.live import LiveBoard
+from agentrun.cli.terminal.board import Board, counts_of
+from agentrun.cli.terminal.live import LiveBoard
 from agentrun.journal.fold import Folded
 from agentrun.plan.snapshot import Plan
 from tests.harness.cli_store import USAGE, Scene

@@ -18,11 +18,9 @@ from hypothesis import strategies as st
 from agentrun.api.canonical import moment, timestamp
 from agentrun.api.errors import Problem
 from agentrun.cli.main import main
-from agentrun.cli.on_cluster.listing import list_verb
+from agentrun.cli.on_cluster.client import Client
 from agentrun.cli.on_cluster.refusals import NotInstalled, fields_of, refusal_of
-from agentrun.cli.on_cluster.runs import Run
-from agentrun.cli.options import ClusterPlace
-from agentrun.cli.show import step_table
+from agentrun.cli.verbs.show import step_table
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import manifest_bytes
 from agentrun.journal.run import NoSuchRun, find_run, list_runs
@@ -39,6 +37,8 @@ from agentrun.kube.errors import (
 )
 from agentrun.kube.impersonation import acting_as
 from agentrun.kube.status import read_status
+from agentrun.query.past import Past
+from agentrun.query.run_view import RunView as Run
 from agentrun.records.waits import WAITS, MovedBy
 from tests.harness.cli_store import PEOPLE, REFUND, Scene, Type, closed, request
 
@@ -401,13 +401,9 @@ GOOD: dict[str, Any] = {
 def test_an_object_that_anybody_wrote_hides_no_other(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bad: dict[str, Any]
 ) -> None:
-    class Objects:
-        def list_all(self, path: str) -> list[dict[str, Any]]:
-            return [GOOD, GOOD | {"metadata": GOOD["metadata"] | {"name": "bad"}} | bad]
-
-    place = ClusterPlace("agentrun", given_namespace="n")
-    monkeypatch.setattr(ClusterPlace, "open", lambda _: Objects())
-    assert list_verb(place, all_namespaces=False) == 0
+    objects = [GOOD, GOOD | {"metadata": GOOD["metadata"] | {"name": "bad"}} | bad]
+    monkeypatch.setattr(Client, "list_all", lambda _, path: objects)
+    assert typed(monkeypatch, "agentrun", "list", "--context", "here", "-n", "n") == 0
     said = capsys.readouterr()
     rows = {line.split()[0]: line.split()[1] for line in said.out.splitlines()}
     assert rows == {"NAME": "PHASE", "good": "Running", "bad": "Unreadable"}
@@ -418,5 +414,5 @@ def test_the_time_of_a_step_that_the_runs_end_cut_short_ends_with_the_run() -> N
     step = {"name": "slow", "state": "Cancelled", "attempt": 1, "startedAt": "2030-01-01T00:00:00Z"}
     ended = {"steps": [step], "completionTime": "2030-01-01T00:00:07Z"}
     later = moment("2030-02-01T00:00:00Z")
-    assert "7.0s" in step_table(ended, {}, {}, None, later)[1]
-    assert "7.0s" not in step_table({"steps": [step]}, {}, {}, None, later)[1]
+    assert "7.0s" in step_table(ended, Past(), None, later)[1]
+    assert "7.0s" not in step_table({"steps": [step]}, Past(), None, later)[1]

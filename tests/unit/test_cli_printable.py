@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import agentrun
+from agentrun.api.printable import printable
 from agentrun.cli.__main__ import main
-from agentrun.cli.printable import document, printable, value
+from agentrun.query.texts import document, value
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.characters()),

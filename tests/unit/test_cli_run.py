@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from agentrun.api.facts import StepKey
 from agentrun.cli.inputs import read_inputs
-from agentrun.cli.run import _unpark
-from agentrun.cli.view import View
+from agentrun.cli.on_store.starting import _free
 from agentrun.journal.log import StepLog
 from agentrun.journal.records import Record
 from agentrun.journal.run import find_run, read_manifest
+from agentrun.query.stored_run import StoredRun
 from agentrun.records.step_records import Kind
 from agentrun.runner.identity import this_process
 from tests.harness.cli_store import PEOPLE, REFUND, Scene, Type
@@ -183,13 +183,13 @@ def test_a_parked_step_is_tried_again_when_a_person_resumes(scene: Scene, agentr
     for attempt in range(1, 12):
         log = StepLog(scene.store, run, StepKey("triage"), attempt, nothing, lambda: scene.now + ahead)
         nothing = log.append(Kind.OPENED, {"process": {}, "task": {"prompt": "x"}})
-    view = View.read(scene.store, run)
+    view = StoredRun.read(scene.store, run)
     assert "resume" in view.entries["triage"]["waitingFor"]
-    assert _unpark(view) == ["triage is tried again"]
+    assert _free(view) == ["triage is tried again"]
     assert [e["step"] for e in scene.events(run, "resumed")] == ["triage"]
-    again = View.read(scene.store, run)
+    again = StoredRun.read(scene.store, run)
     assert "resume" not in again.entries["triage"].get("waitingFor", {})
-    assert _unpark(again) == []
+    assert _free(again) == []
 
 
 @pytest.mark.parametrize("words", [["--help"], ["list", "-o", "json"]])

@@ -11,8 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentrun.api.canonical import FIRST, LAST, NEVER, moment, timestamp
-from agentrun.cli.output import spell
-from agentrun.cli.timeline import clock, lasting, until
+from agentrun.query.texts import clock, lasting, spell, until
 from tests.harness.cli_store import PEOPLE, Scene, Type
 
 NEW_YEAR = datetime(2017, 1, 1, tzinfo=UTC).timestamp()

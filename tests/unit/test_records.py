@@ -9,14 +9,14 @@ import pytest
 from agentrun.api import status
 from agentrun.api.canonical import canonical, digest_of
 from agentrun.api.facts import StepKey
-from agentrun.cli.timeline import timeline
 from agentrun.journal import fold as folding
-from agentrun.journal.difference import essence
 from agentrun.journal.fold import fold
 from agentrun.journal.records import parse
 from agentrun.journal.run import as_events
 from agentrun.plan import events
 from agentrun.plan.events import EventIndex
+from agentrun.query.difference import essence
+from agentrun.query.timeline import timeline
 from agentrun.records.run_events import EVENT_BODIES, EventKind, event_kind
 from agentrun.records.step_records import STEP_BODIES, Kind, step_kind
 from agentrun.records.waits import DETAILS, WAITS, WaitingFor

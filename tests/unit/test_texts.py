@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 import agentrun as agentrun_package
 from agentrun.api.facts import StepKey
+from agentrun.api.printable import printable
 from agentrun.api.texts import as_text, quoted
-from agentrun.cli.board import described
-from agentrun.cli.printable import printable, value
+from agentrun.cli.terminal.board import described
 from agentrun.expressions.templates import Scope, Values, compile_text, compile_value
+from agentrun.query.texts import value
 from tests.harness.cli_store import PEOPLE, Scene, Type
 from tests.harness.planner_world import CALL, PlannerWorld, approval, compiled, step
 

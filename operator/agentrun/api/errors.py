@@ -29,6 +29,10 @@ class AgentrunError(Exception):
     """Base of every error whose message is meant for the person at the command line."""
 
 
+class Refused(AgentrunError):
+    """The command cannot be given as things stand. Nothing was written."""
+
+
 class InvalidDocument(AgentrunError):
     """A file or an object that cannot be run. Nothing was started and nothing was written.
 

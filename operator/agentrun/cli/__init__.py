@@ -1,5 +1,6 @@
 """The command line. ``main`` imports click alone; each verb imports what it needs when it is called.
 
-A verb is a module: for a store here, for a cluster of the same name in ``on_cluster``. ``options`` has the dispatch,
-``view`` and ``timeline`` what is shown of a run, ``output`` tables and colours, ``printable`` the door to the terminal.
+A verb is a module of ``verbs``, written once over ``backend.Backend``. ``on_store`` and ``on_cluster`` implement that
+protocol, and ``options`` decides which of them a command works on. What is shown of a run is read in
+``agentrun.query``; ``terminal`` has objects, tables and the live view, ``what_next`` what a person can do.
 """

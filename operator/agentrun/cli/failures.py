@@ -5,13 +5,9 @@ from __future__ import annotations
 import click
 
 from agentrun.api.errors import AgentrunError, InvalidDocument
-from agentrun.cli.printable import printable
+from agentrun.api.printable import printable
 from agentrun.journal.records import Damaged
 from agentrun.store.protocol import StoreError
-
-
-class Refused(AgentrunError):
-    """The command cannot be given as things stand. Nothing was written."""
 
 
 class OutOfReach(AgentrunError):

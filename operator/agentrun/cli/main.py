@@ -5,10 +5,12 @@ Exit codes: 0 done and succeeded; 1 the run failed, was cancelled or rejected (a
 run waits for a person; 4 the store or the cluster is out of reach; 130 interrupted.
 """
 
+# Verbs are imported when they are called: --help and a wrong word must not wait for all of them.
+# ruff: noqa: PLC0415
+
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import sys
 from pathlib import PurePath
@@ -17,27 +19,68 @@ from typing import NoReturn
 import click
 
 from agentrun import __version__
-from agentrun.cli.options import KUBECTL, place_options, remember_place
+from agentrun.cli.options import place_options, remember_place
+from agentrun.cli.place import KUBECTL
 
 VERBS = {
-    "validate": ("validate", "Check files without running anything."),
-    "run": ("run", "Run a file and follow it."),
-    "list": ("listing", "The runs of a namespace, newest first."),
-    "show": ("show", "How a run stands, and its timeline."),
-    "logs": ("logs", "What the processes of a run's steps logged."),
-    "approve": ("decide", "Approve what a run waits for."),
-    "reject": ("decide", "Reject what a run waits for."),
-    "signal": ("signal", "Send a signal to a run."),
-    "resume": ("run", "Go on with a run that waits, is suspended, or lost its driver."),
-    "suspend": ("control", "Let a run start nothing new until it is resumed."),
-    "cancel": ("control", "End a run: compensations and finally still run."),
-    "resolve": ("resolve", "Say what became of a call whose outcome is unknown."),
-    "fork": ("fork", "A new run that shares the past of another."),
-    "diff": ("diff", "Where two runs part."),
-    "audit": ("audit", "Verify or export the journal of a run."),
-    "drive": ("run", ""),
+    "validate": "Check files without running anything.",
+    "run": "Run a file and follow it.",
+    "list": "The runs of a namespace, newest first.",
+    "show": "How a run stands, and its timeline.",
+    "logs": "What the processes of a run's steps logged.",
+    "approve": "Approve what a run waits for.",
+    "reject": "Reject what a run waits for.",
+    "signal": "Send a signal to a run.",
+    "resume": "Go on with a run that waits, is suspended, or lost its driver.",
+    "suspend": "Let a run start nothing new until it is resumed.",
+    "cancel": "End a run: compensations and finally still run.",
+    "resolve": "Say what became of a call whose outcome is unknown.",
+    "fork": "A new run that shares the past of another.",
+    "diff": "Where two runs part.",
+    "audit": "Verify or export the journal of a run.",
+    "drive": "",
 }
-"""Name, module and line of help of each verb; one without a line is for agentrun itself."""
+"""The line of help of each verb; one without a line is for agentrun itself."""
+
+
+def load(name: str) -> click.Command | None:
+    """The verb of that name, imported when it is called; None where there is none."""
+    match name:
+        case "validate":
+            from agentrun.cli.verbs.validate import validate_command as found
+        case "run":
+            from agentrun.cli.verbs.run import run_command as found
+        case "resume":
+            from agentrun.cli.verbs.run import resume_command as found
+        case "drive":
+            from agentrun.cli.verbs.run import drive_command as found
+        case "list":
+            from agentrun.cli.verbs.list import list_command as found
+        case "show":
+            from agentrun.cli.verbs.show import show_command as found
+        case "logs":
+            from agentrun.cli.verbs.logs import logs_command as found
+        case "approve":
+            from agentrun.cli.verbs.decide import approve_command as found
+        case "reject":
+            from agentrun.cli.verbs.decide import reject_command as found
+        case "signal":
+            from agentrun.cli.verbs.signal import signal_command as found
+        case "suspend":
+            from agentrun.cli.verbs.control import suspend_command as found
+        case "cancel":
+            from agentrun.cli.verbs.control import cancel_command as found
+        case "resolve":
+            from agentrun.cli.verbs.resolve import resolve_command as found
+        case "fork":
+            from agentrun.cli.verbs.fork import fork_command as found
+        case "diff":
+            from agentrun.cli.verbs.diff import diff_command as found
+        case "audit":
+            from agentrun.cli.verbs.audit import audit_command as found
+        case _:
+            return None
+    return found
 
 
 class _ReaderGone(Exception):
@@ -52,14 +95,10 @@ class _Verbs(click.Group):
     """Imports a verb when it is called: ``--help`` and a wrong word must not wait for all of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for name, (_, help_line) in VERBS.items() if help_line]
+        return [name for name, help_line in VERBS.items() if help_line]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in VERBS:
-            return None
-        found = getattr(importlib.import_module(f"agentrun.cli.{VERBS[name][0]}"), f"{name}_command")
-        assert isinstance(found, click.Command)
-        return found
+        return load(name)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -69,7 +108,7 @@ class _Verbs(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, VERBS[name][1]) for name in self.list_commands(ctx)])
+            formatter.write_dl([(name, VERBS[name]) for name in self.list_commands(ctx)])
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -134,7 +173,7 @@ def _run(name: str) -> int:
             raise
         raise _NotWritten(error.strerror) from error  # our stores explain theirs: this was standard output
     except Exception as error:
-        from agentrun.cli.failures import explain  # noqa: PLC0415  (lazy: --help has no errors of ours)
+        from agentrun.cli.failures import explain  # lazy: --help has no errors of ours
 
         code = explain(error)
         if code is None:

@@ -1,124 +1,31 @@
 """What every verb understands: where the runs are, and in which form it answers.
 
-A verb is written once for a store, in ``agentrun.cli.MODULE``, and once for a cluster, in the module of the same name
-of ``agentrun.cli.on_cluster``; which one is meant is decided here and nowhere else.
+Whether a store or a cluster is meant is decided here and nowhere else: a verb is given the backend.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
-import inspect
 import os
-import re
-import shlex
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from agentrun.api.texts import quoted
+from agentrun.cli.place import KUBECTL, NAME, NAMESPACE, STORE, STORE_VARIABLE, AnyPlace, ClusterPlace, Place
 
 if TYPE_CHECKING:
-    from agentrun.cli.on_cluster.client import Client
-    from agentrun.journal.layout import RunPath
-    from agentrun.store.protocol import Store
+    from agentrun.cli.backend import Backend
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-STORE = ".agentrun"
-STORE_VARIABLE = "AGENTRUN_STORE"
-NAMESPACE = "default"
-NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-"""What runs and namespaces are called: a DNS label."""
-
-KUBECTL = "kubectl agentrun"
-"""What the program is called as a plugin of kubectl; then a cluster is meant where no store is named."""
 
 _STORE_ONLY = {
     "secrets": "there the pods of steps get their Secrets from the namespace",
     "groups": "there the API server knows who you are and which groups you are in (kubectl auth whoami)",
 }
 """Parameters that mean nothing on a cluster, and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Which store and namespace a command works on, and its form of output: None for people."""
-
-    url: str
-    given_namespace: str | None = None
-    output: Literal["json", "yaml"] | None = None
-
-    @property
-    def namespace(self) -> str:
-        """The namespace that was given, or the default one."""
-        return self.given_namespace or NAMESPACE
-
-    def open(self) -> Store:
-        """The store. Raises StoreUnfit where the address is none."""
-        from agentrun.store.open import open_store  # noqa: PLC0415  (lazy: ``validate`` needs no store)
-
-        return open_store(self.url)
-
-    def find(self, store: Store, name: str) -> RunPath:
-        """The run of that name in the namespace. Raises NoSuchRun."""
-        from agentrun.journal.run import find_run  # noqa: PLC0415
-
-        return find_run(store, self.namespace, run_name(name))
-
-    def command(self, *words: str) -> str:
-        """A command line of agentrun that works on the same place, ready to be copied."""
-        parts = ["agentrun", *words]
-        if self.url != os.environ.get(STORE_VARIABLE, STORE):
-            parts += ["--store", self.url]
-        if self.namespace != NAMESPACE:
-            parts += ["-n", self.namespace]
-        return shlex.join(parts)
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterPlace:
-    """Which cluster and namespace a command works on, and its form of output: None for people."""
-
-    program: str
-    """What the person called: ``agentrun`` or ``kubectl agentrun``."""
-    context: str | None = None
-    kubeconfig: str | None = None
-    given_namespace: str | None = None
-    output: Literal["json", "yaml"] | None = None
-
-    def open(self) -> Client:
-        """A client of its API server, until the command ends."""
-        from agentrun.cli.on_cluster.client import Client  # noqa: PLC0415  (lazy: a store needs none of it)
-
-        client = Client(self.kubeconfig, self.context)
-        click.get_current_context().call_on_close(client.close)
-        return client
-
-    def inside(self, namespace: str) -> ClusterPlace:
-        """The same, whose command lines name this namespace."""
-        return replace(self, given_namespace=namespace)
-
-    def command(self, *words: str) -> str:
-        """A command line of agentrun that works on the same place, ready to be copied."""
-        parts = [*self.program.split(), *words]
-        given = (("--kubeconfig", self.kubeconfig), ("--context", self.context), ("-n", self.given_namespace))
-        for option, value in given:
-            parts += [option, value] if value is not None else []
-        return shlex.join(parts)
-
-
-AnyPlace = Place | ClusterPlace
-
-
-def run_name(name: str) -> str:
-    """``name``. Raises BadParameter where no run can be called so."""
-    if not NAME.fullmatch(name):
-        raise click.BadParameter(f"{quoted(name)} is not the name of a run: see agentrun list")
-    return name
 
 
 def place_options(command: F) -> F:
@@ -145,25 +52,20 @@ def remember_place(ctx: click.Context, **given: str | None) -> None:
     ctx.obj = given
 
 
-def verb(name: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """Make a function a verb: it is given its place first. What stands after the verb wins over what stands before.
+def verb(name: str) -> Callable[[Callable[..., int]], click.Command]:
+    """Make a function a verb: it is given the backend of its place first.
 
-    Where a cluster is meant, the function ``NAME_verb`` of the module's namesake in ``on_cluster`` is called instead,
-    with those of the parameters that it has.
+    What stands after the verb wins over what stands before.
     """
 
-    def decorate(function: Callable[..., Any]) -> click.Command:
+    def decorate(function: Callable[..., int]) -> click.Command:
         @functools.wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> int:
             context = click.get_current_context()
             place = _place(context, {field: kwargs.pop(field) for field in PLACE})
-            if isinstance(place, Place):
-                return function(place, *args, **kwargs)
-            module = importlib.import_module(f"agentrun.cli.on_cluster.{function.__module__.rpartition('.')[2]}")
-            there = getattr(module, f"{name}_verb", None)
-            if there is None:
-                raise click.UsageError(f"{name} is for a store: on a cluster its operator does that")
-            return _on_cluster(context, there, place, kwargs)
+            if isinstance(place, ClusterPlace):
+                _check_meant(context, kwargs)
+            return function(_backend(context, place), *args, **kwargs)
 
         return click.command(name)(place_options(call))
 
@@ -186,13 +88,22 @@ def _place(context: click.Context, after: dict[str, str | None]) -> AnyPlace:
     return Place(given["store"] or os.environ.get(STORE_VARIABLE) or STORE, where, form)
 
 
-def _on_cluster(
-    context: click.Context, function: Callable[..., Any], place: ClusterPlace, kwargs: dict[str, Any]
-) -> Any:
-    """Call ``function`` with what it takes. Raises UsageError where more was given than means something there."""
-    takes = inspect.signature(function).parameters
-    for parameter in kwargs.keys() - takes.keys():
+def _check_meant(context: click.Context, given: Iterable[str]) -> None:
+    """Raise UsageError where a parameter was typed that means nothing on a cluster."""
+    for parameter in _STORE_ONLY.keys() & given:
         if context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
             option = next(p for p in context.command.params if p.name == parameter).opts[-1]
             raise click.UsageError(f"{option} means nothing on a cluster: {_STORE_ONLY[parameter]}")
-    return function(place, **{parameter: value for parameter, value in kwargs.items() if parameter in takes})
+
+
+def _backend(context: click.Context, place: AnyPlace) -> Backend[Any]:
+    # lazy: neither needs what the other imports
+    if isinstance(place, ClusterPlace):
+        from agentrun.cli.on_cluster.backend import ClusterBackend  # noqa: PLC0415
+
+        cluster = ClusterBackend(place)
+        context.call_on_close(cluster.client.close)
+        return cluster
+    from agentrun.cli.on_store.backend import StoreBackend  # noqa: PLC0415
+
+    return StoreBackend(place)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from agentrun.api.errors import AgentrunError
 
@@ -116,3 +116,10 @@ class Unavailable(ClusterError):
 
 class TooSlow(Unavailable):
     """504, or no answer within the timeout of the call. The API server may have carried the request out."""
+
+
+DENIED: Final = (Unauthorized, Forbidden)
+"""The caller is not known, or may not: a login, a role or an admission policy decides that."""
+
+REJECTED: Final = (BadRequest, Invalid)
+"""The request itself is wrong."""

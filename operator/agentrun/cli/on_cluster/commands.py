@@ -6,13 +6,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from agentrun.api.errors import Refused
 from agentrun.api.names import REQUESTED_BY
 from agentrun.api.workflow import API_VERSION
-from agentrun.cli.failures import OutOfReach, Refused
+from agentrun.cli.failures import OutOfReach
 from agentrun.cli.on_cluster.client import Client, collection
-from agentrun.cli.on_cluster.refusals import DENIED
-from agentrun.cli.on_cluster.runs import COMMANDS, Run
-from agentrun.kube.errors import NotFound
+from agentrun.cli.on_cluster.cluster_run import COMMANDS, ClusterRun
+from agentrun.kube.errors import DENIED, NotFound
 
 PATIENCE = 15.0
 """Seconds within which an operator takes a command."""
@@ -21,7 +21,7 @@ POLL = 0.2
 """Seconds between looks whether it has."""
 
 
-def command(client: Client, run: Run, verb: Mapping[str, Any]) -> None:
+def command(client: Client, run: ClusterRun, verb: Mapping[str, Any]) -> None:
     """Tell the run ``verb``, such as ``{"resume": {}}``, and wait until the operator has taken it.
 
     Raises:
@@ -57,7 +57,7 @@ def command(client: Client, run: Run, verb: Mapping[str, Any]) -> None:
         raise Refused(f"run {run.name} does not take it: {why}")
 
 
-def _refusal(client: Client, run: Run, name: str) -> str | None:
+def _refusal(client: Client, run: ClusterRun, name: str) -> str | None:
     """Why the operator took the command for nothing: it tells that by an Event before it removes the command."""
     selector = f"involvedObject.uid={run.uid},reason=CommandRefused"
     try:

@@ -7,22 +7,19 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
-import click
-
+from agentrun.api.errors import Refused
 from agentrun.api.facts import StepKey
 from agentrun.api.names import ATTEMPT, KEY, RUN_LABEL, RUN_UID
-from agentrun.cli.failures import Refused
-from agentrun.cli.logs import new_lines, parsed, print_line
+from agentrun.api.printable import printable
+from agentrun.cli.failures import warn
 from agentrun.cli.on_cluster.client import Client
-from agentrun.cli.on_cluster.refusals import DENIED, REJECTED
-from agentrun.cli.on_cluster.runs import Run, find, journal_of
-from agentrun.cli.options import ClusterPlace
-from agentrun.cli.printable import printable
+from agentrun.cli.on_cluster.cluster_run import ClusterRun, journal_of
 from agentrun.journal.layout import RunPath
 from agentrun.journal.records import Damaged
-from agentrun.kube.errors import NotFound, Unavailable
+from agentrun.kube.errors import DENIED, REJECTED, NotFound, Unavailable
+from agentrun.query.logs import LogLine, new_lines, parsed
+from agentrun.query.run_view import wanted
 from agentrun.store.protocol import Store, StoreError
 
 CONTAINER = "step"
@@ -33,9 +30,6 @@ POLL = 1.0
 
 LAST = 10.0
 """Seconds that the pods' last words may take once the run has ended."""
-
-Line = tuple[str, StepKey, dict[str, Any] | str]
-"""Its time, which lines sort by; its step; and what it says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +42,9 @@ class _Pod:
     attempt: int
 
 
-def logs_verb(place: ClusterPlace, run: str, step: str | None, follow: bool) -> int:
-    """What the steps' processes logged."""
-    client = place.open()
-    found = find(place, client, run)
-    try:
-        only = StepKey.parse(found.step(step)) if step else None
-    except ValueError as error:
-        raise Refused(str(error)) from None
-    reader = _Reader(client, found, only, follow)
-    printed = False
-    for line in reader.lines():
-        print_line(place, *line)
-        printed = True
-    if not printed and not follow:
-        click.echo(f"agentrun: there are no logs of {printable(f'{run} {step}' if step else run)} yet", err=True)
-    return 0
+def lines(client: Client, run: ClusterRun, only: StepKey | None, *, follow: bool) -> Iterator[LogLine]:
+    """The lines in the order of time; followed, as they come, until the run has ended."""
+    return _Reader(client, run, only, follow).lines()
 
 
 @dataclass(slots=True)
@@ -71,23 +52,23 @@ class _Reader:
     """Reads each attempt's log from one place: where it is found first, its pod or the store."""
 
     client: Client
-    run: Run
+    run: ClusterRun
     only: StepKey | None
     follow: bool
     seen: set[str] = field(default_factory=set)
     """Parts in the store that were read."""
     from_pods: set[tuple[str, int]] = field(default_factory=set)
     """Attempts whose pod's log was read: the store's parts of it say the same."""
-    arrived: queue.SimpleQueue[Line] = field(default_factory=queue.SimpleQueue)
+    arrived: queue.SimpleQueue[LogLine] = field(default_factory=queue.SimpleQueue)
     following: list[threading.Thread] = field(default_factory=list)
     store: tuple[Store, RunPath] | None = None
     denied: set[str] = field(default_factory=set)
     """What was said about what cannot be read: once each."""
 
-    def lines(self) -> Iterator[Line]:
+    def lines(self) -> Iterator[LogLine]:
         """Lines in the order of time; followed, in the order in which they come."""
         while True:
-            self.run = Run(self.client.get(self.run.path)) if self.follow else self.run
+            self.run = ClusterRun(self.client.get(self.run.path)) if self.follow else self.run
             ended = self.run.ended
             found = [line for pod in self._pods() for line in self._of_pod(pod)]
             found += self._of_store()
@@ -104,7 +85,7 @@ class _Reader:
             yield from self._of_store()
             return
 
-    def _waiting(self, seconds: float) -> Iterator[Line]:
+    def _waiting(self, seconds: float) -> Iterator[LogLine]:
         """What the followed pods say, until ``seconds`` are over."""
         until = time.monotonic() + seconds
         while True:
@@ -127,12 +108,12 @@ class _Reader:
             if notes.get(RUN_UID) != self.run.uid.replace("-", "") or KEY not in notes:
                 continue
             key = StepKey.parse(notes[KEY])
-            if self.only is None or (key.name == self.only.name and self.only.index in (None, key.index)):
+            if wanted(key, self.only):
                 path = f"{space}/{obj['metadata']['name']}/log"
                 pods.append(_Pod(path, obj["metadata"]["uid"], key, int(notes.get(ATTEMPT, 0))))
         return pods
 
-    def _of_pod(self, pod: _Pod) -> list[Line]:
+    def _of_pod(self, pod: _Pod) -> list[LogLine]:
         """What the pod has logged; followed, a thread reads on from there, and the lines come through the queue."""
         attempt = (pod.key.path, pod.attempt)
         if attempt in self.from_pods:
@@ -152,7 +133,7 @@ class _Reader:
         self.from_pods.discard(attempt)
         return []
 
-    def _read(self, pod: _Pod, query: dict[str, str]) -> Iterator[Line]:
+    def _read(self, pod: _Pod, query: dict[str, str]) -> Iterator[LogLine]:
         at = ""
         for text in self.client.lines(pod.path, query | {"container": CONTAINER}):
             line = parsed(text)
@@ -174,7 +155,7 @@ class _Reader:
                 self._say(f"{pod.key.label}: the pod's log cannot be read: {error}")
             self.from_pods.discard((pod.key.path, pod.attempt))
 
-    def _of_store(self) -> list[Line]:
+    def _of_store(self) -> list[LogLine]:
         try:
             if self.store is None:
                 if "journal" not in self.run.status:
@@ -188,4 +169,4 @@ class _Reader:
     def _say(self, text: str) -> None:
         if text not in self.denied:
             self.denied.add(text)
-            click.echo(f"agentrun: {printable(text, 500)}", err=True)
+            warn(printable(text, 500))

@@ -6,26 +6,17 @@ The classes stay those of ``kube.errors``.
 from __future__ import annotations
 
 import re
-from typing import Final
 
 from agentrun.api.errors import AgentrunError, Path, Problem
 from agentrun.kube.errors import (
-    BadRequest,
     ClusterError,
     Forbidden,
-    Invalid,
     NotFound,
     Status,
     Unauthorized,
     Unavailable,
 )
 from agentrun.kube.status import error_of
-
-DENIED: Final = (Unauthorized, Forbidden)
-"""The person is not known, or may not: a login, a role or an admission policy decides that."""
-
-REJECTED: Final = (BadRequest, Invalid)
-"""The request itself is wrong."""
 
 
 class NotInstalled(AgentrunError):

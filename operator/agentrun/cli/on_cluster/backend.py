@@ -1,0 +1,204 @@
+"""The verbs' backend for a cluster: AgentRuns, and what is told to them through the API server in the person's name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+
+from agentrun.api.approval import Verdict
+from agentrun.api.command import Resolve, Signal
+from agentrun.api.document import Document
+from agentrun.api.errors import Refused
+from agentrun.api.facts import StepKey
+from agentrun.api.printable import printable
+from agentrun.api.texts import quoted
+from agentrun.cli.backend import Source
+from agentrun.cli.failures import warn
+from agentrun.cli.on_cluster import approvals
+from agentrun.cli.on_cluster.client import Client, collection
+from agentrun.cli.on_cluster.cluster_run import RUNS, ClusterRun, change, journal_of, output_of, workflow_of
+from agentrun.cli.on_cluster.commands import command
+from agentrun.cli.place import ClusterPlace, run_name
+from agentrun.journal.layout import RunPath
+from agentrun.journal.log import EventLog
+from agentrun.journal.records import Damaged
+from agentrun.journal.run import Unreadable, read_states
+from agentrun.kube.errors import NotFound
+from agentrun.plan.commands import Cancel, Suspend
+from agentrun.query.logs import LogLine
+from agentrun.query.next_steps import Command
+from agentrun.query.past import Past, records_of
+from agentrun.query.run_view import Question
+from agentrun.records.manifest import RunManifest
+from agentrun.store.protocol import Store, StoreError
+
+
+class ClusterBackend:
+    """See ``Backend``. The API server is not asked before a verb needs it."""
+
+    requester = None
+
+    def __init__(self, place: ClusterPlace) -> None:
+        self.place = place
+        self.client = Client(place.kubeconfig, place.context)
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that was given, or the context's. Raises NoAccess."""
+        return self.place.given_namespace or self.client.namespace
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def find(self, name: str, *, to_tell: bool = False) -> ClusterRun:
+        """See ``Backend``: every run of the cluster can be told things."""
+        del to_tell
+        namespace = self.namespace
+        try:
+            return ClusterRun(self.client.get(f"{collection(RUNS, namespace)}/{run_name(name)}"))
+        except NotFound as error:
+            raise Refused(
+                f"there is no run {quoted(name)} in namespace {namespace} of the cluster: see "
+                f"{self.place.command('list')}. The journal of one that was deleted is still in its store: "
+                f"agentrun show {name} -n {namespace} --store s3://BUCKET/PREFIX"
+            ) from error
+
+    def again(self, run: ClusterRun) -> ClusterRun:
+        """See ``Backend``."""
+        return ClusterRun(self.client.get(run.path))
+
+    def runs(self, *, all_namespaces: bool) -> list[ClusterRun | Unreadable]:
+        """See ``Backend``."""
+        path = collection(RUNS, None if all_namespaces else self.namespace)
+        return [ClusterRun(obj) for obj in self.client.list_all(path)]
+
+    def where(self, *, all_namespaces: bool) -> str:
+        """See ``Backend``."""
+        return f"{'any namespace' if all_namespaces else f'namespace {self.namespace}'} of the cluster"
+
+    def workflow(self, run: ClusterRun) -> dict[str, Any] | None:
+        """See ``Backend``."""
+        return workflow_of(self.client, run)
+
+    def output(self, run: ClusterRun) -> Any:
+        """See ``Backend``."""
+        return output_of(self.client, run)
+
+    def questions(self, run: ClusterRun) -> list[Question]:
+        """See ``Backend``. Raises Unauthorized, Forbidden: the person may not read Approvals."""
+        found = approvals.approvals_of(self.client, run)
+        return [approvals.question_of(obj) for obj in found if approvals.is_decided(obj) is None]
+
+    def not_asked(self, run: ClusterRun, label: str) -> str:
+        """See ``Backend``."""
+        found = [obj for obj in approvals.approvals_of(self.client, run) if obj["spec"]["step"] == label]
+        if found:
+            return approvals.closed(found[-1])
+        entry = run.entries.get(label)
+        return f"{label} waits for no approval" + (f": it is {entry['state']}" if entry else "")
+
+    def past(self, run: ClusterRun, only: StepKey | None) -> Past:
+        """See ``Backend``."""
+        if "journal" not in run.status:
+            return Past()
+        try:
+            store, path = journal_of(run)
+            states = read_states(store, path)
+            log = EventLog(store, path, time.time)
+            log.refresh()
+            return Past(states, records_of(store, path, states, only), log.records)
+        except (StoreError, Damaged, Refused) as error:
+            warn(f"without the timeline, since the journal cannot be read: {printable(error, 300)}")
+            return Past()
+
+    def journal(self, name: str) -> tuple[Store, RunPath]:
+        """See ``Backend``: where the run's status says."""
+        return journal_of(self.find(name))
+
+    def logs(self, name: str, step: str | None, *, follow: bool) -> Iterator[LogLine]:
+        """See ``Backend``."""
+        from agentrun.cli.on_cluster.logs import lines  # noqa: PLC0415  (lazy: the one verb that reads them)
+
+        found = self.find(name)
+        return lines(self.client, found, found.key(step) if step else None, follow=follow)
+
+    def resume_command(self, run: ClusterRun) -> Command:
+        """See ``Backend``."""
+        return Command(("resume", run.name))
+
+    # -- telling ------------------------------------------------------------------------------------------------------
+
+    def give(self, run: ClusterRun, verb: Signal | Resolve | Suspend | Cancel) -> bool:
+        """See ``Backend``: a field of the spec, or an AgentCommand that the operator takes."""
+        match verb:
+            case Suspend() | Cancel():
+                field = "suspend" if isinstance(verb, Suspend) else "cancel"
+                if run.spec.get(field) or run.cancelled:  # what is being cancelled is not held up
+                    return False
+                change(self.client, run, field, value=True)
+            case Signal():
+                command(self.client, run, {"signal": verb.model_dump(by_alias=True, exclude_unset=True)})
+            case Resolve():
+                command(self.client, run, {"resolve": verb.model_dump(by_alias=True, exclude_unset=True)})
+        return True
+
+    def check_decider(self, question: Question, groups: Sequence[str]) -> None:
+        """See ``Backend``: the API server judges the decision itself."""
+
+    def decide(
+        self, run: ClusterRun, question: Question, decision: Verdict, comment: str, groups: Sequence[str]
+    ) -> int:
+        """See ``Backend``."""
+        assert question.approval is not None
+        return approvals.decide(self.client, question.approval, self.client.user(), decision, comment)
+
+    # -- making, and going on: in a module of their own, which not every verb imports --------------------------------
+
+    def check(self, documents: Sequence[Document]) -> str:
+        """See ``Backend``: by the API server's dry run. Raises Unauthorized, Forbidden."""
+        from agentrun.cli.on_cluster.dry_run import dry_run  # noqa: PLC0415
+
+        for document in documents:
+            dry_run(self.client, document, self.place.given_namespace or document.metadata.namespace or self.namespace)
+        return "valid, and the cluster takes it"
+
+    def complete(self, documents: list[Document]) -> tuple[list[Document], str | None]:
+        """See ``Backend``: the cluster's AgentWorkflow where the file refers to one that it does not hold."""
+        from agentrun.cli.on_cluster.starting import complete  # noqa: PLC0415
+
+        return complete(self, documents)
+
+    def start(self, manifest: RunManifest, documents: Sequence[Document], secrets: str | None, *, detach: bool) -> int:
+        """See ``Backend``."""
+        from agentrun.cli.on_cluster.starting import start  # noqa: PLC0415
+
+        del secrets
+        return start(self, manifest, documents, detach=detach)
+
+    def source(self, name: str) -> Source:
+        """See ``Backend``: by the journal where it may be read, else by what the run's objects make of it."""
+        from agentrun.cli.on_cluster.forking import source_of  # noqa: PLC0415
+
+        return source_of(self.client, self.find(name))
+
+    def fork(
+        self, source: Source, manifest: RunManifest, at: StepKey, seq: int | None, secrets: str | None, *, detach: bool
+    ) -> int:
+        """See ``Backend``: an AgentRun with a ``source``, whose operator takes over what the journal holds."""
+        from agentrun.cli.on_cluster.forking import fork  # noqa: PLC0415
+
+        del secrets
+        return fork(self, source, manifest, at, seq, detach=detach)
+
+    def resume(self, run: ClusterRun, secrets: str | None, *, detach: bool) -> int:
+        """See ``Backend``."""
+        from agentrun.cli.on_cluster.starting import resume  # noqa: PLC0415
+
+        del secrets
+        return resume(self, run, detach=detach)
+
+    def drive(self, name: str, secrets: str | None) -> int:
+        """See ``Backend``."""
+        raise click.UsageError("drive is for a store: on a cluster its operator does that")

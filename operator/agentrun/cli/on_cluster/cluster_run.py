@@ -1,0 +1,107 @@
+"""An AgentRun as the cluster has it, with what its other objects and its journal tell."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from agentrun.api.canonical import digest_of
+from agentrun.api.errors import Refused
+from agentrun.api.printable import printable
+from agentrun.api.run import CHANGED_BY
+from agentrun.api.workflow import WorkflowSpec
+from agentrun.cli.on_cluster.client import Client, collection
+from agentrun.journal.layout import RunPath
+from agentrun.journal.log import EventLog
+from agentrun.kube.errors import DENIED, NotFound
+from agentrun.query.run_view import RunView
+from agentrun.records.run_events import EventKind
+from agentrun.store.open import open_store
+from agentrun.store.protocol import Store, StoreError
+
+RUNS = "agentruns"
+WORKFLOWS = "agentworkflows"
+APPROVALS = "approvals"
+COMMANDS = "agentcommands"
+
+
+@dataclass
+class ClusterRun(RunView):
+    """An AgentRun at one moment."""
+
+    @property
+    def version(self) -> str:
+        """The resourceVersion."""
+        return str(self.obj["metadata"]["resourceVersion"])
+
+    @property
+    def path(self) -> str:
+        """Of the object at the API server."""
+        return f"{collection(RUNS, self.namespace)}/{self.name}"
+
+
+def journal_of(run: RunView) -> tuple[Store, RunPath]:
+    """Where the journal is. Raises Refused where there is none yet, StoreUnfit where it is nowhere that we know."""
+    url = run.status.get("journal")
+    if not url:
+        raise Refused(f"run {run.name} has no journal yet: its operator writes it when the run begins ({run.phase})")
+    store, namespace, folder = str(url).rstrip("/").rsplit("/", 2)
+    if not store.startswith("s3://"):
+        raise Refused(f"the journal of run {run.name} is at {printable(url)}, which is no place that agentrun reads")
+    return open_store(store), RunPath.parse(f"{namespace}/{folder}")
+
+
+def workflow_of(client: Client, run: RunView) -> dict[str, Any] | None:
+    """The workflow that the run pinned, as far as objects tell; None where they do not, or may not be read."""
+    inline = run.spec.get("workflow")
+    if inline is not None:
+        found: dict[str, Any] = inline
+        return found
+    try:
+        obj = client.get(f"{collection(WORKFLOWS, run.namespace)}/{run.spec['workflowRef']['name']}")
+        digest = workflow_digest(obj["spec"])
+    except (NotFound, *DENIED, ValidationError):
+        return None
+    return obj["spec"] if digest == run.status.get("workflowDigest") else None
+
+
+def workflow_digest(spec: Mapping[str, Any]) -> str:
+    """The digest of a workflow, as a run pins it."""
+    return digest_of(WorkflowSpec.model_validate(spec).model_dump(mode="json", by_alias=True, exclude_unset=True))
+
+
+def output_of(client: Client, run: RunView) -> Any:
+    """The run's output; from the journal where it is too large for a status."""
+    if "output" in run.status:
+        return run.status["output"]
+    workflow = workflow_of(client, run)
+    if workflow is not None and workflow.get("output") is None:
+        return None
+    try:
+        log = EventLog(*journal_of(run), time.time)
+        log.refresh()
+    except (StoreError, Refused) as error:
+        click.echo(f"agentrun: the output is in the journal, which cannot be read: {printable(error)}", err=True)
+        return None
+    return next((record.body.get("output") for record in log.records if record.kind == EventKind.ENDED), None)
+
+
+def change(client: Client, run: ClusterRun, field: str, *, value: bool) -> ClusterRun:
+    """Set a field of the run's spec in the person's own name; the run after that.
+
+    Only of the run that was looked at: another one may have its name by now. Where somebody else was first, it is left
+    as it is, in their name.
+    """
+    metadata = {"uid": run.uid, "annotations": {CHANGED_BY[field]: client.user()}}
+    try:
+        return ClusterRun(client.patch(run.path, {"metadata": metadata, "spec": {field: value}}))
+    except DENIED:
+        now = ClusterRun(client.get(run.path))
+        if now.uid != run.uid or bool(now.spec.get(field)) is not value:
+            raise
+        return now

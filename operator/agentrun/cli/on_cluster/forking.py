@@ -1,0 +1,59 @@
+"""Forking a run of a cluster: an AgentRun with a ``source``, whose operator takes over what the journal holds."""
+
+from __future__ import annotations
+
+import time
+from typing import cast
+
+from agentrun.api.errors import Refused
+from agentrun.api.facts import StepKey
+from agentrun.api.printable import printable
+from agentrun.cli.backend import Source
+from agentrun.cli.failures import warn
+from agentrun.cli.on_cluster.backend import ClusterBackend
+from agentrun.cli.on_cluster.client import Client, collection
+from agentrun.cli.on_cluster.cluster_run import WORKFLOWS, ClusterRun, journal_of, workflow_of
+from agentrun.cli.on_cluster.starting import begin, create
+from agentrun.journal.fork import plan_fork
+from agentrun.journal.run import read_manifest
+from agentrun.kube.errors import NotFound
+from agentrun.records.manifest import RunManifest
+from agentrun.store.protocol import KeyMissing, StoreError
+
+_KEPT = ("budget", "timeout", "identity", "ttlSecondsAfterFinished")
+
+
+def source_of(client: Client, run: ClusterRun) -> Source:
+    """The run's manifest by its journal where it may be read, else as its objects tell it."""
+    if "journal" not in run.status:
+        raise Refused(f"run {run.name} has not begun: there is nothing of it that a new run could share")
+    try:
+        journal = journal_of(run)
+        return Source(read_manifest(*journal), journal, run)
+    except (StoreError, KeyMissing, Refused) as error:
+        warn(f"the operator will check the point: {printable(error, 300)}")
+    workflow = workflow_of(client, run)
+    if workflow is None:
+        name = run.spec["workflowRef"]["name"]
+        try:
+            workflow = client.get(f"{collection(WORKFLOWS, run.namespace)}/{name}")["spec"]
+        except NotFound as error:
+            raise Refused(f"AgentWorkflow {name} is gone, and the journal, which has it, cannot be read") from error
+        warn(f"AgentWorkflow {name} has changed since; the new run has it as it is now")
+    known = {"name": run.name, "workflow": workflow, "inputs": run.spec.get("inputs") or {}}
+    return Source(cast("RunManifest", known), None, run)
+
+
+def fork(
+    backend: ClusterBackend, source: Source, manifest: RunManifest, at: StepKey, seq: int | None, *, detach: bool
+) -> int:
+    """Make the new run, with the workflow as ``source`` pinned it, and follow it unless ``detach``; the exit code."""
+    assert source.run is not None
+    if source.journal is not None:
+        for line in plan_fork(*source.journal, manifest, at, seq, now=time.time()).again:
+            warn(line)
+    spec = {"workflow": manifest["workflow"], "inputs": manifest["inputs"], "source": manifest["source"]}
+    spec |= {field: source.run.spec[field] for field in _KEPT if field in source.run.spec}
+    labels = {"labels": source.run.obj["metadata"].get("labels")}
+    made = create(backend.client, source.run.namespace, manifest["name"], spec, labels)
+    return begin(backend, made, detach=detach)

@@ -1,0 +1,58 @@
+"""What the processes of a run logged, by the parts of their logs in the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from agentrun.api.errors import Refused
+from agentrun.api.facts import StepKey
+from agentrun.api.printable import printable
+from agentrun.cli.failures import warn
+from agentrun.cli.place import Place
+from agentrun.journal.layout import RunPath
+from agentrun.journal.log import EventLog
+from agentrun.journal.run import read_manifest
+from agentrun.local.lease import HolderWatch
+from agentrun.query.logs import LogLine, new_lines
+from agentrun.records.run_events import EventKind
+from agentrun.store.protocol import Store
+
+POLL = 0.5
+"""Seconds between looks at what is new."""
+
+
+def lines(place: Place, store: Store, run: RunPath, step: str | None, *, follow: bool) -> Iterator[LogLine]:
+    """The lines in the order of time; followed, until the run has ended."""
+    only = _key(step, store, run)
+    log = EventLog(store, run, time.time)
+    seen: set[str] = set()
+    watch = HolderWatch(store, run)
+    told = False
+    while True:
+        log.refresh()
+        ended = any(record.kind == EventKind.ENDED for record in log.records)
+        # Read after the look for the end: what stood in the logs by then is printed before this stops.
+        yield from sorted(new_lines(store, run, only, seen), key=lambda found: found[0])
+        if ended or not follow:
+            return
+        life = watch.look()
+        if not told and life == "dead":
+            warn(f"nobody drives {run.name} now; waiting for {place.command('resume', run.name)}")
+        told = life == "dead"
+        time.sleep(POLL)
+
+
+def _key(step: str | None, store: Store, run: RunPath) -> StepKey | None:
+    """The step that a person names, by the manifest alone: logs of a damaged run can still be read."""
+    if not step:
+        return None
+    try:
+        key = StepKey.parse(step)
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    workflow = read_manifest(store, run)["workflow"]
+    names = [found["name"] for found in (*workflow["steps"], *workflow.get("finally", ()))]
+    if key.name not in names:
+        raise Refused(f"{run.name} has no step {key.name}; it has {printable(', '.join(names), 300)}")
+    return key

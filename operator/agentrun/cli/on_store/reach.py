@@ -1,0 +1,101 @@
+"""Can models and tools be reached? A short look before a run begins.
+
+An address, a proxy or certificates that no request can use are refused. What does not answer is no more than a warning:
+it may do so when a step comes to it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterable, Iterator
+from urllib.parse import urlsplit
+
+from agentrun.api.errors import Refused
+from agentrun.api.workflow import Model, Tool
+from agentrun.runner.connections import BadEnvironment, check_certificates, proxy_for
+from agentrun.workflow import tool_kinds
+from agentrun.workflow.address import BadAddress, address_of
+
+PATIENCE = 1.0
+"""Seconds that the look may take altogether."""
+
+ENDPOINTS_MAX = 16
+
+_PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks5": 1080, "socks5h": 1080}
+
+
+def check_connections(models: Iterable[Model], tools: Iterable[Tool]) -> None:
+    """Raise Refused where the environment has an address, a proxy or certificates that no request can use."""
+    asked = list(_asked(models, tools))
+    for url, what in asked:
+        proxy = proxy_for(url)
+        if proxy is not None and (problem := proxy.problem) is not None:
+            raise Refused(f"{what}: {problem}")
+    try:
+        if asked:
+            check_certificates()
+    except BadEnvironment as error:
+        raise Refused(str(error)) from None
+
+
+def _asked(models: Iterable[Model], tools: Iterable[Tool]) -> Iterator[tuple[str, str]]:
+    """The URLs that will be asked, each with what for. Raises Refused where a model's is none."""
+    for model in models:
+        try:
+            yield address_of(model, os.environ).base, f"model {model.name}"
+        except BadAddress as error:
+            raise Refused(f"model {model.name}: {error}") from None
+    for tool in tools:
+        yield tool_kinds.address_of(tool), f"tool {tool.name}"
+
+
+def unreachable(models: Iterable[Model], tools: Iterable[Tool] = ()) -> list[str]:
+    """A line for each endpoint, or the proxy before it, that cannot be connected to.
+
+    One that does not answer within ``PATIENCE`` is not named: it may be slow. Raises Refused as ``check_connections``.
+    """
+    wanted: dict[tuple[str, int], str] = {}
+    for url, asked in _asked(models, tools):
+        for host, port, what in _address(url, asked):
+            wanted.setdefault((host, port), what)
+    found: dict[tuple[str, int], str] = {}
+
+    def look(address: tuple[str, int]) -> None:
+        try:
+            socket.create_connection(address, PATIENCE).close()
+        except TimeoutError:
+            pass
+        except (OSError, UnicodeError) as error:
+            found[address] = getattr(error, "strerror", None) or str(error)
+
+    looking = [threading.Thread(target=look, args=(a,), daemon=True) for a in list(wanted)[:ENDPOINTS_MAX]]
+    for thread in looking:
+        thread.start()
+    ends = threading.Event()
+    threading.Thread(target=_await, args=(looking, ends), daemon=True).start()
+    ends.wait(PATIENCE)
+    return [f"{wanted[address]} cannot be reached now: {why}" for address, why in list(found.items())]
+
+
+def _await(threads: list[threading.Thread], ends: threading.Event) -> None:
+    for thread in threads:
+        thread.join()
+    ends.set()
+
+
+def _address(url: str, asked: str) -> Iterator[tuple[str, int, str]]:
+    """Where a request to ``url`` is sent first: its host, or the proxy of the environment."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or _PORTS.get(parts.scheme)
+        proxy = proxy_for(url)
+        if proxy is not None:
+            between = urlsplit(proxy.url)
+            if between.hostname and (at := between.port or _PORTS.get(between.scheme)):
+                yield between.hostname, at, f"the proxy {between.hostname}:{at} to {asked}"
+        elif host and port:
+            yield host, port, f"{asked} at {parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    except ValueError:
+        return  # no URL: the step that asks says so

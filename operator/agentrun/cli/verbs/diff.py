@@ -1,0 +1,61 @@
+"""``agentrun diff``."""
+
+from __future__ import annotations
+
+import click
+
+from agentrun.api.printable import printable
+from agentrun.cli.backend import Backend, R
+from agentrun.cli.options import verb
+from agentrun.cli.terminal.output import emit_list, table, tell
+from agentrun.journal.log import read_step
+from agentrun.query.difference import Difference, Side, differences
+from agentrun.query.stored_run import StoredRun
+from agentrun.query.texts import value
+
+SHOWN = 60
+"""Characters of either side that are shown; ``-o json`` has the whole."""
+
+
+@verb("diff")
+@click.argument("left")
+@click.argument("right")
+def diff_command(backend: Backend[R], left: str, right: str) -> int:
+    """Where the runs LEFT and RIGHT part: workflow, inputs, states, outputs, and the first records that differ.
+
+    Instants, identifiers and costs are not compared. Exits with 0 where nothing differs, else with 1.
+    """
+    one, other = (StoredRun.read(*backend.journal(name)) for name in (left, right))
+    found = list(differences(_side(one), _side(other)))
+    if backend.place.output:
+        emit_list(backend.place, [{"step": d.step, "what": d.what, "left": d.left, "right": d.right} for d in found])
+    elif found:
+        rows = [[printable(d.step or "·"), printable(d.what, 40), *_both(d)] for d in found]
+        for line in table(["STEP", "WHAT", one.name, other.name], rows):
+            tell(backend.place, line)
+    else:
+        tell(backend.place, f"{one.name} and {other.name} say the same")
+    return 1 if found else 0
+
+
+def _both(difference: Difference) -> tuple[str, str]:
+    """Both sides, each from where they part; JSON puts the same names first."""
+    one, other = (value(side, None) if side is not None else "-" for side in (difference.left, difference.right))
+    same = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    cut = max(0, same - SHOWN // 3) if max(len(one), len(other)) > SHOWN else 0
+    return _from(one, cut), _from(other, cut)
+
+
+def _from(text: str, cut: int) -> str:
+    return printable(("…" if cut else "") + text[cut:], SHOWN)
+
+
+def _side(run: StoredRun) -> Side:
+    return Side(
+        path=str(run.run),
+        manifest=run.pinned.manifest,
+        # A step that the planner has not come to has no entry yet.
+        states=dict.fromkeys(run.step_names, "Pending") | {name: e["state"] for name, e in run.entries.items()},
+        records={key: read_step(run.store, run.run, key, whole=True) for key in run.states},
+        events=run.events,
+    )

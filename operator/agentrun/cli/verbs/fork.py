@@ -1,0 +1,78 @@
+"""``agentrun fork``."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import click
+
+from agentrun.api.errors import Refused
+from agentrun.api.facts import StepKey
+from agentrun.api.texts import quoted
+from agentrun.cli.backend import Backend, R
+from agentrun.cli.inputs import read_inputs
+from agentrun.cli.options import verb
+from agentrun.cli.place import NAME
+from agentrun.cli.verbs.run import drive_options
+from agentrun.journal.fork import forked_manifest
+from agentrun.workflow.pinning import NAME_MAX
+
+
+@verb("fork")
+@click.argument("run")
+@click.option("--from", "point", metavar="STEP[@SEQ]", required=True, help="Where the new run parts from RUN.")
+@click.option("-i", "--input", "pairs", metavar="KEY=VALUE", multiple=True, help="Change an input; repeatable.")
+@click.option("--inputs", "inputs_file", metavar="FILE", help="Change inputs from a YAML or JSON file.")
+@click.option("--prompt", metavar="TEXT", help="Another prompt for STEP; ${…} works as in a file.")
+@click.option("--model", metavar="NAME", help="Another of the workflow's models for STEP.")
+@click.option("--name", help="The new run's name; else one is made up.")
+@drive_options
+def fork_command(
+    backend: Backend[R],
+    run: str,
+    point: str,
+    pairs: tuple[str, ...],
+    inputs_file: str | None,
+    prompt: str | None,
+    model: str | None,
+    name: str | None,
+    detach: bool,
+    secrets: str | None,
+) -> int:
+    """Make a new run that shares the past of RUN up to STEP, and drive it.
+
+    STEP and all that depends on it are done anew; with @SEQ, STEP goes on from its record SEQ (agentrun show -o json
+    and the journal have the numbers). Everything else that RUN has finished is taken over. RUN itself never changes.
+    """
+    at, seq = _point(point)
+    if name is not None and (not NAME.fullmatch(name) or len(name) > NAME_MAX):
+        raise click.BadParameter(
+            f"{quoted(name)} is not a name: small letters, digits and '-', at most {NAME_MAX} characters"
+        )
+    source = backend.source(run)
+    manifest = forked_manifest(
+        source.manifest,
+        at,
+        seq,
+        inputs=read_inputs(source.manifest["workflow"].get("inputs", {}), pairs, inputs_file),
+        prompt=prompt,
+        model=model,
+        name=name,
+        now=time.time(),
+        uid=uuid.uuid4().hex,
+        requested_by=backend.requester or "",
+    )
+    return backend.fork(source, manifest, at, seq, secrets, detach=detach)
+
+
+def _point(text: str) -> tuple[StepKey, int | None]:
+    """``STEP`` or ``STEP@SEQ``. Raises Refused where it is neither."""
+    step, at, number = text.partition("@")
+    try:
+        key = StepKey.parse(step)
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    if at and not (number.isascii() and number.isdigit() and int(number) > 0):
+        raise Refused(f"{quoted(text)}: write STEP@SEQ with the number of a record of that step, 1 or more")
+    return key, int(number) if at else None

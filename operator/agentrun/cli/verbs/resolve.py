@@ -1,0 +1,58 @@
+"""``agentrun resolve``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from agentrun.api.command import Resolve
+from agentrun.api.errors import Refused
+from agentrun.api.run import StepState
+from agentrun.cli.backend import Backend, R
+from agentrun.cli.options import verb
+from agentrun.cli.terminal.output import emit, tell
+from agentrun.cli.verbs.signal import json_or_text
+from agentrun.cli.what_next import tell_who_goes_on
+from agentrun.query.run_view import RunView
+from agentrun.query.texts import value
+
+
+@verb("resolve")
+@click.argument("run")
+@click.argument("step")
+@click.option("--happened", metavar="RESULT", help="It happened, and this (JSON or text) was its result.")
+@click.option("--retry", is_flag=True, help="It did not happen: make the call again.")
+@click.option("--give-up", is_flag=True, help="Let the step fail.")
+def resolve_command(backend: Backend[R], run: str, step: str, happened: str | None, retry: bool, give_up: bool) -> int:
+    """Say what became of the call in STEP of RUN whose outcome is unknown, after you looked where it would show."""
+    if (happened is not None) + retry + give_up != 1:
+        raise click.UsageError("give exactly one of --happened RESULT, --retry and --give-up")
+    result = json_or_text(happened)
+    told = backend.find(run, to_tell=True)
+    told.still_going()
+    label = told.key(step).label
+    unknown = told.unknown_call(label)
+    if unknown is None:
+        raise Refused(_nothing_to_resolve(told, label))
+    call_id, words = unknown
+    answer: dict[str, Any] = {"happened": {"result": result}} if happened is not None else {}
+    answer |= {"retry": True} if retry else {"giveUp": True} if give_up else {}
+    # The very call that was looked at: by the time that this is read, another one may be unknown.
+    answered = Resolve.model_validate({"step": label, "callId": call_id, **answer})
+    backend.give(told, answered)
+    said = f" {value(result)}" if happened is not None else ""
+    tell(backend.place, f"resolved: {label}: {words}: {answered.answer}{said}")
+    after = backend.again(told)
+    tell_who_goes_on(backend, after)
+    if backend.place.output:
+        emit(backend.place, after.obj)
+    return 0
+
+
+def _nothing_to_resolve(run: RunView, label: str) -> str:
+    entries = run.entries
+    state = entries[label]["state"] if label in entries else "not one that runs"
+    unknown = [name for name, entry in entries.items() if entry["state"] == StepState.OUTCOME_UNKNOWN]
+    there = f"; OutcomeUnknown: {', '.join(unknown)}" if unknown else f"; no step of {run.name} is"
+    return f"{label} is {state}, not OutcomeUnknown: there is nothing to resolve{there}"

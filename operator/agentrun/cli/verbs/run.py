@@ -1,0 +1,100 @@
+"""``agentrun run``, ``agentrun resume`` and ``agentrun drive``."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from agentrun.api.document import Document, load
+from agentrun.api.run import AgentRun, AgentWorkflow
+from agentrun.cli.backend import Backend, R
+from agentrun.cli.failures import warn
+from agentrun.cli.inputs import read_inputs
+from agentrun.cli.options import verb
+from agentrun.cli.what_next import report
+from agentrun.workflow.pinning import pin, workflow_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def drive_options(command: F) -> F:
+    """The options of every verb that goes on with a run."""
+    secrets = click.option(
+        "--secrets",
+        metavar="DIR",
+        envvar="AGENTRUN_SECRETS",
+        type=click.Path(exists=True, file_okay=False),
+        help="Secrets as Kubernetes mounts them: DIR/NAME/KEY.",
+    )
+    return secrets(click.option("--detach", is_flag=True, help="Drive it in the background and return.")(command))
+
+
+@verb("run")
+@click.argument("file")
+@click.option("-i", "--input", "pairs", metavar="KEY=VALUE", multiple=True, help="An input; repeatable.")
+@click.option("--inputs", "inputs_file", metavar="FILE", help="Inputs from a YAML or JSON file (- for standard input).")
+@click.option("--name", help="The run's name; else the file's, or one that is made up.")
+@drive_options
+def run_command(
+    backend: Backend[R],
+    file: str,
+    pairs: tuple[str, ...],
+    inputs_file: str | None,
+    name: str | None,
+    detach: bool,
+    secrets: str | None,
+) -> int:
+    """Run FILE (- for standard input) and follow it until it ends or waits for a person.
+
+    FILE holds one AgentRun, with its workflow inside or beside it, or one AgentWorkflow alone. On a cluster this makes
+    the AgentRun, after applying the AgentWorkflow beside it, and the run may refer to one that is there already.
+    """
+    if file == inputs_file == "-":
+        raise click.UsageError("standard input can be the file or the inputs, not both")
+    documents, namespace = backend.complete(load("-" if file == "-" else Path(file)))
+    manifest = pin(
+        documents,
+        read_inputs(_inputs_schema(documents), pairs, inputs_file),
+        name=name,
+        namespace=namespace,
+        now=time.time(),
+        new_id=lambda: uuid.uuid4().hex,
+        requested_by=backend.requester,
+        cluster=backend.place.on_cluster,
+        warn=warn,
+    )
+    return backend.start(manifest, documents, secrets, detach=detach)
+
+
+def _inputs_schema(documents: Sequence[Document]) -> dict[str, Any]:
+    """The schema of the inputs of what will run; an empty one where that cannot be told: ``pin`` says why."""
+    runs = [d for d in documents if isinstance(d.model, AgentRun)] or [
+        d for d in documents if isinstance(d.model, AgentWorkflow)
+    ]
+    return workflow_of(documents, runs[0]).inputs if len(runs) == 1 else {}
+
+
+@verb("resume")
+@click.argument("run")
+@drive_options
+def resume_command(backend: Backend[R], run: str, detach: bool, secrets: str | None) -> int:
+    """Go on with RUN: drive it where its driver is gone, let it go where it is suspended or parked.
+
+    What was committed is not done again.
+    """
+    found = backend.find(run, to_tell=True)
+    return report(backend, found) if found.ended else backend.resume(found, secrets, detach=detach)
+
+
+@verb("drive")
+@click.argument("run")
+@drive_options
+def drive_command(backend: Backend[R], run: str, detach: bool, secrets: str | None) -> int:
+    """Drive RUN as it stands: what ``--detach`` starts. People use ``resume``."""
+    del detach  # it is in the background already
+    return backend.drive(run, secrets)

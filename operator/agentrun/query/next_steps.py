@@ -1,0 +1,97 @@
+"""What a person can do now about a run: why, and the commands that do it, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentrun.api.printable import printable
+from agentrun.query.run_view import Mover, Question, RunView
+from agentrun.query.texts import value
+from agentrun.query.timeline import approvers
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command line of agentrun, without the options that say where the run is."""
+
+    words: tuple[str, ...]
+    rest: str = ""
+    """What stands behind those options: what the person has to fill in."""
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """One thing that a person can do. ``why`` is printable; without commands it is only to be read."""
+
+    why: str
+    commands: tuple[Command, ...] = ()
+
+
+def next_steps(run: RunView, questions: Sequence[Question] | None, resume: Command) -> list[NextStep]:
+    """What a person can do; empty where the run has ended or goes on by itself.
+
+    Args:
+        run: the run as it stands.
+        questions: what is asked and undecided; None where the person may not read it: the status names the subjects.
+        resume: the command that goes on with the run.
+    """
+    if run.ended or run.mover is Mover.ELSEWHERE:
+        return []
+    if run.hopeless:
+        return [NextStep(printable(run.status.get("message", ""), lines=True))]
+    found = [*_approvals(run, questions)]
+    for label, waiting in run.waiting.items():
+        found += _about(run, label, waiting, resume)
+    return [*found, *_resuming(run, resume, begun=bool(found))]
+
+
+def _approvals(run: RunView, questions: Sequence[Question] | None) -> Iterator[NextStep]:
+    if questions is None:
+        asked = {label: waiting for label, waiting in run.waiting.items() if "approval" in waiting}
+        for label, waiting in asked.items():
+            yield _decision(run, label, "approval", "; ".join(waiting["subjects"]))
+        return
+    for question in questions:
+        request = question.request
+        # On one machine a person claims the group; an API server knows the groups.
+        group = request.approvers.groups[:1] if run.mover is not Mover.OPERATOR else []
+        claim = ("--as-group", group[0]) if group else ()
+        yield _decision(run, question.step, approvers(request), request.subject, *claim)
+
+
+def _decision(run: RunView, label: str, who: str, subject: str, *claim: str) -> NextStep:
+    verbs = tuple(Command((verb, run.name, label, *claim)) for verb in ("approve", "reject"))
+    return NextStep(f"{printable(label)} waits for {who}: {value(subject)}", verbs)
+
+
+def _about(run: RunView, label: str, waiting: Mapping[str, Any], resume: Command) -> Iterator[NextStep]:
+    if "resolve" in waiting:
+        why = f"{label}: nobody has said what became of {value(waiting['tool'])}: {value(waiting['resolve'])}"
+        answers = ("--happened RESULT", "--retry", "--give-up")
+        yield NextStep(why, tuple(Command(("resolve", run.name, label), answer) for answer in answers))
+    elif "signal" in waiting:
+        signal = Command(("signal", run.name, str(waiting["signal"])), "[PAYLOAD]")
+        yield NextStep(f"{label} waits for a signal", (signal,))
+    elif "resume" in waiting:
+        yield NextStep(f"{label}: {value(waiting['resume'])}", (Command(("logs", run.name, label)), resume))
+
+
+def _resuming(run: RunView, resume: Command, *, begun: bool) -> Iterator[NextStep]:
+    """The verb ``resume``, where the run needs it; ``begun``: other things stand before it."""
+    parked = any("resume" in waiting for waiting in run.waiting.values())
+    match run.mover:
+        case Mover.OPERATOR if run.suspended:
+            by = run.changer("suspend")
+            yield NextStep(f"suspended by {printable(by, 60)}:" if by else "suspended:", (resume,))
+        case Mover.OPERATOR if not begun and run.waits_for_person and run.status.get("message"):
+            yield NextStep(printable(run.status["message"], lines=True))
+        case Mover.NOBODY if not parked:
+            why = "suspended" if run.suspended else "then" if begun else "nobody drives the run"
+            yield NextStep(f"{why}:", (resume,))
+        case Mover.UNSEEN:
+            why = f"{run.driver_name} drives the run and cannot be seen from here; if it is gone:"
+            yield NextStep(why, (resume,))
+        case _:
+            return
