@@ -139,6 +139,11 @@ class RunView:
         return str(found) if found else None
 
     @property
+    def unreadable(self) -> str | None:
+        """Why nothing of its object can be read but the name; None where it can."""
+        return None
+
+    @property
     def ended(self) -> bool:
         """Whether the run has ended: it can no longer change."""
         return "completionTime" in self.status or self.phase in _OUTCOMES

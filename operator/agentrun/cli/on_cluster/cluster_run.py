@@ -11,6 +11,7 @@ import click
 from pydantic import ValidationError
 
 from agentrun.api.canonical import digest_of
+from agentrun.api.decoding import UNREADABLE
 from agentrun.api.errors import Refused
 from agentrun.api.printable import printable
 from agentrun.api.run import CHANGED_BY
@@ -33,6 +34,12 @@ COMMANDS = "agentcommands"
 @dataclass
 class ClusterRun(RunView):
     """An AgentRun at one moment."""
+
+    @property
+    def unreadable(self) -> str | None:
+        """See ``RunView``: the decoder left the rest out."""
+        found: str | None = self.obj.get(UNREADABLE)
+        return found
 
     @property
     def version(self) -> str:

@@ -4,50 +4,47 @@ from __future__ import annotations
 
 import os
 import shlex
-import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import click
-
-from agentrun.api.approval import Verdict
-from agentrun.api.command import Resolve, Signal
-from agentrun.api.document import Document
 from agentrun.api.errors import Refused
-from agentrun.api.facts import ApprovalRequest, StepKey
+from agentrun.api.facts import StepKey
 from agentrun.api.printable import printable
-from agentrun.api.run import cluster_only
 from agentrun.cli.backend import Source
 from agentrun.cli.place import Place, run_name
 from agentrun.journal.layout import RunPath
-from agentrun.journal.log import read_step
 from agentrun.journal.run import Unreadable, find_run, read_manifest
-from agentrun.local.user import user
-from agentrun.plan.commands import Author, Cancel, Decide, Refusal, Suspend, event_for
-from agentrun.plan.events import EventIndex, may_decide
-from agentrun.query.logs import LogLine
 from agentrun.query.next_steps import Command
 from agentrun.query.past import Past, records_of
 from agentrun.query.run_view import Question
 from agentrun.query.stored_run import StoredRun, elsewhere, read_all
-from agentrun.query.texts import clock, value
-from agentrun.query.timeline import approvers
-from agentrun.records.manifest import RunManifest
-from agentrun.records.step_records import Kind
 from agentrun.store.open import open_store
 from agentrun.store.protocol import Store
+
+if TYPE_CHECKING:
+    from agentrun.api.approval import Verdict
+    from agentrun.api.command import Resolve, Signal
+    from agentrun.api.document import Document
+    from agentrun.plan.commands import Cancel, Suspend
+    from agentrun.query.logs import LogLine
+    from agentrun.records.manifest import RunManifest
 
 
 class StoreBackend:
     """See ``Backend``. Nothing is opened before the store is asked for: ``validate`` needs none."""
-
-    requester = property(lambda _: user())
 
     def __init__(self, place: Place) -> None:
         self.place = place
         self.secrets: str | None = None
         """The folder of Secrets that the person gave; the command that goes on with a run names it."""
         self._store: Store | None = None
+
+    @property
+    def requester(self) -> str:
+        """See ``Backend``: the operating system's user."""
+        from agentrun.local.user import user  # noqa: PLC0415  (lazy, as is all below that not every verb needs)
+
+        return user()
 
     @property
     def store(self) -> Store:
@@ -95,23 +92,10 @@ class StoreBackend:
         return list(run.questions())
 
     def not_asked(self, run: StoredRun, label: str) -> str:
-        """See ``Backend``: who decided and when, or how the step stands."""
-        key, index = StepKey.parse(label), run.index
-        asked_before = [e.body["request"] for e in (index.requested.get(key.path),) if e is not None]
-        if key in run.states:
-            for record in read_step(run.store, run.run, key, whole=True):
-                asked_before += record.body.get("approvals", ()) if record.kind == Kind.WAITING else ()
-        if asked_before:
-            request = ApprovalRequest.from_json(asked_before[-1])
-            tally = index.tally(request, run.now)
-            what = f"{label}: {value(request.subject)}"
-            if tally.state == "Expired":
-                return f"{what} expired at {clock(tally.at)}, before enough people had decided"
-            if tally.state != "Pending":
-                by = " and ".join(printable(person, 60) for person in tally.by)
-                return f"{what} is decided: {tally.state} by {by} at {clock(tally.at)}"
-        entry = run.entries.get(label)
-        return f"{label} waits for no approval" + (f": it is {entry['state']}" if entry else "")
+        """See ``Backend``."""
+        from agentrun.cli.on_store.telling import not_asked  # noqa: PLC0415
+
+        return not_asked(run, label)
 
     def past(self, run: StoredRun, only: StepKey | None) -> Past:
         """See ``Backend``."""
@@ -123,65 +107,38 @@ class StoreBackend:
 
     def logs(self, name: str, step: str | None, *, follow: bool) -> Iterator[LogLine]:
         """See ``Backend``."""
-        from agentrun.cli.on_store.logs import lines  # noqa: PLC0415  (lazy: the one verb that reads them)
+        from agentrun.cli.on_store.logs import lines  # noqa: PLC0415
 
         return lines(self.place, self.store, self.path(name), step, follow=follow)
 
     def resume_command(self, run: StoredRun) -> Command:
         """See ``Backend``: with the Secrets that it was started with, or a place for them."""
-        from agentrun.cli.on_store.secrets import reads_secrets  # noqa: PLC0415  (lazy: it imports the runner's)
+        from agentrun.cli.on_store.secrets import reads_secrets  # noqa: PLC0415
 
         if self.secrets is not None:
             return Command(("resume", run.name), f"--secrets {shlex.quote(self.secrets)}")
         needed = "AGENTRUN_SECRETS" not in os.environ and reads_secrets(run.program)
         return Command(("resume", run.name), "--secrets DIR" if needed else "")
 
-    # -- telling ------------------------------------------------------------------------------------------------------
+    # -- telling: in a module of its own, since most commands only look ---------------------------------------------
 
     def give(self, run: StoredRun, verb: Signal | Resolve | Suspend | Cancel) -> bool:
-        """See ``Backend``: append the event that the verb becomes."""
-        event = event_for(verb, run, Author(user()))
-        if isinstance(event, Refusal):
-            raise Refused(event.why)
-        # A run that is being cancelled is not held up, so it is not suspended. (On a cluster it is: its spec says so.)
-        if run.record(event, unless=lambda index: isinstance(verb, Suspend) and index.cancelled is not None):
-            return True
-        self.again(run).still_going()
-        if isinstance(verb, Resolve):
-            assert event.about is not None
-            before = run.index.resolution(StepKey.parse(event.body["step"]), event.about)
-            assert before is not None
-            who = f"{printable(before.body['by'], 60)} at {clock(before.at)}"
-            raise Refused(f"{verb.step} is resolved already: {before.body['answer']}, by {who}")
-        return False
+        """See ``Backend``."""
+        from agentrun.cli.on_store.telling import give  # noqa: PLC0415
+
+        return give(run, verb)
 
     def check_decider(self, question: Question, groups: Sequence[str]) -> None:
         """See ``Backend``: nothing vouches for the person here, so what they claim to be is what counts."""
-        if may_decide(question.request, user(), groups):
-            return
-        claim = f" as {' and '.join(printable(group, 60) for group in groups)}" if groups else " without --as-group"
-        who = approvers(question.request)
-        raise Refused(f"{user()}{claim} may not decide {question.step}; who may: {who}. Nothing was written")
+        from agentrun.cli.on_store.telling import check_decider  # noqa: PLC0415
+
+        check_decider(question, groups)
 
     def decide(self, run: StoredRun, question: Question, decision: Verdict, comment: str, groups: Sequence[str]) -> int:
-        """See ``Backend``: append the decision, unless this person or enough others have decided by then."""
-        by, request = user(), question.request
-        verb = Decide(StepKey.parse(question.step), request.digest, decision, comment, groups)
+        """See ``Backend``."""
+        from agentrun.cli.on_store.telling import decide  # noqa: PLC0415
 
-        def decided(index: EventIndex) -> bool:
-            return index.tally(request, time.time()).state != "Pending"
-
-        # On a cluster the Approval is closed by then, and takes no decision.
-        if run.record(event_for(verb, run, Author(by)), unless=decided):
-            return len(run.index.tally(request, time.time()).by)
-        run.now = time.time()
-        run.still_going()
-        before = run.index.decision_by(request.digest, by)
-        if before is not None:
-            said = f"you have decided {question.step} already: {before.body['decision']} at {clock(before.at)}"
-            stop = printable(self.place.command("cancel", run.name))
-            raise Refused(f"{said}; a decision is not changed. To stop the run: {stop}")
-        raise Refused(self.not_asked(run, question.step))
+        return decide(self.place, run, question, decision, comment, groups)
 
     # -- making, and going on -----------------------------------------------------------------------------------------
 
@@ -192,13 +149,16 @@ class StoreBackend:
 
     def complete(self, documents: list[Document]) -> tuple[list[Document], str | None]:
         """See ``Backend``: a file is whole; fields that only a cluster obeys are named."""
+        from agentrun.api.run import cluster_only  # noqa: PLC0415
+        from agentrun.cli.failures import warn  # noqa: PLC0415
+
         if ignored := cluster_only(*(document.model.spec for document in documents)):
-            click.echo(f"agentrun: only a cluster obeys {', '.join(ignored)}; here it means nothing", err=True)
+            warn(f"only a cluster obeys {', '.join(ignored)}; here it means nothing")
         return documents, self.place.given_namespace
 
     def start(self, manifest: RunManifest, documents: Sequence[Document], secrets: str | None, *, detach: bool) -> int:
         """See ``Backend``."""
-        from agentrun.cli.on_store.starting import start  # noqa: PLC0415  (lazy, as are those below: they drive)
+        from agentrun.cli.on_store.starting import start  # noqa: PLC0415
 
         del documents
         self.place, self.secrets = Place(self.place.url, manifest["namespace"], self.place.output), secrets

@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from agentrun.api.canonical import moment
-from agentrun.api.decoding import UNREADABLE
 from agentrun.api.printable import printable
 from agentrun.api.run import StepState
 from agentrun.cli.backend import Backend, R
@@ -47,7 +46,7 @@ def list_command(backend: Backend[R], all_namespaces: bool) -> int:
 
 def _row_of(run: RunView) -> list[str]:
     """The row of one run of many. What its object holds is anybody's who may edit it, and must not hide the others."""
-    said = run.obj.get(UNREADABLE)
+    said = run.unreadable
     if said is None:
         try:
             return _row(run)
