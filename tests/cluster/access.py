@@ -118,7 +118,8 @@ class Access:
         return subprocess.Popen(
             [
                 *(self._kubectl, "get", kind, "-A", f"--field-selector=metadata.namespace!={UNWATCHED}"),
-                *("-o", "json", "--watch", "--output-watch-events"),
+                # Of more objects than a chunk holds, kubectl's first events would be the chunks: Lists without a name.
+                *("-o", "json", "--watch", "--output-watch-events", "--chunk-size=0"),
             ],
             env=self.environment(),
             stdin=subprocess.DEVNULL,

@@ -19,7 +19,8 @@ Object = dict[str, Any]
 class Watched:
     """Every object of one kind in the whole cluster, kept up to date until ``close``.
 
-    A watch that breaks (the API server restarts) begins anew, with nothing until it is there.
+    A watch that breaks (the API server restarts) begins anew, with nothing until it is there. One that dies of an event
+    that it does not understand is an error of whoever asks it: it would go on with what it saw last for ever.
     """
 
     def __init__(self, access: Access, kind: str) -> None:
@@ -28,30 +29,34 @@ class Watched:
         self._changed = threading.Condition(threading.RLock())
         self._objects: dict[tuple[str, str], Object] = {}
         self._closed = False
+        self._died: Exception | None = None
         self._process: subprocess.Popen[str] | None = None
         self._thread = threading.Thread(target=self._watch, name=f"watch of {kind}", daemon=True)
         self._thread.start()
 
     def get(self, namespace: str, name: str) -> Object | None:
-        """The object as it was last seen; ``None`` where there is none."""
+        """The object as it was last seen; ``None`` where there is none. Raises FailedError."""
         with self._changed:
+            self._check()
             return self._objects.get((namespace, name))
 
     def all(self, namespace: str) -> list[Object]:
-        """Those of one namespace, as they were last seen."""
+        """Those of one namespace, as they were last seen. Raises FailedError."""
         with self._changed:
+            self._check()
             return self._of(namespace)
 
     def wait(self, what: str, seconds: float, test: Callable[[], T | None]) -> T:
         """Ask ``test``, which reads from here, after every change until it gives something; what it gave.
 
         Raises:
-            FailedError: nothing came within ``seconds``.
+            FailedError: nothing came within ``seconds``, or the watch died.
 
         """
         end = time.monotonic() + seconds
         with self._changed:
             while not (found := test()):
+                self._check()
                 left = end - time.monotonic()
                 if left <= 0:
                     raise FailedError(f"{what} did not come within {seconds:g} s")
@@ -70,7 +75,19 @@ class Watched:
     def _of(self, namespace: str) -> list[Object]:
         return [found for (space, _), found in self._objects.items() if space == namespace]
 
+    def _check(self) -> None:
+        if self._died is not None:
+            raise FailedError(f"the watch of {self.kind} died: {self._died!r}") from self._died
+
     def _watch(self) -> None:
+        try:
+            self._follow()
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is told to whoever asks)
+            with self._changed:
+                self._died = error
+                self._changed.notify_all()
+
+    def _follow(self) -> None:
         while True:
             with self._changed:
                 if self._closed:
