@@ -373,3 +373,28 @@ def test_refresh_reads_only_what_is_new() -> None:
     assert store.calls == [("list", RUN.events), ("get", entry(RUN.events, 2))]
     assert not reader.refresh()
     assert reader.records == writer.records
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The owner of a log that is no run."""
+
+    namespace: str = "default"
+    events: str = "default/shelves/one/"
+
+    def blob(self, digest: str) -> str:
+        return f"default/shelves/blobs/{digest.removeprefix('sha256:')}"
+
+    def __str__(self) -> str:
+        return "default/shelves/one"
+
+
+def test_a_log_with_many_writers_needs_no_run() -> None:
+    store, shelf = MemoryStore(), Shelf()
+    one, other = EventLog(store, shelf, ticking()), EventLog(store, shelf, ticking())
+    assert one.append("noted", {"text": "a"})
+    assert other.append("noted", {"text": "b" * INLINE_MAX})
+    assert one.refresh()
+    assert [record.body["text"][0] for record in one.records] == ["a", "b"]
+    assert {record.run for record in one.records} == {str(shelf)}
+    assert all(key.startswith("default/shelves/") for key in store.list(""))

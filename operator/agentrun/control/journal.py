@@ -119,7 +119,7 @@ class Journal:
 
     async def refresh(self, log: EventLog) -> None:
         """Read the new events. Raises Damaged, StoreError."""
-        await self._do("events", log.run.namespace, log.refresh)
+        await self._do("events", log.owner.namespace, log.refresh)
 
     async def append(
         self, log: EventLog, kind: EventKind, body: Mapping[str, Any], unless: Callable[[Sequence[Record]], bool]
@@ -131,7 +131,7 @@ class Journal:
             Damaged, StoreError: the event may or may not be written; the same append may be tried again.
         """
         self._check()
-        return await self._do("append", log.run.namespace, partial(log.append, kind, body, unless))
+        return await self._do("append", log.owner.namespace, partial(log.append, kind, body, unless))
 
     async def probe(self) -> None:
         """Check that the store keeps the promises that the journal relies on. Raises StoreUnfit, StoreUnavailable."""

@@ -1,14 +1,33 @@
-"""The keys of a run's objects: one folder for each run, and below it one for each step."""
+"""The keys of a run's objects: one folder for each run, and below it one for each step.
+
+A log with many writers needs no run: ``LogOwner`` is all that it asks for.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from agentrun.api.facts import StepKey
 
 SEQ_DIGITS = 8
+
+
+class LogOwner(Protocol):
+    """What has a log with many writers, and blobs beside it. ``str`` of it is what the log's records name."""
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that it belongs to."""
+
+    @property
+    def events(self) -> str:
+        """Prefix of the log's records."""
+
+    def blob(self, digest: str) -> str:
+        """A blob, by its digest ``sha256:…``."""
 
 
 @dataclass(frozen=True, slots=True)

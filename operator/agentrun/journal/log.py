@@ -16,7 +16,7 @@ from typing import Any, cast
 from agentrun.api.canonical import canonical, digest_of, sha256
 from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepKey
-from agentrun.journal.layout import RunPath, entries, entry, seq_of
+from agentrun.journal.layout import LogOwner, RunPath, entries, entry, seq_of
 from agentrun.journal.records import INLINE_MAX, SCHEMA, Damaged, Record, parse
 from agentrun.records.manifest import RunManifest
 from agentrun.records.step_records import Kind
@@ -31,7 +31,7 @@ class Fenced(AgentrunError):
     """Another attempt has opened this step's log since. This one must act on nothing and stop at once."""
 
 
-def load_body(store: Store, run: RunPath, record: Record) -> Record:
+def load_body(store: Store, owner: LogOwner, record: Record) -> Record:
     """``record`` with its body, which is read from the blob if there is one.
 
     Raises:
@@ -40,16 +40,16 @@ def load_body(store: Store, run: RunPath, record: Record) -> Record:
     digest = record.body.get("$blob")
     if digest is None:
         return record
-    return replace(record, body=_parse_body(read_blob(store, run, digest), run.blob(digest)))
+    return replace(record, body=_parse_body(read_blob(store, owner, digest), owner.blob(digest)))
 
 
-def read_blob(store: Store, run: RunPath, digest: str) -> bytes:
+def read_blob(store: Store, owner: LogOwner, digest: str) -> bytes:
     """The bytes behind ``digest``, checked.
 
     Raises:
         Damaged: the blob is missing or was changed.
     """
-    key = run.blob(digest)
+    key = owner.blob(digest)
     try:
         data = store.get(key)
     except KeyMissing as error:
@@ -59,22 +59,22 @@ def read_blob(store: Store, run: RunPath, digest: str) -> bytes:
     return data
 
 
-def write_blob(store: Store, run: RunPath, data: bytes) -> str:
+def write_blob(store: Store, owner: LogOwner, data: bytes) -> str:
     """Store ``data`` under its digest and return the digest. Writing the same bytes again has no effect."""
     digest = sha256(data)
     try:
-        store.create(run.blob(digest), data)
+        store.create(owner.blob(digest), data)
     except KeyExists:
         pass  # an earlier attempt, or a write whose answer was lost, wrote the same bytes: the name is their digest
     return digest
 
 
-def body_of(store: Store, run: RunPath, body: Mapping[str, Any]) -> Mapping[str, Any]:
+def body_of(store: Store, owner: LogOwner, body: Mapping[str, Any]) -> Mapping[str, Any]:
     """``body`` itself if it is small; otherwise write it to a blob and return a reference to that."""
     data = canonical(body)
     if len(data) <= INLINE_MAX:
         return body
-    return {"$blob": write_blob(store, run, data), "size": len(data)}
+    return {"$blob": write_blob(store, owner, data), "size": len(data)}
 
 
 def read_records(store: Store, prefix: str, seqs: Iterable[int], prev: str | None = None) -> list[Record]:
@@ -230,10 +230,12 @@ def open_step(
 
 
 class EventLog:
-    """The run's own log. The driver and people append to it; every reader sees the same order."""
+    """A log with many writers, such as a run's own: the driver and people append to it. Every reader sees the same
+    order.
+    """
 
-    def __init__(self, store: Store, run: RunPath, clock: Callable[[], float]) -> None:
-        self._store, self.run, self._clock = store, run, clock
+    def __init__(self, store: Store, owner: LogOwner, clock: Callable[[], float]) -> None:
+        self._store, self.owner, self._clock = store, owner, clock
         self.records: list[Record] = []
 
     def refresh(self) -> bool:
@@ -243,11 +245,11 @@ class EventLog:
             Damaged: see ``read_records``.
         """
         tail = self.records[-1] if self.records else None
-        keys = entries(self._store.list(self.run.events, entry(self.run.events, tail.seq) if tail else ""))
+        keys = entries(self._store.list(self.owner.events, entry(self.owner.events, tail.seq) if tail else ""))
         first = tail.seq + 1 if tail else 1
         last = seq_of(keys[-1]) if keys else first - 1
-        fresh = read_records(self._store, self.run.events, range(first, last + 1), tail.hash if tail else "")
-        self.records += [load_body(self._store, self.run, record) for record in fresh]
+        fresh = read_records(self._store, self.owner.events, range(first, last + 1), tail.hash if tail else "")
+        self.records += [load_body(self._store, self.owner, record) for record in fresh]
         return bool(fresh)
 
     def overtaken(self) -> Callable[[Sequence[Record]], bool]:
@@ -269,17 +271,17 @@ class EventLog:
                 return False
             tail = self.records[-1] if self.records else None
             record = Record(
-                str(self.run),
+                str(self.owner),
                 "",
                 0,
                 tail.seq + 1 if tail else 1,
                 round(self._clock(), 6),
                 kind,
-                body_of(self._store, self.run, body),
+                body_of(self._store, self.owner, body),
                 tail.hash if tail else "",
             )
             try:
-                sealed, _ = _create(self._store, self.run.events, record)
+                sealed, _ = _create(self._store, self.owner.events, record)
             except Fenced:
                 self.refresh()
                 continue
