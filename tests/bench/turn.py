@@ -30,6 +30,7 @@ import openai
 from agentrun.api.workflow import Model, SecretKey
 from agentrun.attempt.exit_codes import Exit
 from agentrun.runner.attempt import Attempt, run_attempt
+from agentrun.runner.mailbox import Mailbox
 from agentrun.runner.models import Item, ModelClient, Request, Turn, open_model
 from agentrun.runner.ports import Ports
 from agentrun.runner.responses import body_of
@@ -168,7 +169,7 @@ def _once(url: str, backend: str, scratch: Path) -> Found:
     async def both() -> None:
         ports = Ports(open_store=lambda _: store, open_model=recording)
         try:
-            code, fact = await run_attempt(first_start(store, run), ports, work, asyncio.Event())
+            code, fact = await run_attempt(first_start(store, run), ports, work, Mailbox())
         finally:
             ports.progress.close()
         if code is not Exit.CLOSED or fact.usage.model_calls != TURNS + 1:

@@ -15,6 +15,7 @@ from agentrun.journal.log import read_step
 from agentrun.local import lease
 from agentrun.local.lease import HeldByOther, Lease
 from agentrun.runner.attempt import Attempt, run_attempt
+from agentrun.runner.mailbox import Mailbox
 from agentrun.runner.ports import Ports
 from agentrun.store.folder import FolderStore
 from agentrun.store.protocol import StoreUnavailable
@@ -50,7 +51,7 @@ async def test_nothing_follows_closed_when_the_grace_period_ends_during_its_comm
         async def work(_: Attempt) -> dict[str, object]:
             return {"output": "done"}
 
-        running = asyncio.ensure_future(run_attempt(start_spec(world, 1), ports, work, asyncio.Event()))
+        running = asyncio.ensure_future(run_attempt(start_spec(world, 1), ports, work, Mailbox()))
         await asyncio.to_thread(store.begun.wait, 60)
         running.cancel()
         await asyncio.sleep(0)  # the cancellation arrives; the write goes on

@@ -20,6 +20,7 @@ from agentrun.local.driver import End
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Start
 from agentrun.runner.attempt import run_attempt
+from agentrun.runner.mailbox import Mailbox
 from agentrun.runner.ports import Ports
 from agentrun.runner.work import work
 from tests.e2e.local import NOW, LocalRun, agent, tool, workflow
@@ -86,7 +87,7 @@ def finished(stage: Shop, name: str) -> LocalRun:
     planned = plan(Pinned.read(run.store, run.path).snapshot(time.time(), {}, []))
     start = next(effect for effect in planned.effects if isinstance(effect, Start))
     told = AttemptSpec.of(run.store.url, run.path, start, leash=False)
-    code, fact = asyncio.run(run_attempt(told, Ports(), work, asyncio.Event()))
+    code, fact = asyncio.run(run_attempt(told, Ports(), work, Mailbox()))
     assert (code, fact.output) == (Exit.CLOSED, ANSWER), fact
     assert fact.usage.model_calls == 4
     return run

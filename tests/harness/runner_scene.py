@@ -14,6 +14,7 @@ from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, manifest_bytes, read_step
 from agentrun.runner.attempt import run_attempt
 from agentrun.runner.failures import ContextOverflow
+from agentrun.runner.mailbox import Mailbox
 from agentrun.runner.models import ModelCall, Request, Turn, Usage
 from agentrun.runner.ports import Ports
 from agentrun.runner.tool_client import ToolOutput
@@ -134,7 +135,7 @@ class Scene:
             open_model=lambda *_: self.model,
             open_tool=lambda *_: ScriptedTool(self.tool),
         )
-        _, fact = await run_attempt(told, ports, work, asyncio.Event())
+        _, fact = await run_attempt(told, ports, work, Mailbox())
         check_all(read_step(self.store, RUN, KEY, whole=True))
         return fact
 

@@ -12,6 +12,7 @@ from agentrun.journal.layout import RunPath
 from agentrun.journal.log import manifest_bytes, open_step, read_step
 from agentrun.records.step_records import Kind
 from agentrun.runner.attempt import Attempt, run_attempt
+from agentrun.runner.mailbox import Mailbox
 from agentrun.runner.ports import Ports
 from tests.harness.memory_store import MemoryStore
 from tests.harness.planner_world import MODEL, TOOL, PlannerWorld, compiled, step
@@ -37,10 +38,13 @@ def test_a_question_is_not_lost_by_who_is_told_to_leave_before_it_is_asked() -> 
     log.append(Kind.INTENT, {"id": "call", "tool": "t", "args": {"a": "1"}, "key": "k"})  # and then its node is lost
 
     async def attempt() -> None:
-        stopping = asyncio.Event()
-        stopping.set()
         ports = Ports(clock=lambda: 1010.0, open_store=lambda url: store, send_within=0.01)
-        await run_attempt(AttemptSpec("memory", RUN, KEY, 2, {}, (), Allowance(), 3600.0), ports, _nothing, stopping)
+        await run_attempt(
+            AttemptSpec("memory", RUN, KEY, 2, {}, (), Allowance(), 3600.0),
+            ports,
+            _nothing,
+            Mailbox(asked_to_leave=True),
+        )
 
     asyncio.run(attempt())
     world = PlannerWorld(compiled(step("a")), now=1100.0)

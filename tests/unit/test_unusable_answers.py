@@ -20,6 +20,7 @@ from agentrun.plan.effects import asks_people
 from agentrun.plan.snapshot import Ref
 from agentrun.runner.attempt import run_attempt
 from agentrun.runner.http_tool import HttpTool
+from agentrun.runner.mailbox import Mailbox
 from agentrun.runner.ports import Ports
 from agentrun.runner.work import work
 from agentrun.workflow.program import compile_step
@@ -74,7 +75,7 @@ class Scene:
             open_tool=lambda tool, secret: HttpTool(tool, secret, sleep=no_sleep),
         )
         told = AttemptSpec("memory", RUN, key, self.number, refs, tuple(events), Allowance(), 60.0)
-        _, fact = await run_attempt(told, ports, work, asyncio.Event())
+        _, fact = await run_attempt(told, ports, work, Mailbox())
         check_all(read_step(self.store, RUN, key, whole=True))
         return fact
 

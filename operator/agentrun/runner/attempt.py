@@ -31,6 +31,7 @@ from agentrun.records.run_events import EventKind
 from agentrun.records.step_records import CallResult, ClosedBody, Kind, LastBody, OpenedBody, ResultBody, WaitingBody
 from agentrun.runner.failures import Failure
 from agentrun.runner.identity import surely_dead, this_process
+from agentrun.runner.mailbox import Mailbox
 from agentrun.runner.masking import Mask, environment_secrets
 from agentrun.runner.outcomes import INTERRUPTED, Closed, Parked, failed
 from agentrun.runner.ports import Ports
@@ -57,7 +58,7 @@ class Attempt:
     state: Folded
     spent_before: dict[str, Any]
     """The step's usage when this attempt opened. The allowance counts from there."""
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    mailbox: Mailbox = field(default_factory=Mailbox)
     mask: Mask = field(default_factory=lambda: Mask(()))
     """Replaces every secret of the step's process in what is recorded: a model or a tool can repeat one."""
     uncounted: int = 0
@@ -120,7 +121,7 @@ class Attempt:
 
     def check_stop(self) -> None:
         """Between two calls: raise Parked if the attempt was asked to stop."""
-        if self.stopping.is_set():
+        if self.mailbox.asked_to_leave:
             raise Parked(INTERRUPTED)
 
     @property
@@ -135,10 +136,10 @@ Work = Callable[[Attempt], Any]
 _EXITS = {AttemptEnd.CLOSED: Exit.CLOSED, AttemptEnd.WAITING: Exit.WAITING, AttemptEnd.FAILED: Exit.FAILED}
 
 
-async def run_attempt(spec: AttemptSpec, ports: Ports, work: Work, stopping: asyncio.Event) -> tuple[Exit, StepFact]:
+async def run_attempt(spec: AttemptSpec, ports: Ports, work: Work, mailbox: Mailbox) -> tuple[Exit, StepFact]:
     """Run the attempt. Return its exit code and the step's fact.
 
-    ``stopping`` asks the attempt to stop between two calls. Cancellation abandons the call in hand and commits
+    The attempt reads ``mailbox`` between two calls. Cancellation abandons the call in hand and commits
     ``waiting`` with the reason.
 
     Raises:
@@ -147,7 +148,7 @@ async def run_attempt(spec: AttemptSpec, ports: Ports, work: Work, stopping: asy
         Damaged: an object of the journal is not what was written.
     """
     attempt = await asyncio.to_thread(_open, spec, ports)
-    attempt.stopping = stopping
+    attempt.mailbox = mailbox
     ports.progress.hide = attempt.mask.text
     if attempt.state.end is AttemptEnd.CLOSED:
         return Exit.CLOSED, attempt.state.fact()

@@ -19,6 +19,7 @@ from agentrun.attempt.exit_codes import Exit
 from agentrun.attempt.spec import AttemptSpec, BadAttemptSpec
 from agentrun.journal.log import Fenced
 from agentrun.runner.attempt import run_attempt
+from agentrun.runner.mailbox import Mailbox
 from agentrun.runner.ports import Ports
 from agentrun.runner.work import work
 from agentrun.store.protocol import StoreError
@@ -58,13 +59,13 @@ def main(ports: Ports | None = None) -> int:
 
 
 async def _run(spec: AttemptSpec, ports: Ports) -> tuple[Exit, StepFact]:
-    stopping = asyncio.Event()
+    mailbox = Mailbox()
     loop = asyncio.get_running_loop()
-    running = asyncio.ensure_future(run_attempt(spec, ports, work, stopping))
+    running = asyncio.ensure_future(run_attempt(spec, ports, work, mailbox))
 
     def stop() -> None:
-        if not stopping.is_set():
-            stopping.set()
+        if not mailbox.asked_to_leave:
+            mailbox.asked_to_leave = True
             loop.call_later(GRACE, running.cancel)
 
     loop.add_signal_handler(signal.SIGTERM, stop)
