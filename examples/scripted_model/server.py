@@ -203,6 +203,8 @@ class ScriptedModel:
                 reply.payload = None
             case "malformed":
                 reply.payload = _malformed(reply, asked.stream)
+            case _:
+                pass
         return reply
 
     def _answer_other(self, method: str, path: str, headers: Mapping[str, str]) -> Reply:

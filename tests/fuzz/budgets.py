@@ -81,6 +81,8 @@ def large(draw: st.DrawFn) -> Any:
             for number in range(min(size, 190)):
                 value = [value] if number % 2 else {"k": value}
             return value
+        case _:
+            pass
     return item
 
 

@@ -133,6 +133,8 @@ def fitting(schema: dict[str, Any], level: int = 0) -> st.SearchStrategy[Any]:
             return st.floats(0, 100)
         case "boolean":
             return st.booleans()
+        case _:
+            pass
     return FREE
 
 

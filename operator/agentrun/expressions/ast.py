@@ -89,6 +89,8 @@ def _node(data: bytes, overloads: dict[int, tuple[str, ...]]) -> Node:
             parts = dict(fields(body))
             args = tuple(_node(message(parts[f]), overloads) for f in (2, 4, 5, 6, 7))
             return Node("fold", args=args, names=tuple(_text(parts[f]) for f in (1, 8, 3) if f in parts))
+        case _:
+            pass
     raise ValueError(f"a checked expression holds an unknown kind of node: {kind}")
 
 
@@ -106,6 +108,8 @@ def _constant(data: bytes) -> str | bytes | int | float | bool | None:
                 return _text(value)
             case 7:
                 return message(value)
+            case _:
+                pass
     return None
 
 

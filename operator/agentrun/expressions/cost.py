@@ -158,6 +158,8 @@ class _Estimate:
                 return self._select(self.visit(node.args[0], local, times), Known(node.name))
             case "fold":
                 return self._fold(node, local, times)
+            case _:
+                pass
         args = [self.visit(child, local, times) for child in node.args]
         if node.kind == "call":
             return self._call(node, args, times)
@@ -277,6 +279,8 @@ def _split(args: list[Value]) -> list[str] | None:
     match args:
         case [Known(str(text)), Known(str(separator))]:
             return text.split(separator) if separator else list(text)
+        case _:
+            pass
     return None
 
 

@@ -69,6 +69,8 @@ class Template:
         match self.parts:
             case (Expression() as whole,):
                 return whole.is_path
+            case _:
+                pass
         return False
 
     @property
@@ -77,6 +79,8 @@ class Template:
         match self.parts:
             case (Expression() as whole,):
                 return whole
+            case _:
+                pass
         return None
 
     def render(self, values: Values) -> JSON:

@@ -117,6 +117,8 @@ def _unsayable(value: JSON) -> str | None:
             inner = value.values()
         case list():
             inner = value
+        case _:
+            pass
     return next((found for part in inner if (found := _unsayable(part)) is not None), None)
 
 

@@ -82,6 +82,8 @@ class Board:
                 self.tell(f"{key.label}: {said(line)}")
             case event if event in _TROUBLE:
                 self.say(f"{key.label}: {said(line)}")
+            case _:
+                pass
 
     @property
     def usage(self) -> Usage:
