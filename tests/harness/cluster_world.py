@@ -51,6 +51,7 @@ WATCHED: Mapping[Kind, views.Kind[Any]] = {
     "commands": views.COMMANDS,
     "runs": views.RUNS,
 }
+assert set(WATCHED.values()) == set(views.KEPT), "a kept kind needs its row here, and in KINDS of kube_api.py"
 TICK = 2e-6
 """Seconds that a call takes: no two of them happen at the same instant."""
 

@@ -18,7 +18,12 @@ SECRET = {"bearer": {"secretRef": {"name": "shop", "key": "token"}}}
 TOOLS: dict[str, dict[str, Any]] = {
     "http": {"url": "https://shop.example/${args.id}", "auth": SECRET, "output": "response.body"},
 }
-"""A tool of each kind, which reads the Secret shop."""
+"""A tool of each kind."""
+
+KNOWN: dict[str, tuple[list[str], str, list[str]]] = {
+    "http": (["shop"], "https://shop.example/", ["url", "output"]),
+}
+"""What its row tells of that tool: the Secrets that it reads, its address, and the fields with expressions."""
 
 
 def a_tool(kind: str) -> Tool:
@@ -27,7 +32,7 @@ def a_tool(kind: str) -> Tool:
 
 def test_every_kind_has_a_row() -> None:
     assert set(KINDS) == set(get_args(tool_kinds.ToolBody) or [tool_kinds.ToolBody])
-    assert {row.name for row in KINDS.values()} == set(TOOLS)
+    assert {row.name for row in KINDS.values()} == set(TOOLS) == set(KNOWN)
 
 
 @pytest.mark.parametrize(("body", "row"), KINDS.items(), ids=[row.name for row in KINDS.values()])
@@ -35,12 +40,11 @@ def test_a_row_is_about_the_body_that_its_field_holds(body: type[Spec], row: Too
     tool = a_tool(row.name)
     assert type(body_of(tool)) is body
     assert tool_kinds.check_body(tool, ()) == []
-    assert [ref.name for ref in tool_kinds.secret_refs_of(tool)] == ["shop"]
-    assert tool_kinds.address_of(tool) == "https://shop.example/"
-    assert [place for place, _ in tool_kinds.expressions_of(tool, ("tools", 0))] == [
-        ("tools", 0, row.name, "url"),
-        ("tools", 0, row.name, "output"),
-    ]
+    secrets, address, fields = KNOWN[row.name]
+    assert [ref.name for ref in tool_kinds.secret_refs_of(tool)] == secrets
+    assert tool_kinds.address_of(tool) == address
+    places = [place for place, _ in tool_kinds.expressions_of(tool, ("tools", 0))]
+    assert places == [("tools", 0, row.name, field) for field in fields]
 
 
 @pytest.mark.parametrize("kind", TOOLS)

@@ -63,6 +63,8 @@ def test_the_operators_role_lists_and_watches_nothing_else() -> None:
 def test_every_kind_has_its_view_and_runs_are_listed_last() -> None:
     assert set(TO_VIEW) == set(WATCHED) and views_for(float).keys() == {kind.kind for kind in WATCHED}
     assert {*ON_SEEN, *ON_GONE} <= set(WATCHED)
+    # What is not kept has no place in the cache, so something else has to hear of it.
+    assert {kind for kind in WATCHED if not kind.kept} <= set(ON_SEEN)
     assert KEPT[-1] is RUNS and all(len(Cache()[kind]) == 0 for kind in KEPT)
 
 

@@ -4,7 +4,11 @@ In reading order: ``views`` (the watched kinds, and what is kept of each object)
 ``cache`` and the ``queue``; ``lists`` fill the cache too), ``reconciler`` (one visit to one run), ``opening`` (pin or
 load a run), ``live`` (the state of a run in memory), ``people`` and ``hearing`` (decisions and commands become events),
 ``thinking`` (long computations outside the event loop), ``slots`` (the places for pods), ``statuses`` and ``showing``
-(the status), ``leader``. An evicted pod goes this way: ``adapters.pod_status`` → ``controller.pod_seen`` →
-``reconciler._take_ends`` → ``journal.fact`` → ``live.take`` → ``plan.attempt_tracker`` → ``plan.attempts`` →
-``plan.retry.loss_delay``.
+(the status), ``leader``.
+
+An evicted pod: ``adapters.pod_status._end`` says why it ended. ``controller.pod_seen`` queues its run.
+``reconciler._take_ends`` takes the runner's last word, or without one what ``journal.fact`` (of this package) reads,
+and counts the loss; ``live.take`` keeps it in ``plan.attempt_tracker``. The next plan (``live.snapshot``) begins
+another attempt at once, later or never: ``plan.attempts._held_back``, by ``plan.retry.loss_delay``. A pod that had time
+to commit left a last word, so no loss is counted.
 """

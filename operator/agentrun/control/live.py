@@ -23,7 +23,6 @@ from agentrun.plan.attempt_tracker import AttemptTracker
 from agentrun.plan.events import EventIndex
 from agentrun.plan.snapshot import Event, Execution, Snapshot, Start
 from agentrun.plan.work import Work
-from agentrun.records.run_events import EventKind
 
 LEAVE_MARGIN = 10.0
 """Seconds past its grace period, by our own clock, after which a deleted pod counts as gone: its node is dead. The
@@ -34,10 +33,6 @@ QUEUED_LOOK = 600.0
 
 REFUSAL_FIRST, REFUSAL_MAX = 1.0, 15.0
 """Seconds until the next request for a pod that the API server refused: the first pause and the longest. It doubles."""
-
-_BEGINNINGS = (EventKind.APPROVAL_REQUESTED, EventKind.WAIT_STARTED)
-"""Events that begin a step without a pod."""
-
 
 @dataclass(slots=True)
 class Refusal:
@@ -219,7 +214,7 @@ class LiveRun:
     def finally_begun(self) -> bool:
         """Whether a step of ``finally`` has begun: from then on it, or a person, knows how the run ends."""
         keys = [*self.facts, *self._tried, *(attempt.key for attempt in self._attempts.values())]
-        names = {key.name for key in keys} | {r.body["step"] for r in self.log.records if r.kind in _BEGINNINGS}
+        names = {key.name for key in keys} | self.index().beginnings.keys()
         return not names.isdisjoint(self.pinned.program.finally_)
 
     def end_heard(self, now: float) -> None:

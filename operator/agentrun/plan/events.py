@@ -146,6 +146,15 @@ class EventIndex:
             if take is not None:  # None: the planner does not read this kind
                 take(self, event, event.body)
 
+    @property
+    def beginnings(self) -> dict[str, list[Event]]:
+        """The events that began each step without a pod, by its path. Each kind of such an event is named here."""
+        found: dict[str, list[Event]] = {}
+        for events in (self.requested, self.waits):
+            for path, event in events.items():
+                found.setdefault(path, []).append(event)
+        return found
+
     def tally(self, request: ApprovalRequest, now: float) -> Tally:
         """As the function ``tally``, but a question does not expire while an answer that came in time is unheard."""
         counted = tally(request, self.decisions.get(request.digest, ()), now, verified=self._verified)

@@ -261,7 +261,7 @@ def _too_late(p: Planning, cancelled: Event) -> bool:
     last = p.program.finally_
     begun = [fact.started for key, fact in p.s.facts.items() if key.name in last and fact.started]
     begun += [e.started for key, e in p.s.executions.items() if key.name in last]
-    begun += [e.at for events in (p.events.requested, p.events.waits) for name, e in events.items() if name in last]
+    begun += [e.at for name, events in p.events.beginnings.items() if name in last for e in events]
     return any(started < cancelled.at for started in begun)
 
 

@@ -50,7 +50,7 @@ class Planning:
         self.suspended = self.events.suspended and self.events.cancelled is None
         self.recorded = {key.name for key in snapshot.facts if not key.compensate}
         """The steps that have begun according to the journal."""
-        self.recorded |= self.events.requested.keys() | self.events.waits.keys()
+        self.recorded |= self.events.beginnings.keys()
         keys = [*snapshot.executions, *snapshot.unopened]
         self.begun = self.recorded | {key.name for key in keys if not key.compensate}
         """``recorded``, and the steps that have begun only according to their executions, present or unopened."""

@@ -182,8 +182,7 @@ class StoredRun(RunView):
     @property
     def finally_begun(self) -> bool:
         """Whether a step of ``finally`` has begun, by the journal: it was told how the run ends."""
-        index = self.index
-        begun = {key.name for key in self.states} | index.requested.keys() | index.waits.keys()
+        begun = {key.name for key in self.states} | self.index.beginnings.keys()
         return not begun.isdisjoint(self.program.finally_)
 
     def fact(self, key: StepKey) -> StepFact | None:

@@ -165,7 +165,8 @@ class WaitingBody(LastBody):
 
 
 class CompactedBody(AnyBody):
-    """The state so far, or a shorter history, in one record. ``fold``, ``difference`` and ``cli.timeline`` read it.
+    """The state so far, or a shorter history, in one record. ``journal.fold``, ``query.difference`` and
+    ``query.timeline`` read it.
 
     ``checkpoint``: the whole state, so that reading begins here (``Attempt.commit``, ``open_step``). ``fork``: the
     state that a fork takes over (``journal.fork``). ``window``: the model's own summary of a history that outgrew it,

@@ -13,7 +13,8 @@ from agentrun.api.values import JSON
 class ToolOutput:
     """The result of a call.
 
-    ``output`` is for the workflow, ``text`` for the model. ``status`` is the HTTP status; None if nothing was sent.
+    ``output`` is for the workflow, ``text`` for the model. ``status`` is the HTTP status; None if
+    nothing was sent, or the kind of tool has none.
     ``is_error``: the tool answered with an error, or its answer cannot be used. The call is over in both cases.
 
     ``kept`` is set if the call was carried out but its answer cannot be used: what arrived of the answer, in the form

@@ -34,7 +34,9 @@ class ToolKind(Generic[Body]):
     secret_refs: Callable[[Body], Iterable[SecretKey]]
     """The Secrets that a call reads."""
     address: Callable[[Body], str]
-    """The URL of a call, as far as it is known before the call."""
+    """The URL of a call, as far as it is known before the call. Empty if the kind has none: nobody looks before a run
+    whether it can be reached.
+    """
 
 
 KINDS: Mapping[type[Spec], ToolKind[Any]] = {
