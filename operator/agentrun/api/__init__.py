@@ -1,5 +1,6 @@
-"""The resource types: what a person writes, and the small values that everything else speaks of.
+"""The resource types that people write, and the small values that all other packages use.
 
-``workflow``, ``run``, ``approval``, ``command`` and ``status`` are the resources; ``crd`` writes their schemas;
-``document``, ``reader`` and ``problems`` read a person's files; ``decoding`` bounds what an API server sends.
+``workflow``, ``run``, ``approval``, ``command`` and ``status`` are the resources; ``crd`` writes their schemas.
+``document``, ``reader`` and ``problems`` read a user's files. ``decoding`` bounds what an API server sends. ``facts``
+has what the planner reads of a step.
 """

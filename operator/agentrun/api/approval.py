@@ -1,7 +1,7 @@
-"""Approval: what people are asked, made by the operator, and what they decided, written by themselves.
+"""Approval: a question to people. The operator creates it, and people write their decisions into its status.
 
-The spec never changes, and its digest covers the run's uid and exactly what is asked. A decision is a PATCH of the
-status by the person; the API server's admission policies see to whose it is, and that it is bound to the digest.
+The spec never changes, and its digest covers the run's uid and exactly what is asked. A person decides with a PATCH of
+the status. Admission policies of the API server ensure that ``by`` is that person and that the decision has the digest.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from agentrun.api.values import DIGEST_PATTERN, Digest, Instant, Name, Spec, Ste
 from agentrun.api.workflow import API_VERSION, Approvers
 
 SUBJECT_MAX = 32 * 1024
-"""Characters of the question that the object holds."""
+"""Characters of ``spec.subject``."""
 
 DETAILS_MAX = 8 * 1024
-"""Bytes of the details, in canonical form, that the object holds; larger ones are in the journal."""
+"""Bytes of ``spec.details`` in canonical form. Larger details are in the journal only."""
 
 COMMENT_MAX = 4096
 MAX_DECISIONS = 100
 USER_MAX = 1024
 
 DECIDED = "Decided"
-"""The condition that closes an Approval: its reason is a ``DecidedReason``."""
+"""The type of the condition that closes an Approval. Its reason is a ``DecidedReason``."""
 
 Verdict = Literal["Approved", "Rejected"]
 DecidedReason = Literal["Approved", "Rejected", "Expired", "Cancelled"]
@@ -75,7 +75,7 @@ class Approval(Spec):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The AgentRun on the cluster that an object is made for; ``uid`` is Kubernetes' own, with hyphens."""
+    """The AgentRun that owns an object on the cluster. ``uid`` is Kubernetes' own, with hyphens."""
 
     name: str
     namespace: str
@@ -83,7 +83,7 @@ class Owner:
 
     @property
     def reference(self) -> dict[str, Any]:
-        """The ownerReference: with the run goes what it owns."""
+        """The ownerReference: Kubernetes deletes the object after the run."""
         return {"apiVersion": API_VERSION, "kind": "AgentRun", "name": self.name, "uid": self.uid, "controller": True}
 
 
@@ -96,18 +96,18 @@ class Decision:
     digest: str
     comment: str
     at: float
-    """When the API server took it, in seconds since the epoch by the operator's clock. What the person says of the time
-    decides nothing.
+    """When the API server accepted it, in seconds since the epoch by the operator's clock. The time that the person
+    claims has no effect.
     """
 
 
 def approval_name(run: str, key: StepKey, request: ApprovalRequest, *, long: bool = False) -> str:
-    """The name of the Approval for ``request``: ``RUN-STEP`` of an approval step, with the item and the first of the
-    digest for a tool call.
+    """The name of the Approval for ``request``: ``RUN-STEP`` for an approval step; with the item and the first eight
+    digits of the digest for a tool call.
 
-    ``long`` gives an approval step's the digest too. For a name that is taken by another run's: ``a-b`` asking in
-    ``c`` and ``a`` asking in ``b-c`` mean the same short one, and so does a run made anew under the name of one whose
-    Approvals are still being collected. The digest covers the run's uid, so a long name is taken by nobody else.
+    ``long`` adds the digest for an approval step too, because another run's Approval can have the short name: run
+    ``a-b`` with step ``c`` and run ``a`` with step ``b-c`` share one, and so does a new run with the name of a deleted
+    run whose Approvals are not collected yet. The digest covers the run's uid, so a long name belongs to one run.
     """
     parts = [run, key.name]
     if key.index is not None:
@@ -131,10 +131,10 @@ def approval_object(
 
     The same arguments always give the same object.
 
-    What is too large for an object is cut: details over ``DETAILS_MAX``, or deeper than a file may be, become
-    ``{"digest": …, "size": …}`` (bytes of their canonical form), a subject over ``SUBJECT_MAX`` ends in an ellipsis.
-    What a terminal would obey is escaped. The journal has both as they are, and ``digest`` covers them as they are.
-    ``long`` is as in ``approval_name``.
+    Details over ``DETAILS_MAX``, or outside the bounds of a file (``reader.too_large``), become
+    ``{"digest": …, "size": …}`` (size: bytes of their canonical form). A subject over ``SUBJECT_MAX`` is cut and ends
+    in an ellipsis. Control characters in both are escaped. The journal has both unchanged, and ``digest`` covers them
+    unchanged. ``long`` is as in ``approval_name``.
     """
     spec: dict[str, Any] = {
         "run": {"name": run.name, "uid": run.uid},
@@ -174,10 +174,10 @@ def _bounded(details: Any) -> Any:
 
 
 def decisions_of(obj: Mapping[str, Any], now: float) -> tuple[Decision, ...]:
-    """The decisions in an Approval's status, in their order there; ``now`` is in seconds since the epoch.
+    """The decisions in an Approval's status, in their order there. ``now`` is in seconds since the epoch.
 
-    An entry that is none is passed over: the schema refuses such entries, so only an API server whose CRD is not ours
-    can hold one, and nobody is approved by it. Whether a decision counts is for the tally to say.
+    A malformed entry is skipped: our CRD refuses such entries, so only an API server with another CRD can hold one.
+    Whether a decision counts is up to the tally (``EventIndex.tally``).
     """
     return tuple(_decisions(obj, now))
 
@@ -195,16 +195,17 @@ def _decisions(obj: Mapping[str, Any], now: float) -> Iterator[Decision]:
 
 
 def _taken(obj: Mapping[str, Any], now: float) -> Callable[[str], float]:
-    """When the API server took each person's decision, by the operator's clock and not after ``now``.
+    """When the API server accepted each person's decision, by the operator's clock and not after ``now``.
 
-    It settles whether a decision that was made while no operator ran came in time: a decision's ``at`` is what the
-    person claims. The API server notes in ``metadata.managedFields`` who wrote which entry of the list, and when that
-    writer last changed anything, to the second (rounded down). So the earliest of the writers of an entry is when it
-    was decided, or later, and never earlier. Where nobody is noted as its writer, the newest write of the status is
-    meant, and without any of those ``now``.
+    This tells whether a decision that was made while no operator ran came in time: a decision's own ``at`` is only the
+    person's claim. In ``metadata.managedFields`` the API server keeps who wrote which entry of the list, and when that
+    writer last changed anything, in seconds (rounded down). So the earliest time among the writers of an entry is the
+    time of the decision or later, never earlier. If an entry has no known writer, its time is that of the newest write
+    of the status; if there is no such write either, ``now``.
 
-    A write of the status cannot change those notes; one of the Approval itself could, so the policies leave that to
-    the operator. https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
+    A write of the status cannot change managedFields. A write of the Approval itself can, so the admission policies
+    allow that to the operator only.
+    https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
     """
     metadata = _mapping(obj.get("metadata"))
     writers: dict[str, float] = {}
@@ -218,7 +219,7 @@ def _taken(obj: Mapping[str, Any], now: float) -> Callable[[str], float]:
         try:
             at = moment(written["time"]) - ahead
         except (KeyError, TypeError, ValueError):
-            continue  # of an apply that changed nothing the API server notes no time
+            continue  # the API server records no time for an apply that changed nothing
         at = min(max(at, asked), now)
         newest = at if newest is None else max(newest, at)
         for field in _mapping(status.get("f:decisions")):
@@ -228,10 +229,10 @@ def _taken(obj: Mapping[str, Any], now: float) -> Callable[[str], float]:
 
 
 def _clocks(obj: Mapping[str, Any]) -> tuple[float, float]:
-    """By how many seconds the API server's clock is ahead of the operator's, and when the operator asked by its own.
+    """How many seconds the API server's clock is ahead of the operator's, and when the operator asked by its own clock.
 
-    The API server says when it made the Approval, in whole seconds; up to one more is taken, as the policies do, so
-    that nobody's time to decide is shorter than it was said to be.
+    ``creationTimestamp`` is in whole seconds. One second is added, as the admission policies do, so that nobody has
+    less time to decide than the Approval says. Both are 0 if the Approval does not say when it was asked.
     """
     spec = _mapping(obj.get("spec"))
     if spec.get("askedAt") is None:
@@ -244,7 +245,7 @@ def _clocks(obj: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _key(field: Any) -> str | None:
-    """Whose entry of the list ``field`` means, as managedFields write one: ``k:{"by":"ana"}``."""
+    """The person whose entry of the list ``field`` names, in the notation of managedFields: ``k:{"by":"ana"}``."""
     if not isinstance(field, str) or not field.startswith("k:"):
         return None
     try:

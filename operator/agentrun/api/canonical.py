@@ -1,6 +1,6 @@
-"""One form for a JSON value, and its digest: what records, approvals and pinned workflows are bound by.
+"""The canonical form of a JSON value and its digest, which records, approvals and pinned workflows are bound by.
 
-Instants have one form, too: what makes one of a text, and a text of one, is here.
+Also the canonical form of an instant: ``timestamp`` writes it and ``moment`` parses it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FIRST, LAST = -62135596800.0, 253402300799.0
 """The first and the last second that the four digits of a year can name in UTC, in seconds since the epoch."""
 
 NEVER = LAST - 2 * 86400
-"""From here on an instant means "never": what databases write for it, 9999-12-31, in whatever time zone."""
+"""An instant from here on means "never": databases write 9999-12-31 for it, in any time zone."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LEAP_SECOND = re.compile(r"(.*:\d\d):60(?!\d)(?:[.,]\d+)?(.*)", re.DOTALL)
@@ -52,7 +52,7 @@ _LEAP_SECOND = re.compile(r"(.*:\d\d):60(?!\d)(?:[.,]\d+)?(.*)", re.DOTALL)
 def timestamp(at: float) -> str:
     """RFC 3339 in UTC with microseconds; ``at`` is in seconds since the epoch.
 
-    What lies before the year 1 or after the year 9999, as these have it in UTC, becomes the first or the last instant.
+    An instant before the year 1 or after the year 9999 in UTC becomes the first or the last instant of that range.
     """
     if not at <= LAST:
         return "9999-12-31T23:59:59.999999Z"
@@ -60,12 +60,13 @@ def timestamp(at: float) -> str:
 
 
 def moment(text: str) -> float:
-    """The instant, in seconds since the epoch, that ``text`` names in RFC 3339: the inverse of ``timestamp``.
+    """The instant that ``text`` names in RFC 3339, in seconds since the epoch: the inverse of ``timestamp``.
 
-    A leap second is the second after the one before it. An offset may lead beyond the years 1 and 9999.
+    A leap second counts as the first second of the next minute. With an offset, the instant can lie outside the years
+    1 to 9999 in UTC.
 
     Raises:
-        ValueError: it names none, or has no time zone.
+        ValueError: ``text`` is not an instant, or has no time zone.
     """
     leap = None
     try:

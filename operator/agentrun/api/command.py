@@ -1,7 +1,7 @@
-"""AgentCommand: what a person tells a run beyond ``suspend`` and ``cancel``.
+"""AgentCommand: a person's command to a run, other than ``suspend`` and ``cancel``.
 
-A person makes one (``agentrun signal``, ``resume`` and ``resolve`` do), the operator takes it into the journal with
-the name of who made it, and deletes it. The messages in capitals are shared with the CRD's rules.
+``agentrun signal``, ``resume`` and ``resolve`` create one in the person's name. The operator records it in the journal
+with the name of its author, and deletes it. The messages in capitals are shared with the CRD's rules.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Resolve(Spec):
 
     @property
     def answer(self) -> Literal["happened", "retry", "giveUp"]:
-        """The word that the journal has for it."""
+        """The answer as the journal records it."""
         return "happened" if self.happened is not None else "retry" if self.retry is not None else "giveUp"
 
 
@@ -101,25 +101,25 @@ class AgentCommand(Spec):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """An AgentCommand as it was read. ``at``: when it reached the API server, in seconds since the epoch."""
+    """A checked AgentCommand. ``at`` is when it reached the API server, in seconds since the epoch."""
 
     name: str
     namespace: str
     uid: str
     at: float
     requested_by: str | None
-    """Who made it, stamped at admission; None where the cluster does not stamp."""
+    """The author, set by an admission policy; None if the cluster has no such policy."""
     run: str
     run_uid: str | None
-    """Kubernetes' uid of the run that is meant; None: whichever has the name."""
+    """Kubernetes' uid of the run; None means any run with the name."""
     verb: Signal | Resume | Resolve
 
 
 def read_command(obj: Mapping[str, Any]) -> Command:
-    """An AgentCommand from the API server, checked again: the schema there may be another version's.
+    """Check an AgentCommand from the API server again: the CRD there may be of another version.
 
     Raises:
-        InvalidDocument: with all that is wrong with it.
+        InvalidDocument: with the problems of the object.
     """
     metadata = obj.get("metadata")
     name = metadata.get("name") if isinstance(metadata, Mapping) else None

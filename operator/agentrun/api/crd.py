@@ -1,12 +1,12 @@
 """The CustomResourceDefinitions, generated from the models: ``python -m agentrun.api.crd [--check] DIR``.
 
-What an API server can say without asking anybody is said here, in the words of the models' own validators, so that a
-laptop and a cluster refuse the same objects. Names that are unique across ``steps`` *and* ``finally`` are not: the
-rule would walk one list for each element of the other, and the operator checks it anyway.
+The schemas contain every check that an API server can do on one object, with the messages of the models' validators,
+so that a laptop and a cluster refuse the same objects. One check is left out: that names are unique across ``steps``
+*and* ``finally``. Its rule would walk one list for each element of the other, and the operator checks it anyway.
 
-There are no defaults in the schema. A default that the server writes into an object changes its digest, so the same
-file would be one workflow on a laptop and another in a cluster; and it would freeze today's value into every stored
-object. None is needed either: what is absent has one meaning, and the models know it.
+The schemas have no defaults. A default that the server writes into an object changes its digest, so the same file
+would be one workflow on a laptop and another on a cluster; and it would freeze today's value into every stored object.
+No default is needed either: an absent field has one meaning, and the models know it.
 
 Structural schemas: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/
 """
@@ -50,13 +50,13 @@ _FREE = {"x-kubernetes-preserve-unknown-fields": True}
 
 
 def _exactly_one(*fields: str) -> str:
-    """A sum of conditionals: cheaper to estimate than a macro over a list."""
+    """A CEL rule as a sum of conditionals. The API server estimates a lower cost than for a macro over a list."""
     return " + ".join(f"(has(self.{field}) ? 1 : 0)" for field in fields) + " == 1"
 
 
 def _unchanged() -> Iterator[Schema]:
-    # at the parent, guarded by has() on both sides: a transition rule on an optional field itself would not run when
-    # the field is removed, nor when it is added again. Lists keyed by name are equal in any order.
+    # Each rule stands at the parent, with has() on both sides: a transition rule on an optional field itself would not
+    # run when the field is removed or added again. Lists keyed by name are equal in any order.
     for name, info in RunSpec.model_fields.items():
         field = info.alias or name
         if field not in CHANGED_BY:
@@ -69,7 +69,7 @@ def _unchanged() -> Iterator[Schema]:
 
 
 _SAME: Schema = {"rule": "self == oldSelf", "message": "spec cannot change: it is what was asked or told"}
-"""For a spec that is required, so that it cannot be removed and added again."""
+"""A transition rule for a spec that is required: such a spec cannot be removed and added again."""
 
 RULES: dict[type[Spec], list[Schema]] = {
     Step: [
@@ -115,11 +115,11 @@ RULES: dict[type[Spec], list[Schema]] = {
     AgentCommandSpec: [{"rule": _exactly_one("signal", "resume", "resolve"), "message": ONE_COMMAND}, _SAME],
     Resolve: [{"rule": _exactly_one("happened", "retry", "giveUp"), "message": ONE_ANSWER}],
 }
-"""CEL rules beside the models whose validators say the same; each is constant in cost."""
+"""CEL rules by model. Each rule repeats a validator of the model, and its cost is constant."""
 
 
 def structural(model: type[Spec]) -> Schema:
-    """The structural schema of what a person writes as ``model``: no references, every node with its type."""
+    """The structural schema of ``model``, without references and with a type at every node."""
     rules = {owner.__name__: found for owner, found in RULES.items()}
     schema = model.model_json_schema(by_alias=True)
     definitions = schema.get("$defs", {})
@@ -129,7 +129,7 @@ def structural(model: type[Spec]) -> Schema:
             name = node["$ref"].rpartition("/")[2]
             return inline(definitions[name], name)
         if "anyOf" in node:
-            # optional fields are simply not required; a null is dropped by the API server
+            # An optional field is only absent from "required". The API server drops a null.
             (some,) = [inline(option) for option in node["anyOf"] if option.get("type") != "null"]
             return some
         if "type" not in node:
@@ -159,7 +159,10 @@ def structural(model: type[Spec]) -> Schema:
 
 
 def _list_type(items: Schema) -> Schema:
-    """Lists of named things merge by name in a server-side apply, and a name twice is refused; so is a word twice."""
+    """How the API server merges the list: by name if its items have names, as a set if they are words of an enum.
+
+    The API server refuses a repeated name or word.
+    """
     if "name" in items.get("properties", {}):
         return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
     return {"x-kubernetes-list-type": "set"} if "enum" in items else {}
@@ -172,7 +175,7 @@ def _column(name: str, path: str, kind: str = "string", *, wide: bool = False) -
 _AGE = _column("Age", ".metadata.creationTimestamp", "date")
 RUN_COLUMNS = [
     _column("Phase", ".status.phase"),
-    # a list gives the first of what is found; a fan-out's own entry comes before those of its items
+    # kubectl shows the first match; the entry of a fan-out comes before those of its items
     _column("Step", '.status.steps[?(@.state=="Running")].name'),
     _column("Waiting", '.status.steps[?(@.state=="Waiting")].name'),
     _column("Reason", '.status.conditions[?(@.type=="Succeeded")].reason'),
@@ -187,7 +190,7 @@ APPROVAL_COLUMNS = [
     _column("Step", ".spec.step"),
     _column("Subject", ".spec.subject", wide=True),
     _column("Decided", '.status.conditions[?(@.type=="Decided")].reason'),
-    # not as a date: that is shown as an age, and what is to come has none
+    # not of type date: kubectl shows a date as an age, and an instant in the future has none
     _column("Expires", ".spec.expiresAt"),
     _AGE,
 ]
@@ -212,7 +215,7 @@ def _definition(
     metadata: Schema = {"type": "object"}
     if model in (AgentRun, AgentWorkflow):
         names = structural(Metadata)["properties"]
-        # the API server checks the rest of the metadata itself, and lets a schema restrict these two only
+        # The API server checks the rest of the metadata itself, and allows a schema to restrict only these two.
         metadata["properties"] = {key: names[key] for key in ("name", "generateName")}
     properties: Schema = {
         "apiVersion": {"type": "string"},
@@ -247,7 +250,7 @@ def _definition(
                 "plural": plural,
                 "singular": kind.lower(),
                 "shortNames": [short],
-                "categories": ["agentrun-all"],  # not a name of a kind: kubectl would take that for the category
+                "categories": ["agentrun-all"],  # kubectl would take a kind's name for the category, so it is not one
             },
             "versions": [version],
         },
@@ -266,14 +269,14 @@ def definitions() -> dict[str, Schema]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes a value that stands in several places in full in each: reviewers read it, and so does ``kubectl``."""
+    """Writes no YAML aliases: a value that is used in several places is written in full in each, for reviewers."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def files() -> dict[str, str]:
-    """The texts to write, by the names of their files."""
+    """The YAML texts by the names of their files."""
     return {
         name: HEADER + yaml.dump(found, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
         for name, found in definitions().items()

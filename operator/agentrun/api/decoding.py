@@ -1,10 +1,10 @@
-"""JSON from an API server, within bounds: whoever may edit a namespace writes what stands in it.
+"""Decodes JSON from an API server within bounds: everybody who may edit a namespace controls its content.
 
-``decode`` gives a value within the bounds or raises ``Unreadable``, nothing else. ``decode_object`` and ``decode_list``
-never give up an object for one part of it: the part that cannot be read is left out, and the object says which one and
-why under ``UNREADABLE``. So every object has its name, whatever else stands in it, and can be answered for.
+``decode`` returns a value within the bounds or raises ``Unreadable``, and nothing else. ``decode_object`` and
+``decode_list`` do not drop an object because one part of it cannot be read: they leave out that part, and name it and
+the reason under ``UNREADABLE``. So every object keeps its name, and the problem can be reported on that object.
 
-A text within the bounds is read in one go. Only another one is looked at piece by piece, each piece once.
+A text within the bounds is parsed in one go. Any other text is read part by part, each part once.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from typing import Any, Final
 from pydantic_core import from_json
 
 MAX_DEPTH: Final = 200
-"""Levels of a text, its envelope included (a list adds two, a watch event one). It is the parser's own bound, which
-cannot be set; what comes after the parser stands more. A workflow may have ``reader.MAX_DEPTH``, which is less.
+"""Levels of nesting of a text, its envelope included (a list adds two, a watch event one). It is the parser's own
+bound, which cannot be set; the code after the parser can take more. A workflow may have ``reader.MAX_DEPTH``, which is
+less.
 """
 
 MAX_VALUES: Final = 250_000
-"""Values of an object, where a list or an object counts as two. A workflow may have ``reader.MAX_VALUES``, and the API
-server notes beside it who wrote each of them.
+"""Values in an object; a list or an object counts as two. A workflow may have ``reader.MAX_VALUES``, and for each of
+them the API server adds who manages it (``managedFields``).
 """
 
 MAX_BYTES: Final = 8 * 1024 * 1024
-"""Bytes of an object. The API server takes 3 MiB, and etcd by default 1.5 MiB."""
+"""Bytes of an object. The API server accepts 3 MiB, and etcd by default 1.5 MiB."""
 
 UNREADABLE: Final = "unreadable"
-"""The key of an object that says what is wrong with it. No schema has it, so no API server gives it."""
+"""The key under which a decoded object says what is wrong with it. No schema has it, so no API server sends it."""
 
 _OPENED = (("metadata",), ("spec",), ("status",), ("object",))
 _OPENED_PATHS = frozenset([*_OPENED, *(("object", *path) for path in _OPENED[:3])])
-"""What is looked at part by part, in an object and in a watch event."""
+"""The objects that are read part by part when the whole cannot be read: in an object, and in a watch event."""
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
@@ -45,14 +46,14 @@ _OPENS, _CLOSES = frozenset(b"[{"), frozenset(b"]}")
 
 
 class Unreadable(ValueError):
-    """A text is no JSON, or outside the bounds; the message says which, and what to do."""
+    """The text is not JSON, or not within the bounds; the message says which, and what to do."""
 
 
 def decode(data: bytes) -> Any:
-    """The value that ``data`` is. A key that stands twice has its last value, as for the API server.
+    """Parse ``data``. A repeated key has its last value, as in the API server.
 
     Raises:
-        Unreadable: it is no JSON, or not within the bounds.
+        Unreadable: ``data`` is not JSON, or not within the bounds.
     """
     if len(data) > MAX_BYTES:
         raise Unreadable(f"is larger than {MAX_BYTES // 2**20} MiB: keep data out of it")
@@ -71,12 +72,12 @@ def decode(data: bytes) -> Any:
 
 
 def decode_object(data: bytes) -> dict[str, Any]:
-    """The object that ``data`` is, without what cannot be read of it; then ``UNREADABLE`` says what, and why.
+    """Parse an object. Parts that cannot be read are left out; ``UNREADABLE`` names them and the reason.
 
-    A watch event is one too: there the object in it says so.
+    ``data`` may be a watch event. Then the object in the event has the key ``UNREADABLE``.
 
     Raises:
-        Unreadable: it is no object, or it ends before its end.
+        Unreadable: ``data`` is not an object, or so malformed that its parts cannot be told apart.
     """
     try:
         found = decode(data)
@@ -88,10 +89,10 @@ def decode_object(data: bytes) -> dict[str, Any]:
 
 
 def decode_list(data: bytes) -> dict[str, Any]:
-    """A List of which each item is as ``decode_object`` gives it.
+    """Parse a List, with each item as ``decode_object`` returns it.
 
     Raises:
-        Unreadable: it is no List.
+        Unreadable: ``data`` is not a List.
     """
     try:
         found = decode(data)
@@ -109,18 +110,18 @@ def decode_list(data: bytes) -> dict[str, Any]:
 
 
 def _may_be_many(text: bytes) -> bool:
-    """Whether the signs, if none stands in a text, are those of more than ``MAX_VALUES``."""
+    """Whether ``text`` has more than ``MAX_VALUES`` values, judged by its commas and brackets, also inside strings."""
     return len(text) > MAX_VALUES and text.count(b",") + text.count(b"[") + text.count(b"{") > MAX_VALUES
 
 
 def _may_be_infinite(data: bytes) -> bool:
-    """Whether a number has an exponent of three digits, or some three hundred digits; so may some texts."""
+    """Whether a number may have an exponent of three digits, or three hundred digits. A string can look like one."""
     digits = data.translate(_DIGITS)
     return b"e000" in digits or b"e+000" in digits or b"0" * 300 in digits
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether no number is infinite: the parser refuses the word, and takes 1e999."""
+    """Whether all numbers are finite: the parser refuses the word Infinity, but reads 1e999 as infinite."""
     ahead = [value]
     while ahead:
         at = ahead.pop()
@@ -134,7 +135,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _salvaged(data: bytes, why: Unreadable) -> dict[str, Any]:
-    """What can be read of an object that cannot be read whole."""
+    """The readable parts of an object that cannot be read as a whole."""
     problems: list[str] = []
     found = _parts(_Text(data), (), problems)
     inner = found.get("object")
@@ -159,19 +160,19 @@ def _parts(text: _Text, path: tuple[str, ...], problems: list[str]) -> dict[str,
 
 
 class _Text:
-    """A text and a place in it. Every method raises Unreadable where the text is not what is asked for."""
+    """A cursor in a JSON text. Every method raises Unreadable if the text does not have what the method reads."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0
 
     def is_at(self, sign: bytes) -> bool:
-        """Whether ``sign`` comes next; white space is passed over."""
+        """Skip white space, and tell whether ``sign`` comes next."""
         found = _SPACE.match(self._data, self._at)
         self._at = found.end() if found is not None else self._at
         return self._data[self._at : self._at + 1] == sign
 
     def members(self) -> Iterator[str]:
-        """The keys of an object, one after the other: whoever asks takes the value before the next one."""
+        """The keys of an object, one after the other. The caller reads the value of each key before the next key."""
         self._take(b"{", "an object")
         if self._took(b"}"):
             return
@@ -188,7 +189,7 @@ class _Text:
             self._take(b",", "JSON: a comma is missing")
 
     def elements(self) -> Iterator[bytes]:
-        """The elements of a list, each as its text."""
+        """The elements of a list, each as JSON text."""
         self._take(b"[", "a list")
         if self._took(b"]"):
             return
@@ -199,13 +200,13 @@ class _Text:
             self._take(b",", "JSON: a comma is missing")
 
     def end(self) -> None:
-        """Nothing may follow."""
+        """Check that only white space follows."""
         self._take_space()
         if self._at < len(self._data):
             raise Unreadable("is not JSON: something follows its end")
 
     def value(self) -> bytes:
-        """The text of the value that begins here."""
+        """Read the next value, and return its text unparsed."""
         self._take_space()
         begins = self._at
         self._at = self._end()

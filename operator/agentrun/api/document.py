@@ -1,7 +1,7 @@
-"""A user's file, from its bytes to checked objects; and an object of an API server, checked in the same words.
+"""Turns a user's file into checked objects, and checks an object of an API server with the same messages.
 
-The order of refusal: the file, its encoding, its YAML (``agentrun.api.reader``), its apiVersion and kind, then every
-field at once (``agentrun.api.problems``).
+The checks come in this order: the file, its encoding, its YAML (``agentrun.api.reader``), its apiVersion and kind,
+then all fields at once (``agentrun.api.problems``).
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _OTHER_KINDS = {
 }
 
 NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What may not stand in YAML (https://yaml.org/spec/1.2.2/#51-character-set)."""
+"""The characters that YAML does not allow (https://yaml.org/spec/1.2.2/#51-character-set)."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """One checked object of a file. ``raw`` is what the file says, without defaults, and nobody else's to change."""
+    """One checked object of a file. ``raw`` is the object as the file has it, without defaults; it is not shared."""
 
     source: str
     kind: str
@@ -53,12 +53,12 @@ class Document:
 
     @cached_property
     def lines(self) -> dict[Path, int]:
-        """The 1-based line of each path in the file; made when it is first asked for."""
+        """The 1-based line of each path in the file. Computed at the first access."""
         return self.node.lines()
 
 
 def load(path: FilePath | Literal["-"]) -> list[Document]:
-    """The objects in the file ``path``, or in standard input for ``-``, which is read to its end.
+    """The objects in the file ``path``, or in standard input for ``-``. At most ``MAX_BYTES`` + 1 bytes are read.
 
     Raises:
         InvalidDocument: the file cannot be read, is larger than ``MAX_BYTES``, or ``parse`` refuses it.
@@ -81,10 +81,10 @@ def load(path: FilePath | Literal["-"]) -> list[Document]:
 
 
 def parse(data: bytes, source: str) -> list[Document]:
-    """The objects in ``data``, YAML or JSON, of one document or several; empty documents are left out.
+    """The objects in ``data``, which is YAML or JSON with one document or more. Empty documents are left out.
 
     Raises:
-        InvalidDocument: with everything that is wrong with the first document that is; ``source`` names the file.
+        InvalidDocument: with all problems of the first invalid document; ``source`` names the file.
     """
     nodes = reader.read(_decoded(data, source), source)
     if not nodes:
@@ -93,12 +93,12 @@ def parse(data: bytes, source: str) -> list[Document]:
 
 
 def from_object(obj: Mapping[str, Any]) -> Document:
-    """An AgentRun or AgentWorkflow as an API server gives it, checked again: the schema there may be another version's.
+    """Check an AgentRun or AgentWorkflow from an API server again: the CRD there may be of another version.
 
-    Its status, and what Kubernetes keeps in its metadata, are left out.
+    The result has no status, and only the metadata that ``Metadata`` has.
 
     Raises:
-        InvalidDocument: with everything that is wrong with it, under the name ``KIND NAME``.
+        InvalidDocument: with all problems of the object; its ``source`` is ``KIND NAME``.
     """
     metadata = obj.get("metadata")
     source = f"{obj.get('kind')} {metadata.get('name') if isinstance(metadata, Mapping) else None}"
@@ -156,12 +156,12 @@ def _document(node: Node, source: str) -> Document:
     model = KINDS[raw["kind"]]
     text = json.dumps(raw)
     try:
-        # from JSON, since only there is a strict validation free to read an enum from text; strict, since the API
-        # server does not read "3" as a number either
+        # Strict, because the API server does not read "3" as a number either. From JSON, because only there strict
+        # validation reads an enum from text.
         checked = model.model_validate_json(text, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         raise _explained(error, model, node, source) from None
-    # aliases in the file share their values; a copy of one's own does not
+    # YAML aliases share one value in ``raw``; the copy from JSON shares nothing.
     return Document(source, raw["kind"], checked.metadata, checked, json.loads(text), node)
 
 

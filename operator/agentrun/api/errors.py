@@ -1,4 +1,4 @@
-"""Errors that a person reads: what was wrong, where, and what to do now."""
+"""Errors for a person at the command line: what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class AgentrunError(Exception):
 
 
 class Refused(AgentrunError):
-    """The command cannot be given as things stand. Nothing was written."""
+    """The command is not possible in the present state. Nothing was written."""
 
 
 class InvalidDocument(AgentrunError):
-    """A file or an object that cannot be run. Nothing was started and nothing was written.
+    """A file or an object is invalid. Nothing was started and nothing was written.
 
-    ``problems`` is never empty; ``source`` names the file; ``lines`` gives 1-based line numbers for paths where
-    they are known.
+    ``problems`` is never empty. ``source`` names the file. ``lines`` has the 1-based line numbers of the paths for
+    which they are known.
     """
 
     def __init__(self, problems: Sequence[Problem], source: str = "", lines: dict[Path, int] | None = None) -> None:
@@ -47,7 +47,7 @@ class InvalidDocument(AgentrunError):
         super().__init__("\n".join(self.describe()))
 
     def describe(self) -> list[str]:
-        """One line per problem: ``file:line: path: message``."""
+        """One line per problem: ``file:line: path: message``. The line is that of the nearest known parent."""
         found = []
         for problem in self.problems:
             line = next(

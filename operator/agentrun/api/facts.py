@@ -1,7 +1,7 @@
-"""What is known of a step and of a call: the small frozen values that the journal yields and the planner reads.
+"""Small frozen values about steps and calls, which the journal yields and the planner reads.
 
-A ``StepFact`` is all that the planner needs of a step's journal. The runner writes it as its termination message
-(``to_json``), and the journal's fold makes the same one from the records when a process died without a word.
+A ``StepFact`` is everything that the planner needs of a step's journal. The runner writes it as its termination message
+(``to_json``). If a process died without one, the journal's fold makes the same ``StepFact`` from the records.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from agentrun.api.workflow import Approvers, FailureClass
 
 
 class StepKey(NamedTuple):
-    """One thing that is run: a step, an item of its fan-out, or the compensation of either."""
+    """The key of what is run: a step, an item of its fan-out, or the compensation of either."""
 
     name: str
     index: int | None = None  # type: ignore[assignment]  # hides tuple.index, which nobody calls
@@ -28,19 +28,19 @@ class StepKey(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The name of its folder in the journal: ``letter``, ``letter.3``, ``letter.3.compensate``."""
+        """The name of the folder in the journal: ``letter``, ``letter.3``, ``letter.3.compensate``."""
         item = "" if self.index is None else f".{self.index}"
         return f"{self.name}{item}{'.compensate' if self.compensate else ''}"
 
     @property
     def label(self) -> str:
-        """As people write it: ``letter``, ``letter[3]``, ``letter[3].compensate``."""
+        """The form that people write: ``letter``, ``letter[3]``, ``letter[3].compensate``."""
         item = "" if self.index is None else f"[{self.index}]"
         return f"{self.name}{item}{'.compensate' if self.compensate else ''}"
 
     @classmethod
     def parse(cls, text: str) -> StepKey:
-        """The inverse of ``path`` and of ``label``.
+        """Parse a ``path`` or a ``label``.
 
         Raises:
             ValueError: ``text`` is neither.
@@ -54,7 +54,7 @@ class StepKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What was spent. Tokens are counted as the model's endpoint counts them; the cost is exact decimal USD."""
+    """What was spent. Tokens are those that the model's endpoint counts; the cost is exact decimal USD."""
 
     model_calls: int = 0
     input_tokens: int = 0
@@ -75,7 +75,7 @@ class Usage:
 
     @classmethod
     def total(cls, usages: Iterable[Usage]) -> Usage:
-        """The sum of many, without making one for each."""
+        """The sum of ``usages``, without an object for each intermediate sum."""
         spent = list(usages)
         return cls(
             sum(u.model_calls for u in spent),
@@ -88,11 +88,11 @@ class Usage:
 
     @property
     def tokens(self) -> int:
-        """Input and output together, as ``budget.tokens`` counts them."""
+        """Input and output tokens, as ``budget.tokens`` counts them."""
         return self.input_tokens + self.output_tokens
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in a status."""
+        """The form in a status."""
         return {
             "modelCalls": self.model_calls,
             "inputTokens": self.input_tokens,
@@ -117,9 +117,9 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """The part of a run's budget that one attempt may spend; None where nothing bounds it.
+    """The part of a run's budget that one attempt may spend. None in a field means no bound.
 
-    ``last``: nobody else holds a part, so waiting would bring no more; what does not fit now fails.
+    ``last``: no other attempt holds a part, so the attempt gets no more by waiting. A call that does not fit fails.
     """
 
     model_calls: int | None = None
@@ -129,7 +129,7 @@ class Allowance:
     last: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """For the attempt's spec."""
+        """The form in the attempt's spec."""
         found: dict[str, Any] = {
             "modelCalls": self.model_calls,
             "tokens": self.tokens,
@@ -153,15 +153,15 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class FailureInfo:
-    """Why an attempt or a step failed, for a person and for the retry rules."""
+    """Why an attempt or a step failed. People and the retry rules read it."""
 
     failure_class: FailureClass
     message: str
     retry_after: float | None = None
-    """Seconds that the other side asked us to wait."""
+    """Seconds that the endpoint asked the caller to wait."""
     retryable: bool = True
     happened: bool = False
-    """The call was carried out all the same: its answer could not be used."""
+    """True if the call was carried out although it failed: its answer could not be used."""
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in records."""
@@ -188,7 +188,7 @@ class FailureInfo:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRequest:
-    """What people are asked. ``digest`` binds a decision to exactly this."""
+    """A question to people. ``digest`` binds a decision to exactly this question."""
 
     subject: str
     details: Any
@@ -198,11 +198,11 @@ class ApprovalRequest:
     expires_at: float
     """Seconds since the epoch."""
     call_id: str | None = None
-    """The tool call that waits for it; None for an approval step."""
+    """The tool call that waits for the decision; None for an approval step."""
     tool: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in records and events."""
+        """The form in records and events."""
         found = {
             "subject": self.subject,
             "details": self.details,
@@ -230,7 +230,7 @@ class ApprovalRequest:
 
 @dataclass(frozen=True, slots=True)
 class UnknownCall:
-    """A ``Once`` call that was begun and whose end nobody knows."""
+    """A ``Once`` call that was begun and whose outcome is unknown."""
 
     call_id: str
     tool: str
@@ -248,17 +248,17 @@ class UnknownCall:
 
 
 REFUSED_MAX, REFUSED_WORD_MAX = 100, 100
-"""How many words for refusals a step has, and how long they are: a fact comes from a tenant's pod."""
+"""At most this many words for refusals per step, and characters per word: a fact comes from a tenant's pod."""
 
 
 def refused_words(value: Any) -> list[str]:
-    """The words for refusals in ``value``, which a tenant's pod wrote: whatever is none is passed over."""
+    """The words for refusals in ``value``, which a tenant's pod wrote. Anything else in it is skipped."""
     words = value[:REFUSED_MAX] if isinstance(value, list | tuple) else ()
     return [word for word in words if isinstance(word, str) and len(word) <= REFUSED_WORD_MAX]
 
 
 class AttemptEnd(StrEnum):
-    """How an attempt ended, by the last record that it wrote."""
+    """How an attempt ended, according to the last record that it wrote."""
 
     WAITING = "waiting"
     FAILED = "failed"
@@ -267,10 +267,10 @@ class AttemptEnd(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StepFact:
-    """What the journal of one step says, in short. Times are seconds since the epoch."""
+    """The result of folding one step's log. Times are seconds since the epoch."""
 
     attempt: int = 0
-    """The last attempt that opened; 0: none did."""
+    """The number of the last attempt that opened; 0 if none did."""
     seq: int = 0
     head: str = ""
     """The hash of the last record."""
@@ -278,28 +278,28 @@ class StepFact:
     at: float = 0.0
     """When the last record was written."""
     end: AttemptEnd | None = None
-    """How the last attempt ended; None: it runs, or was lost without a word."""
+    """How the last attempt ended. None if it still runs, or was lost."""
     intervals: tuple[tuple[float, float], ...] = ()
-    """When attempts were at work: opened until their last record."""
+    """When attempts were at work: each from its first record to its last."""
     usage: Usage = field(default_factory=Usage)
     failures: int = 0
-    """Attempts that said they failed."""
+    """The number of attempts that recorded a failure."""
     losses: int = 0
-    """Attempts in a row that were lost without any progress."""
+    """The number of consecutive attempts that were lost without any progress."""
     failure: FailureInfo | None = None
     approvals: tuple[ApprovalRequest, ...] = ()
     unknown: UnknownCall | None = None
     needs_budget: bool = False
     again: bool = False
-    """A person said that a call did not happen, and it was not begun again yet."""
+    """True if a person said that a call did not happen, and the call was not begun again yet."""
     happened: bool = False
-    """A call of the step was carried out, though its answer could not be used."""
+    """True if a call of the step was carried out although its answer could not be used."""
     outcome: StepState | None = None
     output: Any = None
     size: int = field(default=0, compare=False, repr=False)
-    """Bytes of memory that the output takes, also where it is not kept any more (``plan.outputs``)."""
+    """Bytes of memory that the output takes, even if the output is no longer kept (``plan.outputs``)."""
     refused: tuple[str, ...] = ()
-    """``model/word`` for what a model's endpoint is known to refuse: other steps of the run need not find out."""
+    """``model/word`` for each thing that a model's endpoint is known to refuse, so that other steps do not try it."""
 
     @property
     def active(self) -> float:
@@ -307,7 +307,7 @@ class StepFact:
         return 0.0 if not self.intervals else sum(end - start for start, end in self.intervals)
 
     def to_json(self) -> dict[str, Any]:
-        """The termination message; what has its default value is left out."""
+        """The termination message. Fields with their default value are left out."""
         found: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)

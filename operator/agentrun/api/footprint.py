@@ -1,4 +1,4 @@
-"""How much memory a JSON value takes, about: what is kept is bounded by bytes, not by a count of things of any size."""
+"""Estimates the memory of a JSON value, so that what is kept can be bounded by bytes and not by a count of values."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import math
 from typing import Any, Final
 
 _BY_TYPE: Final = {dict: 184, list: 72, str: 50, int: 28, float: 24}
-"""Bytes of an empty one, or of a number: what 64-bit CPython 3.11 takes."""
+"""Bytes of an empty object, list or text, and of a number, in 64-bit CPython 3.11."""
 
 _ENTRY: Final = 24
-"""Bytes of a place in an object, beyond the key's own: keys are shared by all objects of one text."""
+"""Bytes of an entry of an object, without the key itself: all objects that were parsed from one text share keys."""
 
 
 def footprint(value: Any, most: float = math.inf) -> int:
-    """Bytes that ``value`` takes; or as soon as it is more than ``most``, how much it is then. Does not recurse."""
+    """Bytes that ``value`` takes. Stops counting once the sum exceeds ``most``, and returns that sum. Not recursive."""
     total, stack = 0, [value]
     while stack and total <= most:
         found = stack.pop()

@@ -1,7 +1,7 @@
-"""Where and as whom a step's pod runs. Obeyed on a cluster; on one machine there is no pod, and the command says so.
+"""Where a step's pod runs, and as which ServiceAccount. Only clusters have pods; on one machine the command line warns.
 
-The forms are those of Kubernetes, so that what is accepted here is not refused when the pod is made. The messages in
-capitals are shared with the CRD's rules (``agentrun.api.crd``).
+The patterns are those of Kubernetes, so that it does not refuse later, when the pod is created, what is accepted here.
+The messages in capitals are shared with the CRD's rules (``agentrun.api.crd``).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ Tolerations = Annotated[list[Toleration], Field(max_length=20)]
 
 
 def known_labels(selector: dict[str, str] | None) -> dict[str, str] | None:
-    """``selector``, if its keys can be labels of a node.
+    """Return ``selector`` after checking that its keys can be labels of a node.
 
     Raises:
         ValueError: a key cannot be the key of a label.

@@ -1,9 +1,9 @@
-"""The one door through which text from outside reaches people: on a terminal, in a log, in an object of Kubernetes.
+"""Escapes text from outside before people see it: on a terminal, in a log, in a Kubernetes object.
 
-A terminal obeys what it is sent: ESC can move the cursor over what was printed before, set the clipboard (OSC 52) or
-put a link under another text (OSC 8). Marks of direction make a text read as another one. A line break inside a message
-looks like a line of its own in ``kubectl describe``. ``printable`` escapes all of that visibly, as JSON escapes it, so
-that a JSON text stays the JSON that it was.
+A terminal executes control sequences: ESC can move the cursor over earlier output, set the clipboard (OSC 52) or put a
+link under another text (OSC 8). Direction marks make a text read as another one. A line break inside a message looks
+like a separate line in ``kubectl describe``. ``printable`` replaces all of these with JSON's visible escapes, so that
+JSON text stays the same JSON.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from itertools import takewhile
 from typing import Any
 
 UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-"""Unicode's categories of what has no shape of its own: controls, marks of direction, surrogates, unassigned."""
+"""The Unicode categories of characters without a glyph: controls, direction marks, surrogates, unassigned."""
 
 JOINERS = frozenset("\u200c\u200d\u180e")
-"""Invisible, and part of how Persian, Malayalam, Mongolian and emoji families are written: kept between such only."""
+"""Invisible, but needed to write Persian, Malayalam, Mongolian and emoji families. Kept only in such a text."""
 
 SIGNS = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
-"""Format characters that are seen: signs of numbers and verses in Arabic, Syriac and Kaithi."""
+"""Format characters that are visible: signs of numbers and verses in Arabic, Syriac and Kaithi."""
 
 _BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef"
 _INVISIBLE = f"[{_BLANK}]"
-"""What Python calls printable and nobody sees: fillers, and selectors of variants, rows of which hide whole texts."""
+"""Invisible characters that Python calls printable: fillers, and variation selectors, which can hide a whole text."""
 
 _EMOJI = (
     "#*0-9\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u21ff\u2300-\u23ff\u24c2\u25a0-\u27bf\u2934\u2935\u2b05-\u2b55"
@@ -38,39 +38,39 @@ _SELECTED = (
     f"|(?<=[{_HAN}\U00020000-\U0002a6df])[\U000e0100-\U000e01ef]"
     "|(?<=[\u1820-\u1878])[\u180b-\u180d\u180f]|(?<=[\u1100-\u1112])\u1160|\u115f(?=[\u1161-\u11a7])"
 )
-"""Where one of them belongs to a character beside it: an emoji, a sign, a letter of Chinese, Mongolian or Korean."""
+"""A character of ``_BLANK`` that belongs to its neighbour: an emoji, a sign, a Chinese, Mongolian or Korean letter."""
 
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _JOINED = frozenset({"Lo", "Lm", "Mn", "Mc", "So", "Sk"})
 _NOT_JOINED = frozenset({"Lu", "Ll", "Lt", "Nd", *UNSEEN})
-# The three flags (England, Scotland, Wales) that are written with tags. Any other tags are hidden text.
+# The three flags (England, Scotland, Wales) that are written with tag characters. Other tag characters hide a text.
 _FLAG = (
     "\U0001f3f4(?:\U000e0067\U000e0062(?:\U000e0065\U000e006e\U000e0067|"
     "\U000e0073\U000e0063\U000e0074|\U000e0077\U000e006c\U000e0073)\U000e007f)"
 )
 _CLUSTER_MAX = 32
-"""Characters that one visible sign may have; a longer one (a heap of accents) may be cut anywhere."""
+"""Characters of one visible sign that are kept together. A longer sign (a heap of accents) may be cut anywhere."""
 
 
 @cache
 def _compiled(pattern: str) -> re.Pattern[str]:
-    """Compiled when a text first needs it: most texts are ASCII, and the three patterns take 2.5 ms of each start."""
+    """``pattern``, compiled at its first use: most texts are ASCII, and the three patterns cost each start 2.5 ms."""
     return re.compile(pattern)
 
 
 def printable(text: object, limit: int | None = None, *, lines: bool = False, size: int | None = None) -> str:
-    """``text`` as it may be shown: on one line, or with ``lines`` on as many as it has.
+    """``text`` in a form that is safe to show: on one line, or with its own line breaks and tabs if ``lines``.
 
-    At most ``limit`` characters and ``size`` bytes of UTF-8, counted once it is escaped; what is cut ends in an
-    ellipsis, and no escape, accent or emoji is cut in two. Text in any language, emoji included, stays as it is.
-    Applying it twice is applying it once.
+    The result has at most ``limit`` characters and ``size`` bytes of UTF-8, escapes included. A text that is cut ends
+    in an ellipsis; no escape, accent or emoji is cut in two. Text in any language, emoji included, stays as it is.
+    The function is idempotent.
     """
     whole = text if isinstance(text, str) else str(text)
     most = min((bound for bound in (limit, size) if bound is not None), default=len(whole))
     if len(whole) <= most and whole.isascii() and whole.isprintable():
         return whole
-    # Each character is shown as at least one, so what comes behind the limit can only be cut off. A few more are
-    # looked at, since whether a joiner stays follows from its neighbours.
+    # Each character is shown as at least one, so everything after the limit is cut off anyway. Two more characters are
+    # kept, because whether a joiner stays depends on its neighbours.
     shown = _shown(whole[: most + 2], lines)
     if len(whole) <= most and limit is None and size is None:
         return "".join(shown)
@@ -78,7 +78,7 @@ def printable(text: object, limit: int | None = None, *, lines: bool = False, si
 
 
 def _shown(text: str, lines: bool) -> list[str]:
-    """How each character is shown."""
+    """For each character, the text that shows it."""
     hidden = {found.start() for found in _compiled(_INVISIBLE).finditer(text)} if not text.isascii() else set()
     if text.isprintable() and not hidden:
         return list(text)
@@ -101,17 +101,17 @@ def _shown(text: str, lines: bool) -> list[str]:
 
 
 def _is_seen(text: str, at: int) -> bool:
-    """Whether the character at ``at``, which Python does not call printable, is an ordinary part of a text."""
+    """Whether the character at ``at`` is an ordinary part of a text although Python does not call it printable."""
     char = text[at]
     if char in JOINERS:
         before = _category(text[at - 1]) if at else ""
         after = _category(text[at + 1]) if at + 1 < len(text) else ""
         return before in _JOINED and after not in _NOT_JOINED
-    return char in SIGNS or _category(char) not in UNSEEN  # a space of another width, for one
+    return char in SIGNS or _category(char) not in UNSEEN  # for example a space of another width
 
 
 def _category(char: str) -> str:
-    """Unicode's category; also of what was assigned since this Python was made: emoji, and Chinese characters."""
+    """The Unicode category. Emoji and Chinese characters that are newer than this Python's tables have theirs too."""
     found, code = unicodedata.category(char), ord(char)
     if found != "Cn" or code & 0xFFFE == 0xFFFE:
         return found
@@ -147,11 +147,11 @@ def _cut(shown: list[str], limit: int | None, size: int | None) -> str:
 
 
 def _goes_on(shown: list[str], at: int) -> bool:
-    """Whether a cut before ``at`` would part what is one sign."""
+    """Whether a cut before ``at`` would split one visible sign."""
     if at <= 0 or at >= len(shown) or len(shown[at]) > 1:
         return False
     char, before = shown[at], shown[at - 1]
-    if _is_regional(char):  # two are a flag
+    if _is_regional(char):  # two of them are one flag
         return sum(1 for _ in takewhile(_is_regional, reversed(shown[:at]))) % 2 == 1
     joined = char in JOINERS or before in JOINERS or "\U000e0020" <= char <= "\U000e007f"
     return joined or unicodedata.category(char) in ("Mn", "Mc", "Me") or "\U0001f3fb" <= char <= "\U0001f3ff"
@@ -162,7 +162,7 @@ def _is_regional(char: str) -> bool:
 
 
 def printable_value(value: Any) -> Any:
-    """A JSON value whose texts and keys are ``printable``; line breaks in them stay."""
+    """``value`` (JSON) with each text and key ``printable``. Texts, unlike keys, keep their line breaks and tabs."""
     if isinstance(value, str):
         return printable(value, lines=True)
     if isinstance(value, dict):

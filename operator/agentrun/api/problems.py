@@ -1,7 +1,6 @@
-"""What is wrong with a document, in the words of this project.
+"""Turns pydantic's validation errors into this project's messages.
 
-A message names the place, says what was expected and what was found; it never shows a value that stands where secrets
-do.
+A message says what was expected and what was found. It never shows a value from a field that can hold secrets.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ FORMS = {
     UID_PATTERN: "a uid: small hexadecimal digits and hyphens",
     DATA_KEY_PATTERN: 'a key in a Secret: letters, digits, -, _ and ., such as "api-key"',
 }
-"""What a pattern asks for, in words; every pattern of the models is here."""
+"""For each pattern of the models, its description in words."""
 
 _TYPES = {
     "string_type": "text",
@@ -72,9 +71,10 @@ _SECRET = frozenset({"credentials", "secretRef", "auth", "bearer", "headers", "q
 
 
 def problems_in(error: ValidationError, model: type[BaseModel]) -> list[tuple[Problem, Path | None]]:
-    """What is wrong, the first ``MAX_PROBLEMS`` of it, each with its place as the document has it.
+    """The first ``MAX_PROBLEMS`` problems, each with its path in the document.
 
-    ``Problem.path`` is the same place, fit for a terminal. What stands for the problems beyond has no place.
+    ``Problem.path`` is the same path, safe for a terminal. If there are more problems, a last one without a path says
+    how many.
     """
     details = error.errors(include_url=False)
     found: list[tuple[Problem, Path | None]] = []
@@ -87,7 +87,7 @@ def problems_in(error: ValidationError, model: type[BaseModel]) -> list[tuple[Pr
 
 
 def _said(detail: ErrorDetails, model: type[BaseModel]) -> str:
-    """One of pydantic's errors in the words of this project."""
+    """The message for one of pydantic's errors."""
     kind, path, value, context = detail["type"], detail["loc"], detail["input"], detail.get("ctx", {})
     found = described(value, secret=not _SECRET.isdisjoint(path))
     if kind == "missing":
@@ -127,7 +127,7 @@ def _said(detail: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def described(value: Any, *, secret: bool = False) -> str:
-    """``value`` as a message may show it."""
+    """``value`` in the form that a message may show. With ``secret``, a scalar is not shown."""
     match value:
         case None:
             return "nothing (null)"
@@ -146,7 +146,7 @@ def described(value: Any, *, secret: bool = False) -> str:
 
 
 def suggestion(name: str, known: list[str]) -> str:
-    """``: did you mean X?``, or nothing."""
+    """``: did you mean X?`` with the closest of ``known``, or an empty text."""
     folded = {other.lower(): other for other in known}
     close = difflib.get_close_matches(name.replace("_", "").lower(), folded, n=1, cutoff=0.7) if len(name) < 64 else []
     return f": did you mean {folded[close[0]]}?" if close else ""
@@ -161,7 +161,7 @@ def _unknown_field(path: tuple[int | str, ...], model: type[BaseModel]) -> str:
 
 
 def _annotation(model: type[BaseModel], path: tuple[int | str, ...]) -> Any:
-    """The declared type, with its constraints, of what ``path`` leads to from ``model``."""
+    """The declared type, with its constraints, of the field at ``path`` in ``model``."""
     here: Any = model
     for part in path:
         owner = _model(here)
@@ -178,14 +178,14 @@ def _parts(annotation: Any) -> tuple[Any, ...]:
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:
-    """The model in ``annotation``, be it optional or in a list."""
+    """The model in ``annotation``, which may be optional or a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in _parts(annotation) if (found := _model(part))), None)
 
 
 def _pattern(annotation: Any) -> str | None:
-    """The pattern that text of this type must match."""
+    """The pattern that a text of this type must match; None if there is none."""
     own = getattr(annotation, "pattern", None)
     if isinstance(own, str):
         return own

@@ -115,7 +115,7 @@ class Source(Spec):
 
 
 CHANGED_BY = {"suspend": SUSPEND_BY, "cancel": CANCEL_BY, "ttlSecondsAfterFinished": TTL_BY}
-"""The fields of a run's spec that may change while it lives, each with the annotation that says who changed it last."""
+"""The fields of a run's spec that may change, each with the annotation that says who changed it last."""
 
 
 class RunSpec(Spec):
@@ -140,7 +140,10 @@ class RunSpec(Spec):
 
 
 def cluster_only(*specs: RunSpec | WorkflowSpec) -> list[str]:
-    """The fields in ``specs`` that only a cluster obeys, each once, as people write them; an inline workflow's too."""
+    """The fields in ``specs`` that have an effect on a cluster only, each once, as people write them.
+
+    Includes the fields of an inline workflow.
+    """
     found: set[str] = set()
     for spec in specs:
         if isinstance(spec, RunSpec):

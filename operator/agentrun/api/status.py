@@ -1,4 +1,4 @@
-"""What the operator writes under ``status``, as the CRDs have it; docs/reference/ says what each field means."""
+"""The schemas of ``status``, which the operator writes, for the CRDs. docs/reference/ explains each field."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ RUN_STATUS = _object(
         "message": _text(32768, description="For people: what the run does, or what frees it."),
     },
     description="What the operator saw last. Bodies are in the journal.",
-    # One writer owns all of it: who manages which field of it need not be kept, sent and compared with each write.
+    # One writer owns the whole status, so the API server need not keep and compare managers field by field.
     **{"x-kubernetes-map-type": "atomic"},
 )
 

@@ -1,4 +1,4 @@
-"""How a value becomes text: for a model, for a person, and in a message. Always as JSON, never as Python writes it."""
+"""Turns a value into text for a model, for a person, or for a message: always as JSON, never in Python's notation."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ QUOTED_MAX = 80
 
 
 def as_text(value: Any) -> str:
-    """``value`` within a text that a model or a person reads: a string as it is, everything else as JSON."""
+    """``value`` for use within a text that a model or a person reads: a string as it is, everything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def quoted(value: object, limit: int = QUOTED_MAX) -> str:
-    """``value`` as a message names it: JSON on one line, with quotes around a text, and cut after ``limit`` characters.
+    """``value`` for use in a message: JSON on one line, with quotes around a text, and cut after ``limit`` characters.
 
-    Characters that have no shape of their own (line breaks, marks of direction) are escaped, as JSON escapes them.
-    What is no JSON stands as a text.
+    Characters without a glyph (line breaks, direction marks) are escaped as in JSON. A value that is not JSON becomes
+    a text.
     """
     if isinstance(value, str):
         return printable(json.dumps(value if len(value) <= limit else value[: limit - 1] + "…", ensure_ascii=False))

@@ -1,7 +1,7 @@
-"""Scalar types shared by every resource, each with the bounds that the CRD enforces too.
+"""Scalar types that all resources share, each with bounds that the CRD enforces too.
 
-Durations follow Go's and Kubernetes' notation ("90s", "1h30m") with "d" for days besides. Money is a decimal
-string, never a float: Kubernetes forbids floats in APIs because they do not survive a round trip.
+Durations have the notation of Go and Kubernetes ("90s", "1h30m"), and "d" for days. Money is a decimal string, never a
+float: Kubernetes forbids floats in APIs because they do not survive a round trip.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ UID_PATTERN = r"^[-0-9a-f]+$"
 TOOL_PATTERN = r"^[a-zA-Z][a-zA-Z0-9_-]*$"
 
 Name = Annotated[str, Field(min_length=1, max_length=50, pattern=NAME_PATTERN)]
-"""A DNS label: names of steps, models and runs. 50 characters leave room for what pods' names add."""
+"""A DNS label: the name of a step, model or run. With 50 characters there is room for what pods' names add."""
 
 StepPlace = Annotated[str, Field(min_length=1, max_length=80, pattern=KEY_PATTERN)]
-"""What is run, as ``StepKey.label``: ``NAME``, ``NAME[INDEX]``, and the compensation of either."""
+"""A step key as ``StepKey.label``: ``NAME``, ``NAME[INDEX]``, or the compensation of either."""
 
 Digest = Annotated[str, Field(max_length=71, pattern=DIGEST_PATTERN)]
 Uid = Annotated[str, Field(min_length=1, max_length=36, pattern=UID_PATTERN)]
@@ -43,7 +43,7 @@ Instant = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date
 """RFC 3339, with a time zone."""
 
 ToolName = Annotated[str, Field(min_length=1, max_length=64, pattern=TOOL_PATTERN)]
-"""What the model APIs accept as the name of a function."""
+"""A name that model APIs accept for a function."""
 
 Duration = Annotated[str, Field(max_length=32, pattern=DURATION_PATTERN)]
 Money = Annotated[str, Field(max_length=20, pattern=MONEY_PATTERN)]
@@ -68,11 +68,11 @@ def seconds(duration: str) -> float:
 
 
 DELAY_MAX = 100 * 365 * 86400.0
-"""Seconds; no pause is longer. A later instant than the year 9999 could not even be shown."""
+"""Seconds of the longest pause. An instant after the year 9999 could not be shown."""
 
 
 def pause(duration: str) -> float:
-    """The length of ``duration`` in seconds. Raises ValueError where it is none, or longer than DELAY_MAX."""
+    """The length of ``duration`` in seconds. Raises ValueError if it is not a duration or longer than DELAY_MAX."""
     length = seconds(duration)
     if length > DELAY_MAX:
         raise ValueError(f"a pause of {duration} is too long: at most {DELAY_MAX / 86400:g}d")

@@ -1,8 +1,8 @@
 """AgentWorkflow: a reusable workflow, as a person writes it.
 
-Only what is obeyed is here: a field that does nothing would be a lie. The semantic checks that a schema cannot
-say (the graph, references, expressions) are in ``agentrun.workflow.program``. The messages in capitals are shared with
-the CRD's own rules (``agentrun.api.crd``), so that a laptop and a cluster refuse in the same words.
+Every field here has an effect. The checks that a schema cannot express (the graph, references, expressions) are in
+``agentrun.workflow.program``. The messages in capitals are shared with the CRD's own rules (``agentrun.api.crd``), so
+that a laptop and a cluster refuse with the same messages.
 """
 
 from __future__ import annotations
@@ -249,14 +249,17 @@ class ForEach(Spec):
 
 
 PodBody = Agent | ToolCall
-"""What is done by attempts, each in a process of its own: a pod on a cluster. Anything else is the planner's alone."""
+"""The body of a step that attempts carry out, each in its own process (on a cluster: in its own pod).
+
+The planner alone carries out any other body.
+"""
 
 StepBody = PodBody | ApprovalStep | Wait
-"""What a step does: the value of the one field that its kind is named after."""
+"""The body of a step: the value of the one field that its kind is named after."""
 
 
 class StepKindRules(NamedTuple):
-    """What the schema says of one kind of step; ``agentrun.workflow.step_kinds`` has everything else."""
+    """The schema's rules for one kind of step. ``agentrun.workflow.step_kinds`` has everything else."""
 
     holds_pod: bool
     for_each: bool
@@ -268,10 +271,10 @@ STEP_KINDS: Mapping[str, StepKindRules] = {
     "approval": StepKindRules(holds_pod=False, for_each=False),
     "wait": StepKindRules(holds_pod=False, for_each=False),
 }
-"""The kinds of steps by the field of ``Step`` that holds the body. The messages above name them."""
+"""The kinds of steps, by the field of ``Step`` that has the body. The messages above name them."""
 
 POD_FIELDS = ("identity", "image", "resources", "node_selector", "tolerations")
-"""The fields of a step that say how its pod is made."""
+"""The fields of a step that describe its pod."""
 
 
 class Step(Spec):
@@ -316,7 +319,7 @@ class Step(Spec):
 
 
 def _taken(*lists: tuple[str, Sequence[Step | Tool | Model]]) -> Iterator[InitErrorDetails]:
-    """A problem for each name that stands before in the same list, or in one of the lists before it."""
+    """A problem for each name that occurs earlier in the same list or in a list before it."""
     first: dict[str, str] = {}
     for field, items in lists:
         for index, item in enumerate(items):
@@ -343,6 +346,6 @@ class WorkflowSpec(Spec):
     def _unique_names(self) -> WorkflowSpec:
         steps = _taken(("steps", self.steps), ("finally", self.finally_))
         if found := [*steps, *_taken(("tools", self.tools)), *_taken(("models", self.models))]:
-            # raised in place of a ValueError, it keeps the path of each second name
+            # A ValidationError keeps the path of each repeated name; a ValueError would not.
             raise ValidationError.from_exception_data("WorkflowSpec", found)
         return self
