@@ -1,7 +1,7 @@
-"""How two runs differ: in workflow, inputs, and for each step in its state, output and first differing record.
+"""How two runs differ: in workflow, inputs, and for each step in its state, task, output and first differing record.
 
-Records are compared by their content without instants, identifiers and costs, which always differ. Checkpoints and the
-records of an attempt's start or interruption say nothing new, and are left out.
+Records are compared without instants, identifiers and costs, which always differ. Checkpoints, and records of an
+attempt's start or interruption, are left out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Side:
     """One of two runs."""
 
     path: str
-    """The run's path, as records name it."""
+    """The run's path in the form that records use."""
     manifest: RunManifest
     states: Mapping[str, str]
     """The state of each step by its label, in the order of the workflow."""
@@ -33,7 +33,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing in which two runs differ. A side that does not have it is None."""
+    """One difference between two runs. A side that does not have the value is None."""
 
     step: str
     """The step's label; empty for the run as a whole."""
@@ -43,7 +43,7 @@ class Difference:
 
 
 def differences(left: Side, right: Side) -> Iterator[Difference]:
-    """Everything in which the two runs differ: first the runs as a whole, then step by step."""
+    """All differences: first of the runs as a whole, then step by step."""
     if left.manifest["workflowDigest"] != right.manifest["workflowDigest"]:
         yield Difference("", "workflow", left.manifest["workflowDigest"], right.manifest["workflowDigest"])
     yield from _parts("", "inputs", left.manifest["inputs"], right.manifest["inputs"])
@@ -59,7 +59,7 @@ def differences(left: Side, right: Side) -> Iterator[Difference]:
 
 
 def _parts(step: str, what: str, left: Any, right: Any) -> Iterator[Difference]:
-    """The fields in which two objects differ. Values of other types are compared whole."""
+    """The differing fields of two objects. Values of other types are compared as a whole."""
     if not (isinstance(left, dict) and isinstance(right, dict)):
         if left != right:
             yield Difference(step, what, left, right)
@@ -70,7 +70,7 @@ def _parts(step: str, what: str, left: Any, right: Any) -> Iterator[Difference]:
 
 
 def _settled(left: Side, right: Side, label: str) -> Iterator[Difference]:
-    """The differences of a step whose end is an event."""
+    """The differences of a step that has no log: its end is an event."""
     one, other = _settlement(left.events, label), _settlement(right.events, label)
     if one is not None and other is not None and one != other:
         yield from _parts(label, "output", one.get("output"), other.get("output"))
@@ -96,7 +96,7 @@ def _step(left: Side, right: Side, key: StepKey) -> Iterator[Difference]:
         after = None if theirs is None else essence(theirs)
         if before != after:
             if outputs and mine and theirs and mine.kind == theirs.kind == Kind.CLOSED:
-                return  # the output, which is all that these two say, was reported above
+                return  # the two records differ in the output only, which was reported above
             seqs = " / ".join("-" if record is None else str(record.seq) for record in (mine, theirs))
             yield Difference(key.label, f"record {seqs}", before, after)
             return
@@ -108,7 +108,7 @@ def _output(records: Sequence[Record]) -> Any:
 
 
 def _task(records: Sequence[Record]) -> Any:
-    """The step's last task. A fork may render it again."""
+    """The step's last task. A step has more than one if a fork rendered it again."""
     task = None
     for record in records:
         if record.kind == Kind.OPENED:
@@ -121,8 +121,9 @@ def _task(records: Sequence[Record]) -> Any:
 def _comparable(
     left: Side, right: Side, one: Sequence[Record], other: Sequence[Record]
 ) -> tuple[list[Record], list[Record]]:
-    """The records of both that can be compared side by side. A fork does not hold the records of its source, so the
-    records before the fork's point are left out of the source's.
+    """The records of both sides that can be compared one by one.
+
+    A fork does not have the records of its source before the fork point, so they are removed from the source's side.
     """
     mine, theirs = _telling(one), _telling(other)
     for fork, past, source in ((one, theirs, right), (other, mine, left)):
@@ -155,7 +156,7 @@ def _tells(record: Record) -> bool:
 
 
 def essence(record: Record) -> dict[str, Any]:
-    """The content of ``record``, without what differs in every run."""
+    """The content of ``record`` without the parts that differ in every run."""
     body = record.body
     match step_kind(record.kind):
         case Kind.TURN:

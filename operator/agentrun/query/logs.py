@@ -1,4 +1,4 @@
-"""What the processes of a run logged, as far as their logs have reached the store, part by part."""
+"""Reads the logs of a run's processes from the store. A process uploads its log in parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agentrun.query.run_view import wanted
 from agentrun.store.protocol import Store
 
 LogLine = tuple[str, StepKey, dict[str, Any] | str]
-"""A line of a log: its time, which lines sort by; its step; and what it says."""
+"""A line of a log: its time (the sort key), its step, and its content."""
 
 _PART = re.compile(r"/[0-9]+\.[0-9]+\.log$")
 
@@ -26,9 +26,9 @@ def new_lines(
     seen: set[str],
     elsewhere: Collection[tuple[str, int]] = (),
 ) -> list[LogLine]:
-    """Every line of the parts that are not in ``seen``, which gets them.
+    """The lines of all parts that are not in ``seen``. Adds those parts to ``seen``.
 
-    Attempts (``StepKey.path`` and number) that are in ``elsewhere`` are left out.
+    Attempts in ``elsewhere`` (``StepKey.path`` and number) are left out.
     """
     found: list[LogLine] = []
     for name in filter(is_step, store.children(run.logs())):
@@ -48,7 +48,7 @@ def new_lines(
 
 
 def parsed(text: str) -> dict[str, Any] | str:
-    """A line as an object; the text itself where it is none."""
+    """The line as an object, or the text itself if it is not a JSON object."""
     try:
         line = json.loads(text)
     except (ValueError, RecursionError):

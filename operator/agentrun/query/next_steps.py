@@ -1,4 +1,4 @@
-"""What a person can do now about a run: why, and the commands that do it, as data."""
+"""What a person can do about a run now: the reason and the commands, as data."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from agentrun.query.timeline import approvers
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command line of agentrun, without the options that say where the run is."""
+    """A command line of agentrun, without the options for the place of the run."""
 
     words: tuple[str, ...]
     rest: str = ""
-    """What stands behind those options: what the person has to fill in."""
+    """The text after those options: the part that the person fills in."""
 
 
 @dataclass(frozen=True, slots=True)
 class NextStep:
-    """One thing that a person can do. ``why`` is printable; without commands it is only to be read."""
+    """One thing that a person can do, and why. ``why`` is printable. Without commands, it is a message only."""
 
     why: str
     commands: tuple[Command, ...] = ()
 
 
 def next_steps(run: RunView, questions: Sequence[Question] | None, resume: Command) -> list[NextStep]:
-    """What a person can do; empty where the run has ended or goes on by itself.
+    """What a person can do; empty if the run has ended or goes on by itself.
 
     Args:
-        run: the run as it stands.
-        questions: what is asked and undecided; None where the person may not read it: the status names the subjects.
-        resume: the command that goes on with the run.
+        run: the run in its present state.
+        questions: the undecided questions; None if the person may not read them. Then the status has their subjects.
+        resume: the command that resumes the run.
     """
     if run.ended or run.mover is Mover.ELSEWHERE:
         return []
@@ -55,7 +55,7 @@ def _approvals(run: RunView, questions: Sequence[Question] | None) -> Iterator[N
         return
     for question in questions:
         request = question.request
-        # On one machine a person claims the group; an API server knows the groups.
+        # On one machine a person claims a group with an option. An API server knows the person's groups.
         group = request.approvers.groups[:1] if run.mover is not Mover.OPERATOR else []
         claim = ("--as-group", group[0]) if group else ()
         yield _decision(run, question.step, approvers(request), request.subject, *claim)
@@ -79,7 +79,7 @@ def _about(run: RunView, label: str, waiting: Mapping[str, Any], resume: Command
 
 
 def _resuming(run: RunView, resume: Command, *, begun: bool) -> Iterator[NextStep]:
-    """The verb ``resume``, where the run needs it; ``begun``: other things stand before it."""
+    """The verb ``resume``, if the run needs it. ``begun``: other steps come before it in the list."""
     parked = any("resume" in waiting for waiting in run.waiting.values())
     match run.mover:
         case Mover.OPERATOR if run.suspended:

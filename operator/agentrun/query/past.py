@@ -1,4 +1,4 @@
-"""What the journal of a run adds to its status: every record, turn by turn."""
+"""The records of a run's journal, for views that need more than the status."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from agentrun.store.protocol import Store
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """The records of a run, or of some of its steps; empty where the journal may not be read."""
+    """The records of a run, or of some of its steps; empty if the journal cannot be read."""
 
     states: dict[StepKey, Folded] = field(default_factory=dict)
     records: dict[StepKey, list[Record]] = field(default_factory=dict)
     events: list[Record] = field(default_factory=list)
 
     def lines(self, only: StepKey | None) -> list[Line]:
-        """The timeline, of everything or of one step."""
+        """The timeline of the run, or of the step ``only``."""
         found = timeline(self.records, self.events)
         return [line for line in found if only is None or (line.step and wanted(StepKey.parse(line.step), only))]
 
@@ -32,6 +32,6 @@ class Past:
 def records_of(
     store: Store, run: RunPath, keys: Iterable[StepKey], only: StepKey | None
 ) -> dict[StepKey, list[Record]]:
-    """Every record of the steps that are wanted, in the order of their names. Raises Damaged, StoreError."""
+    """All records of the steps that ``only`` selects, sorted by step. Raises Damaged, StoreError."""
     found = (key for key in sorted(keys, key=lambda k: (k.name, k.index or 0, k.compensate)) if wanted(key, only))
     return {key: read_step(store, run, key, whole=True) for key in found}

@@ -1,7 +1,7 @@
-"""A run at one moment, as an AgentRun object: what everybody who reads runs starts from, wherever a run is kept.
+"""A run at one moment, as an AgentRun object. Every reader of runs starts from it.
 
-The object has the same shape in a store and on a cluster. What a status does not tell, such as which process drives the
-run, is told by the subclass that reads it from somewhere else (``stored_run``).
+The object has the same shape for a run in a store and on a cluster. A subclass adds what the status does not have, such
+as the process that drives the run (``stored_run``).
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ _OUTCOMES = {str(outcome) for outcome in Outcome}
 
 
 class Mover(StrEnum):
-    """Who goes on with a run that has not ended."""
+    """Who drives a run that has not ended."""
 
     OPERATOR = "operator"
     """The operator of the cluster that the run was read from."""
     ELSEWHERE = "elsewhere"
-    """The operator of some cluster; the run was read from its store, through which it is told nothing."""
+    """The operator of a cluster, but the run was read from its store, which takes no commands for it."""
     DRIVER = "driver"
-    """A process of this machine, which surely lives."""
+    """A process of this machine that is surely alive."""
     UNSEEN = "unseen"
-    """A process, of which nothing here tells whether it lives: on another host, or before a reboot of this one."""
+    """A process that may be alive or dead: it is on another host, or began before this host rebooted."""
     NOBODY = "nobody"
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """An approval that people were asked for and that is undecided."""
+    """An undecided request for approval."""
 
     step: str
     """The label of the step that asks."""
     request: ApprovalRequest
     approval: Mapping[str, Any] | None = None
-    """The Approval that holds it, on a cluster."""
+    """On a cluster: the Approval object of the request."""
 
 
 @dataclass
@@ -73,13 +73,13 @@ class RunView:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What was asked for."""
+        """Its spec."""
         found: dict[str, Any] = self.obj["spec"]
         return found
 
     @property
     def status(self) -> dict[str, Any]:
-        """How it stands; empty before an operator came to the run."""
+        """Its status; empty until an operator has visited the run."""
         return self.obj.get("status") or {}
 
     @property
@@ -89,7 +89,7 @@ class RunView:
 
     @property
     def waiting(self) -> dict[str, dict[str, Any]]:
-        """What each step waits for, by the labels of those that wait."""
+        """What each waiting step waits for, by label."""
         return {label: entry["waitingFor"] for label, entry in self.entries.items() if "waitingFor" in entry}
 
     @property
@@ -99,7 +99,7 @@ class RunView:
 
     @property
     def phase(self) -> str:
-        """The phase; Pending where no operator has seen the run."""
+        """The phase; Pending if no operator has visited the run."""
         return str(self.status.get("phase") or Reason.PENDING)
 
     @property
@@ -109,38 +109,38 @@ class RunView:
 
     @property
     def created(self) -> str:
-        """When it was made, in RFC 3339: later instants sort behind earlier ones."""
+        """When it was created, in RFC 3339. The texts sort in the order of time."""
         return str(self.obj["metadata"]["creationTimestamp"])
 
     @property
     def started(self) -> float:
-        """When it began, or was made if it has not begun, in seconds since the epoch."""
+        """When it began, in seconds since the epoch; when it was created if it has not begun."""
         return moment(self.status.get("startTime") or self.created)
 
     @property
     def finished(self) -> float | None:
-        """When it ended, in seconds since the epoch."""
+        """When it ended, in seconds since the epoch; None if it has not."""
         return moment(self.status["completionTime"]) if "completionTime" in self.status else None
 
     @property
     def requester(self) -> str | None:
-        """Who made it; None where nobody vouches for a name."""
+        """Who created it; None if nobody vouches for a name."""
         found = (self.obj["metadata"].get("annotations") or {}).get(REQUESTED_BY)
         return str(found) if found else None
 
     @property
     def requested(self) -> str:
-        """Who made it, in words."""
+        """Who created it, in words."""
         return f"by {printable(self.requester, 60)}" if self.requester else "by somebody unknown"
 
     def changer(self, field: str) -> str | None:
-        """Who changed that field of the spec last; None where nobody says so."""
+        """Who last changed that field of the spec; None if it is not recorded."""
         found = (self.obj["metadata"].get("annotations") or {}).get(CHANGED_BY[field])
         return str(found) if found else None
 
     @property
     def unreadable(self) -> str | None:
-        """Why nothing of its object can be read but the name; None where it can."""
+        """Why only the name of its object can be read; None if all of it can."""
         return None
 
     @property
@@ -150,27 +150,27 @@ class RunView:
 
     @property
     def hopeless(self) -> bool:
-        """Whether it will never begin: its spec is not valid, and a spec does not change."""
+        """Whether it will never begin: its spec is invalid, and a spec does not change."""
         return self.reason == Reason.INVALID_SPEC
 
     @property
     def cancelled(self) -> bool:
-        """Whether it was cancelled: it may still compensate."""
+        """Whether it was cancelled. It may still run compensations."""
         return bool(self.spec.get("cancel"))
 
     @property
     def suspended(self) -> bool:
-        """Whether it starts nothing until it is resumed."""
+        """Whether it starts nothing until a person resumes it."""
         return bool(self.spec.get("suspend")) and not self.cancelled and not self.ended
 
     @property
     def seen(self) -> bool:
-        """Whether the status is about the spec as it is."""
+        """Whether the operator has seen the present spec (``observedGeneration``)."""
         return int(self.status.get("observedGeneration", 0)) >= int(self.obj["metadata"].get("generation", 0))
 
     @property
     def waits_for_person(self) -> bool:
-        """Whether nothing moves until a person does something."""
+        """Whether the run makes no progress until a person does something."""
         if self.ended or not self.seen:
             return False
         if self.hopeless or self.reason in _APPLY_FIRST:
@@ -182,26 +182,26 @@ class RunView:
 
     @property
     def mover(self) -> Mover:
-        """Who goes on with it."""
+        """Who drives it."""
         return Mover.OPERATOR
 
     @property
     def driver_name(self) -> str:
-        """The process that drives the run, in words; empty where none does."""
+        """The process that drives the run, in words; empty if there is none."""
         return ""
 
     def unknown_call(self, label: str) -> tuple[str, str] | None:
-        """The call of a step whose outcome is unknown: its id, and the call in words. None where the step has none."""
+        """The id and the words for the step's call whose outcome is unknown; None if there is no such call."""
         waiting = self.waiting.get(label, {})
         return (waiting["callId"], value(waiting["tool"])) if "resolve" in waiting else None
 
     def still_going(self) -> None:
-        """Raise Refused where the run has ended."""
+        """Raise Refused if the run has ended."""
         if self.ended:
             raise Refused(f"run {self.name} has ended: {self.phase}; an ended run never changes")
 
     def key(self, text: str) -> StepKey:
-        """The step that a person names. Raises Refused where the run has none of that name, as far as it is known."""
+        """Parse the step that a person names. Raises Refused if the run is known to have no step of that name."""
         try:
             key = StepKey.parse(text)
         except ValueError as error:
@@ -219,5 +219,5 @@ def signals_of(workflow: Mapping[str, Any]) -> list[str]:
 
 
 def wanted(key: StepKey, only: StepKey | None) -> bool:
-    """Whether the step is ``only``, or an item of it where that names the whole fan-out; None: every step is."""
+    """Whether ``only`` selects the step. It names one item or a whole fan-out with its items; None selects all."""
     return only is None or (key.name == only.name and only.index in (None, key.index))

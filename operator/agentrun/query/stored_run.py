@@ -1,4 +1,4 @@
-"""A run as a store has it: its journal, and the AgentRun object that a planner makes of it."""
+"""A run in a store: its journal, and the AgentRun object that the planner makes from it."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
     from agentrun.plan.commands import NewEvent
 
 _FIELDS = ("name", "namespace", "uid", "createdAt", "requestedBy", "workflow", "workflowDigest", "inputs")
-"""What every ``run.json`` has."""
+"""The fields that every ``run.json`` has."""
 
 
 @dataclass(slots=True)
 class _Content:
-    """What the store holds of a run, before anything is made of it."""
+    """The data of a run that was read from the store, before the planner uses it."""
 
     manifest: RunManifest
     states: dict[StepKey, Folded]
@@ -54,25 +54,25 @@ class _Content:
 
 @dataclass
 class StoredRun(RunView):
-    """A run at one moment, as the planner sees it by its journal."""
+    """A run at one moment, as the planner sees it in its journal."""
 
     store: Store
     pinned: Pinned
     states: dict[StepKey, Folded]
     log: EventLog
     driver: dict[str, Any] | None
-    """The process that drives the run, unless it is known to be dead; None where there is none."""
+    """The process that drives the run; None if there is none, or if it is known to be dead."""
     plan: Plan
     now: float
 
     @classmethod
     def read(cls, store: Store, run: RunPath) -> StoredRun:
-        """Read it. Raises Damaged, StoreError."""
+        """Read the run. Raises Damaged, StoreError."""
         return cls.of(store, run, _read(store, run), {})
 
     @classmethod
     def of(cls, store: Store, run: RunPath, content: _Content, compiled: dict[str, Program]) -> StoredRun:
-        """Make it of what was read; ``compiled`` keeps the programs of the workflows that were met, by digest."""
+        """Make the view from ``content``. ``compiled`` caches the programs of workflows, by digest. Raises Damaged."""
         manifest = content.manifest
         if missing := [field for field in _FIELDS if field not in manifest]:
             raise Damaged(f"{run.manifest}: it has no {', '.join(missing)}; agentrun did not write this object")
@@ -86,7 +86,7 @@ class StoredRun(RunView):
             for key, state in content.states.items()
             if state.end is None
             and state.intervals
-            # of a pod nothing can be told from here: the cluster's operator looks after it
+            # Whether a pod runs cannot be seen from here, so it counts as running: the operator looks after it.
             and (pinned.on_cluster or _runs(state.process, content.driver))
         }
         facts = {key: in_our_time(state.fact(), now) for key, state in content.states.items()}
@@ -97,12 +97,12 @@ class StoredRun(RunView):
         return cls(obj, store, pinned, content.states, content.log, content.driver, planned, now)
 
     def with_plan(self, planned: Plan) -> StoredRun:
-        """The same as its driver saw it last, which is more than the journal holds."""
+        """The same run with the driver's last plan, which shows more than the journal does."""
         return replace(self, obj=_object(self.store, self.pinned, self.events, planned), plan=planned)
 
     @property
     def run(self) -> RunPath:
-        """Where the run stands in the store."""
+        """The run's path in the store."""
         return self.pinned.run
 
     @property
@@ -117,32 +117,32 @@ class StoredRun(RunView):
 
     @property
     def events(self) -> list[Record]:
-        """The run's own records."""
+        """The records of the run's own log."""
         return self.log.records
 
     @property
     def index(self) -> EventIndex:
-        """The run's events by what they are about."""
+        """The index of the run's events."""
         return EventIndex(self.pinned.snapshot(self.now, {}, self.events).events)
 
     @property
     def created(self) -> str:
-        """When it was made, to the microsecond."""
+        """When it was created, to the microsecond."""
         return self.pinned.manifest["createdAt"]
 
     @property
     def started(self) -> float:
-        """When it was made, in seconds since the epoch."""
+        """When it was created, in seconds since the epoch."""
         return self.pinned.started
 
     @property
     def finished(self) -> float | None:
-        """When it ended, in seconds since the epoch."""
+        """When it ended, in seconds since the epoch; None if it has not."""
         return next((r.at for r in self.events if r.kind == EventKind.ENDED), None)
 
     @property
     def requested(self) -> str:
-        """Who made it, in words."""
+        """Who created it, in words."""
         by = self.pinned.manifest["requestedBy"]
         if by is None:
             return "by somebody unknown"
@@ -155,12 +155,12 @@ class StoredRun(RunView):
 
     @property
     def waits_for_person(self) -> bool:
-        """Whether nothing moves until a person does something."""
+        """Whether the run makes no progress until a person does something."""
         return self.plan.waits_for_person and not self.ended
 
     @property
     def mover(self) -> Mover:
-        """Who goes on with it."""
+        """Who drives it."""
         if self.pinned.on_cluster:
             return Mover.ELSEWHERE
         if self.driver is None:
@@ -169,11 +169,11 @@ class StoredRun(RunView):
 
     @property
     def driver_name(self) -> str:
-        """The process that drives the run, in words; empty where none does."""
+        """The process that drives the run, in words; empty if there is none."""
         return process_name(self.driver) if self.driver is not None else ""
 
     def unknown_call(self, label: str) -> tuple[str, str] | None:
-        """The same with the call's arguments; also of a call that somebody has resolved, until the step goes on."""
+        """See ``RunView``: here with the call's arguments. A resolved call counts too until the step goes on."""
         fact = self.fact(StepKey.parse(label))
         if fact is None or fact.unknown is None or fact.end is not AttemptEnd.WAITING:
             return None
@@ -181,29 +181,29 @@ class StoredRun(RunView):
 
     @property
     def finally_begun(self) -> bool:
-        """Whether a step of ``finally`` has begun, by the journal: it was told how the run ends."""
+        """Whether a step of ``finally`` has begun according to the journal. Such a step was given the run's outcome."""
         begun = {key.name for key in self.states} | self.index.beginnings.keys()
         return not begun.isdisjoint(self.program.finally_)
 
     def fact(self, key: StepKey) -> StepFact | None:
-        """What the journal of a step says; None: it has none."""
+        """The step's fact from its journal; None if the step has no journal."""
         return self.states[key].fact() if key in self.states else None
 
     def lost(self) -> Iterator[tuple[StepKey, int]]:
-        """The steps that are parked because their attempts were lost too often, with the last attempt's number."""
+        """The steps that are parked because too many attempts were lost, each with the last attempt's number."""
         for label, waiting in self.waiting.items():
             if "resume" in waiting:
                 key = StepKey.parse(label)
                 yield key, self.states[key].attempt if key in self.states else 0
 
     def record(self, event: NewEvent, unless: Callable[[EventIndex], bool] = lambda _: False) -> bool:
-        """Append the event unless it is recorded already, the run has ended, or ``unless`` holds of what is there by
-        then; whether it was written.
+        """Append the event, and return whether it was written. It is not written if it is recorded already, if the run
+        has ended, or if ``unless`` is true for the events that are there by then.
 
         Raises:
-            StoreError: it may be written or not; the same may be tried again.
+            StoreError: the event may have been written or not. The same call may be repeated.
         """
-        from agentrun.plan.commands import already_recorded  # noqa: PLC0415  (lazy: ``list`` and ``show`` say nothing)
+        from agentrun.plan.commands import already_recorded  # noqa: PLC0415  (lazy: ``list`` and ``show`` only read)
 
         def there(records: Sequence[Record]) -> bool:
             index = EventIndex(as_events(records))
@@ -212,7 +212,7 @@ class StoredRun(RunView):
         return self.log.append(event.kind, event.body, unless=there)
 
     def questions(self) -> Iterator[Question]:
-        """Everything that people were asked and that is undecided, in the order of the steps."""
+        """All undecided requests for approval, in the order of the steps."""
         index = self.index
         for name in self.step_names:
             event = index.requested.get(name)
@@ -229,12 +229,12 @@ class StoredRun(RunView):
 
 
 def process_name(process: dict[str, Any]) -> str:
-    """A process that drives a run, in words."""
+    """The words for a process that drives a run."""
     return printable(f"process {process.get('pid')} on {process.get('host')}", 100)
 
 
 def _object(store: Store, pinned: Pinned, events: Sequence[Record], planned: Plan) -> dict[str, Any]:
-    """The AgentRun."""
+    """The run as an AgentRun object."""
     m = pinned.manifest
     index = EventIndex(as_events(events))
     cancelled = index.cancelled is not None
@@ -255,7 +255,7 @@ def _object(store: Store, pinned: Pinned, events: Sequence[Record], planned: Pla
 
 
 def elsewhere(run: RunPath) -> str:
-    """Why a run of a cluster is not driven, and told nothing, through its store."""
+    """The message that a run of a cluster is neither driven nor given commands through its store."""
     return (
         f"run {run.name} is driven by the operator of a cluster, which vouches for who says what: give the command "
         f"there, kubectl agentrun VERB {run.name} -n {run.namespace}. Nothing was written"
@@ -263,7 +263,7 @@ def elsewhere(run: RunPath) -> str:
 
 
 def read_all(store: Store, namespace: str | None) -> list[StoredRun | Unreadable]:
-    """Every run of a namespace, or of all; in the place of one that cannot be read, why.
+    """All runs of a namespace, or of all namespaces. A run that cannot be read is an ``Unreadable`` with the reason.
 
     Raises:
         StoreError: the store is out of reach, or the namespace cannot be read.
@@ -287,21 +287,21 @@ def read_all(store: Store, namespace: str | None) -> list[StoredRun | Unreadable
 def _seen(
     store: Store, run: RunPath, content: _Content | Exception, compiled: dict[str, Program]
 ) -> StoredRun | Unreadable:
-    """The view of one run of many. Whatever is wrong with it, however it came there, must not hide the others."""
+    """The view of one run of a list. Any error of this run becomes an ``Unreadable``, so that the others show."""
     try:
         if isinstance(content, Exception):
             raise content
         return StoredRun.of(store, run, content, compiled)
     except AgentrunError as error:
         return Unreadable(run.namespace, run.name, error)
-    except Exception as error:  # noqa: BLE001  (show, which reads this one run, lets it out with its traceback)
+    except Exception as error:  # noqa: BLE001  (``show`` of this one run raises it with its traceback)
         return Unreadable(run.namespace, run.name, Damaged(f"{run}: {type(error).__name__}: {error}"))
 
 
 def _read(store: Store, run: RunPath) -> _Content:
     manifest = read_manifest(store, run)
     driver = _driver(store, run)
-    # The states before the events: what ends a run is written after all that it says of the steps.
+    # Read the states before the events: the event that ends a run is written after everything it says about steps.
     states = read_states(store, run)
     log = EventLog(store, run, time.time)
     log.refresh()
@@ -314,12 +314,12 @@ def _driver(store: Store, run: RunPath) -> dict[str, Any] | None:
 
 
 def _runs(process: dict[str, Any], driver: dict[str, Any] | None) -> bool:
-    """Whether the attempt in ``process`` goes on, as far as that can be told from here."""
+    """Whether the attempt in ``process`` still runs, as far as this machine can tell."""
     return surely_alive(process) or (driver is not None and not surely_dead(process))
 
 
 def _begin_nothing(planned: Plan) -> None:
-    """Nobody is there to begin what the plan would begin: show it as pending."""
+    """Show the steps that the plan would start as Pending: there is no driver to start them."""
     entries = {entry["name"]: entry for entry in planned.status["steps"]}
     for effect in planned.effects:
         if not isinstance(effect, Start):

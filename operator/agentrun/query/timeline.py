@@ -1,4 +1,4 @@
-"""What happened in a run, line by line, from its records: who did what, when, and what came of it."""
+"""The timeline of a run: one line or more for each record, saying who did what, when, and with what result."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from agentrun.records.run_events import EventKind, event_kind
 from agentrun.records.step_records import Kind, step_kind
 
 LONG = 160
-"""Characters of an output, an answer or a message that are shown; ``-o json`` and the journal have the whole."""
+"""Characters shown of an output, an answer or a message. The journal has all of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing that happened. ``step`` is a label, empty for the run as a whole; ``text`` is printable."""
+    """One line of the timeline. ``step`` is a label, empty for the run as a whole. ``text`` is printable."""
 
     at: float
     step: str
     what: str
     text: str
     seq: int | None
-    """The record's number in its step's journal, where a fork can begin; None for an event."""
+    """The record's number in its step's log, where a fork can begin; None for an event."""
     detail: dict[str, Any]
-    """The same for programs: the record's body."""
+    """The record's body, for programs."""
 
     @property
     def place(self) -> str:
-        """The step and the record, as ``agentrun fork --from`` takes them."""
+        """The step and the record, in the form of ``agentrun fork --from``."""
         return self.step if self.seq is None else f"{self.step}@{self.seq}"
 
 
 def timeline(steps: Mapping[StepKey, Iterable[Record]], events: Iterable[Record]) -> list[Line]:
-    """Every record of a run that says something to a person, in the order of time."""
+    """The lines for all records of a run, in the order of time. Checkpoints have no line."""
     requests = _requests(steps, events)
     logs: list[list[Line]] = []
     for key, records in steps.items():
@@ -59,7 +59,8 @@ def timeline(steps: Mapping[StepKey, Iterable[Record]], events: Iterable[Record]
         step = body.get("step", "")
         label = StepKey.parse(step).label if step else ""
         logs[-1].append(Line(record.at, label, str(record.kind), text, None, body))
-    # Records of one log keep their order, whatever the clocks of its machines said: none comes before one before it.
+    # Records of one log keep their order even if the clocks of its machines differ: a line sorts by the latest time
+    # up to it in its log.
     placed = [
         (place, line)
         for log in logs
@@ -69,7 +70,7 @@ def timeline(steps: Mapping[StepKey, Iterable[Record]], events: Iterable[Record]
 
 
 def _requests(steps: Mapping[StepKey, Iterable[Record]], events: Iterable[Record]) -> dict[str, ApprovalRequest]:
-    """What people were asked, by digest."""
+    """The requests for approval, by digest."""
     asked = [r.body["request"] for r in events if r.kind == EventKind.APPROVAL_REQUESTED]
     for records in steps.values():
         for record in records:
@@ -122,7 +123,7 @@ def _took(events: dict[str, Any]) -> str:
 
 
 def call(tool: str, args: Any) -> str:
-    """A tool's call, as people write one."""
+    """A tool call in the notation ``tool({…})``."""
     return printable(f"{tool}({json.dumps(args, ensure_ascii=False)})", LONG)
 
 
@@ -180,7 +181,7 @@ def _waiting(body: step_records.WaitingBody) -> list[str]:
 
 
 def _kept(body: Mapping[str, Any]) -> list[str]:
-    """What came of an answer that could not be used; ``-o json`` has all that was kept."""
+    """A line for the part that was kept of an answer that could not be used."""
     kept = body.get("answer")
     if not isinstance(kept, dict):
         return []
@@ -189,7 +190,7 @@ def _kept(body: Mapping[str, Any]) -> list[str]:
 
 
 def asked(request: ApprovalRequest) -> str:
-    """What is asked of whom until when; the digest says what exactly."""
+    """A request for approval in words: the subject, who may decide, until when, and the start of the digest."""
     need = f"{request.required} of " if request.required > 1 else ""
     return (
         f"{value(request.subject, LONG)} ({need}{approvers(request)}, {until(request.expires_at)}, "
@@ -198,7 +199,7 @@ def asked(request: ApprovalRequest) -> str:
 
 
 def approvers(request: ApprovalRequest) -> str:
-    """Who may decide."""
+    """The groups and users who may decide, in words."""
     groups = [f"group {printable(g, 60)}" for g in request.approvers.groups]
     return ", ".join([*groups, *(printable(u, 60) for u in request.approvers.users)])
 
@@ -261,7 +262,7 @@ def _event(record: Record, requests: Mapping[str, ApprovalRequest]) -> str:
             ttl = body["ttlSecondsAfterFinished"]
             return f"time to live after the end set to {f'{ttl} s' if ttl is not None else 'none'} {by}"
         case EventKind.SUSPENDED | EventKind.UNSUSPENDED | EventKind.CANCELLED:
-            # the first journals of clusters say nothing of who it was
+            # Early journals of clusters do not say who it was.
             unknown = "by somebody unknown" if body.get("verified") is False else ""
             return " ".join(part for part in (printable(record.kind, 40), by or unknown) if part)
         case EventKind.TIMED_OUT | EventKind.RESUMED | None:
@@ -295,7 +296,7 @@ def _ended(body: run_events.EndedBody) -> str:
 
 
 def _stays(body: run_events.EndedBody) -> str:
-    """What was not undone, by an end of any age."""
+    """The steps whose effects were not undone, in words; empty if the record of the end lists no compensations."""
     undone = (label for label, state in body.get("compensations", {}).items() if state != StepState.SUCCEEDED)
     stays = [label.removesuffix(".compensate") for label in undone]
     return f"; not undone: {printable(', '.join(stays), LONG)}" if stays else ""
