@@ -1,7 +1,7 @@
-"""What every verb needs of the place where runs are kept: ``on_store`` and ``on_cluster`` implement it.
+"""The protocol between the verbs and the place where runs are kept. ``on_store`` and ``on_cluster`` implement it.
 
-A verb is written once, in ``verbs``, over this protocol. What a place alone knows stays behind it: who goes on with a
-run, who vouches for a person, how a run is followed.
+A verb is written once, in ``verbs``, over this protocol. Everything that differs between places is behind it: who
+drives a run, who vouches for a person, how a run is followed.
 """
 
 from __future__ import annotations
@@ -32,89 +32,92 @@ R = TypeVar("R", bound=RunView)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A run that another one is forked from."""
+    """The run that a new run is forked from."""
 
     manifest: RunManifest
-    """As much of it as ``forked_manifest`` reads."""
+    """At least the fields that ``forked_manifest`` reads."""
     journal: tuple[Store, RunPath] | None
-    """Where its journal is; None where the person may not read it."""
+    """Where its journal is; None if the journal cannot be read."""
     run: RunView | None = None
-    """Its object, on a cluster."""
+    """On a cluster: its object."""
 
 
 class Backend(Protocol[R]):
-    """Where runs are kept. Each method raises StoreError or ClusterError where that is out of reach, and Refused."""
+    """The place where runs are kept.
+
+    Each method can raise Refused, and StoreError or ClusterError if the place is out of reach.
+    """
 
     @property
     def place(self) -> AnyPlace:
-        """Where that is, as it was given, and the form of the answer."""
+        """The place as it was given, and the form of output."""
 
     @property
     def requester(self) -> str | None:
-        """Whose name a new run bears; None where the place itself says it."""
+        """The author that a new run records; None if the place sets it itself."""
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def find(self, name: str, *, to_tell: bool = False) -> R:
-        """The run of that name. With ``to_tell``, raise Refused where it cannot be told anything through this place."""
+        """The run of that name. With ``to_tell``, raise Refused if the run takes no commands through this place."""
 
     def again(self, run: R) -> R:
-        """The same run as it is now."""
+        """Read the same run again."""
 
     def runs(self, *, all_namespaces: bool) -> list[R | Unreadable]:
-        """The runs of the namespace, or of all."""
+        """The runs of the namespace, or of all namespaces."""
 
     def where(self, *, all_namespaces: bool) -> str:
-        """What ``runs`` looked through, in words."""
+        """Where ``runs`` looks, in words."""
 
     def workflow(self, run: R) -> Mapping[str, Any] | None:
-        """The workflow that the run pinned; None where that cannot be told."""
+        """The workflow that the run pinned; None if it cannot be read."""
 
     def output(self, run: R) -> Any:
-        """The output of a run that has succeeded."""
+        """The output of a run that succeeded."""
 
     def questions(self, run: R) -> list[Question]:
-        """The questions of the run that are undecided, in the order of the steps."""
+        """The undecided requests for approval of the run."""
 
     def not_asked(self, run: R, label: str) -> str:
-        """Why there is nothing to decide in the step: who has decided, or how it stands."""
+        """Why the step has nothing to decide: who has decided, or the step's state."""
 
     def past(self, run: R, only: StepKey | None) -> Past:
-        """What the journal has of the steps that are wanted; nothing, after saying so, where it may not be read."""
+        """The records of the steps that ``only`` selects. If the journal cannot be read, warn and return none."""
 
     def journal(self, name: str) -> tuple[Store, RunPath]:
         """Where the journal of the run of that name is."""
 
     def logs(self, name: str, step: str | None, *, follow: bool) -> Iterator[LogLine]:
-        """What the run's processes logged, in the order of time; ``follow``: until the run has ended."""
+        """The log lines of the run's processes. With ``follow``, wait for new lines until the run has ended."""
 
     def resume_command(self, run: R) -> Command:
-        """The command that goes on with the run."""
+        """The command that resumes the run."""
 
     # -- telling ------------------------------------------------------------------------------------------------------
 
     def give(self, run: R, verb: Signal | Resolve | Suspend | Cancel) -> bool:
-        """Tell the run ``verb``; False where that was so before. Raises Refused where the run does not take it."""
+        """Give the run a command; False if it had the same effect before. Raises Refused if the run rejects it."""
 
     def check_decider(self, question: Question, groups: Sequence[str]) -> None:
-        """Raise Refused where this place can tell that the person may not decide. Asked before anything is written."""
+        """Raise Refused if this place knows that the person may not decide. Called before anything is written."""
 
     def decide(self, run: R, question: Question, decision: Verdict, comment: str, groups: Sequence[str]) -> int:
-        """Record the decision; how many people have approved by then. Raises Refused where it was decided before."""
+        """Record the decision, and return how many people have approved. Raises Refused if it was decided before."""
 
     # -- making, and going on -----------------------------------------------------------------------------------------
 
     def check(self, documents: Sequence[Document]) -> str:
-        """Ask the place about a file that is valid; what it says. Raises InvalidDocument."""
+        """Check the documents of a valid file against the place; the result in words. Raises InvalidDocument."""
 
     def complete(self, documents: list[Document]) -> tuple[list[Document], str | None]:
-        """A file's documents with what they refer to of the place, and the run's namespace as far as it was given."""
+        """The documents, with those of the place that they refer to, and the run's namespace if one is given."""
 
     def start(self, manifest: RunManifest, documents: Sequence[Document], secrets: str | None, *, detach: bool) -> int:
-        """Make the run of a file, and follow it unless ``detach``; the exit code."""
+        """Create the run of a file, and follow it unless ``detach``. Returns the exit code."""
 
     def source(self, name: str) -> Source:
-        """The run of that name, as one that another is forked from."""
+        """The run of that name as the source of a fork."""
 
     def fork(
         self,
@@ -126,10 +129,17 @@ class Backend(Protocol[R]):
         *,
         detach: bool,
     ) -> int:
-        """Make the run that goes on from a point of ``source``, and follow it unless ``detach``; the exit code."""
+        """Create the run that goes on from a point of ``source``, and follow it unless ``detach``.
+
+        Returns the exit code.
+        """
 
     def resume(self, run: R, secrets: str | None, *, detach: bool) -> int:
-        """Let the run go on where it is suspended or parked, and follow it unless ``detach``; the exit code."""
+        """Resume what is suspended or parked, and follow the run unless ``detach``. Returns the exit code."""
 
     def drive(self, name: str, secrets: str | None) -> int:
-        """Drive the run of that name as it stands; the exit code. Raises UsageError where an operator does that."""
+        """Drive the run of that name in its present state. Returns the exit code.
+
+        Raises:
+            UsageError: an operator drives the runs of this place.
+        """

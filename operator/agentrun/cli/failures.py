@@ -1,4 +1,4 @@
-"""Errors as a person reads them, and the exit code of each."""
+"""Prints errors for a person, and maps each error to an exit code."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from agentrun.store.protocol import StoreError
 
 
 class OutOfReach(AgentrunError):
-    """The operator of a cluster does not answer, or this machine gives no process."""
+    """The operator of a cluster does not answer, or this machine cannot start a process."""
 
 
 def warn(text: str) -> None:
-    """Say on standard error what is perhaps not meant, or may go wrong."""
+    """Print a warning to standard error: something is perhaps not meant, or may go wrong."""
     click.echo(f"agentrun: {printable(text)}", err=True)
 
 
 def explain(error: Exception) -> int | None:
-    """Print ``error`` to standard error; its exit code, or None where it is a defect that needs its traceback."""
-    from agentrun.kube.errors import Unavailable  # noqa: PLC0415  (lazy: who does not fail needs none of it)
+    """Print ``error`` to standard error, and return its exit code.
+
+    Returns None, and prints nothing, if the error is a defect whose traceback is needed.
+    """
+    from agentrun.kube.errors import Unavailable  # noqa: PLC0415  (lazy: only a failure needs it)
 
     match error:
         case InvalidDocument():

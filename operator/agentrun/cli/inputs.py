@@ -1,4 +1,4 @@
-"""Inputs of a run from the command line."""
+"""Reads the inputs of a run from the command line."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from agentrun.workflow.json_schema import compile_schema
 
 
 def read_inputs(schema: dict[str, Any], pairs: Sequence[str], file: str | None) -> dict[str, Any]:
-    """The inputs in ``file`` (YAML or JSON; ``-``: standard input) and, over them, those in ``pairs`` (KEY=VALUE).
+    """The inputs in ``file`` (YAML or JSON; ``-``: standard input), overridden by those in ``pairs`` (KEY=VALUE).
 
-    A VALUE is JSON where it reads as JSON and that is what ``schema`` wants, else a text: ``-i orderId=4711`` is a
-    text for ``{type: string}`` and a number for ``{type: integer}``.
+    A VALUE that parses as JSON is JSON if ``schema`` accepts it. It is a text if only the text fits, or if the schema's
+    type is ``string``: ``-i orderId=4711`` is a text for ``{type: string}`` and a number for ``{type: integer}``. Any
+    other VALUE is a text.
 
     Raises:
         InvalidDocument: the file cannot be used.
-        click.BadParameter: a pair is none.
+        click.BadParameter: a pair is not KEY=VALUE.
     """
     found = _read_file(file) if file is not None else {}
     for pair in pairs:
@@ -42,7 +43,7 @@ def _value(schema: dict[str, Any], name: str, text: str) -> Any:
         parsed = parse_json(text)
     except ValueError:
         return text
-    # Only this input is looked at, in the midst of the whole schema: references lead to its other parts.
+    # Check this input alone, but against the whole schema: its references lead to other parts of the schema.
     checker = compile_schema({k: v for k, v in schema.items() if k not in ("required", "minProperties")})
     if not checker.errors({name: parsed}):
         return parsed
@@ -70,7 +71,7 @@ def _read_file(file: str) -> dict[str, Any]:
     nodes = reader.read(text, source)
     if len(nodes) != 1 or not isinstance(nodes[0].value, dict):
         raise _refused("must hold one object, from the names of inputs to their values", source)
-    found: dict[str, Any] = json.loads(json.dumps(nodes[0].value))  # aliases share their values; a copy does not
+    found: dict[str, Any] = json.loads(json.dumps(nodes[0].value))  # YAML aliases share one value; a copy does not
     return found
 
 

@@ -1,11 +1,12 @@
-"""``agentrun``: the verbs, imported one by one, and how a command ends.
+"""``agentrun``: finds the verbs, runs one, and turns its result into an exit code.
 
 Exit codes: 0 done and succeeded; 1 the run failed, was cancelled or rejected (also: ``diff`` found differences,
-``audit verify`` found damage); 2 wrong usage, an invalid file, or a command that cannot be given as things stand; 3 the
-run waits for a person; 4 the store or the cluster is out of reach; 130 interrupted.
+``audit verify`` found damage, a journal is damaged); 2 wrong usage, an invalid file, or a command that is not possible
+in the present state; 3 the run waits for a person; 4 the store or the cluster is out of reach; 74 standard output
+cannot be written; 128 plus the signal's number when interrupted (130 for SIGINT, 141 for a closed pipe).
 """
 
-# Verbs are imported when they are called: --help and a wrong word must not wait for all of them.
+# Each verb is imported when it is called, so that --help and a mistyped verb do not wait for all of them.
 # ruff: noqa: PLC0415
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ VERBS = {
     "audit": "Verify or export the journal of a run.",
     "drive": "",
 }
-"""The line of help of each verb; one without a line is for agentrun itself."""
+"""The help line of each verb. A verb without one is not listed: agentrun itself calls it."""
 
 
 def load(name: str) -> click.Command | None:
-    """The verb of that name, imported when it is called; None where there is none."""
+    """Import the verb of that name; None if there is no such verb."""
     match name:
         case "validate":
             from agentrun.cli.verbs.validate import validate_command as found
@@ -84,15 +85,15 @@ def load(name: str) -> click.Command | None:
 
 
 class _ReaderGone(Exception):
-    """Nobody reads our standard output any more."""
+    """The reader of standard output closed it."""
 
 
 class _NotWritten(Exception):
-    """Standard output takes nothing more: a full disk."""
+    """Standard output could not be written, for example because the disk is full."""
 
 
 class _Verbs(click.Group):
-    """Imports a verb when it is called: ``--help`` and a wrong word must not wait for all of them."""
+    """A group that imports a verb when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for name, help_line in VERBS.items() if help_line]
@@ -104,7 +105,7 @@ class _Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
-            raise _ReaderGone from error  # click would exit with 1, which here means that a run failed
+            raise _ReaderGone from error  # click would exit with 1, which means a failed run here
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -127,13 +128,13 @@ def app(ctx: click.Context, /, **place: str | None) -> None:
 
 def main() -> NoReturn:
     """Entry point of ``agentrun`` and ``kubectl-agentrun``; exits the process."""
-    # Else pydantic searches every installed package for plugins, which takes 30 ms; nothing of ours is one.
+    # Otherwise pydantic searches every installed package for plugins, which takes 30 ms. We use none.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     name = PurePath(sys.argv[0]).name
-    # A caller may have closed a stream (`>&-`): what a person would have read there is then for nobody.
+    # A caller may have closed a stream (`>&-`). Then its output is discarded.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
-    # A stream that is not UTF-8 must not turn a name into a traceback.
+    # If a stream is not UTF-8, a name with other characters must not cause a traceback.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -146,13 +147,13 @@ def main() -> NoReturn:
         except OSError as error:
             raise _NotWritten(error.strerror) from error
     except (BrokenPipeError, _ReaderGone):
-        # Whoever read us has seen enough (head, less). The flush at exit would complain again.
+        # The reader has seen enough (head, less). Redirect, because the flush at exit would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + 13
     except _NotWritten as error:
         print(f"agentrun: the answer could not be written: {error}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 74  # EX_IOERR of sysexits.h: not 1, which says that a run failed
+        code = 74  # EX_IOERR of sysexits.h, not 1, which means a failed run
     sys.exit(code)
 
 
@@ -171,9 +172,9 @@ def _run(name: str) -> int:
     except OSError as error:
         if error.errno != errno.ENOSPC or error.filename is not None:
             raise
-        raise _NotWritten(error.strerror) from error  # our stores explain theirs: this was standard output
+        raise _NotWritten(error.strerror) from error  # stores raise errors of their own, so this was standard output
     except Exception as error:
-        from agentrun.cli.failures import explain  # lazy: --help has no errors of ours
+        from agentrun.cli.failures import explain  # lazy: --help does not need it
 
         code = explain(error)
         if code is None:

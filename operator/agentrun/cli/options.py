@@ -1,6 +1,6 @@
-"""What every verb understands: where the runs are, and in which form it answers.
+"""The options of every verb: where the runs are, and the form of output.
 
-Whether a store or a cluster is meant is decided here and nowhere else: a verb is given the backend.
+Only this module decides between a store and a cluster. A verb gets the backend.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _STORE_ONLY = {
     "secrets": "there the pods of steps get their Secrets from the namespace",
     "groups": "there the API server knows who you are and which groups you are in (kubectl auth whoami)",
 }
-"""Parameters that mean nothing on a cluster, and why."""
+"""Parameters that have no meaning on a cluster, and why."""
 
 
 def place_options(command: F) -> F:
-    """Give ``command`` the options that say where: a store or a cluster, the namespace; and the form of the answer."""
+    """Add the options for the place (a store or a cluster, the namespace) and for the form of output to ``command``."""
     for option in (
         click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="Answer in this form."),
         click.option(
@@ -44,18 +44,18 @@ def place_options(command: F) -> F:
 
 
 PLACE = ("store", "context", "kubeconfig", "namespace", "output")
-"""The parameters that ``place_options`` gives."""
+"""The parameters of ``place_options``."""
 
 
 def remember_place(ctx: click.Context, **given: str | None) -> None:
-    """Keep what was given before the verb, for the verb."""
+    """Keep the options that stand before the verb, for the verb."""
     ctx.obj = given
 
 
 def verb(name: str) -> Callable[[Callable[..., int]], click.Command]:
-    """Make a function a verb: it is given the backend of its place first.
+    """Make a function a verb. Its first argument is the backend.
 
-    What stands after the verb wins over what stands before.
+    Options after the verb win over options before it.
     """
 
     def decorate(function: Callable[..., int]) -> click.Command:
@@ -89,7 +89,7 @@ def _place(context: click.Context, after: dict[str, str | None]) -> AnyPlace:
 
 
 def _check_meant(context: click.Context, given: Iterable[str]) -> None:
-    """Raise UsageError where a parameter was typed that means nothing on a cluster."""
+    """Raise UsageError if the command line has a parameter that has no meaning on a cluster."""
     for parameter in _STORE_ONLY.keys() & given:
         if context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
             option = next(p for p in context.command.params if p.name == parameter).opts[-1]
@@ -97,7 +97,7 @@ def _check_meant(context: click.Context, given: Iterable[str]) -> None:
 
 
 def _backend(context: click.Context, place: AnyPlace) -> Backend[Any]:
-    # lazy: neither needs what the other imports
+    # lazy: neither backend needs the imports of the other
     if isinstance(place, ClusterPlace):
         from agentrun.cli.on_cluster.backend import ClusterBackend  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Where a command works, and in which form it answers: a store, or a cluster."""
+"""The place that a command works on (a store or a cluster), and its form of output."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ STORE = ".agentrun"
 STORE_VARIABLE = "AGENTRUN_STORE"
 NAMESPACE = "default"
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-"""What runs and namespaces are called: a DNS label."""
+"""The name of a run or namespace: a DNS label."""
 
 KUBECTL = "kubectl agentrun"
-"""What the program is called as a plugin of kubectl; then a cluster is meant where no store is named."""
+"""The program's name as a kubectl plugin. Under this name it works on a cluster unless a store is given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which store and namespace a command works on, and its form of output: None for people."""
+    """The store and namespace that a command works on, and its form of output (None: text for people)."""
 
     url: str
     given_namespace: str | None = None
@@ -32,7 +32,7 @@ class Place:
 
     @property
     def namespace(self) -> str:
-        """The namespace that was given, or the default one."""
+        """The given namespace, or the default one."""
         return self.given_namespace or NAMESPACE
 
     @property
@@ -52,10 +52,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class ClusterPlace:
-    """Which cluster and namespace a command works on, and its form of output: None for people."""
+    """The cluster and namespace that a command works on, and its form of output (None: text for people)."""
 
     program: str
-    """What the person called: ``agentrun`` or ``kubectl agentrun``."""
+    """The name that the person called: ``agentrun`` or ``kubectl agentrun``."""
     context: str | None = None
     kubeconfig: str | None = None
     given_namespace: str | None = None
@@ -79,7 +79,7 @@ AnyPlace = Place | ClusterPlace
 
 
 def run_name(name: str) -> str:
-    """``name``. Raises BadParameter where no run can be called so."""
+    """Return ``name``. Raises BadParameter if it cannot be the name of a run."""
     if not NAME.fullmatch(name):
         raise click.BadParameter(f"{quoted(name)} is not the name of a run: see agentrun list")
     return name

@@ -1,4 +1,4 @@
-"""What a person can do now, as lines with the exact commands; and how a run has ended, or what it waits for."""
+"""Prints what a person can do now, with the exact commands, and how a run ended or what it waits for."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from agentrun.query.texts import document
 
 
 def spelled(place: AnyPlace, command: Command) -> str:
-    """A command line of agentrun that works on ``place``, ready to be copied, and printable."""
+    """The command line for ``command`` on ``place``, ready to be copied, and printable."""
     return printable(" ".join(part for part in (place.command(*command.words), command.rest) if part))
 
 
 def what_next(backend: Backend[R], run: R) -> list[str]:
-    """Lines to read and commands to copy; empty where the run has ended or goes on by itself."""
+    """Lines with explanations and commands; empty if the run has ended or goes on by itself."""
     asks = run.mover is not Mover.OPERATOR or any("approval" in waiting for waiting in run.waiting.values())
     try:
         questions = backend.questions(run) if asks and not run.ended else []
@@ -30,13 +30,13 @@ def what_next(backend: Backend[R], run: R) -> list[str]:
     lines: list[str] = []
     for step in next_steps(run, questions, backend.resume_command(run)):
         lines += [step.why, *(f"    {spelled(backend.place, command)}" for command in step.commands)]
-    return list(dict.fromkeys(lines))  # several questions of a step have the same answers
+    return list(dict.fromkeys(lines))  # several questions of one step have the same commands
 
 
 def tell_who_goes_on(backend: Backend[R], run: R, *, otherwise: str = "go on with") -> None:
-    """After a command was recorded: name the verb, unless somebody who surely lives acts on it.
+    """Print the command that resumes the run, unless an operator or a driver that is surely alive goes on with it.
 
-    ``otherwise``: how the verb is introduced where nobody drives the run.
+    Called after a command was recorded. ``otherwise`` introduces the verb if nobody drives the run.
     """
     resume = spelled(backend.place, backend.resume_command(run))
     if run.mover is Mover.NOBODY:
@@ -47,7 +47,7 @@ def tell_who_goes_on(backend: Backend[R], run: R, *, otherwise: str = "go on wit
 
 
 def report(backend: Backend[R], run: R) -> int:
-    """Say how the run ended or what it waits for; the exit code."""
+    """Print how the run ended or what it waits for, and return the exit code."""
     place = backend.place
     if place.output:
         emit(place, run.obj)

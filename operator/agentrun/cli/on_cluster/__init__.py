@@ -1,1 +1,1 @@
-"""The backend for a cluster: what people say to AgentRuns, and what is read of them, through its API server."""
+"""The backend for a cluster: reads AgentRuns and gives them commands through the API server."""

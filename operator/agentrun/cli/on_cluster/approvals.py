@@ -1,4 +1,4 @@
-"""Approvals as people decide them: in their own name, which the API server vouches for."""
+"""Reads Approvals, and records people's decisions in their own names, which the API server verifies."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from agentrun.query.run_view import Question
 from agentrun.query.texts import value
 
 TRIES = 20
-"""Times that a decision is written anew because somebody else's came between."""
+"""Times that a decision is written before giving up because others change the Approval in between."""
 
 
 def approvals_of(client: Client, run: ClusterRun) -> list[dict[str, Any]]:
-    """The Approvals that this run's operator made for it, in the order of their names."""
+    """The Approvals of this run, in the order of their names."""
     found = client.list_all(collection(APPROVALS, run.namespace), f"{RUN_LABEL}={run.name}")
     return [obj for obj in found if obj["spec"]["run"]["uid"] == run.uid]
 
 
 def question_of(approval: dict[str, Any]) -> Question:
-    """The question that an Approval holds."""
+    """The request for approval in an Approval."""
     spec = approval["spec"]
     request = ApprovalRequest(
         subject=spec["subject"],
@@ -53,14 +53,15 @@ def is_decided(approval: Mapping[str, Any]) -> str | None:
 
 
 def decide(client: Client, approval: Mapping[str, Any], by: str, decision: Verdict, comment: str) -> int:
-    """Add the decision of ``by`` to those that are there; how many people have approved then.
+    """Add the decision of ``by`` to the Approval's status, and return how many people have approved.
 
-    Two people may decide at once: the list is written with the resourceVersion that it was read with, and again when
-    somebody else was first. The spec, and so what is decided, never changes.
+    Two people may decide at once. The list is written with the resourceVersion that it was read with; on a conflict it
+    is read and written again. The spec, and so the question, never changes.
 
     Raises:
-        Refused: it was decided meanwhile, or this person has decided before.
-        Forbidden: an admission policy refuses it, in its own words.
+        Refused: the question was decided meanwhile or is gone, or this person has decided before.
+        Forbidden: an admission policy rejects the decision; the message is the policy's.
+        OutOfReach: others changed the Approval ``TRIES`` times. Nothing was decided.
     """
     path = f"{collection(APPROVALS, approval['metadata']['namespace'])}/{approval['metadata']['name']}"
     uid, spec = approval["metadata"]["uid"], approval["spec"]
@@ -82,14 +83,14 @@ def decide(client: Client, approval: Mapping[str, Any], by: str, decision: Verdi
             approval = client.get(path)
         else:
             return sum(entry["decision"] == "Approved" for entry in _decisions(after))
-        # asked anew after a deletion, it is another question, which this person has not seen
+        # An Approval that was deleted and created again is another question, which this person has not seen.
         if approval["metadata"]["uid"] != uid:
             raise Refused(f"{spec['step']}: this question is gone, and another one has its name; nothing was decided")
     raise OutOfReach(f"others write to {path} all the time; nothing was decided, try again")
 
 
 def closed(approval: Mapping[str, Any]) -> str:
-    """How an Approval was closed, and by whom, in words."""
+    """How an Approval was closed, and who decided, in words."""
     by = " and ".join(printable(entry["by"], 60) for entry in _decisions(approval))
     what = f"{approval['spec']['step']}: {value(approval['spec']['subject'])}"
     return f"{what} is decided: {is_decided(approval)}" + (f", after {by}" if by else "")

@@ -1,4 +1,4 @@
-"""The verbs' backend for a cluster: AgentRuns, and what is told to them through the API server in the person's name."""
+"""The verbs' backend for a cluster. Runs are AgentRuns, and commands go through the API server in the person's name."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from agentrun.store.protocol import Store, StoreError
 
 
 class ClusterBackend:
-    """See ``Backend``. The API server is not asked before a verb needs it."""
+    """See ``Backend``. No request is sent before a verb needs one."""
 
     requester = None
 
@@ -47,13 +47,13 @@ class ClusterBackend:
 
     @property
     def namespace(self) -> str:
-        """The namespace that was given, or the context's. Raises NoAccess."""
+        """The given namespace, or the context's. Raises NoAccess."""
         return self.place.given_namespace or self.client.namespace
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def find(self, name: str, *, to_tell: bool = False) -> ClusterRun:
-        """See ``Backend``: every run of the cluster can be told things."""
+        """See ``Backend``: every run of the cluster takes commands."""
         del to_tell
         namespace = self.namespace
         try:
@@ -114,12 +114,12 @@ class ClusterBackend:
             return Past()
 
     def journal(self, name: str) -> tuple[Store, RunPath]:
-        """See ``Backend``: where the run's status says."""
+        """See ``Backend``: the run's status has the place."""
         return journal_of(self.find(name))
 
     def logs(self, name: str, step: str | None, *, follow: bool) -> Iterator[LogLine]:
         """See ``Backend``."""
-        from agentrun.cli.on_cluster.logs import lines  # noqa: PLC0415  (lazy: the one verb that reads them)
+        from agentrun.cli.on_cluster.logs import lines  # noqa: PLC0415  (lazy: one verb needs it)
 
         found = self.find(name)
         return lines(self.client, found, found.key(step) if step else None, follow=follow)
@@ -131,11 +131,11 @@ class ClusterBackend:
     # -- telling ------------------------------------------------------------------------------------------------------
 
     def give(self, run: ClusterRun, verb: Signal | Resolve | Suspend | Cancel) -> bool:
-        """See ``Backend``: a field of the spec, or an AgentCommand that the operator takes."""
+        """See ``Backend``: sets a field of the spec, or creates an AgentCommand for the operator."""
         match verb:
             case Suspend() | Cancel():
                 field = "suspend" if isinstance(verb, Suspend) else "cancel"
-                if run.spec.get(field) or run.cancelled:  # what is being cancelled is not held up
+                if run.spec.get(field) or run.cancelled:  # a run that is being cancelled cannot be suspended
                     return False
                 change(self.client, run, field, value=True)
             case Signal():
@@ -145,7 +145,7 @@ class ClusterBackend:
         return True
 
     def check_decider(self, question: Question, groups: Sequence[str]) -> None:
-        """See ``Backend``: the API server judges the decision itself."""
+        """See ``Backend``: checks nothing, because the API server checks the decision itself."""
 
     def decide(
         self, run: ClusterRun, question: Question, decision: Verdict, comment: str, groups: Sequence[str]
@@ -154,7 +154,7 @@ class ClusterBackend:
         assert question.approval is not None
         return approvals.decide(self.client, question.approval, self.client.user(), decision, comment)
 
-    # -- making, and going on: in a module of their own, which not every verb imports --------------------------------
+    # -- making, and going on: in modules of their own, which few verbs import --------------------------------------
 
     def check(self, documents: Sequence[Document]) -> str:
         """See ``Backend``: by the API server's dry run. Raises Unauthorized, Forbidden."""
@@ -165,7 +165,7 @@ class ClusterBackend:
         return "valid, and the cluster takes it"
 
     def complete(self, documents: list[Document]) -> tuple[list[Document], str | None]:
-        """See ``Backend``: the cluster's AgentWorkflow where the file refers to one that it does not hold."""
+        """See ``Backend``: adds the cluster's AgentWorkflow if the file refers to one that it does not contain."""
         from agentrun.cli.on_cluster.starting import complete  # noqa: PLC0415
 
         return complete(self, documents)
@@ -178,7 +178,7 @@ class ClusterBackend:
         return start(self, manifest, documents, detach=detach)
 
     def source(self, name: str) -> Source:
-        """See ``Backend``: by the journal where it may be read, else by what the run's objects make of it."""
+        """See ``Backend``: from the journal if it can be read, otherwise from the run's objects."""
         from agentrun.cli.on_cluster.forking import source_of  # noqa: PLC0415
 
         return source_of(self.client, self.find(name))
@@ -186,7 +186,7 @@ class ClusterBackend:
     def fork(
         self, source: Source, manifest: RunManifest, at: StepKey, seq: int | None, secrets: str | None, *, detach: bool
     ) -> int:
-        """See ``Backend``: an AgentRun with a ``source``, whose operator takes over what the journal holds."""
+        """See ``Backend``: creates an AgentRun with a ``source``. The operator takes over the past from the journal."""
         from agentrun.cli.on_cluster.forking import fork  # noqa: PLC0415
 
         del secrets

@@ -1,4 +1,4 @@
-"""Requests to a cluster's API server in a person's own name, and its refusals as that person reads them.
+"""Sends requests to a cluster's API server in a person's own name, with errors in words for that person.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/
 """
@@ -30,30 +30,32 @@ MERGE_PATCH: Final = "application/merge-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
 
 MANAGER: Final = "agentrun"
-"""Who the API server notes as the writer of what is applied or patched here."""
+"""The field manager of what is written here."""
 
 TIMEOUT: Final = 30.0
-"""Seconds until a request without an answer counts as lost."""
+"""Seconds until a request without a response counts as lost."""
 
 WATCH: Final = 240
-"""Seconds after which the API server ends a watch and a new one begins."""
+"""Seconds after which the API server ends a watch, unless the caller asks for fewer."""
 
 RETRIES: Final = RetryPolicy((0.5, 1.0, 2.0), patience=5.0, unanswered=False)
-"""A person waits some seconds for an API server that is busy. Without an answer they are told: a run may be made."""
+"""Retry for some seconds while the API server is busy. A request without a response is not retried: it may have been
+carried out, so the person is told.
+"""
 
 PAGE: Final = 500
 
 
 def collection(plural: str, namespace: str | None) -> str:
-    """The path of our objects of a kind, in a namespace or in all."""
+    """The path of agentrun's objects of a kind, in one namespace or in all."""
     space = f"/namespaces/{namespace}" if namespace is not None else ""
     return f"/apis/{API_VERSION}{space}/{plural}"
 
 
 class Client:
-    """One API server, as the person of the kubeconfig. Nothing is read before the first request, or ``namespace``.
+    """One API server, used as the kubeconfig's user. The kubeconfig is read at the first request or ``namespace``.
 
-    Methods raise the errors of ``kube.errors`` in words for a person (``refusals``), and NotInstalled.
+    Methods raise the errors of ``kube.errors`` with messages for a person (``refusals``), and NotInstalled.
     """
 
     def __init__(self, kubeconfig: str | None, context: str | None) -> None:
@@ -68,7 +70,7 @@ class Client:
         return self._read().namespace
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
-        """The object at ``path``; what cannot be read of it is left out, and said (``api.decoding``)."""
+        """The object at ``path``. Parts that cannot be decoded are left out and named in it (``api.decoding``)."""
         return self._send("GET", path, query)
 
     def list_all(self, path: str, labels: str = "") -> list[dict[str, Any]]:
@@ -79,39 +81,49 @@ class Client:
         while token := found["metadata"].get("continue"):
             found = self._send("GET", path, query | {"continue": token}, read=decode_list)
             items += found["items"]
-        # A List leaves out of its items what it says once for all of them.
+        # Items of a List have no apiVersion and kind of their own.
         kind = {"apiVersion": found["apiVersion"], "kind": found["kind"].removesuffix("List")}
         return [kind | item for item in items]
 
     def create(self, path: str, body: Mapping[str, Any], *, dry: bool = False) -> dict[str, Any]:
-        """The object as it was made; ``dry``: as it would be. Unknown fields are refused. Raises AlreadyExists."""
+        """Create the object and return it. With ``dry``, nothing is written. Unknown fields are rejected.
+
+        Raises:
+            AlreadyExists: an object has the name.
+        """
         return self._send("POST", path, _written(dry), body)
 
     def apply(self, path: str, body: Mapping[str, Any], *, dry: bool = False) -> dict[str, Any]:
-        """Server-side apply; the object as it is then, or with ``dry`` would be. Raises Conflict."""
+        """Server-side apply; returns the resulting object. With ``dry``, nothing is written. Raises Conflict."""
         return self._send("PATCH", path, _written(dry), body, APPLY)
 
     def patch(self, path: str, change: Mapping[str, Any]) -> dict[str, Any]:
-        """A merge patch; the object after it. Raises Conflict where it names a resourceVersion that is past."""
+        """Apply a merge patch and return the resulting object.
+
+        Raises:
+            Conflict: the patch has a resourceVersion, and the object has changed since.
+        """
         return self._send("PATCH", path, _written(dry=False), change, MERGE_PATCH)
 
     def user(self) -> str:
-        """Who the API server takes us for."""
+        """The user that the API server authenticates these requests as."""
         review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
         found = self._send("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", {}, review)
         return str(found["status"]["userInfo"]["username"])
 
     def watch(self, path: str, name: str, version: str, within: int | None = None) -> Iterator[dict[str, Any]]:
-        """What happens to one object after ``version``, as watch events; ends after ``within`` seconds."""
+        """The watch events of one object after ``version``. Ends after ``within`` seconds, else after ``WATCH``."""
         query = {"watch": "true", "fieldSelector": f"metadata.name={name}", "resourceVersion": version}
         for line in self.lines(path, query | {"timeoutSeconds": str(within or WATCH)}, quiet=TIMEOUT + WATCH):
             try:
                 yield decode_object(line.encode(errors="surrogatepass"))
             except Unreadable:
-                return  # cut off in the midst of a line: the next watch goes on
+                return  # the connection broke within a line; the next watch continues
 
     def lines(self, path: str, query: Mapping[str, str], quiet: float | None = None) -> Iterator[str]:
-        """The lines of an answer as they come; without one for ``quiet`` seconds the connection counts as lost."""
+        """The lines of a response as they arrive. After ``quiet`` seconds without data the connection counts as lost;
+        None waits for ever.
+        """
         import httpx2  # noqa: PLC0415
 
         with self._answering(path):
@@ -126,7 +138,7 @@ class Client:
                 response.close()
 
     def close(self) -> None:
-        """End its connections."""
+        """Close the connections."""
         if self._http is not None:
             self._http.close()
             self._http = None
@@ -208,7 +220,7 @@ class Client:
 
 
 def _naming(server_name: str) -> Any:
-    """A hook that has the server's certificate checked against another name than the address's."""
+    """A hook that checks the server's certificate against ``server_name`` instead of the host of the URL."""
 
     def name(request: httpx2.Request) -> None:
         request.extensions = {**request.extensions, "sni_hostname": server_name}

@@ -1,4 +1,4 @@
-"""An AgentRun as the cluster has it, with what its other objects and its journal tell."""
+"""An AgentRun of the cluster, with data from its AgentWorkflow and its journal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ClusterRun(RunView):
 
     @property
     def unreadable(self) -> str | None:
-        """See ``RunView``: the decoder left the rest out."""
+        """See ``RunView``: the decoder left out the parts that cannot be read."""
         found: str | None = self.obj.get(UNREADABLE)
         return found
 
@@ -48,12 +48,17 @@ class ClusterRun(RunView):
 
     @property
     def path(self) -> str:
-        """Of the object at the API server."""
+        """The path of the object at the API server."""
         return f"{collection(RUNS, self.namespace)}/{self.name}"
 
 
 def journal_of(run: RunView) -> tuple[Store, RunPath]:
-    """Where the journal is. Raises Refused where there is none yet, StoreUnfit where it is nowhere that we know."""
+    """Where the run's journal is, according to its status.
+
+    Raises:
+        Refused: there is none yet, or it is not in an S3 store.
+        StoreUnfit: the store's URL is invalid.
+    """
     url = run.status.get("journal")
     if not url:
         raise Refused(f"run {run.name} has no journal yet: its operator writes it when the run begins ({run.phase})")
@@ -64,7 +69,10 @@ def journal_of(run: RunView) -> tuple[Store, RunPath]:
 
 
 def workflow_of(client: Client, run: RunView) -> dict[str, Any] | None:
-    """The workflow that the run pinned, as far as objects tell; None where they do not, or may not be read."""
+    """The workflow that the run pinned, from the cluster's objects.
+
+    None if the AgentWorkflow has changed since or is gone, or if it cannot be read.
+    """
     inline = run.spec.get("workflow")
     if inline is not None:
         found: dict[str, Any] = inline
@@ -78,12 +86,15 @@ def workflow_of(client: Client, run: RunView) -> dict[str, Any] | None:
 
 
 def workflow_digest(spec: Mapping[str, Any]) -> str:
-    """The digest of a workflow, as a run pins it."""
+    """The digest of a workflow in the form that a run pins."""
     return digest_of(WorkflowSpec.model_validate(spec).model_dump(mode="json", by_alias=True, exclude_unset=True))
 
 
 def output_of(client: Client, run: RunView) -> Any:
-    """The run's output; from the journal where it is too large for a status."""
+    """The run's output. It is read from the journal if it is too large for the status.
+
+    If the journal cannot be read, print why and return None.
+    """
     if "output" in run.status:
         return run.status["output"]
     workflow = workflow_of(client, run)
@@ -99,10 +110,10 @@ def output_of(client: Client, run: RunView) -> Any:
 
 
 def change(client: Client, run: ClusterRun, field: str, *, value: bool) -> ClusterRun:
-    """Set a field of the run's spec in the person's own name; the run after that.
+    """Set a field of the run's spec in the person's own name, and return the run.
 
-    Only of the run that was looked at: another one may have its name by now. Where somebody else was first, it is left
-    as it is, in their name.
+    The patch has the run's uid, because another run may have its name by now. If somebody else has set the field to the
+    same value first, it stays in their name.
     """
     metadata = {"uid": run.uid, "annotations": {CHANGED_BY[field]: client.user()}}
     try:

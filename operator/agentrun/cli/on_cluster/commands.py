@@ -1,4 +1,4 @@
-"""AgentCommands: made in the person's name, taken by the operator."""
+"""Creates AgentCommands in the person's name, and waits until the operator has handled them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from agentrun.cli.on_cluster.cluster_run import COMMANDS, ClusterRun
 from agentrun.kube.errors import DENIED, NotFound
 
 PATIENCE = 15.0
-"""Seconds within which an operator takes a command."""
+"""Seconds to wait for an operator to handle a command."""
 
 POLL = 0.2
-"""Seconds between looks whether it has."""
+"""Seconds between two checks whether it has."""
 
 
 def command(client: Client, run: ClusterRun, verb: Mapping[str, Any]) -> None:
-    """Tell the run ``verb``, such as ``{"resume": {}}``, and wait until the operator has taken it.
+    """Create an AgentCommand with ``verb``, such as ``{"resume": {}}``, and wait until the operator has handled it.
 
     Raises:
-        Refused: the operator took it for nothing, and said why.
-        OutOfReach: no operator took it in ``PATIENCE``; it is there, and one may take it later.
+        Refused: the operator rejected the command, and said why.
+        OutOfReach: no operator handled the command within ``PATIENCE``. It still exists, and takes effect later.
     """
     body = {
         "apiVersion": API_VERSION,
@@ -58,7 +58,10 @@ def command(client: Client, run: ClusterRun, verb: Mapping[str, Any]) -> None:
 
 
 def _refusal(client: Client, run: ClusterRun, name: str) -> str | None:
-    """Why the operator took the command for nothing: it tells that by an Event before it removes the command."""
+    """Why the operator rejected the command; None if it did not, or if the person may not read Events.
+
+    The operator records an Event before it deletes a rejected command.
+    """
     selector = f"involvedObject.uid={run.uid},reason=CommandRefused"
     try:
         events = client.get(f"/api/v1/namespaces/{run.namespace}/events", fieldSelector=selector)["items"]

@@ -1,4 +1,4 @@
-"""What the API server would say to a document, without anything being written."""
+"""Checks a document against the API server by a dry run. Nothing is written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from agentrun.kube.errors import REJECTED, AlreadyExists, Conflict
 
 
 def dry_run(client: Client, document: Document, namespace: str) -> None:
-    """Raise InvalidDocument with what the API server refuses, and one of ``DENIED`` where the caller may not."""
+    """Raise InvalidDocument if the API server rejects the document, and one of ``DENIED`` if the caller may not write.
+
+    Warns if a run of that name exists, or if other writers own parts of the AgentWorkflow.
+    """
     metadata = {**(document.raw.get("metadata") or {}), "namespace": namespace}
     name = metadata.get("name")
     if name is None:

@@ -1,4 +1,4 @@
-"""Following a run of a cluster live, until it ends or waits for a person."""
+"""Follows a run of a cluster live until it ends or waits for a person."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from agentrun.cli.what_next import report
 from agentrun.kube.errors import NotFound, Unavailable
 
 PATIENCE = 60.0
-"""Seconds for which an API server that is away is asked again; the run goes on meanwhile."""
+"""Seconds to retry while the API server is out of reach. The run goes on meanwhile."""
 
 SILENCE = 10.0
-"""Seconds after which a person is told that no operator has come to the run."""
+"""Seconds after which the person is told that no operator has visited the run."""
 
 
 def follow(backend: ClusterBackend, run: ClusterRun, *, before: dict[str, Any] | None = None) -> int:
-    """Show the run until it ends or waits for a person, and report; the exit code.
+    """Show the run until it ends or waits for a person, report, and return the exit code.
 
-    ``before`` is a status that somebody has just done something about: with it alone the run is not taken to wait.
+    ``before`` is the status from before the person's last command. While the run still has this status, the operator
+    has not reacted to the command, so the run does not count as waiting for a person.
 
     Raises:
         Refused: the run was deleted.
-        Unavailable: the API server is away for longer than ``PATIENCE``.
+        Unavailable: the API server is out of reach for longer than ``PATIENCE``.
     """
     try:
         with shown(backend.place, {}) as board:
@@ -50,7 +51,7 @@ def follow(backend: ClusterBackend, run: ClusterRun, *, before: dict[str, Any] |
 
 
 def _moments(client: Client, run: ClusterRun, before: dict[str, Any] | None, board: Board) -> Iterator[ClusterRun]:
-    """The run as it is, and as it becomes; a watch that ends or is cut begins again with a look at the run."""
+    """The run now and after each change. When a watch ends or breaks, read the run and watch again."""
     lost: float | None = None
     told = False
     began = time.monotonic()
@@ -59,13 +60,13 @@ def _moments(client: Client, run: ClusterRun, before: dict[str, Any] | None, boa
             run = _same(run, client.get(run.path))
             yield run
             lost = None
-            # The first watch is short where no operator has come yet: somebody waits, and should know for what.
+            # Watch for a short time while no operator has visited the run, so that the person can be told so.
             quick = not told and _waits_for_operator(run, before)
             for event in client.watch(
                 collection(RUNS, run.namespace), run.name, run.version, within=2 if quick else None
             ):
                 if event["type"] == "ERROR":
-                    break  # too long ago to go on from
+                    break  # the resourceVersion is too old to continue from
                 if event["type"] == "DELETED":
                     raise Refused(f"run {run.name} was deleted; its journal stays in the store")
                 run = _same(run, event["object"])

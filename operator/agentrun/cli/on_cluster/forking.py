@@ -1,4 +1,4 @@
-"""Forking a run of a cluster: an AgentRun with a ``source``, whose operator takes over what the journal holds."""
+"""Forks a run of a cluster: creates an AgentRun with a ``source``. The operator takes over the source's past."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ _KEPT = ("budget", "timeout", "identity", "ttlSecondsAfterFinished")
 
 
 def source_of(client: Client, run: ClusterRun) -> Source:
-    """The run's manifest by its journal where it may be read, else as its objects tell it."""
+    """The run's manifest from its journal if that can be read, otherwise as far as its objects have it.
+
+    Raises:
+        Refused: the run has not begun, or its workflow can no longer be found.
+    """
     if "journal" not in run.status:
         raise Refused(f"run {run.name} has not begun: there is nothing of it that a new run could share")
     try:
@@ -47,7 +51,7 @@ def source_of(client: Client, run: ClusterRun) -> Source:
 def fork(
     backend: ClusterBackend, source: Source, manifest: RunManifest, at: StepKey, seq: int | None, *, detach: bool
 ) -> int:
-    """Make the new run, with the workflow as ``source`` pinned it, and follow it unless ``detach``; the exit code."""
+    """Create the new run with the workflow of ``manifest``, and follow it unless ``detach``. Returns the exit code."""
     assert source.run is not None
     if source.journal is not None:
         for line in plan_fork(*source.journal, manifest, at, seq, now=time.time()).again:

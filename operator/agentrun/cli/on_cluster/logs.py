@@ -1,4 +1,4 @@
-"""``kubectl agentrun logs``: of pods that are there from their kubelets, of others from the store."""
+"""``kubectl agentrun logs``: reads logs of existing pods from their kubelets, and logs of other pods from the store."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ CONTAINER = "step"
 """The container of a step's pod that runs the step."""
 
 POLL = 1.0
-"""Seconds between looks for new pods."""
+"""Seconds between two searches for new pods."""
 
 LAST = 10.0
-"""Seconds that the pods' last words may take once the run has ended."""
+"""Seconds to wait for the end of the followed pods' logs after the run has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,30 +43,30 @@ class _Pod:
 
 
 def lines(client: Client, run: ClusterRun, only: StepKey | None, *, follow: bool) -> Iterator[LogLine]:
-    """The lines in the order of time; followed, as they come, until the run has ended."""
+    """The lines in the order of time. With ``follow``, as they arrive, until the run has ended."""
     return _Reader(client, run, only, follow).lines()
 
 
 @dataclass(slots=True)
 class _Reader:
-    """Reads each attempt's log from one place: where it is found first, its pod or the store."""
+    """Reads each attempt's log from one source only: its pod, or the store."""
 
     client: Client
     run: ClusterRun
     only: StepKey | None
     follow: bool
     seen: set[str] = field(default_factory=set)
-    """Parts in the store that were read."""
+    """The parts in the store that were read."""
     from_pods: set[tuple[str, int]] = field(default_factory=set)
-    """Attempts whose pod's log was read: the store's parts of it say the same."""
+    """The attempts whose log was read from the pod. The store's parts have the same lines."""
     arrived: queue.SimpleQueue[LogLine] = field(default_factory=queue.SimpleQueue)
     following: list[threading.Thread] = field(default_factory=list)
     store: tuple[Store, RunPath] | None = None
     denied: set[str] = field(default_factory=set)
-    """What was said about what cannot be read: once each."""
+    """The warnings that were printed. Each is printed once."""
 
     def lines(self) -> Iterator[LogLine]:
-        """Lines in the order of time; followed, in the order in which they come."""
+        """Lines in the order of time; with ``follow``, in the order in which they arrive."""
         while True:
             self.run = ClusterRun(self.client.get(self.run.path)) if self.follow else self.run
             ended = self.run.ended
@@ -86,7 +86,7 @@ class _Reader:
             return
 
     def _waiting(self, seconds: float) -> Iterator[LogLine]:
-        """What the followed pods say, until ``seconds`` are over."""
+        """The lines of the followed pods that arrive within ``seconds``."""
         until = time.monotonic() + seconds
         while True:
             try:
@@ -114,7 +114,7 @@ class _Reader:
         return pods
 
     def _of_pod(self, pod: _Pod) -> list[LogLine]:
-        """What the pod has logged; followed, a thread reads on from there, and the lines come through the queue."""
+        """The lines of the pod's log. With ``follow``, returns none: a thread puts the lines into the queue."""
         attempt = (pod.key.path, pod.attempt)
         if attempt in self.from_pods:
             return []
@@ -127,7 +127,7 @@ class _Reader:
         try:
             return list(self._read(pod, {}))
         except (NotFound, *REJECTED):
-            pass  # gone, or not begun: what there is stands in the store
+            pass  # the pod is gone or has not begun; the store has what there is
         except (*DENIED, Unavailable) as error:
             self._say(f"{pod.key.label}: the pod's log cannot be read: {error}")
         self.from_pods.discard(attempt)
@@ -141,7 +141,7 @@ class _Reader:
             yield at, pod.key, line
 
     def _forward(self, pod: _Pod) -> None:
-        """Read the pod's log to its end; what was not begun yet is left to the next look, or to the store."""
+        """Read the pod's log to its end. If it cannot be read at all, leave it to the next search or to the store."""
         any_ = False
         try:
             for line in self._read(pod, {"follow": "true"}):

@@ -1,6 +1,6 @@
-"""Errors of the API server as a person reads them: what to do now is added to its own words.
+"""Adds to the API server's error messages what a person can do.
 
-The classes stay those of ``kube.errors``.
+The classes of the errors stay those of ``kube.errors``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from agentrun.kube.status import error_of
 
 
 class NotInstalled(AgentrunError):
-    """The cluster does not know our kinds."""
+    """The cluster does not have agentrun's CRDs."""
 
 
 _CANNOT = re.compile(
@@ -32,7 +32,7 @@ _UNKNOWN = re.compile(r'(unknown|duplicate) field "([^"]+)"')
 
 
 def refusal_of(status: Status) -> AgentrunError:
-    """The error for an answer that is no yes, in words for the person who asked."""
+    """The error for a response that is not a success, with a message for the person."""
     error = error_of(status, "")
     said = status.message or status.begins.strip() or f"status {status.code}"
     match error:
@@ -40,7 +40,7 @@ def refusal_of(status: Status) -> AgentrunError:
             return error.saying(f"the API server does not know you: {said}. Log in again, or choose another --context")
         case Forbidden():
             return error.saying(said + _role(said))
-        case NotFound() if status.code == 403:  # the namespace is being deleted: the person may not create there now
+        case NotFound() if status.code == 403:  # the namespace is being deleted, so nothing can be created in it
             return Forbidden(said + _role(said), status=status)
         case NotFound() if not status.name:
             return NotInstalled(
@@ -54,7 +54,7 @@ def refusal_of(status: Status) -> AgentrunError:
 
 
 def fields_of(error: ClusterError) -> list[Problem]:
-    """Which fields the API server refuses; none where it does not say it."""
+    """The fields that the API server rejects; empty if it does not name them."""
     if error.status is None:
         return []
     found = [Problem(_path(cause.field), cause.message) for cause in error.status.causes if cause.field]
@@ -65,10 +65,10 @@ def fields_of(error: ClusterError) -> list[Problem]:
 
 
 def _role(said: str) -> str:
-    """Which role has what is missing, and how it is given."""
+    """A sentence that names the role with the missing permission, and the command that grants it; or empty."""
     missing = _CANNOT.search(said)
     if missing is None:
-        return ""  # an admission policy: it says itself what to do
+        return ""  # the message of an admission policy already says what to do
     if missing["group"] == "agentrun.dev":
         reads = missing["verb"] in ("get", "list", "watch")
         decides = missing["resource"] == "approvals/status"
@@ -88,6 +88,6 @@ def _plain(user: str) -> str:
 
 
 def _path(field: str) -> Path:
-    """``spec.steps[0].agent`` as a path; a key in brackets that is no number stays a text."""
+    """``spec.steps[0].agent`` as a path. A key in brackets that is not a number stays a text."""
     parts = re.findall(r"[^.\[\]]+", "" if field == "<nil>" else field)
     return tuple(int(part) if part.isdecimal() else part for part in parts)

@@ -1,4 +1,4 @@
-"""Making an AgentRun of a file, and going on with one."""
+"""Creates an AgentRun from a file, and resumes AgentRuns."""
 
 from __future__ import annotations
 
@@ -25,8 +25,12 @@ from agentrun.records.manifest import RunManifest
 
 
 def complete(backend: ClusterBackend, documents: list[Document]) -> tuple[list[Document], str]:
-    """The documents of a file, with the cluster's AgentWorkflow where it refers to one that it does not hold; and the
-    namespace of its run.
+    """The documents of a file, and the namespace of its run.
+
+    Adds the cluster's AgentWorkflow if the run refers to one that the file does not contain.
+
+    Raises:
+        Refused: the AgentWorkflow is not on the cluster either.
     """
     runs = [document for document in documents if isinstance(document.model, AgentRun)]
     run = (runs or documents)[0]
@@ -46,9 +50,10 @@ def complete(backend: ClusterBackend, documents: list[Document]) -> tuple[list[D
 
 
 def start(backend: ClusterBackend, manifest: RunManifest, documents: Sequence[Document], *, detach: bool) -> int:
-    """Make the AgentRun, after the AgentWorkflow that it refers to if the file has that, and follow it; the exit code.
+    """Create the AgentRun, and follow it unless ``detach``. Returns the exit code.
 
-    The file was checked as for one machine before anything is written.
+    If the file has the AgentWorkflow that the run refers to, apply that first. The caller has checked the file as for
+    one machine.
     """
     client, namespace = backend.client, manifest["namespace"]
     backend.place = replace(backend.place, given_namespace=namespace)
@@ -74,10 +79,10 @@ def _reference(document: Document) -> str | None:
 
 
 def _apply(backend: ClusterBackend, document: Document, namespace: str) -> str:
-    """Bring the file's AgentWorkflow to the cluster; its digest there.
+    """Apply the file's AgentWorkflow to the cluster, and return its digest.
 
     Raises:
-        Refused: the cluster's one would not be the file's then: others have written to it.
+        Refused: the result would differ from the file, because others have written to the object.
     """
     client, name = backend.client, document.metadata.name
     metadata = {**(document.raw.get("metadata") or {}), "namespace": namespace}
@@ -92,9 +97,9 @@ def _apply(backend: ClusterBackend, document: Document, namespace: str) -> str:
     except NotFound:
         pass
     try:
-        for dry in (True, False):  # what would not become the file's is not touched
+        for dry in (True, False):  # first dry: do not write if the result would differ from the file
             if workflow_digest(client.apply(path, body, dry=dry)["spec"]) != wanted:
-                # Server-side apply leaves what others have added: a step, a tool, an output.
+                # Server-side apply keeps what other managers have added: a step, a tool, an output.
                 raise Refused(f"AgentWorkflow {name} on the cluster has parts that are not in this file; {how}")
     except Conflict as error:
         raise Refused(
@@ -105,7 +110,7 @@ def _apply(backend: ClusterBackend, document: Document, namespace: str) -> str:
 
 
 def _check_pinned(client: Client, made: ClusterRun, digest: str) -> None:
-    """Somebody may have changed the workflow between our look and the operator's."""
+    """Warn if the run pinned another workflow: it may have changed between the apply and the operator's visit."""
     pinned = client.get(made.path).get("status", {}).get("workflowDigest")
     if pinned is not None and pinned != digest:
         warn(f"the run pinned another version of the workflow than this file's: {pinned}")
@@ -114,13 +119,13 @@ def _check_pinned(client: Client, made: ClusterRun, digest: str) -> None:
 def create(
     client: Client, namespace: str, name: str, spec: Mapping[str, Any], metadata: Mapping[str, Any]
 ) -> ClusterRun:
-    """Make an AgentRun in the caller's name, with the labels and annotations of ``metadata``.
+    """Create an AgentRun in the caller's name, with the labels and annotations of ``metadata``.
 
-    The name is claimed here and vouched for by the admission policies: they refuse another one's, and where the cluster
-    can stamp it, it does so itself.
+    The client sets the annotation with the caller's name, and the admission policies reject another user's name. If the
+    cluster can set the annotation itself, it does.
 
     Raises:
-        Refused: the name is taken.
+        Refused: the run's name is taken.
     """
     annotations = {**(metadata.get("annotations") or {}), REQUESTED_BY: client.user()}
     labels = metadata.get("labels") or {}
@@ -137,7 +142,7 @@ def create(
 
 
 def begin(backend: ClusterBackend, made: ClusterRun, *, detach: bool) -> int:
-    """Say the run's name, and follow it unless ``detach``; the exit code."""
+    """Print the run's name, and follow it unless ``detach``. Returns the exit code."""
     tell(backend.place, made.name)
     if not detach:
         return follow(backend, made)
@@ -147,7 +152,11 @@ def begin(backend: ClusterBackend, made: ClusterRun, *, detach: bool) -> int:
 
 
 def resume(backend: ClusterBackend, run: ClusterRun, *, detach: bool) -> int:
-    """Let the run go on where it is suspended or parked, and follow it unless ``detach``; the exit code."""
+    """Resume what is suspended or parked, and follow the run unless ``detach``. Returns the exit code.
+
+    Raises:
+        Refused: nothing is suspended or parked.
+    """
     parked = [label for label, waiting in run.waiting.items() if "resume" in waiting]
     suspended = bool(run.spec.get("suspend"))
     if not parked and not suspended:

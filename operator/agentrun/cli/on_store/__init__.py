@@ -1,1 +1,1 @@
-"""The backend for a store: runs that a process of this machine drives, and the journals of any store."""
+"""The backend for a store: for runs that a process of this machine drives, and for reading any store's journals."""

@@ -1,4 +1,4 @@
-"""The verbs' backend for a store: runs that this machine drives, and what is told to them through their journals."""
+"""The verbs' backend for a store. This machine drives the runs, and commands are events in their journals."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ if TYPE_CHECKING:
 
 
 class StoreBackend:
-    """See ``Backend``. Nothing is opened before the store is asked for: ``validate`` needs none."""
+    """See ``Backend``. The store is opened at the first access to ``store``: ``validate`` needs none."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
         self.secrets: str | None = None
-        """The folder of Secrets that the person gave; the command that goes on with a run names it."""
+        """The folder of Secrets that the person gave. ``resume_command`` repeats it."""
         self._store: Store | None = None
 
     @property
     def requester(self) -> str:
         """See ``Backend``: the operating system's user."""
-        from agentrun.local.user import user  # noqa: PLC0415  (lazy, as is all below that not every verb needs)
+        from agentrun.local.user import user  # noqa: PLC0415  (lazy, as are all imports below that few verbs need)
 
         return user()
 
     @property
     def store(self) -> Store:
-        """The store. Raises StoreUnfit where the address is none."""
+        """The store. Raises StoreUnfit if the place's URL is invalid."""
         if self._store is None:
             self._store = open_store(self.place.url)
         return self._store
@@ -60,7 +60,7 @@ class StoreBackend:
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def find(self, name: str, *, to_tell: bool = False) -> StoredRun:
-        """See ``Backend``: a run of a cluster hears only what comes through its API server."""
+        """See ``Backend``: a run of a cluster takes commands through its API server only."""
         found = StoredRun.read(self.store, self.path(name))
         if to_tell and found.pinned.on_cluster:
             raise Refused(elsewhere(found.run))
@@ -112,7 +112,7 @@ class StoreBackend:
         return lines(self.place, self.store, self.path(name), step, follow=follow)
 
     def resume_command(self, run: StoredRun) -> Command:
-        """See ``Backend``: with the Secrets that it was started with, or a place for them."""
+        """See ``Backend``: with the ``--secrets`` that the person gave, or a placeholder if a step reads Secrets."""
         from agentrun.cli.on_store.secrets import reads_secrets  # noqa: PLC0415
 
         if self.secrets is not None:
@@ -120,7 +120,7 @@ class StoreBackend:
         needed = "AGENTRUN_SECRETS" not in os.environ and reads_secrets(run.program)
         return Command(("resume", run.name), "--secrets DIR" if needed else "")
 
-    # -- telling: in a module of its own, since most commands only look ---------------------------------------------
+    # -- telling: in its own module, because most commands only read ------------------------------------------------
 
     def give(self, run: StoredRun, verb: Signal | Resolve | Suspend | Cancel) -> bool:
         """See ``Backend``."""
@@ -129,7 +129,7 @@ class StoreBackend:
         return give(run, verb)
 
     def check_decider(self, question: Question, groups: Sequence[str]) -> None:
-        """See ``Backend``: nothing vouches for the person here, so what they claim to be is what counts."""
+        """See ``Backend``: nothing verifies the person here, so the claimed groups count."""
         from agentrun.cli.on_store.telling import check_decider  # noqa: PLC0415
 
         check_decider(question, groups)
@@ -143,12 +143,12 @@ class StoreBackend:
     # -- making, and going on -----------------------------------------------------------------------------------------
 
     def check(self, documents: Sequence[Document]) -> str:
-        """See ``Backend``: a store has nothing to add."""
+        """See ``Backend``: a store has no further checks."""
         del documents
         return "valid"
 
     def complete(self, documents: list[Document]) -> tuple[list[Document], str | None]:
-        """See ``Backend``: a file is whole; fields that only a cluster obeys are named."""
+        """See ``Backend``: the documents are unchanged. Warns about fields that have an effect on a cluster only."""
         from agentrun.api.run import cluster_only  # noqa: PLC0415
         from agentrun.cli.failures import warn  # noqa: PLC0415
 
@@ -165,7 +165,7 @@ class StoreBackend:
         return start(self, manifest, detach=detach)
 
     def source(self, name: str) -> Source:
-        """See ``Backend``: also of a damaged run, as long as its manifest can be read."""
+        """See ``Backend``: the run may be damaged, if its manifest can be read."""
         path = self.path(name)
         return Source(read_manifest(self.store, path), (self.store, path))
 
@@ -177,7 +177,7 @@ class StoreBackend:
 
         self.secrets = secrets
         assert source.journal is not None
-        manifest.pop("cluster", None)  # whoever has run it: the new run is driven here
+        manifest.pop("cluster", None)  # this machine drives the new run, even if a cluster ran the source
         return start_fork(self, source.journal[1], manifest, at, seq, detach=detach)
 
     def resume(self, run: StoredRun, secrets: str | None, *, detach: bool) -> int:

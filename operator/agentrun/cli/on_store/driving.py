@@ -1,4 +1,4 @@
-"""Driving a run from the command line: the live view, Ctrl-C, and the driver in the background."""
+"""Drives a run from the command line: with a live view and Ctrl-C, or by a driver in the background."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from agentrun.query.stored_run import StoredRun, elsewhere
 
 
 def drive(backend: StoreBackend, run: RunPath) -> int:
-    """Drive ``run`` until it ends or waits for a person, and report; the exit code.
+    """Drive ``run`` until it ends or waits for a person, report, and return the exit code.
 
-    The first SIGINT or SIGTERM asks running steps to commit and leave, the second kills them.
+    The first SIGINT or SIGTERM asks running steps to commit and leave. The second kills them.
 
     Raises:
-        Refused: a cluster's operator drives it.
-        OutOfReach: this machine gives no process to run a step in.
+        Refused: a cluster's operator drives the run.
+        OutOfReach: this machine cannot start a process for a step.
         HeldByOther, StoreError, Damaged: see ``Driver.drive``.
     """
     store = backend.store
@@ -62,7 +62,10 @@ def drive(backend: StoreBackend, run: RunPath) -> int:
 
 
 async def _interruptible(driver: Driver, signalled: list[int]) -> End | None:
-    """How the driver ended; None where a signal, which ``signalled`` gets, ended it."""
+    """Run the driver, and return how it ended. Each signal cancels it and is added to ``signalled``.
+
+    Returns None if a signal ended the driver.
+    """
     loop = asyncio.get_running_loop()
     driving = asyncio.ensure_future(driver.drive())
 
@@ -84,9 +87,9 @@ async def _interruptible(driver: Driver, signalled: list[int]) -> End | None:
 
 
 def drive_detached(backend: StoreBackend, run: RunPath) -> None:
-    """Start a driver in the background, in a session of its own, and say where its words go.
+    """Start a driver in the background, in its own session, and print where its log is.
 
-    Whatever stops it, ``agentrun resume`` goes on.
+    If it stops for any reason, ``agentrun resume`` continues the run.
     """
     store, place = backend.store, backend.place
     if store.remote:
@@ -99,14 +102,14 @@ def drive_detached(backend: StoreBackend, run: RunPath) -> None:
     if backend.secrets is not None:
         words += ["--secrets", str(Path(backend.secrets).absolute())]
     with path.open("ab") as log:
-        child = subprocess.Popen(  # noqa: S603  (this very program, with words of its own)
+        child = subprocess.Popen(  # noqa: S603  (this program itself, with its own arguments)
             [*PYTHON, "-m", "agentrun.cli", *words],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    # It outlives us on purpose; without this, Popen complains of a child that nobody waited for.
+    # The child outlives this process on purpose. Without a returncode, Popen warns of a child that still runs.
     child.returncode = 0
     tell(place, f"driven in the background by process {child.pid}; its log: {printable(path)}")
     tell(place, f"follow it: {printable(place.command('logs', run.name, '-f'))}")

@@ -1,4 +1,4 @@
-"""What the processes of a run logged, by the parts of their logs in the store."""
+"""Reads the logs of a run's processes from the parts in the store, and follows them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from agentrun.records.run_events import EventKind
 from agentrun.store.protocol import Store
 
 POLL = 0.5
-"""Seconds between looks at what is new."""
+"""Seconds between two reads of the store."""
 
 
 def lines(place: Place, store: Store, run: RunPath, step: str | None, *, follow: bool) -> Iterator[LogLine]:
-    """The lines in the order of time; followed, until the run has ended."""
+    """The lines in the order of time. With ``follow``, wait for new lines until the run has ended."""
     only = _key(step, store, run)
     log = EventLog(store, run, time.time)
     seen: set[str] = set()
@@ -32,7 +32,7 @@ def lines(place: Place, store: Store, run: RunPath, step: str | None, *, follow:
     while True:
         log.refresh()
         ended = any(record.kind == EventKind.ENDED for record in log.records)
-        # Read after the look for the end: what stood in the logs by then is printed before this stops.
+        # Read the logs after the check for the end, so that everything logged by then is printed before this stops.
         yield from sorted(new_lines(store, run, only, seen), key=lambda found: found[0])
         if ended or not follow:
             return
@@ -44,7 +44,11 @@ def lines(place: Place, store: Store, run: RunPath, step: str | None, *, follow:
 
 
 def _key(step: str | None, store: Store, run: RunPath) -> StepKey | None:
-    """The step that a person names, by the manifest alone: logs of a damaged run can still be read."""
+    """Parse the step that a person names. Reads the manifest only, so that logs of a damaged run can be read.
+
+    Raises:
+        Refused: the run has no such step.
+    """
     if not step:
         return None
     try:

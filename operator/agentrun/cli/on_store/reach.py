@@ -1,7 +1,7 @@
-"""Can models and tools be reached? A short look before a run begins.
+"""Checks before a run begins whether models and tools can be reached.
 
-An address, a proxy or certificates that no request can use are refused. What does not answer is no more than a warning:
-it may do so when a step comes to it.
+An address, a proxy or certificates that no request can use are refused. An endpoint that cannot be connected to is
+only a warning: it may be reachable when a step needs it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from agentrun.workflow import tool_kinds
 from agentrun.workflow.address import BadAddress, address_of
 
 PATIENCE = 1.0
-"""Seconds that the look may take altogether."""
+"""Seconds that all connection attempts together may take."""
 
 ENDPOINTS_MAX = 16
 
@@ -27,7 +27,7 @@ _PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks5": 1080, "socks5h": 1
 
 
 def check_connections(models: Iterable[Model], tools: Iterable[Tool]) -> None:
-    """Raise Refused where the environment has an address, a proxy or certificates that no request can use."""
+    """Raise Refused if a model's address, or a proxy or the certificates of the environment, cannot be used."""
     asked = list(_asked(models, tools))
     for url, what in asked:
         proxy = proxy_for(url)
@@ -41,7 +41,7 @@ def check_connections(models: Iterable[Model], tools: Iterable[Tool]) -> None:
 
 
 def _asked(models: Iterable[Model], tools: Iterable[Tool]) -> Iterator[tuple[str, str]]:
-    """The URLs that will be asked, each with what for. Raises Refused where a model's is none."""
+    """The URLs that the run will use, each with its model or tool. Raises Refused if a model's URL is invalid."""
     for model in models:
         try:
             yield address_of(model, os.environ).base, f"model {model.name}"
@@ -52,9 +52,10 @@ def _asked(models: Iterable[Model], tools: Iterable[Tool]) -> Iterator[tuple[str
 
 
 def unreachable(models: Iterable[Model], tools: Iterable[Tool] = ()) -> list[str]:
-    """A line for each endpoint, or the proxy before it, that cannot be connected to.
+    """A line for each endpoint, or the proxy before it, that refuses a connection.
 
-    One that does not answer within ``PATIENCE`` is not named: it may be slow. Raises Refused as ``check_connections``.
+    Connects to the first ``ENDPOINTS_MAX`` addresses. An endpoint that does not answer within ``PATIENCE`` is not
+    reported: it may only be slow. Raises Refused like ``check_connections``.
     """
     wanted: dict[tuple[str, int], str] = {}
     for url, asked in _asked(models, tools):
@@ -86,7 +87,7 @@ def _await(threads: list[threading.Thread], ends: threading.Event) -> None:
 
 
 def _address(url: str, asked: str) -> Iterator[tuple[str, int, str]]:
-    """Where a request to ``url`` is sent first: its host, or the proxy of the environment."""
+    """The address that a request to ``url`` connects to: its host, or the proxy of the environment."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or _PORTS.get(parts.scheme)
@@ -98,4 +99,4 @@ def _address(url: str, asked: str) -> Iterator[tuple[str, int, str]]:
         elif host and port:
             yield host, port, f"{asked} at {parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     except ValueError:
-        return  # no URL: the step that asks says so
+        return  # not a URL: the step that uses it reports that

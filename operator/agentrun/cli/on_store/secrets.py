@@ -1,4 +1,4 @@
-"""Are the keys there that a run will use, and can they be used? Asked before it starts, not when the payment is due."""
+"""Checks before a run starts that the secrets its steps will use exist and can be sent in a request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agentrun.workflow.step_kinds import kind_of, secret_refs
 
 
 def check_secrets(program: Program, folder: str | None, done: frozenset[str] = frozenset()) -> None:
-    """Raise Refused where a step that is not in ``done`` uses a key that is missing, or that no request can carry."""
+    """Raise Refused if a step outside ``done`` uses a key that is missing, or that cannot be sent in a request."""
     wanted = {f"{key.name}/{key.key}": key for step in _steps(program, done) for key in _keys(program, step)}
     if wanted and folder is None:
         raise Refused(
@@ -36,7 +36,7 @@ def check_secrets(program: Program, folder: str | None, done: frozenset[str] = f
 
 
 def doubtful_keys(program: Program, folder: str | None, done: frozenset[str] = frozenset()) -> Iterator[str]:
-    """A line for each key that can be sent, and hardly is one as it stands."""
+    """A line for each key that can be sent but does not look like a key."""
     wanted = {f"{key.name}/{key.key}": key for step in _steps(program, done) for key in _keys(program, step)}
     values = {f"{folder}/{name}": read_secret_file(folder or "", key) for name, key in wanted.items()}
     if any(model.credentials is None for model in models(program, done)):
@@ -52,20 +52,20 @@ def doubtful_keys(program: Program, folder: str | None, done: frozenset[str] = f
 
 
 def models(program: Program, done: frozenset[str] = frozenset()) -> list[Model]:
-    """The models that the steps which are not in ``done`` ask."""
+    """The models that the steps outside ``done`` use."""
     used = (step.model for step in _steps(program, done))
     return list({model.name: model for model in used if model is not None}.values())
 
 
 def tools(program: Program, done: frozenset[str] = frozenset()) -> list[Tool]:
-    """The tools that the steps which are not in ``done`` may call."""
+    """The tools that the steps outside ``done`` may call."""
     bodies = (body for step in _steps(program, done) for body in step.bodies)
     names = dict.fromkeys(name for body in bodies for name in kind_of(body).tools(body))
     return [program.tool(name) for name in names]
 
 
 def reads_secrets(program: Program) -> bool:
-    """Whether some step reads a Secret."""
+    """Whether any step reads a Secret."""
     return any(True for step in _steps(program, frozenset()) for _ in _keys(program, step))
 
 
@@ -78,7 +78,7 @@ def _is_missing(path: Path) -> bool:
 
 
 def _unusable(folder: str, name: str, key: SecretKey) -> str:
-    """Why the key cannot be used, as the step that reads it would find; nothing where it can."""
+    """Why a step could not use the key; empty if it can."""
     try:
         read_secret(lambda wanted: read_secret_file(folder, wanted), key)
     except MissingSecret as error:
@@ -90,8 +90,8 @@ def _unusable(folder: str, name: str, key: SecretKey) -> str:
 
 
 def _check_key(model: Model) -> None:
-    """Raise Refused where the model is asked with the key of the environment, and there is none to use; or where it is
-    asked with another variable that no request can carry.
+    """Raise Refused if the model uses the API key of the environment and that is missing or cannot be sent, or if
+    another variable for a header (``HEADER_VARIABLES``) cannot be sent.
     """
     for variable in HEADER_VARIABLES:
         try:

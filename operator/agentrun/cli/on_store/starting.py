@@ -1,4 +1,4 @@
-"""Making a run in a store, and going on with one. Nothing is written before all that can be checked is checked."""
+"""Creates runs in a store, and resumes them. Every check that is possible comes before the first write."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from agentrun.workflow.program import Program, compile_program
 
 
 def start(backend: StoreBackend, manifest: RunManifest, *, detach: bool) -> int:
-    """Make the run and drive it; the exit code.
+    """Create the run and drive it. Returns the exit code.
 
     Raises:
-        Refused, RunExists: it cannot be run as it is.
+        Refused, RunExists: the run cannot be created from this manifest.
         StoreError: the store is out of reach or unfit.
     """
     source = manifest.get("source")
@@ -49,7 +49,7 @@ def start_fork(
     """The same for a run that goes on from a point of ``source``.
 
     Raises:
-        ForkRefused: there is no going on from that point.
+        ForkRefused: a run cannot be forked at that point.
     """
     fork = plan_fork(backend.store, source, manifest, at, seq, now=time.time())
     _check_outside(_program(manifest), backend.secrets, fork.done)
@@ -61,7 +61,7 @@ def start_fork(
 
 
 def resume(backend: StoreBackend, run: StoredRun, *, detach: bool) -> int:
-    """Let the run go on where it is suspended or parked, and drive it where its driver is gone; the exit code."""
+    """Resume what is suspended or parked, and drive the run if its driver is gone. Returns the exit code."""
     watch = HolderWatch(run.store, run.run)
     alive = watch.decide(warn)
     if not alive and run.driver is not None:
@@ -86,7 +86,7 @@ def resume(backend: StoreBackend, run: StoredRun, *, detach: bool) -> int:
 
 
 def _free(run: StoredRun) -> list[str]:
-    """Let the run go on where it is suspended, and the steps whose attempts were lost too often; what was done."""
+    """Unsuspend the run, and resume the steps that were parked after lost attempts. Returns what was done, in words."""
     author = Author(user())
     said = [f"{run.name} is no longer suspended"] if run.record(event_for(Unsuspend(), run, author)) else []
     labels = [key.label for key, _ in run.lost()]
@@ -99,7 +99,7 @@ def _program(manifest: RunManifest) -> Program:
 
 
 def _check_outside(program: Program, secrets: str | None, done: frozenset[str] = frozenset()) -> None:
-    """Look whether what the steps that are not ``done`` need of the outside is there. Raises Refused."""
+    """Check the secrets and connections that the steps outside ``done`` need. Raises Refused, and warns of doubts."""
     check_secrets(program, secrets, done)
     asked = models(program, done), tools(program, done)
     check_connections(*asked)

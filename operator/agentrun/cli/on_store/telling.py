@@ -1,4 +1,4 @@
-"""What a person tells a run of a store: events that are appended to its journal."""
+"""Gives a person's commands and decisions to a run in a store, by appending events to its journal."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from agentrun.records.step_records import Kind
 
 
 def give(run: StoredRun, verb: Signal | Resolve | Suspend | Cancel) -> bool:
-    """Append the event that the verb becomes; False where that was so before. Raises Refused."""
+    """Append the event for the command; False if it had the same effect before. Raises Refused."""
     event = event_for(verb, run, Author(user()))
     if isinstance(event, Refusal):
         raise Refused(event.why)
-    # A run that is being cancelled is not held up, so it is not suspended. (On a cluster it is: its spec says so.)
+    # A run that is being cancelled cannot be suspended.
     if run.record(event, unless=lambda index: isinstance(verb, Suspend) and index.cancelled is not None):
         return True
     StoredRun.read(run.store, run.run).still_going()
@@ -41,7 +41,7 @@ def give(run: StoredRun, verb: Signal | Resolve | Suspend | Cancel) -> bool:
 
 
 def check_decider(question: Question, groups: Sequence[str]) -> None:
-    """Raise Refused where the person, with the groups that they claim, may not decide."""
+    """Raise Refused if the operating system's user, with the claimed ``groups``, may not decide."""
     if may_decide(question.request, user(), groups):
         return
     claim = f" as {' and '.join(printable(group, 60) for group in groups)}" if groups else " without --as-group"
@@ -52,10 +52,10 @@ def check_decider(question: Question, groups: Sequence[str]) -> None:
 def decide(
     place: Place, run: StoredRun, question: Question, decision: Verdict, comment: str, groups: Sequence[str]
 ) -> int:
-    """Append the decision, unless this person or enough others have decided by then; how many have approved.
+    """Append the decision, and return how many people have approved.
 
     Raises:
-        Refused: it was decided before.
+        Refused: this person or enough others have decided before. Nothing was written.
     """
     by, request = user(), question.request
     verb = Decide(StepKey.parse(question.step), request.digest, decision, comment, groups)
@@ -63,7 +63,7 @@ def decide(
     def decided(index: EventIndex) -> bool:
         return index.tally(request, time.time()).state != "Pending"
 
-    # On a cluster the Approval is closed by then, and takes no decision.
+    # The same as on a cluster: there the Approval is closed by then, and accepts no decision.
     if run.record(event_for(verb, run, Author(by)), unless=decided):
         return len(run.index.tally(request, time.time()).by)
     run.now = time.time()
@@ -77,7 +77,7 @@ def decide(
 
 
 def not_asked(run: StoredRun, label: str) -> str:
-    """Why there is nothing to decide in the step: who decided and when, or how it stands."""
+    """Why the step has nothing to decide: who decided and when, or the step's state."""
     key, index = StepKey.parse(label), run.index
     asked_before = [e.body["request"] for e in (index.requested.get(key.path),) if e is not None]
     if key in run.states:

@@ -1,1 +1,1 @@
-"""What a terminal or a pipe gets: objects, tables, colours, and the live view of a run."""
+"""Output to a terminal or a pipe: objects, tables, colours, and the live view of a run."""

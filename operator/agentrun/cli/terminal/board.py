@@ -1,4 +1,4 @@
-"""What a driver reports, kept for display: how each step stands and what its attempts have done so far."""
+"""Keeps a driver's reports for display: the state of each step, and what its attempts have done so far."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from agentrun.query.texts import lasting, value
 from agentrun.records.step_records import Kind
 
 _TROUBLE = frozenset({"output", "crashed", "error", "fenced", "log-lost", "abandoned"})
-"""Lines of progress that a person has to see; the rest shows in how the steps stand."""
+"""Events in lines of progress that a person must see. The states of the steps show the rest."""
 
 
 @dataclass(slots=True)
 class Count:
-    """What the attempts of a step have done."""
+    """What the attempts of a step have done so far."""
 
     turns: int = 0
     calls: int = 0
@@ -35,24 +35,24 @@ class Count:
 
 @dataclass(slots=True)
 class Board:
-    """Takes what the driver reports. ``tell`` gets each change as a line, ``say`` what must not be missed."""
+    """Receives the driver's reports. ``tell`` gets each change as a line, ``say`` each line that must be seen."""
 
     tell: Callable[[str], None]
     say: Callable[[str], None]
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
     counts: dict[str, Count] = field(default_factory=dict)
     began: dict[str, float] = field(default_factory=dict)
-    """Since when steps run, by this process's clock: an attempt that has said nothing yet has no other."""
+    """When each step was first seen running, by this process's clock. Used until the status has a start time."""
 
     total: Usage | None = None
-    """What the run has spent, where somebody else counts it."""
+    """What the run has spent, if the status has it; None to add up the lines of progress."""
 
     def plan(self, planned: Plan) -> None:
-        """Take how everything stands."""
+        """Show the states in a plan."""
         self.show(planned.status["steps"])
 
     def show(self, entries: Iterable[dict[str, Any]]) -> None:
-        """Take how the steps stand, as a status has them."""
+        """Show the steps of a status, and report those that changed."""
         fresh = {entry["name"]: entry for entry in entries}
         for name, entry in fresh.items():
             before = self.entries.get(name)
@@ -65,7 +65,7 @@ class Board:
         self.entries = fresh
 
     def line(self, key: StepKey, line: dict[str, Any]) -> None:
-        """Take a line of progress of an attempt."""
+        """Count and report a line of progress of an attempt."""
         count = self.counts.setdefault(key.label, Count())
         match line.get("event"):
             case Kind.TURN:
@@ -87,14 +87,14 @@ class Board:
 
     @property
     def usage(self) -> Usage:
-        """What all steps have spent."""
+        """What all steps have spent together."""
         if self.total is not None:
             return self.total
         return sum((count.usage for count in list(self.counts.values())), Usage())
 
 
 def counts_of(states: Mapping[StepKey, Folded]) -> dict[str, Count]:
-    """What was done before, by label."""
+    """What earlier attempts have done according to the journal, by label."""
     counts = {}
     for key, state in states.items():
         usage = Usage.from_json(state.usage)
@@ -104,7 +104,7 @@ def counts_of(states: Mapping[StepKey, Folded]) -> dict[str, Count]:
 
 @contextlib.contextmanager
 def shown(place: AnyPlace, counts: dict[str, Count]) -> Iterator[Board]:
-    """A board that shows itself: a live view on a terminal, else a line for each change."""
+    """A board on display: a live view on a terminal, otherwise a line for each change."""
     stream = sys.stderr if place.output else sys.stdout
     if not stream.isatty() or os.environ.get("TERM") == "dumb":
 
@@ -129,7 +129,7 @@ def _moved(before: dict[str, Any], entry: dict[str, Any]) -> bool:
 
 
 def described(entry: dict[str, Any]) -> str:
-    """How a step stands, in a few words."""
+    """The state of a step in a few words."""
     text = str(entry["state"])
     if entry.get("attempt", 1) > 1:
         text += f" (attempt {entry['attempt']})"

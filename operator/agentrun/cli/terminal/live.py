@@ -1,4 +1,4 @@
-"""The live view of a run on a terminal. Everything goes in as ``Text``, so nothing is read as markup."""
+"""The live view of a run on a terminal. Every cell is a ``Text``, so that rich reads no markup in it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from agentrun.cli.terminal.board import Board, Count
 from agentrun.query.texts import spell, value
 
 PER_SECOND = 4
-"""Frames a second: enough for a person, and little work."""
+"""Frames per second."""
 
 _STYLES = {"Succeeded": "green", "Failed": "red", "OutcomeUnknown": "bold red", "Waiting": "yellow", "Running": "cyan"}
 _FIRST = ("OutcomeUnknown", "Running", "Waiting", "Failed", "Pending", "Succeeded", "Cancelled", "Skipped")
-"""Which steps are shown where not all fit."""
+"""The order in which states are preferred if not all steps fit."""
 
 
 @dataclass(slots=True)
 class LiveBoard:
-    """Shows a board for as long as it is open; asked for anew with each frame by ``Live``."""
+    """Shows a board while ``open`` is entered. ``Live`` renders it again for each frame."""
 
     board: Board
     console: Console
@@ -54,7 +54,7 @@ class LiveBoard:
 
 
 def _fitting(entries: list[dict[str, Any]], room: int) -> list[dict[str, Any]]:
-    """The entries that most need an eye, in the order of the workflow."""
+    """The ``room`` entries that come first by ``_FIRST``, in the order of the workflow."""
     if len(entries) <= room:
         return entries
     by_need = sorted(range(len(entries)), key=lambda n: _FIRST.index(entries[n]["state"]))

@@ -1,7 +1,7 @@
-"""Writing answers: objects for programs, aligned columns for people.
+"""Writes results: objects for programs, aligned columns for people.
 
-Columns are plain text rather than boxes: they can be cut, searched and compared, and nothing is wrapped or lost where
-standard output is no terminal.
+Columns are plain text without boxes, so that they can be cut, searched and compared, and nothing is wrapped or lost if
+standard output is not a terminal.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _COLOURS = {
 
 
 def tell(place: AnyPlace, text: str = "") -> None:
-    """Say ``text`` to a person: on standard output, or on standard error where that holds an object."""
+    """Print ``text`` for a person: to standard output, or to standard error if standard output gets an object."""
     click.echo(text, err=place.output is not None)
 
 
 def emit(place: AnyPlace, found: Any) -> None:
-    """Write ``found`` in the form that was asked for; in ASCII: a terminal takes nothing of it for a command.
+    """Write ``found`` as YAML or JSON, in ASCII, so that it has no control sequences for a terminal.
 
-    Who last wrote which field of an object of a cluster is left out, as kubectl leaves it out.
+    ``managedFields`` are left out, as kubectl does.
     """
     found = _without_managers(found)
     if place.output == "yaml":
-        import yaml  # noqa: PLC0415  (lazy: few ask for it)
+        import yaml  # noqa: PLC0415  (lazy: few commands need it)
 
         dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
         click.echo(yaml.dump(found, Dumper=_plain(dumper), sort_keys=False, allow_unicode=False, width=120), nl=False)
@@ -63,18 +63,18 @@ def _without_managers(found: Any) -> Any:
 
 
 def _plain(dumper: Any) -> Any:
-    """``dumper`` without anchors: what is shared in memory is written out each time."""
+    """``dumper`` without YAML aliases: a value that is shared in memory is written in full each time."""
     return type("Plain", (dumper,), {"ignore_aliases": lambda _self, _data: True})
 
 
 def coloured(state: str) -> str:
-    """``state`` in its colour; click removes it where nobody would see it."""
+    """``state`` in its colour. click removes the colour if standard output is not a terminal."""
     colour = _COLOURS.get(state)
     return click.style(state, fg=colour) if colour else state
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], states: Sequence[int] = ()) -> list[str]:
-    """Aligned lines under ``head``; the columns numbered in ``states`` hold states. Cells must be printable."""
+    """Aligned lines under ``head``. The columns numbered in ``states`` hold states. Cells must be printable."""
     cells = [list(head), *(list(row) for row in rows)]
     widths = [max(width(row[n]) for row in cells) for n in range(len(head))]
     lines = []

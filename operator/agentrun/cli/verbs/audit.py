@@ -46,7 +46,7 @@ def verify_command(backend: Backend[R], run: str) -> int:
 
 
 def _read_file(run: str) -> tuple[RunPath, Objects]:
-    """What ``audit export`` wrote to a file, or to standard input for ``-``. Raises Refused."""
+    """Read the output of ``audit export`` from a file, or from standard input for ``-``. Raises Refused."""
     if run == "-":
         return read_export(sys.stdin.buffer)
     try:

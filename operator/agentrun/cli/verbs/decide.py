@@ -79,7 +79,7 @@ def _decide(
 
 
 def _chosen(backend: Backend[R], run: R, step: str | None, call: str | None) -> list[Question]:
-    """The open questions that are meant. Raises Refused where there are none, or several steps have some."""
+    """The undecided questions that the arguments name. Raises Refused if there are none, or of several steps."""
     open_ = backend.questions(run)
     label = run.key(step).label if step is not None else None
     found = [question for question in open_ if label in (None, question.step)]

@@ -14,7 +14,7 @@ from agentrun.query.stored_run import StoredRun
 from agentrun.query.texts import value
 
 SHOWN = 60
-"""Characters of either side that are shown; ``-o json`` has the whole."""
+"""Characters shown of each side. ``-o json`` has all of it."""
 
 
 @verb("diff")
@@ -39,7 +39,7 @@ def diff_command(backend: Backend[R], left: str, right: str) -> int:
 
 
 def _both(difference: Difference) -> tuple[str, str]:
-    """Both sides, each from where they part; JSON puts the same names first."""
+    """The texts of both sides. Long texts start shortly before the first difference."""
     one, other = (value(side, None) if side is not None else "-" for side in (difference.left, difference.right))
     same = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
     cut = max(0, same - SHOWN // 3) if max(len(one), len(other)) > SHOWN else 0
@@ -54,7 +54,7 @@ def _side(run: StoredRun) -> Side:
     return Side(
         path=str(run.run),
         manifest=run.pinned.manifest,
-        # A step that the planner has not come to has no entry yet.
+        # A step that the planner has not reached yet has no entry.
         states=dict.fromkeys(run.step_names, "Pending") | {name: e["state"] for name, e in run.entries.items()},
         records={key: read_step(run.store, run.run, key, whole=True) for key in run.states},
         events=run.events,

@@ -67,7 +67,7 @@ def fork_command(
 
 
 def _point(text: str) -> tuple[StepKey, int | None]:
-    """``STEP`` or ``STEP@SEQ``. Raises Refused where it is neither."""
+    """Parse ``STEP`` or ``STEP@SEQ``. Raises Refused if the text is neither."""
     step, at, number = text.partition("@")
     try:
         key = StepKey.parse(step)

@@ -45,7 +45,7 @@ def list_command(backend: Backend[R], all_namespaces: bool) -> int:
 
 
 def _row_of(run: RunView) -> list[str]:
-    """The row of one run of many. What its object holds is anybody's who may edit it, and must not hide the others."""
+    """The row of one run. Everybody with write access controls its content, which must not hide the other runs."""
     said = run.unreadable
     if said is None:
         try:
@@ -60,7 +60,7 @@ def _row_of(run: RunView) -> list[str]:
 
 def _row_of_unread(run: Unreadable) -> list[str]:
     phase = "Damaged" if isinstance(run.error, Damaged) else "Unreadable"
-    why = str(run.error).partition(": ")[2] or str(run.error)  # the object is named on standard error
+    why = str(run.error).partition(": ")[2] or str(run.error)  # the full message, with the object, is on standard error
     return [printable(run.name, 63) or "-", phase, "-", printable(why, 70), "-", "-"]
 
 
@@ -79,7 +79,7 @@ def _row(run: RunView) -> list[str]:
 
 
 def _waits(run: RunView) -> str:
-    """What a run that goes on waits for, in a few words; ``-`` where it moves by itself."""
+    """What a run waits for, in a few words; ``-`` if it goes on by itself."""
     waits = [f"{label}: {_what(waiting)}" for label, waiting in run.waiting.items()]
     if run.suspended:
         waits.insert(0, "resume")
@@ -88,7 +88,7 @@ def _waits(run: RunView) -> str:
 
 
 def _whom(run: RunView) -> str:
-    """Whom a run waits for that waits for nothing."""
+    """Whom a run waits for if none of its steps waits."""
     if run.mover is Mover.UNSEEN:
         return f"{run.driver_name}, not seen from here"
     return "a driver (agentrun resume)" if run.mover is Mover.NOBODY else "-"

@@ -34,7 +34,7 @@ def logs_command(backend: Backend[R], run: str, step: str | None, follow: bool) 
 
 
 def _print_line(place: AnyPlace, at: str, key: StepKey, line: dict[str, Any] | str) -> None:
-    """Print a line for a person, or as an object."""
+    """Print a line of a log as text for a person, or as a JSON object."""
     if place.output:
         found = line if isinstance(line, dict) else {"event": "output", "text": line}
         click.echo(json.dumps({"step": key.label, **found}))

@@ -38,7 +38,7 @@ def resolve_command(backend: Backend[R], run: str, step: str, happened: str | No
     call_id, words = unknown
     answer: dict[str, Any] = {"happened": {"result": result}} if happened is not None else {}
     answer |= {"retry": True} if retry else {"giveUp": True} if give_up else {}
-    # The very call that was looked at: by the time that this is read, another one may be unknown.
+    # Name the call: when the answer is read, another call of the step may be unknown.
     answered = Resolve.model_validate({"step": label, "callId": call_id, **answer})
     backend.give(told, answered)
     said = f" {value(result)}" if happened is not None else ""

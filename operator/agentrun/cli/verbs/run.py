@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def drive_options(command: F) -> F:
-    """The options of every verb that goes on with a run."""
+    """Add the options of every verb that drives a run."""
     secrets = click.option(
         "--secrets",
         metavar="DIR",
@@ -72,7 +72,7 @@ def run_command(
 
 
 def _inputs_schema(documents: Sequence[Document]) -> dict[str, Any]:
-    """The schema of the inputs of what will run; an empty one where that cannot be told: ``pin`` says why."""
+    """The schema of the run's inputs; empty if it is unclear which document will run. Then ``pin`` raises the error."""
     runs = [d for d in documents if isinstance(d.model, AgentRun)] or [
         d for d in documents if isinstance(d.model, AgentWorkflow)
     ]
@@ -96,5 +96,5 @@ def resume_command(backend: Backend[R], run: str, detach: bool, secrets: str | N
 @drive_options
 def drive_command(backend: Backend[R], run: str, detach: bool, secrets: str | None) -> int:
     """Drive RUN as it stands: what ``--detach`` starts. People use ``resume``."""
-    del detach  # it is in the background already
+    del detach  # this process is in the background already
     return backend.drive(run, secrets)

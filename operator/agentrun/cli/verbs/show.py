@@ -23,7 +23,7 @@ from agentrun.query.timeline import Line, spent
 from agentrun.records.step_records import Kind
 
 ROWS_MAX = 60
-"""Steps that are listed one by one; the timeline has them all."""
+"""Steps that the table lists. The timeline has all of them."""
 
 
 @verb("show")
@@ -96,9 +96,9 @@ def _driver(run: RunView) -> str:
 
 
 def step_table(status: Mapping[str, Any], past: Past, only: StepKey | None, now: float) -> list[str]:
-    """The steps of ``status``; with turns, calls and cost as far as ``past`` holds them.
+    """The table of the steps of ``status``. ``past`` has their turns, calls and cost.
 
-    A step that the run's end cut short has no end of its own: its time ends with the run's.
+    The time of a step without its own end ends with the run.
     """
     rows = []
     end = status.get("completionTime", timestamp(now))
@@ -145,7 +145,7 @@ def _why(entry: dict[str, Any]) -> str:
 
 
 def _timeline(start: float, lines: list[Line]) -> list[str]:
-    """The timeline of a run that began at ``start``, aligned."""
+    """The aligned lines of the timeline of a run that began at ``start``."""
     label = max((width(line.place) for line in lines), default=0)
     return [
         f"{clock(line.at)[11:]}  {since(line.at, start):>8}  {line.place or '·':<{label}}  {line.text}"

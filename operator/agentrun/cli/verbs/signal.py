@@ -47,10 +47,11 @@ def signal_command(backend: Backend[R], run: str, name: str, payload: str | None
 
 
 def json_or_text(text: str | None) -> Any:
-    """What a person wrote as an argument: JSON where it is that, else the text itself; None where there is none.
+    """The value of an argument: JSON if it parses as JSON, otherwise the text itself; None if there is no argument.
 
     Raises:
-        click.BadParameter: it is larger than a payload may be, or begins as JSON and is none: what is recorded stays.
+        click.BadParameter: the value is larger than ``PAYLOAD_MAX``; or it begins like JSON but is not JSON, which is
+            rejected because a recorded payload cannot be corrected.
     """
     if text is None:
         return None

@@ -46,7 +46,7 @@ def validate_command(backend: Backend[R], files: tuple[str, ...]) -> int:
 
 
 def _described(document: Document) -> str:
-    """What the document is, in a few words."""
+    """The document in a few words: kind, name, and the number of steps."""
     meta = document.metadata
     name = meta.name or (f"{meta.generate_name}…" if meta.generate_name else "(unnamed)")
     if not isinstance(document.model, AgentWorkflow):
