@@ -1,1 +1,1 @@
-"""What tests stand on: virtual time, a store in memory, a cluster without a kubelet, benches of tools and models."""
+"""Shared parts of tests: virtual time, a store and a cluster in memory, and benches for tools and models."""

@@ -1,4 +1,4 @@
-"""Runs made by hand through the journal's own functions, and the command line as a person types it."""
+"""Writes runs into a store with the journal's own functions, for tests of the command line."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ DEAD = {"host": "elsewhere", "place": "", "pid": 1, "started": 1}
 
 @dataclass
 class Scene:
-    """A store with runs."""
+    """A store, and functions that write runs into it."""
 
     folder: Path
     store: FolderStore = field(init=False)
     now: float = field(default_factory=lambda: time.time() - 60)
-    """Behind the clock of whoever looks, to whom a record of the future would be one of now."""
+    """The time of the last record. It stays behind the reader's clock: a reader would take a future time as now."""
 
     def __post_init__(self) -> None:
         self.store = FolderStore(self.folder)
@@ -69,7 +69,7 @@ class Scene:
         return self.now
 
     def run(self, name: str = "r1", workflow: dict[str, Any] = REFUND, **changes: Any) -> RunPath:
-        """A run that exists."""
+        """Create a run."""
         pinned = WorkflowSpec.model_validate(workflow).model_dump(mode="json", by_alias=True, exclude_unset=True)
         manifest: dict[str, Any] = {
             "v": 1,
@@ -91,7 +91,7 @@ class Scene:
         return create_run(self.store, cast("RunManifest", manifest | changes))
 
     def step(self, run: RunPath, label: str, *records: tuple[str, dict[str, Any]], task: Any = None) -> list[Record]:
-        """An attempt of a step with these records after ``opened``."""
+        """Write an attempt of a step, with these records after ``opened``."""
         key = StepKey.parse(label)
         nothing = Record(str(run), key.path, 0, 0, 0.0, "", {}, "")
         log = StepLog(self.store, run, key, 1, nothing, self.clock)
@@ -99,7 +99,7 @@ class Scene:
         return [log.append(Kind.OPENED, opened), *(log.append(Kind(kind), body) for kind, body in records)]
 
     def event(self, run: RunPath, kind: str, **body: Any) -> None:
-        """An event of the run."""
+        """Append an event to the run."""
         log = EventLog(self.store, run, self.clock)
         log.refresh()
         log.append(kind, body)
@@ -154,7 +154,7 @@ def request(
 
 @dataclass(frozen=True)
 class Said:
-    """What a command came to."""
+    """The result of a command: its exit code and output."""
 
     code: int
     out: str

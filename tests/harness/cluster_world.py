@@ -1,8 +1,8 @@
 """A cluster in memory for the operator's control loop: the API server, kubelets, people, and any number of operators.
 
 Everything runs on an event loop with virtual time, so nothing sleeps and every run is repeatable. Each call of an
-operator to the API server or the store passes ``ClusterWorld.hook`` before it is done and before its answer comes
-back: that is where a test lets others act, loses an answer, or kills the operator.
+operator to the API server or the store passes ``ClusterWorld.hook`` twice: before it is carried out, and before its
+response returns. There a test lets others act, loses a response, or kills the operator.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ WATCHED: Mapping[Kind, views.Kind[Any]] = {
 }
 assert set(WATCHED.values()) == set(views.KEPT), "a kept kind needs its row here, and in KINDS of kube_api.py"
 TICK = 2e-6
-"""Seconds that a call takes: no two of them happen at the same instant."""
+"""Seconds that a call takes, so that no two calls happen at the same instant."""
 
 Hook = Callable[["Operator", str, str], None]
 
 
 class GatedStore:
-    """The store of one operator: each call passes the hook."""
+    """The store of one operator. Each call passes the hook."""
 
     def __init__(self, store: Store, operator: Operator) -> None:
         self.url, self.remote = store.url, False
@@ -94,7 +94,7 @@ class GatedStore:
 
 
 class InlineJournal(Journal):
-    """The journal without threads: each operation is one step of the event loop."""
+    """The journal without threads. Each operation is one step of the event loop."""
 
     def __init__(self, operator: Operator, store: Store, metrics: Metrics, clock: Callable[[], float]) -> None:
         super().__init__(store, metrics, operator.check, clock)
@@ -112,7 +112,7 @@ class InlineJournal(Journal):
 
 
 class InlineThinking(Thinking):
-    """Long computations without a thread: each is one step of the event loop."""
+    """Long computations without a thread. Each is one step of the event loop."""
 
     def __init__(self, operator: Operator) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class InlineThinking(Thinking):
 
 
 class Counted(Metrics):
-    """Metrics that know how visits ended: a visit that failed is a defect, and never expected."""
+    """Metrics that count how visits ended. A failed visit is always a defect."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ METRICS = Counted()
 
 
 class ModelCluster:
-    """``Cluster`` and ``Lists`` for one operator."""
+    """The ports ``Cluster`` and ``Lists`` of one operator."""
 
     def __init__(self, operator: Operator) -> None:
         self._operator, self._api = operator, operator.world.api
@@ -234,15 +234,15 @@ class ModelCluster:
 
 
 class Operator:
-    """One process of the operator: its memory, its watches, its guard."""
+    """One process of the operator: its memory, its watches, and its leadership guard."""
 
     def __init__(self, world: ClusterWorld) -> None:
         self.world = world
         self.leads = True
-        """What the guard says."""
+        """What the guard returns."""
         self.dead = False
         self.running = asyncio.Event()
-        """While cleared, its next call to anything outside waits: after its guard was asked."""
+        """While it is cleared, the process is stopped: its next call outside waits, after the check of the guard."""
         self.running.set()
         clock = lambda: world.now  # noqa: E731
         self.cache, self.queue = (
@@ -274,7 +274,7 @@ class Operator:
             raise NotLeader("another one leads")
 
     async def turn(self) -> None:
-        """Let others run; wait while this process is stopped."""
+        """Let others run, and wait while this process is stopped."""
         await asyncio.sleep(0)
         await self.running.wait()
 
@@ -290,7 +290,7 @@ class Operator:
         return len(self.world.api.log[kind]) - self.heard[kind]
 
     def hear(self, kind: Kind, *, twice: bool = False, lost: bool = False) -> None:
-        """The next event of a watch arrives, or will never."""
+        """Deliver the next event of a watch once, or twice; or lose it."""
         if not self.behind(kind):
             return
         gone, view = self.world.api.log[kind][self.heard[kind]]
@@ -307,7 +307,7 @@ class Operator:
                 self.hear(kind)
 
     def kill(self) -> None:
-        """SIGKILL: nothing of it is done any more."""
+        """SIGKILL: the process does nothing more."""
         self.dead = True
         self.running.set()
         self.task.cancel()
@@ -315,7 +315,7 @@ class Operator:
 
 @dataclass
 class ClusterWorld:
-    """All of it."""
+    """The whole cluster."""
 
     loop: VirtualLoop
     store: MemoryStore = field(default_factory=MemoryStore)
@@ -323,23 +323,23 @@ class ClusterWorld:
     statuses: list[Obj] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     ledger: Counter[str] = field(default_factory=Counter)
-    """The effects of ``Once`` calls that happened outside, by step."""
+    """The number of effects of ``Once`` calls that happened outside, by step."""
     containers: dict[str, Container] = field(default_factory=dict)
     """By the uid of their pods."""
     leaving: dict[str, float] = field(default_factory=dict)
-    """Until when pods that were told to leave have time, by their uid."""
+    """When the grace period of a deleted pod ends, by the pod's uid."""
     created: list[tuple[str, int]] = field(default_factory=list)
-    """Every pod: its step and attempt."""
+    """The step and attempt of every pod that was created."""
     skew: float = 0.0
     """Seconds by which the clocks of the nodes are ahead of the operators'."""
     alone: bool = True
-    """One operator leads at a time: then no second pod of a step is made while the first is alive."""
+    """Whether at most one operator leads at a time. Then no second pod of a step may start while the first is alive."""
     bounds: Bounds = UNBOUNDED
-    """How many pods of steps there may be at once."""
+    """How many step pods may exist at once."""
     _uids: int = 0
 
     def __post_init__(self) -> None:
-        self.loop.now = 1_000_000.0  # small, so that a float still tells nanoseconds apart
+        self.loop.now = 1_000_000.0  # small, so that a float still distinguishes nanoseconds
         self.api = Api(self)
         self.operators: list[Operator] = []
 
@@ -352,17 +352,17 @@ class ClusterWorld:
         return str(uuid.uuid5(uuid.NAMESPACE_OID, str(self._uids)))
 
     def operator(self) -> Operator:
-        """A new leader."""
+        """Start a new operator, which leads."""
         found = Operator(self)
         self.operators.append(found)
         return found
 
     def wait(self, seconds: float) -> None:
-        """Let virtual time pass, and everybody act in it."""
+        """Let virtual time pass while everybody acts."""
         self.do(asyncio.sleep(seconds))
 
     def settle(self) -> None:
-        """Let everybody do what can be done now."""
+        """Let everybody do everything that is possible now."""
         self.wait(0.02)
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
@@ -398,7 +398,7 @@ class ClusterWorld:
         return [str(record.kind) for record in self.records(run)]
 
     def about_to_create(self, run: RunView, start: Start) -> None:
-        """Look at a pod that an operator is about to make, whatever it knows."""
+        """Check whether the pod that an operator is about to create may start. Uses the true state of the cluster."""
         self.created.append((start.key.path, start.attempt))
         if not self.alone:
             return
@@ -419,7 +419,7 @@ class ClusterWorld:
         return [pod for pod in self.api.all("pods") if not alive or pod.phase != "Ended"]
 
     def advance(self, pod: PodView, how: str = "succeed") -> None:
-        """The kubelet, or the runner in the pod, gets on by one step."""
+        """Let the kubelet, or the runner in the pod, proceed by one step."""
         if pod.phase == "Ended":
             return
         if pod.phase == "Pending":
@@ -433,7 +433,9 @@ class ClusterWorld:
             self.end(pod, word=True)
 
     def end(self, pod: PodView, *, word: bool) -> None:
-        """The pod's container has ended; with the runner's word, or without one (killed, evicted, out of memory)."""
+        """End the pod's container, with the runner's termination message or without one (killed, evicted, out of
+        memory).
+        """
         container = self.containers[pod.uid]
         fact = container.fact if word else None
         container.close()
@@ -443,12 +445,12 @@ class ClusterWorld:
             self.api.remove("pods", pod.name)
 
     def vanish(self, pod: PodView) -> None:
-        """The pod is removed at once, with what ran in it."""
+        """Remove the pod at once, and kill its container."""
         self.containers[pod.uid].close()
         self.api.remove("pods", pod.name)
 
     def run_pods(self, how: Mapping[str, str] | None = None, rounds: int = 20) -> None:
-        """Let every pod come to its end; ``how`` by step, else it succeeds."""
+        """Run every pod to its end. ``how`` has the results by step; other steps succeed."""
         for _ in range(rounds):
             for pod in self.pods():
                 self.advance(pod, (how or {}).get(pod.key.path, "succeed"))
@@ -456,7 +458,7 @@ class ClusterWorld:
     # -- what people do -------------------------------------------------------------------------------------------
 
     def answer(self, decision: str = "Approved", resolve: str = "retry") -> int:
-        """Do all that people are asked; how much it was."""
+        """Answer every question and give every command that the runs wait for; returns how many."""
         done = 0
         for approval in self.api.all("approvals"):
             for by in ("ben", "cleo", "dora")[: min(approval.required, 3)]:
@@ -483,7 +485,7 @@ class ClusterWorld:
     # -- to the end -----------------------------------------------------------------------------------------------
 
     def finish(self, operator: Operator, *, rounds: int = 300, how: Mapping[str, str] | None = None) -> None:
-        """Nothing goes wrong any more, and everybody is kind: every run has to end."""
+        """Run everything without faults, and with people who answer, until every run has ended; else fail."""
         self.hook = lambda operator, side, what: None
         self.api.refuse = None
         for run in self.api.all("runs"):
@@ -508,12 +510,12 @@ class ClusterWorld:
 
 
 def lost(operator: Operator, what: str) -> None:
-    """Raise what a caller sees whose request had no answer."""
+    """Raise the error of a request whose response was lost."""
     if what.startswith("store"):
         raise StoreUnavailable(f"{what}: no answer")
     raise Unavailable(f"{what}: no answer")
 
 
 def steps_of(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Name and state of every step in a status."""
+    """The name and state of every step in a status."""
     return ((entry["name"], entry["state"]) for entry in status.get("steps", ()))

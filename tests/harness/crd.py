@@ -1,4 +1,4 @@
-"""Whether an object fits a CRD's schema and rules, without an API server."""
+"""Checks an object against a CRD's schema and rules without an API server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cel_expr_python import cel
 
 
 def closed(node: dict[str, Any]) -> dict[str, Any]:
-    """The schema as strict field validation reads it: a field that is not there is refused."""
+    """The schema in the form for strict field validation: fields that it does not have are rejected."""
     made = dict(node)
     if "properties" in made:
         made["properties"] = {key: closed(child) for key, child in made["properties"].items()}
@@ -30,7 +30,7 @@ def holds(rule: str, value: Any, old: Any = None) -> bool:
 
 
 def violations(node: dict[str, Any], value: Any) -> Iterator[str]:
-    """What CEL rules and list types say about ``value`` when it is created."""
+    """The messages of the CEL rules and list types that ``value`` violates when it is created."""
     for rule in node.get("x-kubernetes-validations", ()):
         if "oldSelf" not in rule["rule"] and not holds(rule["rule"], value):
             yield rule["message"]

@@ -1,4 +1,4 @@
-"""What runs in a step's pod, as its journal sees it: the runner's records, one at a time; it can die at each."""
+"""A fake container of a step's pod. It writes the runner's records one at a time, and a test can kill it at each."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ APPROVAL_TIME = 600.0
 
 
 class Container:
-    """One attempt. ``how`` (of ``advance``) says what its call comes to: ``succeed``, ``fail``, ``ask`` (a person must
-    approve the call first), ``budget`` (its part of the budget is too small)."""
+    """One attempt. The argument ``how`` of ``advance`` decides the result of its call: ``succeed``, ``fail``, ``ask``
+    (a person must approve the call first), ``budget`` (the allowance is too small)."""
 
     def __init__(self, world: ClusterWorld, pinned: Pinned, start: Start) -> None:
         self.world, self.pinned, self.start = world, pinned, start
         self.fact: StepFact | None = None
-        """Its last word."""
+        """The termination message; None if there is none."""
         self.opened = False
         self._how, self._stopping = "succeed", False
         self._moves = self._life()
 
     def advance(self, how: str, *, stopping: bool) -> bool:
-        """Get on by one record or one effect; whether it has ended."""
+        """Proceed by one record or one effect, and return whether the attempt has ended."""
         self._how, self._stopping = how, stopping
         try:
             next(self._moves)
@@ -50,7 +50,7 @@ class Container:
         return False
 
     def close(self) -> None:
-        """SIGKILL, or the end."""
+        """End the attempt where it is: SIGKILL, or after its end."""
         self._moves.close()
 
     # -- the attempt ------------------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ class Container:
     def _life(self) -> Generator[None, None, None]:
         store, run, key, start = self.world.store, self.pinned.run, self.start.key, self.start
         if self._stopping:
-            return  # told to leave before it began
+            return  # it was stopped before it began
         ports = Ports(clock=lambda: self.world.now + self.world.skew)
         ports.set_clock(start.at)
         self._clock = ports.clock

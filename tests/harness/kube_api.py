@@ -1,4 +1,4 @@
-"""The API server of a cluster in memory: objects with versions, what its watches have to tell, what people do."""
+"""The API server of a cluster in memory: objects with versions, the events of its watches, and people's requests."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ Kind = Literal["runs", "pods", "approvals", "commands"]
 KINDS: tuple[Kind, ...] = ("pods", "approvals", "commands", "runs")
 SPACE = "n"
 GRACE = 30.0
-"""Seconds that a pod has to leave."""
+"""Seconds of a pod's grace period."""
 
 Obj = dict[str, Any]
 
 
 class Api:
-    """The API server: objects with versions, and everything that its watches have to tell."""
+    """The API server: objects with versions, and the log of its watch events."""
 
     def __init__(self, world: ClusterWorld) -> None:
         self.world = world
         self.version = 100
         self.objects: dict[Kind, dict[str, Any]] = {kind: {} for kind in KINDS}
         self.log: dict[Kind, list[tuple[bool, Any]]] = {kind: [] for kind in KINDS}
-        """By kind: whether the object is gone, and as what it was seen."""
+        """The watch events by kind: whether the object was deleted, and its view."""
         self.workflows: dict[str, Obj] = {}
         self.events: list[tuple[str, str]] = []
-        """What was told about runs: reason and message."""
+        """The Events about runs: reason and message."""
         self.refuse: str | None = None
-        """Why no pod is taken now."""
+        """Why pod creations are rejected now; None if they are not."""
 
     # -- objects ----------------------------------------------------------------------------------------------------
 
@@ -55,7 +55,7 @@ class Api:
         return command_view(obj) if kind == "commands" else obj
 
     def write(self, kind: Kind, name: str, obj: Any) -> Any:
-        """Store the object under a new version; how it is seen."""
+        """Store the object under a new version, and return its view."""
         self.version += 1
         if isinstance(obj, PodView):
             obj = replace(obj, version=self.version)
@@ -79,19 +79,19 @@ class Api:
         return self.write(kind, meta["name"], {**obj, "metadata": meta})
 
     def remove(self, kind: Kind, name: str, *, orphan: bool = False) -> None:
-        """``orphan``: what belongs to it stays."""
+        """Delete an object. With ``orphan``, the objects that it owns stay."""
         obj = self.objects[kind].pop(name)
         self.version += 1
         seen = replace(self.view(kind, obj), version=self.version)
         self.log[kind].append((True, seen))
-        if kind == "runs" and not orphan:  # what it owns goes with it
+        if kind == "runs" and not orphan:  # the objects that it owns are deleted too
             for owned in ("pods", "approvals"):
                 for view in self.all(owned):
                     if view.run_uid == seen.uid:
                         self.remove(owned, view.name)
 
     def all(self, kind: Kind) -> list[Any]:
-        """Every object of a kind, as it is seen."""
+        """The views of all objects of a kind."""
         return [self.view(kind, obj) for obj in self.objects[kind].values()]
 
     # -- what operators ask -----------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ class Api:
         return made
 
     def edit_run(self, name: str, by: str | None = "ana", **changes: Any) -> None:
-        """``by``: whom the admission policy stamps; None: there is none."""
+        """Change fields of the spec. ``by`` is the user that the admission policy records; None without a policy."""
         obj = self.objects["runs"][name]
         notes = obj["metadata"].get("annotations", {})
         notes = notes | {CHANGED_BY[field]: by for field in changes if by is not None}
@@ -213,7 +213,7 @@ class Api:
         self.write("runs", name, {**obj, "metadata": meta, "spec": {**obj["spec"], **changes}})
 
     def decide(self, name: str, by: str = "ben", decision: str = "Approved") -> bool:
-        """A decision on an Approval; whether the API server took it."""
+        """Decide an Approval, and return whether the API server accepted the decision."""
         obj = self.objects["approvals"][name]
         status = obj.get("status", {})
         said = status.get("decisions", [])
@@ -229,7 +229,7 @@ class Api:
         return True
 
     def command(self, run: str, by: str = "ana", uid: str | None = None, **verb: Any) -> str:
-        """An AgentCommand; its name."""
+        """Create an AgentCommand, and return its name."""
         name = f"command-{self.world.new_uid()[:8]}"
         meta = {"name": name, "annotations": {REQUESTED_BY: by}}
         spec = {"run": {"name": run} | ({"uid": uid} if uid else {}), **verb}

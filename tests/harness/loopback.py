@@ -1,4 +1,4 @@
-"""An HTTP server on the loopback interface that answers exactly as a test tells it to, down to the bytes."""
+"""An HTTP server on the loopback interface that sends exactly the bytes that a test gives it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class Received:
-    """A request as it arrived. ``headers`` have lower-case names."""
+    """A received request. ``headers`` have lower-case names."""
 
     method: str
     target: str
@@ -28,7 +28,7 @@ class Received:
 
 @dataclass
 class Loopback:
-    """Answers requests by ``answers``, in order; the last one is repeated."""
+    """Answers requests with ``answers``, in order. The last one is repeated."""
 
     url: str = ""
     answers: list[Answer] = field(default_factory=list)
@@ -52,14 +52,14 @@ class Loopback:
                 self.arrived.set()
                 await (self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])(writer)
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client is gone, which is its right
+            pass  # the client may close the connection at any time
         finally:
             writer.close()
 
 
 @asynccontextmanager
 async def loopback() -> AsyncIterator[Loopback]:
-    """A running server; every connection is dropped at the end."""
+    """A running server. At the end every connection is dropped."""
     state = Loopback()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -80,7 +80,7 @@ async def loopback() -> AsyncIterator[Loopback]:
 
 
 def reply(body: Any = b"", status: int = 200, **headers: str) -> Answer:
-    """An answer; a body that is not bytes is sent as JSON. ``content_type="x"`` sets Content-Type."""
+    """A response. A body that is not bytes is sent as JSON. ``content_type="x"`` sets Content-Type."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     given = {"content_type": "application/json", **headers}
     lines = [f"{name.replace('_', '-')}: {value}" for name, value in given.items() if value]
@@ -89,7 +89,7 @@ def reply(body: Any = b"", status: int = 200, **headers: str) -> Answer:
 
 
 def raw(data: bytes) -> Answer:
-    """These bytes."""
+    """Send ``data``."""
 
     async def answer(writer: asyncio.StreamWriter) -> None:
         writer.write(data)
@@ -99,7 +99,7 @@ def raw(data: bytes) -> Answer:
 
 
 def cut(data: bytes = b"") -> Answer:
-    """These bytes, and then the connection is gone."""
+    """Send ``data``, then close the connection."""
 
     async def answer(writer: asyncio.StreamWriter) -> None:
         writer.write(data)
@@ -110,7 +110,7 @@ def cut(data: bytes = b"") -> Answer:
 
 
 def hang(data: bytes = b"") -> Answer:
-    """These bytes, and then nothing, for as long as the client waits."""
+    """Send ``data``, then nothing for as long as the client waits."""
 
     async def answer(writer: asyncio.StreamWriter) -> None:
         writer.write(data)
@@ -121,7 +121,7 @@ def hang(data: bytes = b"") -> Answer:
 
 
 def endless(chunk: bytes, content_type: str = "text/plain", **headers: str) -> Answer:
-    """A body that goes on until the client closes the connection."""
+    """Send a body that ends only when the client closes the connection."""
 
     async def answer(writer: asyncio.StreamWriter) -> None:
         lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())

@@ -1,4 +1,4 @@
-"""A store in memory whose calls are the points where the scheduler may let somebody else go on, and where it breaks."""
+"""Stores in memory. At each call a test can lose the response, kill the caller, or let another thread run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from agentrun.store.protocol import KeyExists, KeyMissing, Keys, StoreUnavailabl
 
 
 class Crash(BaseException):
-    """The process dies here. Nobody catches it."""
+    """The process dies here. No code catches it."""
 
 
 @dataclass
 class MemoryStore:
-    """A Store (see ``agentrun.store.protocol``) that anybody can read and break."""
+    """A Store (see ``agentrun.store.protocol``) whose objects a test can read and change."""
 
     objects: dict[str, bytes] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
@@ -58,11 +58,13 @@ class MemoryStore:
 
 @dataclass
 class LossyStore(MemoryStore):
-    """Some creates happen, and their answer is lost: the caller sees ``lost[n]`` at the n-th create."""
+    """A store over ``under`` that loses responses: at the n-th create, counted from 0, the caller sees ``lost[n]``."""
 
     under: MemoryStore = field(default_factory=MemoryStore)
     lost: dict[int, str] = field(default_factory=dict)
-    """``unavailable``, ``not written`` (unavailable, and true), ``exists`` (the client tried twice), ``crash``."""
+    """By the number of the create: ``unavailable`` (but it was written), ``not written`` (unavailable, and it was not
+    written), ``exists`` (it was written, and the client's own retry failed), or ``crash`` (after it was written).
+    """
     count: int = 0
 
     def create(self, key: str, data: bytes) -> None:
@@ -89,9 +91,10 @@ class LossyStore(MemoryStore):
 
 
 class Scheduler:
-    """Runs programs in threads of which one at a time goes on: from one store call to its next.
+    """Runs programs in threads, one at a time: each runs from one store call to its next.
 
-    ``choose`` is asked who, of those who still run; so every run is repeatable, and all of them can be enumerated.
+    ``choose`` picks the next program among those that still run. So every execution is repeatable, and all executions
+    can be enumerated.
     """
 
     def __init__(self, choose: Callable[[list[str]], str]) -> None:
@@ -102,14 +105,14 @@ class Scheduler:
         self.errors: dict[str, BaseException] = {}
 
     def point(self) -> None:
-        """The program waits here for its turn; outside of ``run`` this is nothing."""
+        """Wait for the program's turn. Does nothing outside of ``run``."""
         name = getattr(self._local, "name", None)
         if name is not None:
             self._back.release()
             self._turns[name].acquire()
 
     def run(self, programs: Mapping[str, Callable[[], Any]]) -> None:
-        """Run all to their ends. What a program raised stands in ``errors``."""
+        """Run all programs to their ends. ``errors`` has the exceptions that they raised."""
         self._turns = {name: threading.Semaphore(0) for name in programs}
         done: set[str] = set()
 
@@ -118,7 +121,7 @@ class Scheduler:
             self._turns[name].acquire()
             try:
                 program()
-            except BaseException as error:  # noqa: BLE001 - kept for the test, which looks at all of them
+            except BaseException as error:  # noqa: BLE001 - kept for the test, which checks all of them
                 self.errors[name] = error
             done.add(name)
             self._back.release()
@@ -135,7 +138,7 @@ class Scheduler:
 
 @dataclass
 class ScheduledStore(LossyStore):
-    """Every call is a point of the scheduler."""
+    """A store of which every call is a point of the scheduler."""
 
     scheduler: Scheduler = field(default_factory=lambda: Scheduler(lambda live: live[0]))
 
@@ -154,7 +157,7 @@ class ScheduledStore(LossyStore):
 
 @dataclass
 class Choices:
-    """One path through a tree of choices; ``every_path`` makes all of them, one after the other."""
+    """One path through a tree of choices. ``every_path`` yields all paths, one after the other."""
 
     planned: list[int]
     widths: list[int] = field(default_factory=list)
@@ -168,7 +171,7 @@ class Choices:
 
 
 def every_path() -> Iterator[Choices]:
-    """Every sequence of choices, depth first. The loop's body has to follow the path it is given to its end."""
+    """Every sequence of choices, depth first. The loop's body must follow each path to its end."""
     planned: list[int] = []
     while True:
         path = Choices(planned)

@@ -1,4 +1,4 @@
-"""A model's client against a real HTTP server that answers what a test wants."""
+"""A model's client and a real HTTP server whose responses a test gives."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ OK = reply(response(message(text("hello"))))
 
 
 class ModelBench:
-    """A client, the server that it talks to, and the pauses that it would have made."""
+    """A client, its server, and the pauses that the client would have made."""
 
     def __init__(self, server: Loopback, client: ModelClient, pauses: list[float]) -> None:
         self.server, self.client, self.pauses = server, client, pauses

@@ -1,4 +1,4 @@
-"""What tests of the operator begin with: a workflow, a run, and calls that fail."""
+"""Common first steps of the operator's tests: a workflow, a run, and a record of the operator's calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def workflow(*steps: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 class Calls:
-    """Every call of the operators, as they are made."""
+    """Records every call of the operators, in order."""
 
     def __init__(self, world: ClusterWorld) -> None:
         self.made: list[str] = []
@@ -38,7 +38,7 @@ def begin(world: ClusterWorld, *steps: dict[str, Any], **more: Any) -> Operator:
 
 
 def ends(world: ClusterWorld, operator: Operator) -> None:
-    """All pods come to their ends, and the operator hears of it."""
+    """Run all pods to their ends, and deliver the watch events to the operator."""
     for _ in range(4):
         world.run_pods()
         operator.hear_all()

@@ -1,7 +1,7 @@
-"""A world for the planner to act on: what it starts runs here, until a test says how it ends.
+"""A fake world for the planner: an attempt that the planner starts runs here until a test ends it.
 
-It keeps the promises of the real one: one attempt of a key at a time, an event once per kind and step, a journal that
-the newest attempt alone writes to. Every plan is made twice, and has to be the same, and JSON.
+It gives the real guarantees: one attempt of a key at a time, each event once per kind and step, and only the newest
+attempt writes to a journal. Every plan is computed twice, and must be equal both times and serialize as JSON.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PEOPLE = {"groups": ["finance"], "users": ["ana"]}
 
 
 def step(name: str, *after: str, **fields: Any) -> dict[str, Any]:
-    """A step that calls a tool, unless ``fields`` say otherwise."""
+    """A step that calls a tool, unless ``fields`` give another body."""
     kind = {} if fields.keys() & {"tool", "agent", "approval", "wait"} else {"tool": CALL}
     return {"name": name, "dependsOn": list(after), **kind, **fields}
 
@@ -54,7 +54,7 @@ def compiled(*steps: dict[str, Any], **more: Any) -> Program:
 
 
 def request(call_id: str, expires_at: float = 5000.0, required: int = 1) -> ApprovalRequest:
-    """What a tool call asks."""
+    """The request for approval of a tool call."""
     return ApprovalRequest(
         "pay", None, f"sha256:{call_id}", Approvers(groups=["finance"]), required, expires_at, call_id, "t"
     )
@@ -62,7 +62,7 @@ def request(call_id: str, expires_at: float = 5000.0, required: int = 1) -> Appr
 
 @dataclass
 class PlannerWorld:
-    """The run, and everything around it that can be known."""
+    """A run with everything that a snapshot contains."""
 
     program: Program
     inputs: dict[str, Any] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class PlannerWorld:
         )
 
     def look(self) -> Plan:
-        """The plan, not applied."""
+        """The plan for the present snapshot. It is not applied."""
         found = planned(self.snapshot())
         for entry in found.status["steps"]:
             if "waitingFor" in entry:
@@ -104,7 +104,7 @@ class PlannerWorld:
         return found
 
     def go(self, rounds: int = 50) -> Plan:
-        """Plan and apply until nothing is left to do but to wait; the last plan."""
+        """Plan and apply until a plan has no effects, and return that plan."""
         for _ in range(rounds):
             found = self.look()
             for effect in found.effects:
@@ -128,7 +128,7 @@ class PlannerWorld:
             case Append(kind=kind, body=body):
                 record_forms.check(kind, body)
                 there = any(e.kind == kind and e.body.get("step") == body.get("step") for e in self.events)
-                if not there or kind == "waitStarted":  # a wait begins anew where the clock was set back
+                if not there or kind == "waitStarted":  # a wait starts again after the clock was set back
                     self.append(kind, **body)
 
     # -- what attempts do -----------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ class PlannerWorld:
         retry_after: float | None = None,
         after: float = 1.0,
     ) -> None:
-        """The attempt fails; as the runner does, it closes the step where no other attempt follows."""
+        """The attempt fails. Like the runner, it closes the step if no retry follows."""
         key = StepKey.parse(name)
         info = FailureInfo(failure, message, retry_after)
         failures = self.facts.get(key, StepFact()).failures + 1
@@ -180,7 +180,7 @@ class PlannerWorld:
             self._leave(name, after, end=AttemptEnd.CLOSED, outcome=StepState.FAILED, failure=info)
 
     def drain(self, name: str) -> None:
-        """The attempt of a run that is ending leaves the step cancelled."""
+        """The attempt of a run that is ending closes the step as Cancelled."""
         self._leave(name, 1.0, end=AttemptEnd.CLOSED, outcome=StepState.CANCELLED, failure=None)
 
     def park(
@@ -191,18 +191,20 @@ class PlannerWorld:
         needs_budget: bool = False,
         usage: Usage | None = None,
     ) -> None:
-        """The attempt leaves to wait: for approvals, for a person who knows, for budget, or as it was told to."""
+        """The attempt ends in order to wait: for approvals, for a person who resolves a call, for budget, or because it
+        was stopped.
+        """
         call = UnknownCall(unknown, "t", {}, "did it happen?") if unknown else None
         more: dict[str, Any] = {"approvals": approvals, "unknown": call, "needs_budget": needs_budget}
         self._leave(name, 1.0, end=AttemptEnd.WAITING, usage=usage or Usage(), **more)
 
     def lose(self, name: str, after: float = 0.0, unknown: str | None = None) -> None:
-        """The attempt dies without a word; ``unknown``: within that call."""
+        """The attempt is lost. With ``unknown``, it is lost within that call."""
         call = UnknownCall(unknown, "t", {}, "did it happen?") if unknown else None
         self._leave(name, after, unknown=call)
 
     def lose_unopened(self, name: str) -> None:
-        """What was started dies before it opened its journal."""
+        """The execution ends before it opened the journal."""
         key = StepKey.parse(name)
         del self.executions[key]
         self.unopened[key] = self.unopened.get(key, 0) + 1
@@ -214,7 +216,7 @@ class PlannerWorld:
         self.events.append(Event(len(self.events) + 1, self.now, kind, body))
 
     def decide(self, asked: str, decision: str = "Approved", by: str = "ana", groups: Sequence[str] = ()) -> None:
-        """A decision on the digest ``asked``, or on what the step of that name asks."""
+        """A decision on the request of the step ``asked``, or on the digest ``asked``."""
         found = [e for e in self.events if e.kind == "approvalRequested" and e.body["step"] == asked]
         digest = found[0].body["request"]["digest"] if found else asked
         self.append("decided", digest=digest, by=by, groups=list(groups), decision=decision, comment="why not")
@@ -247,7 +249,7 @@ class PlannerWorld:
 
 
 def planned(snapshot: Snapshot) -> Plan:
-    """The plan for ``snapshot``, checked for what holds of every plan."""
+    """The plan for ``snapshot``, after checking the invariants of every plan."""
     found = plan(snapshot)
     assert found == plan(snapshot)
     json.dumps(found.status, allow_nan=False)

@@ -1,4 +1,4 @@
-"""A step's pod as the operator builds it."""
+"""Builds a step's pod with the operator's code."""
 
 from __future__ import annotations
 

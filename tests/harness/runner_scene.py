@@ -1,4 +1,4 @@
-"""An agent step that runs in this process, with a model and tools that a test scripts."""
+"""Runs an agent step in this process, with a model and tools that a test scripts."""
 
 from __future__ import annotations
 
@@ -95,13 +95,13 @@ class ScriptedTool:
 
 
 async def _turns() -> None:
-    """Let timers that are due, and what they cancel, have their turn."""
+    """Let timers that are due run, and the tasks that they cancel."""
     for _ in range(3):
         await asyncio.sleep(0)
 
 
 class Scene:
-    """One step, whose attempts come one after the other."""
+    """One step, with one attempt after the other."""
 
     def __init__(self, *answers: Turn | Exception, tool: Call = ok, window: int | None = None) -> None:
         self.store, self.model, self.tool = MemoryStore(), ScriptedModel(*answers), tool
@@ -112,14 +112,14 @@ class Scene:
         self.store.create(RUN.manifest, manifest_bytes({**about, "workflow": workflow}))
         self.now, self.number = 1000.0, 0
         self.told: dict[str, Any] = {}
-        """What the next attempts are told besides."""
+        """Further fields of the ``AttemptSpec`` of the next attempts."""
 
     def clock(self) -> float:
         self.now += 0.01
         return self.now
 
     def attempt(self, allowance: Allowance | None = None, events: Sequence[int] = ()) -> StepFact:
-        """The next attempt; what it came to."""
+        """Run the next attempt, and return its fact."""
         with asyncio.Runner(loop_factory=SkippingLoop) as runner:
             self.loop = cast("SkippingLoop", runner.get_loop())
             return runner.run(self._run(allowance or Allowance(), events))
@@ -146,7 +146,7 @@ class Scene:
         return log.records[-1].seq
 
     def meanwhile(self, kind: str, happens: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Let something happen in the event loop while a record of that kind is being written."""
+        """Run ``happens`` in the event loop while a record of that kind is being written."""
         self.store.remote = True
         create = self.store.create
 
@@ -158,7 +158,7 @@ class Scene:
         self.store.create = creating  # type: ignore[method-assign]
 
     async def time_goes_by(self) -> None:
-        """All timers of the event loop are due."""
+        """Make all timers of the event loop due."""
         self.loop.skipped += 1e6
         await _turns()
 
@@ -168,7 +168,7 @@ class Scene:
             await _turns()
 
     def fails(self, kind: str) -> None:
-        """Let the store take no records of that kind."""
+        """Make the store fail for records of that kind."""
         create = self.store.create
 
         def fail(key: str, data: bytes) -> Any:

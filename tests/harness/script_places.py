@@ -1,4 +1,4 @@
-"""Where a script of the scripted model can be wrong."""
+"""Valid requests to the scripted model, and every place in them where a test can put a wrong value."""
 
 from __future__ import annotations
 

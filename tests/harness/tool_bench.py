@@ -1,4 +1,4 @@
-"""An HTTP tool against a real server that answers what a test wants."""
+"""HTTP tools and a real server whose responses a test gives."""
 
 from __future__ import annotations
 

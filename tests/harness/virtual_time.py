@@ -1,4 +1,4 @@
-"""Event loops whose time passes at once."""
+"""Event loops with virtual time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time stands still while there is something to do, and then jumps to the next timer."""
+    """An event loop whose time stands still while a callback is ready, and then jumps to the next timer."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -34,7 +34,7 @@ class _Jumping(selectors.SelectSelector):
 
 class SkippingLoop(asyncio.SelectorEventLoop):
     skipped = 0.0
-    """Seconds that went by at once."""
+    """Seconds that were skipped."""
 
     def time(self) -> float:
         return super().time() + self.skipped
