@@ -169,7 +169,7 @@ class World:
         done = 0
         for record in list(log.records):
             if record.kind == "approvalRequested" and record.body["request"]["digest"] not in decided:
-                body = {"step": record.body["step"], "digest": record.body["request"]["digest"]}
+                body = {"step": record.body["step"], "digest": record.body["request"]["digest"], "comment": ""}
                 log.append("decided", body | {"by": "fin", "groups": ["finance"], "decision": "Approved"})
                 done += 1
         for key, fact in read_facts(self.store, self.run).items():
@@ -177,7 +177,7 @@ class World:
                 records = read_step(self.store, self.run, key, whole=True)
                 intent = next(r for r in reversed(records) if r.kind == "intent")
                 happened = self.outside.find(intent.body["key"])
-                answer = {"answer": "retry"} if happened is None else {"answer": "happened", "result": happened}
+                answer = {"answer": "retry" if happened is None else "happened", "result": happened}
                 about = {"step": key.path, "callId": fact.unknown.call_id, "attempt": fact.attempt}
                 log.append("resolved", {**about, **answer, "by": "fin"})
                 done += 1

@@ -281,12 +281,11 @@ def test_a_tool_call_of_an_agent_asks_people_where_its_condition_says(
     waiting = run.steps["ask"]["waitingFor"]
     assert waiting["subjects"] == ['pay({"amount": 500})']
     [request] = run.records("ask")[-1].body["approvals"]
-    run.say("decided", step="ask", digest="sha256:other", by="ben", groups=["finance"], decision="Approved")
-    run.say("decided", step="ask", digest=request["digest"], by="eve", groups=["sales"], decision="Approved")
+    approved = {"step": "ask", "decision": "Approved", "comment": "ok"}
+    run.say("decided", digest="sha256:other", by="ben", groups=["finance"], **approved)
+    run.say("decided", digest=request["digest"], by="eve", groups=["sales"], **approved)
     assert asyncio.run(run.drive()) is End.WAITING
-    run.say(
-        "decided", step="ask", digest=request["digest"], by="ben", groups=["finance"], decision="Approved", comment="ok"
-    )
+    run.say("decided", digest=request["digest"], by="ben", groups=["finance"], **approved)
     assert asyncio.run(run.drive()) is End.SUCCEEDED
     assert [one.json for one in stage.tools.asked("/pay")] == [{"amount": 5}, {"amount": 500}]
     [intent] = [r for r in run.records("ask") if r.kind == "intent" and r.body["args"] == {"amount": 500}]

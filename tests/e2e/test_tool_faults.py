@@ -102,8 +102,8 @@ def resolved(run: LocalRun, before: dict[str, Any]) -> LocalRun:
     """The run after a person settled each unknown call in another way, driven to its end."""
     for step, answer in UNKNOWN.items():
         about = {"callId": before[step]["waitingFor"]["callId"], "attempt": run.records(step)[-1].attempt}
-        extra = {"result": {"seen": "it was paid"}} if answer == "happened" else {}
-        run.say("resolved", step=step, **about, answer=answer, by="ana", **extra)
+        result = {"seen": "it was paid"} if answer == "happened" else None
+        run.say("resolved", step=step, **about, answer=answer, result=result, by="ana")
     assert asyncio.run(run.drive()) is End.SUCCEEDED
     return run
 

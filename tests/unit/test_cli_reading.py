@@ -300,7 +300,11 @@ def test_nothing_of_a_model_a_tool_or_a_file_reaches_the_terminal_as_a_command(s
         ("result", {"repair": ESC}),
         ("waiting", {"approvals": [asks]}),
     )
-    scene.event(run, "decided", step="triage", digest="sha256:no", by=ESC, groups=[ESC], decision=ESC, comment=ESC)
+    scene.event(
+        run, "decided", step="triage", digest="sha256:no", by=ESC, groups=[ESC], decision="Approved", comment=ESC
+    )
+    damaged = scene.run("r2")
+    scene.event(damaged, "decided", digest="sha256:no", by=ESC, decision=ESC, comment=ESC)
     scene.store.create(run.log(StepKey("triage"), 1, 1), json.dumps({"event": ESC, ESC: ESC}).encode() + ESC.encode())
     scene.event(run, "ended", outcome="Failed", output={ESC: ESC}, steps={}, compensations={}, heads={},
                 failure={"class": "Tool", "message": ESC})  # fmt: skip
@@ -315,6 +319,8 @@ def test_nothing_of_a_model_a_tool_or_a_file_reaches_the_terminal_as_a_command(s
         ["approve", "r1"],
         ["audit", "verify", "r1"],
         ["audit", "export", "r1"],
+        ["show", "r2"],
+        ["audit", "verify", "r2"],
     ):
         said = agentrun(*words)
         for text in (said.out, said.err):

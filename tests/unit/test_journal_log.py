@@ -319,7 +319,7 @@ def speaker(store: Any, name: str, told: dict[str, list[bool]], appends: int) ->
         log = events(store)
         for number in range(appends):
             assert log.append("signalled", {"name": name, "payload": number})
-        told[name] = [log.append("settled", {"step": "a", "by": name}, settled)]
+        told[name] = [log.append("settled", {"step": "a", "state": "Failed", "by": name}, settled)]
 
     return run
 
@@ -356,8 +356,8 @@ def test_an_event_whose_answer_was_lost_is_not_written_twice_where_it_says_unles
     store = LossyStore(lost={0: "unavailable"})
     log = events(store)
     with pytest.raises(StoreUnavailable):
-        log.append("settled", {"step": "a"}, settled)
-    assert not log.append("settled", {"step": "a"}, settled)
+        log.append("settled", {"step": "a", "state": "Failed"}, settled)
+    assert not log.append("settled", {"step": "a", "state": "Failed"}, settled)
     assert len(check_events(store.under.objects)) == 1
 
 

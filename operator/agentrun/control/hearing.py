@@ -47,7 +47,7 @@ def switches(live: LiveRun, run: RunView, vouched: bool) -> Iterator[NewEvent]:
     suspensions = changes = 0
     for record in live.log.records:
         if record.kind == EventKind.TTL_CHANGED:
-            ttl = record.body["by"], record.body["ttlSecondsAfterFinished"]
+            ttl = record.body.get("by"), record.body["ttlSecondsAfterFinished"]
             changes += 1
         if record.kind in (EventKind.SUSPENDED, EventKind.UNSUSPENDED):
             suspended = record.kind == EventKind.SUSPENDED

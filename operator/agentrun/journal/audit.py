@@ -21,6 +21,7 @@ from agentrun.api.texts import quoted
 from agentrun.journal.layout import RunPath, entry
 from agentrun.journal.log import parse_manifest
 from agentrun.journal.records import Damaged, Record, parse
+from agentrun.records.event_forms import misfit
 from agentrun.records.run_events import EventKind
 from agentrun.store.protocol import KeyMissing, Store
 
@@ -84,19 +85,18 @@ def verify(objects: Objects, run: RunPath) -> Verdict:
     for key in keys:
         _sort(run, key, chains, verdict)
     tails: dict[str, Record] = {}
-    ended: Record | None = None
+    ended: dict[str, Any] | None = None
     for prefix, found in chains.items():
         step = "" if prefix == run.events else prefix.rstrip("/").rpartition("/")[2]
         records = list(_chain(objects, run, prefix, step, found, verdict))
         for record in records:
-            _body(run, entry(prefix, record.seq), record, blobs, verdict)
+            body = _body(objects, run, entry(prefix, record.seq), record, blobs, verdict)
             if not step and record.kind == EventKind.ENDED:
-                ended = record
+                verdict.ended, ended = True, body
         if records and step:
             tails[step] = records[-1]
     if ended is not None:
-        verdict.ended = True
-        _heads(objects, run, ended, tails, chains, verdict)
+        _heads(run, ended["heads"], tails, chains, verdict)
     return verdict
 
 
@@ -248,28 +248,32 @@ def _chain(
         yield record
 
 
-def _body(run: RunPath, key: str, record: Record, blobs: Iterable[str], verdict: Verdict) -> None:
-    digest = record.body.get("$blob") if isinstance(record.body, dict) else None
-    if isinstance(digest, str) and run.blob(digest) not in blobs:
-        verdict.blame(run.blob(digest), f"the object is missing though {key} refers to it")
+def _body(
+    objects: Objects, run: RunPath, key: str, record: Record, blobs: Iterable[str], verdict: Verdict
+) -> dict[str, Any] | None:
+    """The body of an event; None for a step's record, or if a finding says what is wrong with the body."""
+    body, digest = record.body, record.body.get("$blob")
+    if digest is not None and run.blob(str(digest)) not in blobs:
+        verdict.blame(run.blob(str(digest)), f"the object is missing though {key} refers to it")
+        return None
+    if record.step:
+        return None
+    if digest is not None:
+        try:
+            body = json.loads(objects.get(run.blob(digest)))
+        except (ValueError, RecursionError):
+            body = None
+    if why := misfit(record.kind, body):
+        verdict.blame(key, f"this is not what agentrun writes as {quoted(record.kind)}: {why}")
+        return None
+    found: dict[str, Any] = body
+    return found
 
 
 def _heads(
-    objects: Objects,
-    run: RunPath,
-    ended: Record,
-    tails: dict[str, Record],
-    chains: dict[str, list[str]],
-    verdict: Verdict,
+    run: RunPath, heads: dict[str, Any], tails: dict[str, Record], chains: dict[str, list[str]], verdict: Verdict
 ) -> None:
     """Compare the last records with those that the run's end names: a log that lost its tail is still a valid chain."""
-    body = ended.body
-    if "$blob" in body:
-        try:
-            body = json.loads(objects.get(run.blob(body["$blob"])))
-        except (KeyMissing, ValueError):
-            return  # there is a finding already: the blob is missing or changed
-    heads: dict[str, Any] = body.get("heads", {})
     for step, (seq, head) in heads.items():
         tail = tails.get(step)
         key = entry(run.step(StepKey.parse(step)), seq)

@@ -9,6 +9,7 @@ collision only means that another writer was first.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -16,6 +17,7 @@ from typing import Any, cast
 from agentrun.api.canonical import canonical, digest_of, sha256
 from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepKey
+from agentrun.api.texts import quoted
 from agentrun.journal.layout import LogOwner, RunPath, entries, entry, seq_of
 from agentrun.journal.records import INLINE_MAX, SCHEMA, Damaged, Record, parse
 from agentrun.records.manifest import RunManifest
@@ -27,6 +29,9 @@ CHECKPOINT_EVERY = 128
 """A record whose number is a multiple of this holds the folded state. A resume reads it and at most 127 more."""
 
 
+_DIGEST = re.compile("sha256:[0-9a-f]{64}")
+
+
 class Fenced(AgentrunError):
     """Another attempt has opened this step's log since. This one must act on nothing and stop at once."""
 
@@ -35,11 +40,13 @@ def load_body(store: Store, owner: LogOwner, record: Record) -> Record:
     """``record`` with its body, which is read from the blob if there is one.
 
     Raises:
-        Damaged: the blob is missing, or its content does not fit its name.
+        Damaged: the blob is missing, its content does not fit its name, or ``record`` does not name one.
     """
     digest = record.body.get("$blob")
     if digest is None:
         return record
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise Damaged(f"{record.run}/{record.step}, number {record.seq}: {quoted(digest)} is no name of a blob")
     return replace(record, body=_parse_body(read_blob(store, owner, digest), owner.blob(digest)))
 
 
@@ -242,14 +249,17 @@ class EventLog:
         """Read the events that other writers have appended since. Return whether there were any.
 
         Raises:
-            Damaged: see ``read_records``.
+            Damaged: see ``read_records``; or the body of an event does not have the form of its kind.
         """
         tail = self.records[-1] if self.records else None
         keys = entries(self._store.list(self.owner.events, entry(self.owner.events, tail.seq) if tail else ""))
         first = tail.seq + 1 if tail else 1
         last = seq_of(keys[-1]) if keys else first - 1
         fresh = read_records(self._store, self.owner.events, range(first, last + 1), tail.hash if tail else "")
-        self.records += [load_body(self._store, self.owner, record) for record in fresh]
+        loaded = [load_body(self._store, self.owner, record) for record in fresh]
+        for record in loaded:
+            _check_form(record, entry(self.owner.events, record.seq))
+        self.records += loaded
         return bool(fresh)
 
     def overtaken(self) -> Callable[[Sequence[Record]], bool]:
@@ -287,6 +297,14 @@ class EventLog:
                 continue
             self.records.append(replace(sealed, body=body))
             return True
+
+
+def _check_form(event: Record, key: str) -> None:
+    """Raise Damaged unless the body of ``event`` has the form of its kind."""
+    from agentrun.records.event_forms import misfit  # noqa: PLC0415  (lazy: a step's process never needs it)
+
+    if why := misfit(event.kind, event.body):
+        raise Damaged(f"{key}: this is not what agentrun writes as {quoted(event.kind)}: {why}")
 
 
 def manifest_bytes(manifest: Mapping[str, Any]) -> bytes:

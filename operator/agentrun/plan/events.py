@@ -189,7 +189,7 @@ class EventIndex:
 
         A signal that came before its wait counts, so its sender does not race with the wait.
         """
-        name = self.waits[step].body["signal"]
+        name = self.waits[step].body.get("signal")  # None if a damaged log holds waits of two forms for the step
         open_waits = [p for p, e in self.waits.items() if e.body.get("signal") == name and p not in self.settled]
         taken = {e.body.get("signal") for e in self.settled.values()}
         left = [e for e in self.signals.get(name, ()) if e.seq not in taken]

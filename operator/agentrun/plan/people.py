@@ -130,7 +130,7 @@ def _that_counts(begun: Sequence[Event], now: float) -> Event | None:
     Of the others, the one that ends last counts. A machine whose clock starts in 1970 begins each wait again, and once
     that clock is corrected, this beginning seems long over.
     """
-    past = [event for event in begun if event.at <= now + CLOCK_SET_BACK]
+    past = [event for event in begun if "until" in event.body and event.at <= now + CLOCK_SET_BACK]
     return max(past, key=lambda event: float(event.body["until"]), default=None)
 
 
