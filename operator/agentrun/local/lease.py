@@ -110,8 +110,8 @@ class Lease:
         self._version: str | None = None
 
     async def acquire(self, tell: Callable[[str], None]) -> None:
-        """Become the driver. ``tell`` is called with a line if that takes a while. Cancellation changes nothing, unless
-        it comes during the write, which may then take the lease.
+        """Become the driver. ``tell`` is called with a line if that takes a while. Cancellation leaves no lease behind:
+        during the write, it waits for the write and frees the lease again.
 
         Raises:
             HeldByOther: a living driver holds the lease; the message names it.
@@ -131,9 +131,12 @@ class Lease:
                 await asyncio.sleep(LOOK)
                 continue
             try:
-                self._version = await asyncio.to_thread(self._swap, watch.version)
+                await self._write(watch.version)
             except KeyExists:
                 continue  # another driver was faster: read whose lease it is
+            except asyncio.CancelledError:
+                await self.release()
+                raise
             return
 
     def _held(self, process: dict[str, Any]) -> str:
@@ -143,7 +146,8 @@ class Lease:
         )
 
     async def keep(self) -> None:
-        """Renew the lease until cancelled.
+        """Renew the lease until cancelled. Cancellation waits for the renewal in hand: it would make ``release`` take
+        the lease for another driver's.
 
         Raises:
             HeldByOther: another driver took the lease: stop before the next effect.
@@ -151,7 +155,7 @@ class Lease:
         while True:
             await asyncio.sleep(LENGTH / 3)
             try:
-                self._version = await asyncio.to_thread(self._swap, self._version)
+                await self._write(self._version)
             except KeyExists as error:
                 raise HeldByOther(f"another driver took run {self._run.name} over; this one stops") from error
             except StoreUnavailable:
@@ -170,6 +174,26 @@ class Lease:
         except StoreUnavailable:
             pass  # this process ends soon, and the next driver sees that it has ended
         self._version = None
+
+    async def _write(self, version: str | None) -> None:
+        """Write the lease over ``version``. Cancellation waits for the write, whose version ``release`` needs.
+
+        Raises:
+            KeyExists: another driver has written the lease.
+            StoreUnavailable: the lease may be written or not.
+        """
+        write = asyncio.get_running_loop().run_in_executor(None, self._swap, version)
+        cancelled = False
+        while not write.done():
+            try:
+                await asyncio.wait([write])
+            except asyncio.CancelledError:  # it can come more than once
+                cancelled = True
+        if write.exception() is None:
+            self._version = write.result()
+        if cancelled:
+            raise asyncio.CancelledError
+        write.result()
 
     def _swap(self, version: str | None) -> str:
         self._renewals += 1
