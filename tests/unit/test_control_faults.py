@@ -406,3 +406,24 @@ def test_cancelling_the_leader_leaves_nothing_behind(world: ClusterWorld) -> Non
     assert not operator.reconciler.live
     assert not operator.controller.leading
     assert len(operator.queue) == 0
+
+
+@pytest.mark.parametrize("when", ["before its list", "after its list", "after its first visit"])
+def test_a_sweep_that_comes_as_the_next_leader_works_costs_nothing(world: ClusterWorld, when: str) -> None:
+    """The request of a sweep may take longer than the Lease lasts. It removes pods whose end nobody has taken in."""
+    begin(world, step("a"), step("b"), step("c", "a", "b")).kill()
+    killed = next(pod for pod in world.pods() if pod.key.path == "b")
+    world.end(killed, word=False)
+    world.run_pods()
+    if when == "before its list":
+        world.api.sweep()
+    operator = world.operator()
+    if when == "after its list":
+        world.api.sweep()
+    world.settle()
+    if when == "after its first visit":
+        world.api.sweep()
+    world.finish(operator)
+    assert world.status()["phase"] == "Succeeded"
+    assert [made for made in world.created if made[0] != "b"] == [("a", 1), ("c", 1)]
+    assert world.ledger == {"a": 1, "b": 1, "c": 1}

@@ -206,7 +206,12 @@ class Controller:
                 self.metrics.reconciled(result, self.monotonic() - began)
 
     async def _sweep(self) -> None:
-        """Remove ended pods in bulk: one request for a namespace costs less than one for each pod."""
+        """Remove ended pods in bulk: one request for a namespace costs less than one for each pod.
+
+        The request may take 30 s, longer than a Lease lasts, so it can remove pods while the next leader is at work.
+        That is harmless. A pod that has ended never runs again, and every leader reads the journal of an attempt whose
+        pod is gone: its own sweep, too, removes pods whose end it has not taken in.
+        """
         while True:
             await asyncio.sleep(SWEEP)
             old = self.clock() - SWEEP
