@@ -287,11 +287,27 @@ def test_a_person_is_told_what_is_the_matter(status: dict[str, Any], reason: Rea
     assert found.fact is None
 
 
+def disrupted(reason: str) -> dict[str, Any]:
+    return {"phase": "Failed", "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": reason}]}
+
+
+DISRUPTIONS = {
+    "PreemptionByScheduler": Lost.PREEMPTED,
+    "DeletionByTaintManager": Lost.NODE_LOST,
+    "EvictionByEvictionAPI": Lost.EVICTED,
+    "DeletionByPodGC": Lost.NODE_LOST,
+    "TerminationByKubelet": Lost.EVICTED,
+}
+
+
 @pytest.mark.parametrize(
     ("status", "lost"),
     [
         ({"phase": "Failed", "reason": "Evicted", "message": "disk"}, Lost.EVICTED),
         ({"phase": "Failed", "reason": "NodeLost"}, Lost.NODE_LOST),
+        ({"phase": "Failed", "reason": "Preempting"}, Lost.PREEMPTED),
+        *((disrupted(reason), lost) for reason, lost in DISRUPTIONS.items()),
+        (ended(128, reason="StartError"), Lost.NOT_STARTED),
         ({"phase": "Failed", "reason": "UnexpectedAdmissionError"}, Lost.OTHER),
         ({"phase": "Failed"}, Lost.OTHER),
         (ended(137, reason="OOMKilled"), Lost.OOM_KILLED),

@@ -59,6 +59,20 @@ _EXITS: Mapping[object, str] = {
 }
 """The meaning of the runner's exit codes, if it left no message (docs/reference/)."""
 
+_LOST: Mapping[object, Lost] = {
+    "Evicted": Lost.EVICTED,
+    "EvictionByEvictionAPI": Lost.EVICTED,
+    "TerminationByKubelet": Lost.EVICTED,
+    "PreemptionByScheduler": Lost.PREEMPTED,
+    "Preempting": Lost.PREEMPTED,
+    "NodeLost": Lost.NODE_LOST,
+    "DeletionByTaintManager": Lost.NODE_LOST,
+    "DeletionByPodGC": Lost.NODE_LOST,
+}
+"""What the metric calls the reasons that Kubernetes gives: those of a pod's status, and those of ``DisruptionTarget``
+(https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions).
+"""
+
 _SIGNALS: Mapping[object, str] = {128 + number: f" ({number.name})" for number in signal.Signals}
 
 COUNT_MAX = 2**53
@@ -223,7 +237,8 @@ def _end(obj: Json, status: Json, terminated: Json | None, word: str) -> tuple[t
             if found.get("type") == "DisruptionTarget" and found.get("status") == "True":
                 reason, message = found.get("reason"), found.get("message")
     if reason:
-        return (Reason.RETRYING, _line(f"{reason}: {message}" if message else str(reason))), Lost(str(reason))
+        what = f"{reason}: {message}" if message else str(reason)
+        return (Reason.RETRYING, _line(what)), _LOST.get(str(reason), Lost.OTHER)
     if terminated is None:
         return (Reason.RETRYING, "its node lost it before it ended"), Lost.OTHER
     code, how = terminated.get("exitCode"), terminated.get("reason")
@@ -231,7 +246,7 @@ def _end(obj: Json, status: Json, terminated: Json | None, word: str) -> tuple[t
         what = f"out of memory{_limit(obj)}: give the step more in resources.limits.memory"
         return (Reason.RETRYING, what), Lost.OOM_KILLED
     if how in _CONTAINER:
-        return (Reason.CONTAINER_REFUSED, _line(f"{how}: {word}".rstrip(": "))), Lost.OTHER
+        return (Reason.CONTAINER_REFUSED, _line(f"{how}: {word}".rstrip(": "))), Lost.NOT_STARTED
     said = _tail(word) or _EXITS.get(code, "")
     if code == Exit.STORE:
         return (Reason.STORE_UNAVAILABLE, _line(said)), Lost.OTHER

@@ -38,8 +38,8 @@ LIVE = tuple(reason for reason in Reason if str(reason) not in set(Outcome))
 """The states of runs that have not ended, named by the reasons of their conditions."""
 
 ReconcileResult = Literal["success", "error", "requeue"]
-StoreResult = Literal["ok", "exists", "missing", "unavailable", "unfit"]
-Verb = Literal["get", "list", "watch", "create", "patch", "update", "delete", "deletecollection"]
+StoreResult = Literal["ok", "unavailable", "unfit"]
+Verb = Literal["get", "list", "create", "patch", "update", "delete", "deletecollection"]
 
 REQUEST_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
 WORK_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0)
@@ -48,7 +48,7 @@ LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
 
 class Lost(StrEnum):
-    """How an attempt's pod ended without the runner's message. ``Lost`` of any other text is OTHER."""
+    """How an attempt's pod ended without the runner's message."""
 
     DELETED = "Deleted"
     EVICTED = "Evicted"
@@ -58,10 +58,6 @@ class Lost(StrEnum):
     NOT_STARTED = "NotStarted"
     CRASHED = "Crashed"
     OTHER = "Other"
-
-    @classmethod
-    def _missing_(cls, value: object) -> Lost:
-        return cls.OTHER
 
 
 class Metrics:
