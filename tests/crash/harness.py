@@ -237,6 +237,13 @@ class World:
                 raise TimeoutError(self.last_words("driver"))
             time.sleep(0.01)
 
+    def wait_stopped(self) -> int:
+        """Until the strike has stopped its process; which one. The trace tells of the strike before the signal falls,
+        and a SIGCONT in between would be lost.
+        """
+        self.wait_for(lambda: self.trace.fired() and _state(self.trace.fired_pid()) == "T")
+        return self.trace.fired_pid()
+
     # -- what the outside does ------------------------------------------------------------------------------------
 
     def _recorded(self) -> None:
@@ -263,6 +270,11 @@ def start_spec(world: World, attempt: int, *, step: str | None = None, events: t
     start = next(s for s in starts if step in (None, s.key.name))
     planned = replace(start, attempt=attempt, events=events)
     return AttemptSpec.of(world.store_url, world.run, planned, leash=False)
+
+
+def _state(pid: int) -> str:
+    """The letter of the process's state, as proc(5) has it."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def _timeless(value: Any) -> Any:

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -75,7 +76,9 @@ class Trace:
         path.touch()
 
     def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.path.read_text().splitlines()]
+        with self.path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH)  # a line that is being written can be seen in part
+            return [json.loads(line) for line in file]
 
     def calls(self) -> list[dict[str, Any]]:
         return [line for line in self.lines() if "kind" in line]
@@ -124,7 +127,8 @@ class Calls:
         action = self._strike.action
         self._trace.add({"fired": str(here), "pid": os.getpid()})
         if action in _SIGNALS:
-            os.kill(os.getpid(), _SIGNALS[action])
+            # To this thread: a signal to the process may come to another one, and this one goes on until that one runs.
+            signal.pthread_kill(threading.get_ident(), _SIGNALS[action])
         elif action == "lost":
             raise StoreUnavailable(f"{here}: the answer was lost")
         else:

@@ -68,10 +68,10 @@ def test_orphan_that_opens_after_the_next_driver_began_is_waited_for(tmp_path: P
         # Stands for the late one: what the new driver starts, stopped before it opens, is fenced by it.
         strike = Strike(Point("runner pay", "store", 2, "before"), "stop")
         driver = world.drive(strike)
-        world.wait_for(world.trace.fired)
+        stopped = world.wait_stopped()
         late = world.attempt(start_spec(world, 1))
         assert world.arrived.wait(60)
-        os.kill(world.trace.fired_pid(), signal.SIGCONT)
+        os.kill(stopped, signal.SIGCONT)
         world.wait_for(lambda: "left behind" in world.last_words("driver"))
         world.hold.set()
         assert driver.exit() == 0
@@ -82,7 +82,7 @@ def test_orphan_that_opens_after_the_next_driver_began_is_waited_for(tmp_path: P
 
 def test_orphan_that_hangs_does_not_hold_the_run_for_ever(tmp_path: Path, nursery: Zygote) -> None:
     undisturbed = _undisturbed(tmp_path, nursery)
-    settings = {"orphan": 0.5, "send_within": 0.5}
+    settings = {"orphan": 0.5}
     with World(tmp_path / "world", nursery, Payment, settings=settings) as world:
         hanging = world.attempt(start_spec(world, 1), Strike(Point("runner pay", "store", 3, "before"), "stop"))
         assert hanging.next() == {"stopped": signal.SIGSTOP}
