@@ -13,8 +13,9 @@ from agentrun.api.run import Reason, StepState
 from agentrun.api.workflow import FailureClass, Retry
 from agentrun.plan.events import EventIndex
 from agentrun.plan.retry import LOSSES_MAX, loss_delay, loss_is_final, retry_delay
-from agentrun.plan.snapshot import Execution
+from agentrun.plan.snapshot import Snapshot
 from agentrun.records.waits import WaitingFor
+from agentrun.workflow.program import CompiledStep
 
 STOP_GRACE = 15.0
 """Seconds beyond its timeout after which an attempt that did not end by itself is stopped."""
@@ -46,32 +47,20 @@ class Standing:
     """The open questions that it waits for."""
 
 
-def stand(
-    key: StepKey,
-    fact: StepFact,
-    execution: Execution | None,
-    unopened: int,
-    lost_at: float,
-    events: EventIndex,
-    retry: Retry,
-    timeout: float,
-    now: float,
-    trouble: tuple[Reason, str] | None = None,
-) -> Standing:
-    """The standing of ``key`` by its journal (``fact``), its process or pod (``execution``) and the run's events.
-
-    ``unopened`` executions in a row ended before they opened the journal, the last one at ``lost_at``; ``trouble``
-    says why, if that is known.
+def stand(key: StepKey, fact: StepFact, step: CompiledStep, known: Snapshot, events: EventIndex) -> Standing:
+    """The standing of ``key`` by its journal (``fact``), by its process or pod and what else the driver knows
+    (``known``), and by the run's events.
     """
     if fact.outcome is not None:
         return Standing(fact.outcome, fact, output=fact.output, failure=fact.failure, finished=fact.at)
+    execution, now = known.executions.get(key), known.now
     if execution is not None and execution.pending:
         if execution.trouble is None:
             return Standing(StepState.RUNNING, fact, Reason.RUNNING)
         reason, what = execution.trouble
         return Standing(StepState.PENDING, fact, reason, {"place": what} if reason is Reason.QUEUED else {"pod": what})
     if execution is not None:
-        overdue = execution.started + time_left(fact, timeout) + STOP_GRACE
+        overdue = execution.started + time_left(fact, step.timeout) + STOP_GRACE
         late = now >= overdue
         wake = None if late else overdue
         if execution.trouble is not None:
@@ -83,7 +72,7 @@ def stand(
             standing = _waiting(key, fact, events, now)
         case AttemptEnd.FAILED:
             assert fact.failure is not None
-            due = fact.at + retry_delay(retry, fact.failures, fact.failure.retry_after)
+            due = fact.at + retry_delay(step.retry, fact.failures, fact.failure.retry_after)
             standing = Standing(StepState.PENDING, fact, Reason.RETRYING, begin=True)
             if now < due:
                 waiting: WaitingFor = {"retry": due, "because": fact.failure.message}
@@ -94,11 +83,11 @@ def stand(
             standing = Standing(StepState.PENDING, fact, Reason.PENDING, begin=True)
         case unreachable:
             assert_never(unreachable)
-    losses = unopened + (fact.losses + 1 if fact.attempt and fact.end is None else 0)
-    if standing.begin and losses:
+    if standing.begin:
         # Whatever the next attempt is for, lost attempts delay it and are bounded in number.
-        last = fact.attempt + unopened
-        return _held_back(key, fact, last, losses, max(fact.at, lost_at), events, retry, now, trouble) or standing
+        losses = known.unopened.get(key, 0) + (fact.losses + 1 if fact.attempt and fact.end is None else 0)
+        if losses:
+            return _held_back(key, fact, losses, step.retry, known, events) or standing
     return standing
 
 
@@ -110,17 +99,14 @@ def time_left(fact: StepFact, timeout: float) -> float:
 
 
 def _held_back(
-    key: StepKey,
-    fact: StepFact,
-    last: int,
-    losses: int,
-    lost_at: float,
-    events: EventIndex,
-    retry: Retry,
-    now: float,
-    trouble: tuple[Reason, str] | None,
+    key: StepKey, fact: StepFact, losses: int, retry: Retry, known: Snapshot, events: EventIndex
 ) -> Standing | None:
-    """Why no attempt follows a lost one (killed, evicted, out of memory) yet; None: one may begin."""
+    """Why no attempt follows a lost one (killed, evicted, out of memory) yet; None: one may begin. ``losses``: how many
+    attempts in a row were lost.
+    """
+    last = fact.attempt + known.unopened.get(key, 0)
+    lost_at = max(fact.at, known.lost_at.get(key, 0.0))
+    trouble = known.troubles.get(key)
     final = loss_is_final(retry, losses)
     why = f": {trouble[1]}" if trouble else ""
     if final and fact.unknown is None:
@@ -131,7 +117,7 @@ def _held_back(
         waiting: WaitingFor = {"resume": f"{losses} attempts in a row were lost{why}; see its log, then resume"}
         return Standing(StepState.WAITING, fact, Reason.ATTEMPTS_LOST, waiting, person=True)
     due = lost_at + (0.0 if parked else loss_delay(losses - 1))
-    if now >= due:
+    if known.now >= due:
         return None
     waiting = {"retry": due, "because": f"the attempt before was lost{why}"}
     reason = trouble[0] if trouble else Reason.RETRYING

@@ -55,8 +55,8 @@ def plan_slice(snapshot: Snapshot, work: Work, units: int, *, strict: bool = Fal
 
 def _plan(snapshot: Snapshot, work: Work) -> Plan:
     p = Planning(snapshot, work)
-    if p.events.ended is not None:
-        return _ended(p)
+    if (ended := p.events.ended) is not None:
+        return _ended(p, ended)
     timed_out = p.events.timed_out or _times_out(p)
     cancelled = p.events.cancelled is not None and not _too_late(p, p.events.cancelled)
     too_much = _gave_too_much(p)
@@ -232,10 +232,8 @@ def _dropped(p: Planning) -> frozenset[str]:
     )
 
 
-def _ended(p: Planning) -> Plan:
+def _ended(p: Planning, event: Event) -> Plan:
     """A terminal run never changes: show it as it ended."""
-    event = p.events.ended
-    assert event is not None
     p.outcome = Outcome(event.body["outcome"])
     if "failure" in event.body:
         p.failure = (event.body.get("failedStep", ""), FailureInfo.from_json(event.body["failure"]))

@@ -90,18 +90,7 @@ class Planning:
             failure = FailureInfo.from_json(event.body["failure"])
             fact = self.fact(key)
             return Standing(StepState.FAILED, fact, failure=failure, event=event.seq, finished=event.at)
-        standing = stand(
-            key,
-            self.fact(key),
-            self.s.executions.get(key),
-            self.s.unopened.get(key, 0),
-            self.s.lost_at.get(key, 0.0),
-            self.events,
-            step.retry,
-            step.timeout,
-            self.s.now,
-            self.s.troubles.get(key),
-        )
+        standing = stand(key, self.fact(key), step, self.s, self.events)
         if standing.state is StepState.FAILED and standing.fact.outcome is None:
             # Its attempts were lost for good. Its own journal holds no outcome, so an event has to.
             assert standing.failure is not None
