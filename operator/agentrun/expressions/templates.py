@@ -15,9 +15,10 @@ from agentrun.api.errors import Path, Problem
 from agentrun.api.texts import as_text
 from agentrun.api.values import EXPRESSION_MAX, JSON
 from agentrun.expressions import diagnostics
-from agentrun.expressions.cel import LITERAL, Expression, ExpressionError, Scope, compile_expression
+from agentrun.expressions.cel import Expression, compile_expression
 from agentrun.expressions.cost import COST_MAX
 from agentrun.expressions.evaluation import DEPTH_MAX, RESULT_MAX, Values
+from agentrun.expressions.scope import LITERAL, ExpressionError, Scope
 
 __all__ = [
     "Expression",

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentrun.api.values import JSON
-from agentrun.expressions.cel import ExpressionError
 from agentrun.expressions.cost import weigh
+from agentrun.expressions.scope import ExpressionError
 
 RUN_MAX = 1024 * 1024 * 1024
 """Units that the expressions of a run may take: about two seconds of work."""
