@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from agentrun.api import reader
+from agentrun.api import bounds, reader
 from agentrun.api.approval import Approval
 from agentrun.api.command import AgentCommand
 from agentrun.api.document import MAX_BYTES, NOT_TEXT, from_object, load, parse
@@ -646,7 +646,7 @@ def nested(levels: int) -> Any:
 
 
 def test_depth_of_an_object_has_the_bound_of_a_file() -> None:
-    deepest = reader.MAX_DEPTH - 3  # below the object itself, spec and inputs
+    deepest = bounds.MAX_DEPTH - 3  # below the object itself, spec and inputs
     for levels, fine in ((deepest, True), (deepest + 1, False), (100_000, False)):
         obj = from_server({"workflowRef": {"name": "a"}, "inputs": {"a": nested(levels)}})
         if fine:

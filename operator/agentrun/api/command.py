@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from agentrun.api.bounds import too_large
 from agentrun.api.canonical import moment
 from agentrun.api.errors import InvalidDocument, Path, Problem
 from agentrun.api.names import REQUESTED_BY
 from agentrun.api.problems import problems_in
-from agentrun.api.reader import too_large
 from agentrun.api.values import Name, Spec, StepPlace, Uid
 from agentrun.api.workflow import API_VERSION
 

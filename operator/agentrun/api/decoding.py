@@ -18,12 +18,12 @@ from pydantic_core import from_json
 
 MAX_DEPTH: Final = 200
 """Levels of nesting of a text, its envelope included (a list adds two, a watch event one). It is the parser's own
-bound, which cannot be set; the code after the parser can take more. A workflow may have ``reader.MAX_DEPTH``, which is
+bound, which cannot be set; the code after the parser can take more. A workflow may have ``bounds.MAX_DEPTH``, which is
 less.
 """
 
 MAX_VALUES: Final = 250_000
-"""Values in an object; a list or an object counts as two. A workflow may have ``reader.MAX_VALUES``, and for each of
+"""Values in an object; a list or an object counts as two. A workflow may have ``bounds.MAX_VALUES``, and for each of
 them the API server adds who manages it (``managedFields``).
 """
 

@@ -18,9 +18,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from agentrun.api import reader
+from agentrun.api.bounds import too_large
 from agentrun.api.errors import InvalidDocument, Path, Problem
 from agentrun.api.problems import described, problems_in, suggestion
-from agentrun.api.reader import Node, too_large
+from agentrun.api.reader import Node
 from agentrun.api.run import AgentRun, AgentWorkflow, Metadata
 from agentrun.api.workflow import API_VERSION
 

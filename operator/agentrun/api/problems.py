@@ -20,7 +20,7 @@ from agentrun.api.placement import (
     QUANTITY_PATTERN,
     SERVICE_ACCOUNT_PATTERN,
 )
-from agentrun.api.reader import shown
+from agentrun.api.texts import shown
 from agentrun.api.values import (
     DIGEST_PATTERN,
     DURATION_PATTERN,

@@ -4,49 +4,24 @@ The text is read as libyaml's *events*, not as its tree: nothing recurses, nesti
 alias is a reference to a value that was built once, whose expanded size is counted before anything expands it.
 (It is also three times as fast as composing a tree of nodes.)
 
-Scalars follow the JSON schema of YAML 1.2, with the booleans of its core schema: ``true`` and ``false`` (also ``True``
-and ``TRUE``), ``null`` and ``~``, and numbers as JSON writes them. Dates stay text, because JSON has none. What readers
-of YAML disagree about is refused rather than read as one of them: ``yes``, ``no``, ``on``, ``off``, ``y`` and ``n``
-(booleans for kubectl, which reads YAML 1.1, also as keys) and numbers such as ``0123`` (83 for kubectl), ``1_000``,
-``0x1F``, ``.5``.
+``agentrun.api.scalars`` says what a scalar without quotes means.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from typing import Any, Never
 
 import yaml
 
+from agentrun.api.bounds import MAX_DEPTH, MAX_VALUES
 from agentrun.api.errors import InvalidDocument, Path, Problem
-from agentrun.api.printable import printable
-
-MAX_DEPTH = 64
-MAX_VALUES = 100_000
-"""Values in one file; an alias counts as all that it stands for."""
+from agentrun.api.scalars import LETTERS, Disputed, scalar
+from agentrun.api.texts import shown
 
 MAX_TEXT = 4 * 1024 * 1024
-"""Characters of text in one file, counted in the same way."""
-
-_WORDS: dict[str, bool | None] = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-}
-_DISPUTED_WORDS = frozenset(
-    form for word in ("yes", "no", "on", "off") for form in (word, word.capitalize(), word.upper())
-)
-_LETTERS = {"y": "true", "Y": "true", "n": "false", "N": "false"}
-"""Letters that are names far more often than answers, and what kubectl takes them for."""
-_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
-_FLOAT = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
-_DISPUTED = re.compile(
-    r"[-+]?(0x[0-9a-f_]+|0o[0-7_]+|0b[01_]+|([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)(e[-+]?[0-9]+)?)", re.IGNORECASE
-)
-_NOT_FINITE = re.compile(r"[-+]?\.inf|\.nan", re.IGNORECASE)
-_NUMERIC = frozenset("-+.0123456789")
+"""Characters of text in one file; an alias counts as all that it stands for."""
 
 _REASONS = {
     "mapping values are not allowed in this context": (
@@ -116,28 +91,6 @@ class _Open:
     key_line: int = 0
     merges: list[Node] | None = None
     merging: bool = False
-
-
-def shown(text: str, limit: int = 60) -> str:
-    """``text`` from an untrusted file, ``printable`` and short."""
-    return printable(text, limit)
-
-
-def too_large(value: Any) -> str | None:
-    """What is wrong with a value that did not come from a file, by the bounds that a file has; counted breadth first,
-    without recursion.
-    """
-    here, count, level = [value], 0, 0
-    while here:
-        count += len(here)
-        inner = [item for item in here if isinstance(item, dict | list)]
-        level += bool(inner)
-        if level > MAX_DEPTH:
-            return f"nested deeper than {MAX_DEPTH} levels: make it flatter"
-        if count > MAX_VALUES:
-            return f"more than {MAX_VALUES:,} values: shorten it"
-        here = [child for item in inner for child in (item.values() if isinstance(item, dict) else item)]
-    return None
 
 
 def read(text: str, source: str) -> list[Node]:
@@ -352,31 +305,15 @@ class _Builder:
 
     def _resolve(self, text: str, line: int, *, key: bool = False) -> Any:
         """The value of an unquoted scalar; ``key``: of one that is to be a key."""
-        if text in _WORDS:
-            return _WORDS[text]
-        if text in _DISPUTED_WORDS:
-            self.refuse(f'{text} is a truth value for some readers of YAML: write true or false, or "{text}"', line)
-        if text in _LETTERS and text not in self._doubts:
+        try:
+            value = scalar(text)
+        except Disputed as error:
+            self.refuse(str(error), line)
+        if text in LETTERS and text not in self._doubts:
             path = (*self._path(), text) if key else self._path()
-            why = f'kubectl reads an unquoted {text} as {_LETTERS[text]}: write "{text}", if kubectl applies the file'
+            why = f'kubectl reads an unquoted {text} as {LETTERS[text]}: write "{text}", if kubectl applies the file'
             self._doubts[text] = Problem(path, why)
-        if text[0] not in _NUMERIC:
-            return text
-        if _NOT_FINITE.fullmatch(text):
-            self.refuse(f"{shown(text)} is not a number in JSON: give a finite one", line)
-        if _INTEGER.fullmatch(text):
-            if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
-                self.refuse("this whole number does not fit 64 bits: write it in quotes, as text", line)
-            return int(text)
-        if _FLOAT.fullmatch(text):
-            if len(text) > 400 or math.isinf(number := float(text)):
-                self.refuse("this number is too large or too long: write it in quotes, as text", line)
-            return number
-        if _DISPUTED.fullmatch(text):
-            self.refuse(
-                f"readers of YAML disagree about {shown(text)}: write a plain decimal number, or put it in quotes", line
-            )
-        return text
+        return value
 
 
 def _line(event: yaml.Event) -> int:

@@ -11,6 +11,11 @@ QUOTED_MAX = 80
 """Characters of a value that a message shows."""
 
 
+def shown(text: str, limit: int = 60) -> str:
+    """``text`` from an untrusted source, ``printable`` and short."""
+    return printable(text, limit)
+
+
 def as_text(value: Any) -> str:
     """``value`` for use within a text that a model or a person reads: a string as it is, everything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

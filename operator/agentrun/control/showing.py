@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from agentrun.api.bounds import too_large
 from agentrun.api.canonical import canonical, moment, timestamp
 from agentrun.api.facts import StepKey
 from agentrun.api.printable import printable
-from agentrun.api.reader import too_large
 from agentrun.api.run import ConditionType, Outcome, Reason, StepState
 from agentrun.control.views import RunView
 from agentrun.plan.status import STALLED

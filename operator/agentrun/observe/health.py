@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from agentrun.api.reader import shown
+from agentrun.api.texts import shown
 
 HEARTBEAT_MAX = 60.0
 """Seconds without a heartbeat after which the loop counts as dead: the reason is a deadlock then, not load."""

@@ -18,8 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from agentrun.api.errors import AgentrunError
-from agentrun.api.reader import shown
-from agentrun.api.texts import quoted
+from agentrun.api.texts import quoted, shown
 
 FIELDS = ("controller", "namespace", "name", "uid", "generation", "reconcileID", "step", "from", "to")
 """The fields that a line may have beside time, level, logger, message and traceback."""
