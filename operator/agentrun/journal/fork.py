@@ -8,7 +8,6 @@ idempotency keys of its own.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, Fenced, StepLog, read_step
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import Record
+from agentrun.journal.repeats import repeated_calls
 from agentrun.journal.run import NoSuchRun, RunExists, create_run, find_run, read_states
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Plan, Snapshot
@@ -39,8 +39,6 @@ from agentrun.store.side_by_side import each
 from agentrun.workflow.json_schema import compile_schema
 from agentrun.workflow.pinning import NAME_MAX
 from agentrun.workflow.program import Program, compile_program
-
-_SHOWN = 200
 
 
 class ForkRefused(AgentrunError):
@@ -159,7 +157,7 @@ def plan_fork(
     if seq is not None:
         records.append(_state_at(store, source, origin, program, manifest, at, seq, now))
     settled = list(_settled(source, events.records, done, at, found, closed.keys()))
-    again = tuple(_again(store, source, origin.program, states.keys() - closed.keys(), at, seq))
+    again = tuple(repeated_calls(store, source, origin.program, states.keys() - closed.keys(), at, seq))
     return Fork(manifest, tuple(records), tuple(settled), done, again)
 
 
@@ -343,24 +341,3 @@ def _step(manifest: RunManifest, at: StepKey) -> Any:
 
 def _source(run: RunPath, key: StepKey, record: Record) -> dict[str, Any]:
     return {"run": str(run), "step": key.path, "seq": record.seq, "hash": record.hash}
-
-
-def _again(
-    store: Store, source: RunPath, program: Program, keys: Iterable[StepKey], at: StepKey, seq: int | None
-) -> Iterator[str]:
-    """A sentence for every ``Once`` call that the source began in steps, or parts of one, that the fork does again."""
-    names = [*program.steps, *program.finally_]
-    for key in sorted(keys, key=lambda k: (names.index(k.name), k.index or 0)):
-        if key.compensate:
-            continue
-        records = read_step(store, source, key, whole=True)
-        for place, record in enumerate(records):
-            after: Any = next((r.body for r in records[place + 1 :] if r.kind in (Kind.RESULT, Kind.INTENT)), {})
-            if record.kind != Kind.INTENT or "undone" in after or (key == at and record.seq <= (seq or 0)):
-                continue
-            args = json.dumps(record.body["args"])
-            args = args if len(args) <= _SHOWN else args[:_SHOWN] + "…"
-            yield (
-                f"{key.label}: run {source.name} called {record.body['tool']}({args}) at {timestamp(record.at)[:19]}Z; "
-                "this run may call it again"
-            )
