@@ -18,8 +18,6 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, TypeVar
 
-import tenacity
-
 from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepFact, StepKey
 from agentrun.api.run import Outcome, Reason
@@ -30,16 +28,18 @@ from agentrun.journal.fold import Folded, fold
 from agentrun.journal.log import EventLog, read_step
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.run import read_states
+from agentrun.local.clock_jumps import Clocks
 from agentrun.local.lease import Lease
 from agentrun.local.processes import Process, Processes, how_it_ended
 from agentrun.local.room import Room, why
+from agentrun.local.store_calls import patiently
 from agentrun.plan.attempt_tracker import AttemptTracker
 from agentrun.plan.planner import plan_slice
 from agentrun.plan.snapshot import Append, Execution, Plan, Snapshot, Start, Stop
 from agentrun.plan.work import SLICE, Work
 from agentrun.runner.clocks import elapsed
 from agentrun.runner.identity import surely_alive
-from agentrun.store.protocol import Store, StoreUnavailable
+from agentrun.store.protocol import Store
 
 T = TypeVar("T")
 
@@ -52,12 +52,6 @@ IDLE_POLL = 2.0
 ORPHAN_PATIENCE = GRACE + 10.0
 """Seconds that an attempt of a dead driver may take to leave. An attempt that hangs or is stopped is then succeeded by
 another, and the fence keeps it from doing anything new."""
-
-STORE_PATIENCE = 60.0
-"""Seconds for which the driver retries while the store does not answer."""
-
-JUMP = 1.0
-"""Seconds by which the advance of both clocks may differ between two plans. More is a jump of the wall clock."""
 
 
 class NoProcess(AgentrunError):
@@ -105,12 +99,11 @@ class Driver:
     _work: Work = field(default_factory=Work)
     """The cost and the values of the run's expressions."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
-    _seen: tuple[float, float] = field(init=False)
-    """Both clocks at the last plan."""
+    _clocks: Clocks = field(init=False)
 
     def __post_init__(self) -> None:
         self._log = EventLog(self.store, self.pinned.run, self.clock)
-        self._seen = self.clock(), self.elapsed()
+        self._clocks = Clocks(self.clock, self.elapsed)
 
     async def drive(self) -> End:
         """Drive the run. Cancellation (Ctrl-C) asks running attempts to leave and waits for them; a second one kills
@@ -172,10 +165,8 @@ class Driver:
         """The wall clock's instant, after the instants in memory are moved with it if it jumped. So a jump forward ends
         no attempt too early, and no pause waits until a clock that was set back has caught up.
         """
-        now, steady = self.clock(), self.elapsed()
-        jump = (now - self._seen[0]) - (steady - self._seen[1])
-        self._seen = now, steady
-        if abs(jump) > JUMP:
+        now, jump = self._clocks.look()
+        if jump:
             self._running = {key: replace(e, started=e.started + jump) for key, e in self._running.items()}
             self._attempts.clock_set(jump)
         self._attempts.as_of(now)
@@ -315,15 +306,7 @@ class Driver:
             return
 
     async def _io(self, call: Callable[..., T], *args: Any) -> T:
-        """Make a store call in a thread. Retry it for ``STORE_PATIENCE`` seconds while the store is out of reach."""
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(StoreUnavailable),
-            wait=tenacity.wait_exponential(0.5, max=5.0),
-            stop=tenacity.stop_after_delay(STORE_PATIENCE),
-            before_sleep=lambda state: self.watcher.tell(f"store out of reach, trying again: {_why(state)}"),
-            reraise=True,
-        )
-        return await retrying(asyncio.to_thread, call, *args)
+        return await patiently(self.watcher.tell, call, *args)
 
     async def _leave(self) -> None:
         """Ask running children to leave, wait for them, release the lease. Cancellation kills the children."""
@@ -350,8 +333,3 @@ class Driver:
 def _lives(state: Folded) -> bool:
     """Whether the step's last attempt is at work in a process of this machine."""
     return state.end is None and surely_alive(state.process)
-
-
-def _why(state: tenacity.RetryCallState) -> str:
-    assert state.outcome is not None
-    return str(state.outcome.exception())
