@@ -8,6 +8,7 @@ the same items, so that a resumed attempt sends the request that the attempt bef
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import is_
 from typing import Any
 
 from agentrun.runner import chat_turn, responses_turn
@@ -30,8 +31,7 @@ class History:
 
     def items(self, entries: Sequence[dict[str, Any]]) -> list[Item]:
         """The whole history: the prompt, then ``entries`` as the fold keeps them."""
-        same = len(self._told) <= len(entries) and all(a is b for a, b in zip(self._told, entries, strict=False))
-        if not same:  # it was compacted
+        if len(self._told) > len(entries) or not all(map(is_, self._told, entries)):  # it was compacted
             self._begin()
         for entry in entries[len(self._told) :]:
             self._told.append(entry)
