@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -119,13 +119,13 @@ def _has_socks() -> bool:
     return find_spec("socksio") is not None
 
 
-def proxy_for(url: str) -> Proxy | None:
+def proxy_for(url: str, environment: Mapping[str, str] | None = None) -> Proxy | None:
     """The proxy that the environment names for ``url``, usable or not; None if requests go there directly.
 
     Variables are read as curl and urllib do: ``http_proxy``, ``https_proxy``, ``all_proxy``, ``no_proxy``, in lower or
-    upper case; lower case wins.
+    upper case; lower case wins. ``environment``: what ``getproxies`` read of it before.
     """
-    found = getproxies()
+    found = getproxies() if environment is None else environment
     parts = urlsplit(url)
     scheme = next((name for name in (parts.scheme.lower(), "all") if found.get(name)), None)
     if scheme is None or not parts.hostname:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+from urllib.request import getproxies
 
 import httpcore2
 import httpx2
@@ -58,7 +59,7 @@ class ProxyFailed(httpx2.ProxyError):
 
 
 class Transport(httpx2.AsyncBaseTransport):
-    """A client's ``transport``. It reads the certificates when it is created, and the proxy variables for each request.
+    """A client's ``transport``. It reads the certificates and the proxy variables when it is created.
 
     Raises:
         BadEnvironment: certificates cannot be used.
@@ -67,6 +68,7 @@ class Transport(httpx2.AsyncBaseTransport):
     def __init__(self, limits: httpx2.Limits | None = None) -> None:
         self._limits = limits or httpx2.Limits(max_connections=100, max_keepalive_connections=20)
         self._tls = tls()
+        self._proxies = getproxies()  # it goes through the whole environment, which does not change
         self._ways: dict[str, _Way] = {}
 
     def check(self, url: str) -> Proxy | None:
@@ -75,7 +77,7 @@ class Transport(httpx2.AsyncBaseTransport):
         Raises:
             BadEnvironment: the proxy cannot be used.
         """
-        proxy = proxy_for(url)
+        proxy = proxy_for(url, self._proxies) if self._proxies else None
         if proxy is not None and (problem := proxy.problem) is not None:
             raise BadEnvironment(problem)
         return proxy
