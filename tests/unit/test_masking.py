@@ -16,6 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentrun.runner import masking
+from agentrun.runner.escapes import decodings, may_change
 from agentrun.runner.masking import Mask, environment_secrets, is_placeholder
 from tests.harness.loopback import raw, reply
 from tests.harness.tool_bench import AUTH, ToolBench
@@ -113,6 +115,34 @@ PARTED: dict[str, Callable[[str], str]] = {
     "in markdown": lambda s: "".join(c if c.isalnum() else f"\\{c}" for c in s),
 }
 """Forms in which short secrets, or those of few letters and digits, are not found."""
+
+
+MARKS = st.lists(st.sampled_from([*'\\=\n\r\0 \t"{}:xn4A/-', "\x1b[1m", "%4", "&#4", "ab" * 12])).map("".join)
+
+
+@settings(deadline=None)
+@given(MARKS)
+def test_a_text_whose_escapes_are_not_decoded_has_none_that_matter(text: str) -> None:
+    def seen(view: str) -> tuple[bytes, list[str]]:
+        return masking._letters(view), ["".join(run[0].split()).rstrip("=") for run in masking._RUN.finditer(view)]
+
+    assert may_change(text) or all(seen(view) == seen(text) for view in decodings(text))
+
+
+def test_only_two_characters_have_a_letter_of_ascii_in_lower_case() -> None:
+    others = map(chr, range(128, 0x110000))
+    assert [char for char in others if any(part.isascii() for part in char.lower())] == [*masking._LOWER_TO_ASCII]
+
+
+@pytest.mark.parametrize("secret", ["x0x0X0x00x", "tok\u212aen-\u0130x0", "é" * 9, 'kc0zk_"-I', "0" * 8])
+def test_a_secret_is_found_though_a_quick_look_ignores_some_of_its_characters(secret: str) -> None:
+    assert Mask([secret]).text(f"a {secret} b") == "a *** b"
+    assert Mask([secret]).text(f"a {secret.encode().hex()} b") == "a *** b"
+    assert Mask([secret]).value({"a": [secret, 1]}) == {"a": ["***", 1]}
+
+
+def test_a_secret_in_other_letters_that_are_the_same_in_lower_case() -> None:
+    assert Mask(["token-of-kim"]).text("To\u212aen-of-\u212aim") == "***"
 
 
 def leaks(text: str, secret: str) -> bool:

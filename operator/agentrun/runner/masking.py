@@ -14,11 +14,10 @@ import json
 import re
 import string
 import zlib
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from html.entities import html5
 from typing import Any
 
+from agentrun.runner.escapes import LEVELS, Place, decodings, may_change, placed
 from agentrun.runner.secrets import SHORTEST_SECRET
 
 PLACEHOLDER_MAX = 16
@@ -26,9 +25,6 @@ PLACEHOLDER_MAX = 16
 key are given one."""
 
 HIDDEN = "***"
-
-LEVELS = 4
-"""The most levels of escaping that are decoded."""
 
 PACKED_LEVELS = 3
 """The most levels of Base64, Base32, hexadecimal or gzip that are decoded. Kubernetes encodes a registry's login twice.
@@ -40,42 +36,27 @@ PARTED_LEAST = 12
 _ENDS = re.compile(r"(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|PASSPHRASE|CREDENTIALS?)$", re.IGNORECASE)
 _PROXIES = re.compile(r"(?:HTTPS?|ALL)_PROXY$", re.IGNORECASE)
 
-_ESCAPE = re.compile(
-    r"\\u([0-9a-fA-F]{4})"
-    r"|\\u\{([0-9a-fA-F]{1,6})\}"
-    r"|\\U([0-9a-fA-F]{8})"
-    r"|\\x([0-9a-fA-F]{2})"
-    r"|\\([0-3][0-7]{2})"
-    r"|\\(\r?\n|[^ux])"
-    r"|%u([0-9a-fA-F]{4})"
-    r"|%([0-9a-fA-F]{2})"
-    r"|&#([0-9]{1,7});?"
-    r"|&#[xX]([0-9a-fA-F]{1,6});?"
-    r"|&([A-Za-z]{2,10};)"
-    r"|=([0-9A-Fa-f]{2})"
-    r"|((?:=\r?|\r)?\n[ \t]*|\x00+|\x1b\[[0-9;:?]*[A-Za-z])"  # between characters; a colour is such a thing too
-)
-_ESCAPES = "\\%&=\n\0\x1b"
-_HEX = (1, 2, 3, 4, 7, 8, 10, 12)
-_CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
 _EITHER = {"+": "[+-]", "/": "[/_]"}
 _BETWEEN_BYTES = ("0x", ":", ",", "-", "\\x")
 _RUN = re.compile(r"[A-Za-z0-9+/_-]{24,}=*(?:[ \t]*\r?\n[ \t]*[A-Za-z0-9+/_-]+=*)*")
 """A run of characters that may be encoded bytes, over one or more lines."""
 _ALNUM = string.ascii_letters + string.digits
 _NOT_ALNUM = bytes(set(range(256)) - set(_ALNUM.encode()))
+_NOT_KEPT = _NOT_ALNUM + b"x0"
+"""The bytes that ``_letters`` removes: also those of ``0x``, which may stand between the bytes of a secret."""
+_LOWER_TO_ASCII = ("\u0130", "\u212a")
+"""The characters outside ASCII whose lower case has a letter of ASCII."""
 _TEXT = bytes(range(32, 127)) + b"\0\t\r\n"
 _SAMPLE = 64
 _UNZIPPED_MAX = 1024 * 1024
 
 Span = tuple[int, int]
-Place = Callable[[int], int]
 
 
 class Mask:
     """Hides ``secrets`` of at least ``SHORTEST_SECRET`` characters. Immutable; its creation takes microseconds."""
 
-    __slots__ = ("_hex", "_packed", "_parted", "_plain")
+    __slots__ = ("_hex", "_letters", "_packed", "_parted", "_plain")
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._plain: tuple[str, ...] = ()
@@ -83,7 +64,7 @@ class Mask:
         self._hex: tuple[str, ...] = ()
         self._parted: tuple[str, ...] = ()
         for secret in {s for s in secrets if len(s) >= SHORTEST_SECRET}:
-            forms = {secret, *(form for form in _decodings(secret) if len(form) >= SHORTEST_SECRET)}
+            forms = {secret, *(form for form in decodings(secret) if len(form) >= SHORTEST_SECRET)}
             self._plain += tuple(forms)
             raw = secret.encode("utf-8", "surrogatepass")
             wide = secret.encode("utf-16-le", "surrogatepass")[:-1]  # big-endian UTF-16 contains these bytes too
@@ -92,6 +73,8 @@ class Mask:
             self._hex += (secret.lower(), raw.hex(), wide.hex())
             parted = "".join(char for char in secret if char in _ALNUM)
             self._parted += (parted,) * (len(parted) >= PARTED_LEAST)
+        forms = {*self._plain, *self._packed, *self._hex, *self._parted}
+        self._letters = frozenset(_letters(form) for form in forms)
 
     def __bool__(self) -> bool:
         return bool(self._plain)
@@ -135,19 +118,33 @@ class Mask:
         return value
 
     def _is_in(self, text: str, levels: int = PACKED_LEVELS) -> bool:
-        if self._is_seen_in(text, levels):
-            return True
-        return any(self._is_seen_in(view, levels) for view in _decodings(text))
+        if not may_change(text) and not self._may_be_in(text):
+            return self._is_in_a_run(text, levels)
+        return self._is_seen_in(text, levels) or any(self._is_seen_in(view, levels) for view in decodings(text))
 
     def _is_seen_in(self, view: str, levels: int) -> bool:
         """Whether a secret is in ``view``, or in a run of ``view`` that decodes to it."""
-        return self._found(view) or any(self._is_packed_in(run[0], levels) for run in _RUN.finditer(view))
+        return self._found(view) or self._is_in_a_run(view, levels)
+
+    def _is_in_a_run(self, view: str, levels: int) -> bool:
+        return any(self._is_packed_in(run[0], levels) for run in _RUN.finditer(view))
 
     def _is_packed_in(self, run: str, levels: int) -> bool:
         return levels > 1 and any(self._is_in(text, levels - 1) for text in _unpacked(run))
 
+    def _may_be_in(self, view: str) -> bool:
+        """False if ``_found`` surely finds nothing in ``view``, as in most texts.
+
+        ``_found`` finds a form of a secret after it removed other characters or made them small. The letters and digits
+        of the form are then among those of ``view``, in the same order and without others in between.
+        """
+        letters = _letters(view)
+        return any(form in letters for form in self._letters) or any(char in view for char in _LOWER_TO_ASCII)
+
     def _found(self, view: str) -> bool:
         """Whether a secret is in ``view``: plain, with other characters in between, or encoded as bytes."""
+        if not self._may_be_in(view):
+            return False
         if any(form in view for form in self._plain):
             return True
         if self._parted:
@@ -183,7 +180,7 @@ class Mask:
                     for place in reversed(places):
                         start, end = place(start), place(end)
                     found.add((start, end))
-            decoded, place = _placed(view)
+            decoded, place = placed(view)
             if decoded == view:
                 break
             view = decoded
@@ -267,55 +264,6 @@ def _decimals(data: bytes) -> str:
     return ",".join(map(str, data))
 
 
-def _decodings(text: str) -> Iterable[str]:
-    """``text`` with its escapes decoded, level by level."""
-    view = text
-    for _ in range(LEVELS):
-        if not any(char in view for char in _ESCAPES):
-            return
-        decoded = _ESCAPE.sub(_decoded, view)
-        if decoded == view:
-            return
-        yield decoded
-        view = decoded
-
-
-def _decoded(found: re.Match[str]) -> str:
-    group = found.lastindex or 0
-    text = found[group]
-    if group in _HEX:
-        code = int(text, 16)
-    elif group == 9:
-        code = int(text)
-    elif group == 5:
-        code = int(text, 8)
-    elif group == 6:
-        return _CONTROLS.get(text, "" if "\n" in text else text)
-    elif group == 11:
-        return html5.get(text, found[0])
-    else:
-        return ""
-    return chr(code) if code < 0x110000 else found[0]
-
-
-def _placed(view: str) -> tuple[str, Place]:
-    """The decoded form of ``view``, and a function that maps a position in it to one in ``view``."""
-    parts: list[str] = []
-    starts, sources = [0], [0]
-    length, at = 0, 0
-    for found in _ESCAPE.finditer(view):
-        parts += [view[at : found.start()], _decoded(found)]
-        length += found.start() - at
-        starts.append(length)
-        sources.append(found.start())
-        length += len(parts[-1])
-        starts.append(length)
-        sources.append(found.end())
-        at = found.end()
-    parts.append(view[at:])
-
-    def place(position: int) -> int:
-        piece = bisect_right(starts, position) - 1
-        return sources[piece] + (position - starts[piece])
-
-    return "".join(parts), place
+def _letters(text: str) -> bytes:
+    """The letters and digits of ``text``, in lower case, without ``x`` and ``0``."""
+    return text.lower().encode("ascii", "ignore").translate(None, _NOT_KEPT)

@@ -1,0 +1,98 @@
+"""Decodes the escapes of JSON, JavaScript, shells, URLs, HTML, mail and terminals in any text, to see what it hides."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from html.entities import html5
+
+LEVELS = 4
+"""The most levels of escaping that are decoded."""
+
+_ESCAPE = re.compile(
+    r"\\u([0-9a-fA-F]{4})"
+    r"|\\u\{([0-9a-fA-F]{1,6})\}"
+    r"|\\U([0-9a-fA-F]{8})"
+    r"|\\x([0-9a-fA-F]{2})"
+    r"|\\([0-3][0-7]{2})"
+    r"|\\(\r?\n|[^ux])"
+    r"|%u([0-9a-fA-F]{4})"
+    r"|%([0-9a-fA-F]{2})"
+    r"|&#([0-9]{1,7});?"
+    r"|&#[xX]([0-9a-fA-F]{1,6});?"
+    r"|&([A-Za-z]{2,10};)"
+    r"|=([0-9A-Fa-f]{2})"
+    # What may be between characters, such as a colour. Every alternative begins with one certain character, outside of
+    # groups: only then does ``re`` quickly skip the characters that begin none of them.
+    r"|=\r?\n[ \t]*|\r\n[ \t]*|\n[ \t]*|\x00\x00*|\x1b\[[0-9;:?]*[A-Za-z]"
+)
+_ESCAPES = "\\%&=\n\0\x1b"
+_HEX = (1, 2, 3, 4, 7, 8, 10, 12)
+_CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
+_TELLING = re.compile(r"[\\=\n\0][\\=\s\0]{0,99}+[A-Za-z0-9+/_\\=\s\0-]")
+"""What may be an escape that decodes to another letter or digit, or what stands between two parts of a run; so may more
+than a hundred marks and blanks. ``%``, ``&`` and ESC begin such escapes too. Decoding a text without any of these only
+removes marks and blanks, and joins nothing: its letters and digits, and its runs, are those of the text."""
+
+Place = Callable[[int], int]
+"""Maps a position in a decoded text to one in the text before."""
+
+
+def may_change(text: str) -> bool:
+    """Whether decoding ``text`` may change its letters and digits, or its runs; see ``_TELLING``."""
+    return "%" in text or "&" in text or "\x1b" in text or _TELLING.search(text) is not None
+
+
+def decodings(text: str) -> Iterable[str]:
+    """``text`` with its escapes decoded, level by level."""
+    view = text
+    for _ in range(LEVELS):
+        if not any(char in view for char in _ESCAPES):
+            return
+        decoded = _ESCAPE.sub(_decoded, view)
+        if decoded == view:
+            return
+        yield decoded
+        view = decoded
+
+
+def _decoded(found: re.Match[str]) -> str:
+    group = found.lastindex or 0
+    text = found[group]
+    if group in _HEX:
+        code = int(text, 16)
+    elif group == 9:
+        code = int(text)
+    elif group == 5:
+        code = int(text, 8)
+    elif group == 6:
+        return _CONTROLS.get(text, "" if "\n" in text else text)
+    elif group == 11:
+        return html5.get(text, found[0])
+    else:
+        return ""
+    return chr(code) if code < 0x110000 else found[0]
+
+
+def placed(view: str) -> tuple[str, Place]:
+    """The decoded form of ``view``, and a function that maps a position in it to one in ``view``."""
+    parts: list[str] = []
+    starts, sources = [0], [0]
+    length, at = 0, 0
+    for found in _ESCAPE.finditer(view):
+        parts += [view[at : found.start()], _decoded(found)]
+        length += found.start() - at
+        starts.append(length)
+        sources.append(found.start())
+        length += len(parts[-1])
+        starts.append(length)
+        sources.append(found.end())
+        at = found.end()
+    parts.append(view[at:])
+
+    def place(position: int) -> int:
+        piece = bisect_right(starts, position) - 1
+        return sources[piece] + (position - starts[piece])
+
+    return "".join(parts), place
