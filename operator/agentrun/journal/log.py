@@ -76,12 +76,13 @@ def write_blob(store: Store, owner: LogOwner, data: bytes) -> str:
     return digest
 
 
-def body_of(store: Store, owner: LogOwner, body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """``body`` itself if it is small; otherwise write it to a blob and return a reference to that."""
+def body_of(store: Store, owner: LogOwner, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes]:
+    """``body`` itself if it is small; otherwise write it to a blob and return a reference to that. And its bytes."""
     data = canonical(body)
     if len(data) <= INLINE_MAX:
-        return body
-    return {"$blob": write_blob(store, owner, data), "size": len(data)}
+        return body, data
+    reference = {"$blob": write_blob(store, owner, data), "size": len(data)}
+    return reference, canonical(reference)
 
 
 def read_records(store: Store, prefix: str, seqs: Iterable[int], prev: str | None = None) -> list[Record]:
@@ -152,6 +153,7 @@ class StepLog:
             Fenced: another attempt opened the log since.
             StoreError: the record may be written or not; the same append may be tried again.
         """
+        kept, encoded = body_of(self._store, self._run, body)
         record = Record(
             str(self._run),
             self._key.path,
@@ -159,13 +161,13 @@ class StepLog:
             self.head.seq + 1,
             round(self._clock(), 6),
             kind,
-            body_of(self._store, self._run, body),
+            kept,
             self.head.hash,
         )
         if self._unsure is not None and replace(record, at=self._unsure.at).sealed() == self._unsure.sealed():
             record = self._unsure  # send the same bytes: with another instant, ours would look like another attempt's
         self._unsure = record
-        self.head, _ = _create(self._store, self._prefix, record)
+        self.head = _create(self._store, self._prefix, record, encoded)
         self._unsure = None
         return replace(self.head, body=body)
 
@@ -175,8 +177,9 @@ class StepLog:
         return (self.head.seq + 1) % CHECKPOINT_EVERY == 0
 
 
-def _create(store: Store, prefix: str, record: Record) -> tuple[Record, bytes]:
-    sealed, data = record.sealed()
+def _create(store: Store, prefix: str, record: Record, body: bytes) -> Record:
+    """Write ``record``, whose body is encoded in ``body``, and return it with its hash. Raises Fenced, StoreError."""
+    sealed, data = record.sealed(body)
     key = entry(prefix, record.seq)
     try:
         store.create(key, data)
@@ -185,7 +188,7 @@ def _create(store: Store, prefix: str, record: Record) -> tuple[Record, bytes]:
         # differ, because ``opened`` carries a random writer id and every later hash depends on it.
         if store.get(key) != data:
             raise Fenced(f"{key}: written by another attempt; this one stops without acting") from error
-    return sealed, data
+    return sealed
 
 
 def open_step(
@@ -280,6 +283,7 @@ class EventLog:
             if unless is not None and unless(self.records):
                 return False
             tail = self.records[-1] if self.records else None
+            kept, encoded = body_of(self._store, self.owner, body)
             record = Record(
                 str(self.owner),
                 "",
@@ -287,11 +291,11 @@ class EventLog:
                 tail.seq + 1 if tail else 1,
                 round(self._clock(), 6),
                 kind,
-                body_of(self._store, self.owner, body),
+                kept,
                 tail.hash if tail else "",
             )
             try:
-                sealed, _ = _create(self._store, self.owner.events, record)
+                sealed = _create(self._store, self.owner.events, record, encoded)
             except Fenced:
                 self.refresh()
                 continue

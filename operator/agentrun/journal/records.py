@@ -42,26 +42,20 @@ class Record:
     prev: str
     hash: str = ""
 
-    def sealed(self) -> tuple[Record, bytes]:
-        """The record with its hash, and its bytes as ``canonical`` would give them; the body is encoded only once."""
-        parts = {
-            "v": b"%d" % SCHEMA,
-            "run": canonical(self.run),
-            "step": canonical(self.step),
-            "attempt": b"%d" % self.attempt,
-            "seq": b"%d" % self.seq,
-            "at": canonical(timestamp(self.at)),
-            "kind": canonical(str(self.kind)),
-            "body": canonical(self.body),
-            "prev": canonical(self.prev),
-        }
-        digest = sha256(_joined(parts))
+    def sealed(self, body: bytes | None = None) -> tuple[Record, bytes]:
+        """The record with its hash, and its bytes as ``canonical`` would give them.
+
+        The body is encoded at most once. ``body``: the bytes of the body, if it is encoded already.
+        """
+        body = canonical(self.body) if body is None else body
+        # The names in the order of canonical JSON. The hash is the only field that it does not cover.
+        before = b'{"at":%b,"attempt":%d,"body":%b,' % (canonical(timestamp(self.at)), self.attempt, body)
+        named = tuple(map(canonical, (str(self.kind), self.prev, self.run)))
+        after = b'"kind":%b,"prev":%b,"run":%b,' % named
+        after += b'"seq":%d,"step":%b,"v":%d}' % (self.seq, canonical(self.step), SCHEMA)
+        digest = sha256(before + after)
         record = Record(self.run, self.step, self.attempt, self.seq, self.at, self.kind, self.body, self.prev, digest)
-        return record, _joined(parts | {"hash": canonical(digest)})
-
-
-def _joined(parts: dict[str, bytes]) -> bytes:
-    return b"{" + b",".join(b'"%b":%b' % (name.encode(), parts[name]) for name in sorted(parts)) + b"}"
+        return record, before + b'"hash":%b,' % canonical(digest) + after
 
 
 def parse(data: bytes, key: str) -> Record:
