@@ -50,6 +50,8 @@ _TEXT = bytes(range(32, 127)) + b"\0\t\r\n"
 _SAMPLE = 64
 _UNZIPPED_MAX = 1024 * 1024
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+
 Span = tuple[int, int]
 
 
@@ -93,7 +95,7 @@ class Mask:
 
     def value(self, value: Any) -> Any:
         """A JSON value without the secrets in its texts, its keys, and its lists of bytes."""
-        if not self._plain or not self._is_in(json.dumps(value, ensure_ascii=False)):
+        if not self._plain or not self._is_in(_ENCODER.encode(value)):
             return value
         return self._walk(value)
 

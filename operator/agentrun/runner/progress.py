@@ -20,6 +20,8 @@ from agentrun.store.protocol import Store, StoreError
 FLUSH_EVERY = 2.0
 """Seconds between two parts, if there are new lines."""
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
 
 class Progress:
     """The log of one attempt. Lines from before ``attach`` are kept in memory until then."""
@@ -38,7 +40,7 @@ class Progress:
 
     def __call__(self, event: str, **fields: Any) -> None:
         """Log one line."""
-        line = json.dumps({"at": timestamp(self._clock()), "event": event, **fields}, separators=(",", ":"))
+        line = _ENCODER.encode({"at": timestamp(self._clock()), "event": event, **fields})
         line = self.hide(line)
         with self._lock:
             self._lines.append(line + "\n")
