@@ -49,13 +49,16 @@ async def read_body(chunks: AsyncIterable[bytes], encoding: str, limit: int, int
     try:
         async for chunk in chunks:
             received += len(chunk)
-            raw += chunk[: RAW_KEPT - len(raw)]
-            held += chunk
-            if names and len(body) == 0 and layer is None:
-                if len(held) < _SIGN:
-                    continue
-                layer = _layer(names[-1], held)
-            data, held = bytes(held), bytearray()
+            if names:
+                raw += chunk[: RAW_KEPT - len(raw)]
+                held += chunk
+                if len(body) == 0 and layer is None:
+                    if len(held) < _SIGN:
+                        continue
+                    layer = _layer(names[-1], held)
+                data, held = bytes(held), bytearray()
+            else:
+                data = chunk
             if layer is None:
                 body += data
             else:

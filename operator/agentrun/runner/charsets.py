@@ -99,6 +99,8 @@ def _own(content: bytes, kind: str) -> bytes | None:
 
 def _wide(content: bytes) -> str | None:
     """UTF-16 or UTF-32, recognized by the zeros among the first four bytes: such texts begin with ASCII."""
+    if 0 not in content[:4]:
+        return None
     zeros = tuple(byte == 0 for byte in content[:4])
     return {
         (True, False, True, False): "utf-16-be",

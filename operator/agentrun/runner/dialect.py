@@ -234,6 +234,8 @@ _FILTERED = (
     r"|intervened"
 )
 _TOO_LONG = r"length|max|limit|truncat|budget|context|incomplete|exceed|exhaust|pause"
+_WHOLE = frozenset({"completed", "stop", "tool_calls"})
+"""The usual words for an answer that is whole. The patterns do not match them."""
 _CUT_OFF = {"length": "max_output_tokens", "max_tokens": "max_output_tokens"}
 
 
@@ -249,7 +251,7 @@ def ending(*reasons: JSON) -> Ending:
 def _ending(reason: JSON) -> Ending:
     if isinstance(reason, dict):
         reason = next((reason[key] for key in ("type", "reason", "unified", "raw") if key in reason), None)
-    if not isinstance(reason, str):
+    if not isinstance(reason, str) or reason in _WHOLE:
         return Ending("whole")
     word = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", reason.strip()).lower().replace("-", "_").replace(" ", "_")
     if re.search(_FAILED, word):
@@ -268,10 +270,16 @@ def tokens(usage: JSON, *names: str) -> int:
     A name with a dot is a path. A fraction is rounded up, so that a budget does not gain by rounding. A count that is
     negative or larger than ``TOKENS_MAX`` counts as not reported.
     """
+    if not isinstance(usage, dict):
+        return 0
     for name in names:
-        value: Any = usage
-        for part in name.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
+        value: Any = usage.get(name)
+        if "." in name:
+            value = usage
+            for part in name.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+        if value is None:
+            continue
         if isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}(\.[0-9]{1,10})?", value):
             value = float(value)
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= TOKENS_MAX:

@@ -84,7 +84,7 @@ class Transport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """See the base class. Also raises BadEnvironment."""
-        proxy = self.check(str(request.url))
+        proxy = self.check(str(request.url)) if self._proxies else None
         try:
             return await self._way(proxy).handle_async_request(request)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
