@@ -34,6 +34,7 @@ QUEUED_LOOK = 600.0
 REFUSAL_FIRST, REFUSAL_MAX = 1.0, 15.0
 """Seconds until the next request for a pod that the API server refused: the first pause and the longest. It doubles."""
 
+
 @dataclass(slots=True)
 class Refusal:
     """A pod that the API server refused. Lost with the leader: the next one asks again at once."""
