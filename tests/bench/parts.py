@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agentrun.api.document import parse
 from agentrun.attempt.environment import STEP_VARIABLE
 from agentrun.attempt.spec import AttemptSpec
+from agentrun.documents.document import parse
 from agentrun.journal.layout import RunPath
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.run import create_run

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from agentrun.api.document import Document, parse
 from agentrun.api.facts import AttemptEnd, StepFact, StepKey
 from agentrun.api.run import AgentRun, StepState
+from agentrun.documents.document import Document, parse
 from agentrun.expressions.cel import forget
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Execution, Snapshot

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from agentrun.api.document import parse
 from agentrun.api.facts import StepKey
 from agentrun.attempt.environment import STEP_VARIABLE
 from agentrun.attempt.spec import AttemptSpec
+from agentrun.documents.document import parse
 from agentrun.journal.log import EventLog, read_step
 from agentrun.journal.pinned import Pinned
 from agentrun.journal.records import Record

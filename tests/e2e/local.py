@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agentrun.api.document import parse
 from agentrun.api.facts import StepKey
+from agentrun.documents.document import parse
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, read_step
 from agentrun.journal.pinned import Pinned

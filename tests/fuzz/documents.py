@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from agentrun.adapters.objects import run_view
 from agentrun.api.bounds import MAX_DEPTH, too_large
-from agentrun.api.document import NOT_TEXT, Document, from_object, parse
 from agentrun.api.errors import InvalidDocument
+from agentrun.documents.document import NOT_TEXT, Document, from_object, parse
 from agentrun.workflow.json_schema import depth
 from agentrun.workflow.pinning import check, pin
 from tests.fuzz.target import Target

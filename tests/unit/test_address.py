@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentrun.api.document import parse
 from agentrun.api.errors import InvalidDocument
 from agentrun.api.printable import printable
 from agentrun.api.workflow import Model
+from agentrun.documents.document import parse
 from agentrun.runner.failures import Failure
 from agentrun.runner.models import Request, open_model
 from agentrun.workflow.address import DEFAULT, Address, BadAddress, address_of, azure_hint, read_address

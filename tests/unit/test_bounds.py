@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from agentrun.api.document import parse
 from agentrun.api.errors import InvalidDocument, dotted
 from agentrun.api.run import AgentRun
+from agentrun.documents.document import parse
 from agentrun.expressions.cost import COST_MAX
 from agentrun.plan.planner import plan_slice
 from agentrun.plan.snapshot import Snapshot

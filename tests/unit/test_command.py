@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrun.api.command import PAYLOAD_MAX, Command, Happened, Resolve, Resume, Signal, read_command
+from agentrun.api.command import PAYLOAD_MAX, Command, Happened, Resolve, Resume, Signal
 from agentrun.api.crd import definitions
 from agentrun.api.errors import InvalidDocument
+from agentrun.documents.agent_command import read_command
 from tests.harness.crd import closed, holds, violations
 
 RUN = {"name": "refund-4711"}

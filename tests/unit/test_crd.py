@@ -17,12 +17,12 @@ import yaml
 from agentrun.api import crd
 from agentrun.api.approval import Approval
 from agentrun.api.command import AgentCommand
-from agentrun.api.document import parse
 from agentrun.api.errors import InvalidDocument
 from agentrun.api.facts import StepKey
 from agentrun.api.run import AgentRun, AgentWorkflow, RunSpec, StepState
 from agentrun.api.values import Spec
 from agentrun.api.workflow import FailureClass
+from agentrun.documents.document import parse
 from tests.harness.crd import closed, holds, violations
 
 CRDS = Path(__file__).parents[2] / "crds"

@@ -12,14 +12,15 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from agentrun.api import bounds, reader
+from agentrun.api import bounds
 from agentrun.api.approval import Approval
 from agentrun.api.command import AgentCommand
-from agentrun.api.document import MAX_BYTES, NOT_TEXT, from_object, load, parse
 from agentrun.api.errors import InvalidDocument
 from agentrun.api.printable import printable
-from agentrun.api.problems import FORMS, MAX_PROBLEMS
 from agentrun.api.run import AgentRun, AgentWorkflow, cluster_only
+from agentrun.documents import yaml_reader
+from agentrun.documents.document import MAX_BYTES, NOT_TEXT, from_object, load, parse
+from agentrun.documents.problems import FORMS, MAX_PROBLEMS
 
 HEAD = "apiVersion: agentrun.dev/v1alpha1\nkind: AgentWorkflow\nmetadata: {name: refund}\n"
 STEPS = HEAD + "spec:\n  steps:\n    - name: a\n      agent: {prompt: hello}\n"
@@ -425,7 +426,7 @@ def test_load_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read(text: str) -> Any:
-    (node,) = reader.read(text, "wf.yaml")
+    (node,) = yaml_reader.read(text, "wf.yaml")
     return node.value
 
 

@@ -14,13 +14,13 @@ from typing import Any
 
 from agentrun.api.approval import DECIDED, USER_MAX, decisions_of
 from agentrun.api.canonical import moment
-from agentrun.api.command import read_command
 from agentrun.api.decoding import UNREADABLE
 from agentrun.api.errors import InvalidDocument
 from agentrun.api.footprint import footprint
 from agentrun.api.names import REQUESTED_BY
 from agentrun.api.run import CHANGED_BY, ConditionType, Reason
 from agentrun.control.views import ApprovalView, CommandView, RunRef, RunView
+from agentrun.documents.agent_command import read_command
 
 NAME_MAX = 253
 """Characters that are kept of a name."""

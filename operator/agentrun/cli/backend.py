@@ -17,8 +17,8 @@ from agentrun.query.run_view import Question, RunView
 if TYPE_CHECKING:
     from agentrun.api.approval import Verdict
     from agentrun.api.command import Resolve, Signal
-    from agentrun.api.document import Document
     from agentrun.cli.place import AnyPlace
+    from agentrun.documents.document import Document
     from agentrun.journal.layout import RunPath
     from agentrun.journal.run import Unreadable
     from agentrun.plan.commands import Cancel, Suspend

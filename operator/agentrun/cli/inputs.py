@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from agentrun.api import reader
-from agentrun.api.document import MAX_BYTES
 from agentrun.api.errors import InvalidDocument, Problem
 from agentrun.api.texts import quoted
+from agentrun.documents import yaml_reader
+from agentrun.documents.document import MAX_BYTES
 from agentrun.workflow.bounded_json import parse_json
 from agentrun.workflow.json_schema import compile_schema
 
@@ -68,7 +68,7 @@ def _read_file(file: str) -> dict[str, Any]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise _refused("is not UTF-8", source) from error
-    nodes = reader.read(text, source)
+    nodes = yaml_reader.read(text, source)
     if len(nodes) != 1 or not isinstance(nodes[0].value, dict):
         raise _refused("must hold one object, from the names of inputs to their values", source)
     found: dict[str, Any] = json.loads(json.dumps(nodes[0].value))  # YAML aliases share one value; a copy does not

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from agentrun.api.canonical import digest_of
 from agentrun.api.decoding import UNREADABLE, decode
-from agentrun.api.document import from_object
 from agentrun.api.errors import InvalidDocument, Path, Problem, dotted
 from agentrun.api.facts import StepKey
 from agentrun.api.footprint import footprint
@@ -27,6 +26,7 @@ from agentrun.control.journal import Journal
 from agentrun.control.live import LiveRun
 from agentrun.control.thinking import Thinking
 from agentrun.control.views import RunRef, RunView
+from agentrun.documents.document import from_object
 from agentrun.expressions.bounded_cache import Kept
 from agentrun.journal.fork import ForkRefused
 from agentrun.journal.layout import RunPath

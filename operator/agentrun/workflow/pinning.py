@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentrun.api.canonical import digest_of, timestamp
-from agentrun.api.document import Document
 from agentrun.api.errors import InvalidDocument, Path, Problem
 from agentrun.api.run import AgentRun, AgentWorkflow, RunSpec
 from agentrun.api.texts import quoted
 from agentrun.api.workflow import WorkflowSpec
+from agentrun.documents.document import Document
 from agentrun.records.manifest import RunManifest
 from agentrun.workflow.json_schema import compile_schema
 from agentrun.workflow.lint import absent_inputs, checked_program, other_forms

@@ -10,7 +10,6 @@ import click
 
 from agentrun.api.approval import Verdict
 from agentrun.api.command import Resolve, Signal
-from agentrun.api.document import Document
 from agentrun.api.errors import Refused
 from agentrun.api.facts import StepKey
 from agentrun.api.printable import printable
@@ -22,6 +21,7 @@ from agentrun.cli.on_cluster.client import Client, collection
 from agentrun.cli.on_cluster.cluster_run import RUNS, ClusterRun, change, journal_of, output_of, workflow_of
 from agentrun.cli.on_cluster.commands import command
 from agentrun.cli.place import ClusterPlace, run_name
+from agentrun.documents.document import Document
 from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
 from agentrun.journal.records import Damaged

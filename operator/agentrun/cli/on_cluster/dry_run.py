@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from agentrun.api.document import Document
 from agentrun.api.errors import InvalidDocument, Problem
 from agentrun.api.printable import printable
 from agentrun.api.run import AgentRun
@@ -10,6 +9,7 @@ from agentrun.cli.failures import warn
 from agentrun.cli.on_cluster.client import Client, collection
 from agentrun.cli.on_cluster.cluster_run import RUNS, WORKFLOWS
 from agentrun.cli.on_cluster.refusals import fields_of
+from agentrun.documents.document import Document
 from agentrun.kube.errors import REJECTED, AlreadyExists, Conflict
 
 

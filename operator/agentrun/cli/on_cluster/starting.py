@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from agentrun.api.document import Document, from_object
 from agentrun.api.errors import Refused
 from agentrun.api.names import REQUESTED_BY
 from agentrun.api.printable import printable
@@ -20,6 +19,7 @@ from agentrun.cli.on_cluster.cluster_run import RUNS, WORKFLOWS, ClusterRun, cha
 from agentrun.cli.on_cluster.commands import command
 from agentrun.cli.on_cluster.following import follow
 from agentrun.cli.terminal.output import emit, tell
+from agentrun.documents.document import Document, from_object
 from agentrun.kube.errors import AlreadyExists, Conflict, NotFound
 from agentrun.records.manifest import RunManifest
 

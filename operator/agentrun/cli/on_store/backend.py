@@ -24,7 +24,7 @@ from agentrun.store.protocol import Store
 if TYPE_CHECKING:
     from agentrun.api.approval import Verdict
     from agentrun.api.command import Resolve, Signal
-    from agentrun.api.document import Document
+    from agentrun.documents.document import Document
     from agentrun.plan.commands import Cancel, Suspend
     from agentrun.query.logs import LogLine
     from agentrun.records.manifest import RunManifest

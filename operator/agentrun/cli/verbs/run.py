@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 
 import click
 
-from agentrun.api.document import Document, load
 from agentrun.api.run import AgentRun, AgentWorkflow
 from agentrun.cli.backend import Backend, R
 from agentrun.cli.failures import warn
 from agentrun.cli.inputs import read_inputs
 from agentrun.cli.options import verb
 from agentrun.cli.what_next import report
+from agentrun.documents.document import Document, load
 from agentrun.workflow.pinning import pin, workflow_of
 
 F = TypeVar("F", bound=Callable[..., Any])

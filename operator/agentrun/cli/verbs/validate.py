@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from agentrun.api.document import Document, load
 from agentrun.api.errors import InvalidDocument
 from agentrun.api.printable import printable
 from agentrun.api.run import AgentWorkflow
@@ -14,6 +13,7 @@ from agentrun.cli.backend import Backend, R
 from agentrun.cli.failures import explain, warn
 from agentrun.cli.options import verb
 from agentrun.cli.terminal.output import emit_list, tell
+from agentrun.documents.document import Document, load
 from agentrun.kube.errors import DENIED
 from agentrun.workflow.pinning import check
 

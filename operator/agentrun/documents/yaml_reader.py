@@ -4,7 +4,7 @@ The text is read as libyaml's *events*, not as its tree: nothing recurses, nesti
 alias is a reference to a value that was built once, whose expanded size is counted before anything expands it.
 (It is also three times as fast as composing a tree of nodes.)
 
-``agentrun.api.scalars`` says what a scalar without quotes means.
+``agentrun.documents.yaml_scalars`` says what a scalar without quotes means.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import yaml
 
 from agentrun.api.bounds import MAX_DEPTH, MAX_VALUES
 from agentrun.api.errors import InvalidDocument, Path, Problem
-from agentrun.api.scalars import LETTERS, Disputed, scalar
 from agentrun.api.texts import shown
+from agentrun.documents.yaml_scalars import LETTERS, Disputed, scalar
 
 MAX_TEXT = 4 * 1024 * 1024
 """Characters of text in one file; an alias counts as all that it stands for."""

@@ -1,7 +1,7 @@
 """Turns a user's file into checked objects, and checks an object of an API server with the same messages.
 
-The checks come in this order: the file, its encoding, its YAML (``agentrun.api.reader``), its apiVersion and kind,
-then all fields at once (``agentrun.api.problems``).
+The checks come in this order: the file, its encoding, its YAML (``yaml_reader``), its apiVersion and kind, then all
+fields at once (``problems``).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from agentrun.api import reader
 from agentrun.api.bounds import too_large
 from agentrun.api.errors import InvalidDocument, Path, Problem
-from agentrun.api.problems import described, problems_in, suggestion
-from agentrun.api.reader import Node
 from agentrun.api.run import AgentRun, AgentWorkflow, Metadata
 from agentrun.api.workflow import API_VERSION
+from agentrun.documents import yaml_reader
+from agentrun.documents.problems import described, problems_in, suggestion
+from agentrun.documents.yaml_reader import Node
 
 MAX_BYTES = 4 * 1024 * 1024
 
@@ -87,7 +87,7 @@ def parse(data: bytes, source: str) -> list[Document]:
     Raises:
         InvalidDocument: with all problems of the first invalid document; ``source`` names the file.
     """
-    nodes = reader.read(_decoded(data, source), source)
+    nodes = yaml_reader.read(_decoded(data, source), source)
     if not nodes:
         raise _refused(f"holds no document, only blanks or comments: write one ({_KNOWN})", source)
     return [_document(node, source) for node in nodes]
