@@ -1,4 +1,4 @@
-"""`python -m tests.cluster up|down|status`: a cluster that stays, for a person; `build`: what every cluster needs."""
+"""`python -m tests.cluster up|down|status`: a cluster for a person. `build`: builds what every cluster needs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.servers.versitygw import REGION
 
 
 def main() -> int:
-    """Do what the word says; 1 where this machine can't, 3 from `status` where no cluster runs."""
+    """Run the verb. Returns 1 if this machine cannot, and 3 from `status` if no cluster runs."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description="A Kubernetes on this machine.")
     parser.add_argument("verb", choices=("up", "down", "status", "build"))
     verb = parser.parse_args().verb
@@ -33,18 +33,18 @@ def main() -> int:
 
 
 def folder() -> Path:
-    """Where the cluster that stays has its files."""
+    """The folder with the files of the person's cluster."""
     return cache() / "cluster"
 
 
 def up() -> int:
-    """Start one that outlives this process, and say how to use it; a whole one that runs already stays as it is."""
+    """Start a cluster that outlives this process, and print how to use it. A complete one that runs already stays."""
     hint = folder() / "hint"
     if find(folder()) is not None and hint.exists():
         say("it runs already; `make cluster-down` ends it")
         print(hint.read_text())
         return 0
-    _remove()  # one that crashed, or whose start did
+    _remove()  # a cluster that crashed, or whose start failed
     folder().mkdir(mode=0o700)
     clusters.prepare()
     begun = time.monotonic()
@@ -52,20 +52,20 @@ def up() -> int:
         closing.callback(shutil.rmtree, folder(), ignore_errors=True)
         running = clusters.start(folder(), bound=False, closing=closing)
         hint.write_text(_hint(running))
-        closing.pop_all()  # from here on it stays
+        closing.pop_all()  # the cluster stays from here on
     say(f"up in {time.monotonic() - begun:.0f} s")
     print(hint.read_text())
     return 0
 
 
 def down() -> int:
-    """End it."""
+    """End the cluster."""
     say("ended" if _remove() else "there was none")
     return 0
 
 
 def status() -> int:
-    """Say whether it runs, and how to use it."""
+    """Print whether the cluster runs, and how to use it."""
     hint = folder() / "hint"
     if find(folder()) is None or not hint.exists():
         say("none runs; `make cluster` starts one")
@@ -75,7 +75,7 @@ def status() -> int:
 
 
 def build() -> int:
-    """Build and install what is missing. Where this machine can't, the tests that need it will be skipped: 1 in CI."""
+    """Build and install what is missing. If this machine cannot, print that tests will be skipped; in CI, fail."""
     try:
         clusters.prepare()
     except MissingError as error:
@@ -86,7 +86,7 @@ def build() -> int:
 
 
 def _remove() -> bool:
-    """End the cluster, whole or crashed, and remove its files. Whether there was one."""
+    """End the cluster, complete or crashed, and remove its files. Returns whether there was one."""
     ran = destroy(folder())
     was = folder().exists()
     if was:
@@ -95,7 +95,7 @@ def _remove() -> bool:
 
 
 def _hint(running: Cluster) -> str:
-    """What a person can do with it, for copying into a shell."""
+    """The text about using the cluster, with commands for copying into a shell."""
     assert running.plane is not None
     for user in PEOPLE:
         running.kubeconfig(user)
@@ -162,7 +162,7 @@ def _hint(running: Cluster) -> str:
 
 
 def _written(name: str, text: str) -> Path:
-    """A file beside the cluster's own, for its owner's eyes."""
+    """Write a file into the cluster's folder, readable by its owner only."""
     path = folder() / name
     path.touch(0o600)
     path.write_text(textwrap.dedent(text))

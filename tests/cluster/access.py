@@ -1,4 +1,4 @@
-"""Who may speak to a cluster, and how: kubeconfigs of real users, kubectl and helm."""
+"""Access to a cluster: kubeconfigs of real users, kubectl and helm."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.cluster.places import FailedError
 Done = subprocess.CompletedProcess[str]
 
 UNWATCHED = "hostile"
-"""A namespace whose objects no test waits for: to read the worst of them takes a watch seconds."""
+"""A namespace whose objects no test waits for: a watch takes seconds to read the worst of them."""
 
 
 @dataclass(frozen=True)
 class User:
-    """A person, or a part of the cluster, as the API server sees them."""
+    """A user for the API server: a person, or a component of the cluster."""
 
     name: str
     groups: tuple[str, ...] = ()
@@ -38,11 +38,11 @@ PEOPLE = {
     "carl": User("carl", ("finance",)),
     "eve": User("eve"),
 }
-"""The users of tests: ben and carl may decide what finance decides; ana asks; eve is nobody."""
+"""The users of tests. ana makes runs; ben and carl decide for the group finance; eve has no rights."""
 
 
 class Access:
-    """The ways into one cluster: ``kubeconfig(user)`` and the programs that use it.
+    """Access to one cluster: ``kubeconfig(user)`` and the programs that use it.
 
     ``url`` and ``ca`` (the file of its certificate authority) are the API server's.
     """
@@ -55,11 +55,11 @@ class Access:
         self._helm = helm
 
     def token(self, user: str = "admin") -> str:
-        """The bearer token of a user. Raises FailedError where the cluster has no token of theirs."""
+        """The bearer token of a user. Raises FailedError if the cluster has no tokens."""
         raise FailedError(f"{self.url}: no token of {user}")
 
     def kubeconfig(self, user: str = "admin") -> Path:
-        """A kubeconfig with which one acts as ``user``."""
+        """A kubeconfig for acting as ``user``."""
         path = self.folder / f"{user.replace(':', '-')}.kubeconfig"
         if not path.exists():
             path.touch(0o600)
@@ -67,7 +67,7 @@ class Access:
         return path
 
     def document(self, user: str) -> dict[str, Any]:
-        """What ``kubeconfig(user)`` holds."""
+        """The content of ``kubeconfig(user)``."""
         authority = base64.b64encode(self.ca.read_bytes()).decode()
         return {
             "apiVersion": "v1",
@@ -93,7 +93,7 @@ class Access:
         return self._run([self._helm, *words], "admin", None, check)
 
     def get(self, *words: str, user: str = "admin") -> Any:
-        """What ``kubectl get WORDS -o json`` gives. Raises FailedError."""
+        """The output of ``kubectl get WORDS -o json``. Raises FailedError."""
         return json.loads(self.kubectl("get", *words, "-o", "json", user=user).stdout)
 
     def apply(
@@ -103,22 +103,20 @@ class Access:
         return self.kubectl("apply", "-f", "-", user=user, input=yaml.safe_dump_all(documents), check=check)
 
     def environment(self, user: str = "admin") -> dict[str, str]:
-        """What a program finds in its environment that acts as ``user``."""
+        """The environment of a program that acts as ``user``."""
         return {
             "PATH": f"{self._kubectl.parent}:{os.environ.get('PATH', os.defpath)}",
-            # A home of the cluster's own: what the person has set up for kubectl and helm counts for nothing here.
+            # A separate home, so that the person's own settings for kubectl and helm have no effect.
             "HOME": str(self.folder),
             "KUBECONFIG": str(self.kubeconfig(user)),
         }
 
     def watching(self, kind: str) -> subprocess.Popen[str]:
-        """A kubectl that writes the events of every object of ``kind``, in all namespaces but UNWATCHED, as JSON
-        documents.
-        """
+        """Start a kubectl that writes the watch events of ``kind`` as JSON documents; not those of UNWATCHED."""
         return subprocess.Popen(
             [
                 *(self._kubectl, "get", kind, "-A", f"--field-selector=metadata.namespace!={UNWATCHED}"),
-                # Of more objects than a chunk holds, kubectl's first events would be the chunks: Lists without a name.
+                # With more objects than a chunk holds, kubectl's first events would be the chunks: Lists without names.
                 *("-o", "json", "--watch", "--output-watch-events", "--chunk-size=0"),
             ],
             env=self.environment(),
@@ -135,7 +133,7 @@ class Access:
         env: dict[str, str] | None = None,
         check: bool = True,
     ) -> Done:
-        """Run another program as ``user`` to its end, with ``env`` besides. Raises FailedError as ``kubectl``."""
+        """Run another program as ``user`` to its end, with ``env`` added. Raises FailedError like ``kubectl``."""
         return self._run(list(command), user, None, check, env)
 
     def _run(
@@ -163,7 +161,7 @@ class Access:
 
 
 class TokenAccess(Access):
-    """The ways into a cluster of our own, whose users have tokens that the API server reads from a file."""
+    """Access to a cluster of the tests, whose users have tokens that the API server reads from a file."""
 
     def __init__(
         self, folder: Path, url: str, ca: Path, *, kubectl: Path, helm: Path, parts: Iterable[User] = ()
@@ -173,7 +171,7 @@ class TokenAccess(Access):
         self._tokens = {name: secrets.token_urlsafe(24) for name in self._users}
 
     def write_tokens(self, path: Path) -> None:
-        """Write the file that the API server reads: token, user, uid, groups."""
+        """Write the API server's token file: token, user, uid, groups."""
         path.touch(0o600)
         rows = (
             [self._tokens[u.name], u.name, u.name, *([",".join(u.groups)] if u.groups else [])]
@@ -183,14 +181,14 @@ class TokenAccess(Access):
             csv.writer(file).writerows(rows)
 
     def token(self, user: str = "admin") -> str:
-        """The bearer token of a user. Raises FailedError where there is no such user."""
+        """The bearer token of a user. Raises FailedError if there is no such user."""
         if user not in self._tokens:
             raise FailedError(f"there is no user {user}; there are {', '.join(self._tokens)}")
         return self._tokens[user]
 
 
 class ImpersonatingAccess(Access):
-    """The ways into a person's cluster: its users are impersonated, which asks for a kubeconfig that may do so."""
+    """Access to a person's own cluster. The kubeconfig's user impersonates the tests' users, and must be allowed to."""
 
     def __init__(self, folder: Path, given: Path, *, kubectl: Path, helm: Path) -> None:
         flat = subprocess.run(
@@ -205,7 +203,7 @@ class ImpersonatingAccess(Access):
         super().__init__(folder, server["server"], ca, kubectl=kubectl, helm=helm)
 
     def document(self, user: str) -> dict[str, Any]:
-        """The person's own kubeconfig, as it is for admin and acting as ``user`` otherwise."""
+        """The person's own kubeconfig: unchanged for admin, otherwise impersonating ``user``."""
         if user == "admin":
             return self._flat
         who = PEOPLE[user]

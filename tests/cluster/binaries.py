@@ -1,4 +1,4 @@
-"""The programs of the cluster, built from their released Go modules and cached by what they are built from."""
+"""Builds the programs of the cluster from their released Go modules, and caches them by their sources."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _FILES = ("go.mod", "go.sum", "main.go", "tools.go")
 
 @functools.cache
 def build(tell: Say = say) -> Path:
-    """The folder with a program for each of COMPONENTS, and helm; built now if it is not cached (about seven minutes).
+    """The folder with a program for each of COMPONENTS, and helm. Builds them if not cached (about seven minutes).
 
     Raises:
-        MissingError: this is not Linux, or there is no Go.
+        MissingError: this is not Linux, or Go is not installed.
         FailedError: the build failed.
 
     """
@@ -57,7 +57,7 @@ def build(tell: Say = say) -> Path:
 
 
 def _build(folder: Path, go: str, flags: str, tell: Say) -> None:
-    """Build into ``folder``, which is there only when it is whole."""
+    """Build into ``folder``, which exists only when it is complete."""
     tell(f"building Kubernetes {_version()}, etcd and helm with {go}: about seven minutes the first time, then cached")
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(dir=cache()) as name:
@@ -77,14 +77,14 @@ def _build(folder: Path, go: str, flags: str, tell: Say) -> None:
 
 
 def _version() -> str:
-    """The version of Kubernetes that go.mod asks for."""
+    """The version of Kubernetes in go.mod."""
     found = re.search(r"^\s*k8s\.io/kubernetes (v\S+)", (SOURCE / "go.mod").read_text(), re.MULTILINE)
     assert found is not None, "go.mod names no k8s.io/kubernetes"
     return found[1]
 
 
 def _link_flags() -> str:
-    """Without symbols, and with the version that the components are to say: the linker is who sets it."""
+    """The linker's flags: no symbols, and the version that the components report."""
     version = _version()
     major, minor, _ = version.removeprefix("v").split(".", 2)
     where = "k8s.io/component-base/version"
@@ -93,10 +93,10 @@ def _link_flags() -> str:
 
 
 def program(name: str) -> Path:
-    """A program of the person's, where the cluster is theirs.
+    """The person's own program, for the person's own cluster.
 
     Raises:
-        MissingError: it is not on PATH.
+        MissingError: the program is not on PATH.
 
     """
     found = shutil.which(name, path=os.environ.get("PATH"))

@@ -1,4 +1,4 @@
-"""The whole test cluster: a node, the project's image on it, and the world outside: store, model and backend."""
+"""The whole test cluster: a node with the project's image, and the servers outside: store, model and backend."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.servers import versitygw
 from tests.servers.versitygw import S3Server
 
 KUBECONFIG = "AGENTRUN_TEST_KUBECONFIG"
-"""The variable with the kubeconfig of a cluster of the person's, to be used instead of one of ours."""
+"""The variable with the kubeconfig of a person's own cluster, which is used instead of a new one."""
 HOST = "AGENTRUN_TEST_HOST"
-"""The variable with the address by which the pods of such a cluster reach this machine."""
+"""The variable with the address of this machine for the pods of such a cluster."""
 TOKEN = "shop-token-4711"
 MODEL_KEY = "model-key-4711"
 PORTS = {"store": 7070, "model": 8470, "backend": 8471}
@@ -32,11 +32,10 @@ _ROOT = Path(__file__).parents[2]
 
 
 class Outside:
-    """What a workflow needs that is not Kubernetes: versitygw, the scripted model, the shop's backend.
+    """The servers that a workflow needs outside of Kubernetes: versitygw, the scripted model, the shop's backend.
 
-    They listen on ``address``, in ``sandbox`` where there is one and then at PORTS, else at free ports. The model plays
-    the refund example and asks for MODEL_KEY, payments ask for TOKEN; ``payments`` is the file in which the backend
-    writes them down, JSON lines.
+    They listen on ``address``: in a ``sandbox`` at PORTS, without one at free ports. The model plays the refund example
+    and requires MODEL_KEY. The backend requires TOKEN, and writes payments as JSON lines to the file ``payments``.
     """
 
     def __init__(self, folder: Path, sandbox: Sandbox | None, address: str) -> None:
@@ -65,14 +64,14 @@ class Outside:
         self.components = [self.store, self.model, self.backend]
 
     def start(self) -> None:
-        """Start all and wait until they listen. Raises FailedError."""
+        """Start all servers, and wait until they listen. Raises FailedError."""
         for component in self.components:
             component.start()
         for component in self.components:
             component.ready("listening", partial(_listens, self.address, self.ports[component.name]))
 
     def close(self) -> None:
-        """End all."""
+        """Stop all servers."""
         for component in self.components:
             component.stop()
 
@@ -87,11 +86,11 @@ class Outside:
 
 
 class Cluster:
-    """A Kubernetes with a node, where pods reach the store, the model and the backend by address.
+    """A Kubernetes with a node, whose pods reach the store, the model and the backend by address.
 
-    ``access`` has kubectl, helm and the users' kubeconfigs. ``image`` is the name of the project's image on it.
-    ``host`` is the address by which pods reach servers that a test starts in its own process. ``plane`` and ``node``
-    are there where the cluster is ours, to be hurt; ``None`` where it is the person's.
+    ``access`` has kubectl, helm and the users' kubeconfigs. ``image`` is the name of the project's image on the node.
+    ``host`` is the address of servers that a test starts in its own process, for pods. ``plane`` and ``node`` are the
+    parts of a cluster of the tests, which tests may damage; they are None on a person's own cluster.
     """
 
     def __init__(
@@ -127,7 +126,7 @@ def given() -> Path | None:
 
 
 def prepare(tell: Say = say) -> None:
-    """Build and install all that a cluster needs. Raises MissingError, FailedError."""
+    """Build and install everything that a cluster needs. Raises MissingError, FailedError."""
     if given() is not None:
         image.given()
         return
@@ -140,10 +139,12 @@ def prepare(tell: Say = say) -> None:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Cluster]:
-    """A cluster of our own until the block ends, or the person's where they gave one. ``folder`` is empty.
+    """A new cluster until the block ends; or the person's own, if AGENTRUN_TEST_KUBECONFIG is set.
+
+    ``folder`` must be empty.
 
     Raises:
-        MissingError: what this machine lacks.
+        MissingError: this machine lacks something.
         FailedError: a part does not start.
 
     """
@@ -163,17 +164,17 @@ def running(folder: Path) -> Iterator[Cluster]:
 
 
 def start(folder: Path, *, bound: bool, closing: ExitStack) -> Cluster:
-    """Start a cluster of our own in ``folder``, an empty one; ``closing`` ends it.
+    """Start a new cluster in ``folder``, which must be empty. ``closing`` ends it.
 
-    ``bound``: the kernel ends it with this process, however that ends.
+    ``bound``: the kernel ends the cluster with this process, however that ends.
 
     Raises:
-        MissingError: what this machine lacks.
+        MissingError: this machine lacks something.
         FailedError: a part does not start.
 
     """
     prepare()
-    remove_cgroups()  # a killed test run's; its processes, mounts and devices went with it
+    remove_cgroups()  # of a killed test run; its processes, mounts and devices are gone already
     sandbox = Sandbox(folder, bound=bound)
     closing.callback(sandbox.close)
     outside = Outside(folder, sandbox, sandbox.inside)
@@ -182,7 +183,7 @@ def start(folder: Path, *, bound: bool, closing: ExitStack) -> Cluster:
     node = Node(plane, sandbox)
     name, archive = image.build()
     node.start(archive)
-    node.tag(name, f"docker.io/library/agentrun:{__version__}")  # as the chart and the examples call it
+    node.tag(name, f"docker.io/library/agentrun:{__version__}")  # the name in the chart and the examples
     return Cluster(plane, outside, name, sandbox.outside, plane, node)
 
 

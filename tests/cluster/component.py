@@ -1,4 +1,4 @@
-"""A process of the cluster that tests stop, pause and start again."""
+"""A process of the cluster that tests can stop, pause and start again."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.cluster.places import FailedError
 
 T = TypeVar("T")
 PATIENCE = 60.0
-"""Seconds after which what should have come is missed."""
+"""The default limit for waiting, in seconds."""
 
 
 def until(what: str, test: Callable[[], T | None], patience: float = PATIENCE) -> T:
-    """Ask ``test`` until it gives something; what it gave.
+    """Call ``test`` until its result is true, and return the result.
 
     Raises:
-        FailedError: nothing came within ``patience`` seconds.
+        FailedError: ``test`` was not true within ``patience`` seconds.
 
     """
     end = time.monotonic() + patience
@@ -33,7 +33,7 @@ def until(what: str, test: Callable[[], T | None], patience: float = PATIENCE) -
 
 
 def children(pid: int) -> list[int]:
-    """The processes that ``pid`` has started and that have not been waited for; none where it is gone."""
+    """The children of ``pid`` that it has not waited for; empty if ``pid`` is gone."""
     try:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
@@ -41,10 +41,10 @@ def children(pid: int) -> list[int]:
 
 
 class Component:
-    """A process that can be ended, paused and started again. ``log`` takes its output, of every start.
+    """A process that can be stopped, paused and started again. ``log`` has the output of every start.
 
-    ``enter`` is a command that runs another one elsewhere, as nsenter does: then the process is its child. Without it,
-    the process is this one's child and is killed by the kernel when the thread that started it ends.
+    ``enter`` is a command that runs another command elsewhere, like nsenter. The process is then a child of ``enter``.
+    Without ``enter`` it is a child of this process, and the kernel kills it when the thread that started it ends.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Component:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Component:
-        """Start it. Whether it does its work is for the caller to find out."""
+        """Start the process. The caller checks whether it works (``ready``)."""
         assert not self.running, f"{self.name} runs already"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -79,12 +79,12 @@ class Component:
 
     @property
     def running(self) -> bool:
-        """Whether it was started and has not ended."""
+        """Whether the process was started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def pid(self) -> int:
-        """Its process id on this machine. Raises FailedError where it does not run."""
+        """The process id on this machine. Raises FailedError if the process does not run."""
 
         def found() -> int | None:
             self.check()
@@ -96,16 +96,20 @@ class Component:
         return until(f"a process of {self.name}", found)
 
     def check(self) -> None:
-        """Raise FailedError with its last words if it has ended."""
+        """Raise FailedError, with the end of the log, if the process has ended."""
         if not self.running:
             raise FailedError(f"{self.name} has ended; it said in {self.log}:\n{self.said()}")
 
     def said(self) -> str:
-        """The end of its log."""
+        """The end of the log."""
         return self.log.read_text(errors="replace")[-3000:] if self.log.exists() else ""
 
     def ready(self, what: str, test: Callable[[], T | None], patience: float = PATIENCE) -> T:
-        """Ask ``test`` until it gives something, as long as the process runs. Raises FailedError."""
+        """Call ``test`` until its result is true, and return the result.
+
+        Raises:
+            FailedError: the process ended, or ``test`` was not true within ``patience`` seconds.
+        """
 
         def asked() -> T | None:
             self.check()
@@ -117,14 +121,14 @@ class Component:
             raise FailedError(f"{error}\nThe end of {self.log}:\n{self.said()}") from None
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal: SIGSTOP pauses it, SIGCONT lets it go on. Raises FailedError where it does not run."""
+        """Send a signal. SIGSTOP pauses the process, SIGCONT continues it. Raises FailedError if it does not run."""
         os.kill(self.pid, number)
         if number == signal.SIGCONT and self._entered:
             assert self._process is not None
             os.kill(self._process.pid, number)  # nsenter stops itself when its child is stopped
 
     def stop(self, number: signal.Signals = signal.SIGTERM, patience: float = 15.0) -> None:
-        """End it by a signal, by SIGKILL if it does not heed, and wait for its end."""
+        """Send a signal, then SIGKILL after ``patience`` seconds, and wait for the end of the process."""
         if self._process is None:
             return
         if self.running:
@@ -136,11 +140,11 @@ class Component:
         self._process.wait()
 
     def reap(self) -> None:
-        """Wait for the end of a process that others have killed."""
+        """Wait for the end of the process, which others have killed."""
         if self._process is not None:
             self._process.wait()
 
     def restart(self) -> None:
-        """End it and start it again."""
+        """Stop the process and start it again."""
         self.stop()
         self.start()

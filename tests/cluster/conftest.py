@@ -1,4 +1,4 @@
-"""The fixtures of tests on Kubernetes: `cluster`, the whole of it, `control_plane`, an API server alone, `operator`."""
+"""Fixtures for tests on Kubernetes: `control_plane` (an API server only), `cluster` (a whole cluster), `operator`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.e2e.toolhost import ToolHost
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build and install before the first test that wants it: the time limit is for tests, not for compilers."""
+    """Build and install before the first test, so that the time limit of a test does not include compilers."""
     names = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     if session.config.option.collectonly or not names & {"cluster", "control_plane"}:
         return
@@ -36,7 +36,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """An API server with its etcd, for the whole run: no node, no controllers, every request in its audit log."""
+    """An API server with etcd for the whole test run, without a node and controllers. It logs every request (audit)."""
     try:
         with planes.running(tmp_path_factory.mktemp("control-plane"), audit=True) as plane:
             yield plane
@@ -46,7 +46,7 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A whole cluster for the whole run; every test makes a namespace of its own."""
+    """A whole cluster for the whole test run. Every test creates its own namespace."""
     try:
         with clusters.running(tmp_path_factory.mktemp("cluster")) as running:
             yield running
@@ -56,19 +56,19 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def operator(cluster: Cluster) -> Iterator[Operator]:
-    """The operator on the cluster, installed by helm with two replicas, for the whole run."""
+    """The operator on the cluster for the whole test run, installed by helm with two replicas."""
     with operators.installed(cluster) as operator:
         yield operator
 
 
 @pytest.fixture
 def tools(cluster: Cluster) -> Iterator[ToolHost]:
-    """A host of HTTP tools in the test's own process that pods reach."""
+    """A server of HTTP tools in the test's own process, which pods can reach."""
     with ToolHost(cluster.host) as host:
         yield host
 
 
 @pytest.fixture
 def namespace(operator: Operator) -> str:
-    """A namespace of the test's own, as ``Operator.namespace`` makes one."""
+    """The test's own namespace, from ``Operator.namespace``."""
     return operator.namespace()

@@ -1,4 +1,4 @@
-"""etcd and the Kubernetes API server: up in seconds, without root when they are all that a test needs."""
+"""etcd and the Kubernetes API server. They start in seconds, and without a node they do not need root."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _AUDIT = {
 class ControlPlane(TokenAccess):
     """A running etcd and API server.
 
-    On this machine itself both listen on 127.0.0.1 at ports that are free. In a sandbox the API server listens on all
-    of the sandbox's addresses, since pods reach it by the node's; no other machine reaches the sandbox. ``folder`` is
-    empty and the caller's to delete. The users' tokens are new each time. ``audit``: write a line for each request to
-    ``audit_log``, with the user, the verb, the object and the answer, without bodies.
+    Without a sandbox both listen on 127.0.0.1 at free ports. In a sandbox the API server listens on all of the
+    sandbox's addresses, because pods use the node's address; no other machine reaches the sandbox. ``folder`` must be
+    empty, and the caller deletes it. The users' tokens are new each time. With ``audit``, ``audit_log`` gets a line for
+    each request with the user, the verb, the object and the response code, without bodies.
 
     Raises:
-        FailedError: one of them does not start; it has what they said.
+        FailedError: one of them does not start; the message has its last output.
 
     """
 
@@ -72,7 +72,7 @@ class ControlPlane(TokenAccess):
             raise
 
     def component(self, name: str, options: Sequence[str | Path]) -> Component:
-        """One of the programs with its options, where this control plane runs; not started yet."""
+        """A process of one of the programs, in the control plane's sandbox if it has one; not started yet."""
         command = [self.programs / name, *options]
         if self.sandbox:
             return self.sandbox.component(name, command)
@@ -83,23 +83,23 @@ class ControlPlane(TokenAccess):
         self.api_server.ready("ready", self._answers)
 
     def restart_api_server(self) -> None:
-        """End the API server, start it again, wait until it is ready. Raises FailedError."""
+        """Restart the API server, and wait until it is ready. Raises FailedError."""
         self.api_server.restart()
         self.wait()
 
     def audited(self) -> list[dict[str, Any]]:
-        """What the audit log has by now, a mapping for each request that was answered."""
+        """The entries of the audit log so far, one for each request that was answered."""
         return [json.loads(line) for line in self.audit_log.read_text().splitlines()]
 
     def close(self) -> None:
-        """End both."""
+        """Stop both."""
         self.api_server.stop()
         self.etcd.stop()
 
     def _answers(self) -> bool:
         self.etcd.check()
-        # The API server writes the certificate itself. The file is there before what is in it: a kubeconfig that was
-        # made of that would never do.
+        # The API server writes the certificate itself. The file exists before it is complete, and a kubeconfig made
+        # from an incomplete certificate would never work.
         written = self.ca.exists() and self.ca.read_text().rstrip().endswith("-----END CERTIFICATE-----")
         return written and self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0
 
@@ -109,7 +109,7 @@ class ControlPlane(TokenAccess):
             *("--data-dir", self.folder / "etcd"),
             *("--listen-client-urls", url, "--advertise-client-urls", url),
             *("--listen-peer-urls", "http://127.0.0.1:0"),
-            "--unsafe-no-fsync",  # what a crash of this machine loses here, nobody misses
+            "--unsafe-no-fsync",  # data that a crash of this machine loses is not needed
             *("--log-level", "error"),
         ]
 
@@ -118,7 +118,7 @@ class ControlPlane(TokenAccess):
             *("--etcd-servers", f"http://127.0.0.1:{etcd}"),
             *("--secure-port", str(port)),
             *("--bind-address", "0.0.0.0" if self.sandbox else "127.0.0.1"),
-            # An address for the Service `kubernetes`, which may not be a loopback one; without a node nobody calls it.
+            # The address for the Service `kubernetes`, which may not be loopback. Without a node nobody uses it.
             *("--advertise-address", self.address if self.sandbox else "192.0.2.1"),
             *("--cert-dir", self.pki),
             *("--service-account-issuer", "https://kubernetes.default.svc"),
@@ -148,7 +148,7 @@ class ControlPlane(TokenAccess):
 
 @contextmanager
 def running(folder: Path, *, audit: bool = False) -> Iterator[ControlPlane]:
-    """A control plane alone, until the block ends. ``folder`` is empty. Raises MissingError, FailedError."""
+    """A control plane alone, until the block ends. ``folder`` must be empty. Raises MissingError, FailedError."""
     plane = ControlPlane(folder, binaries.build(), audit=audit)
     try:
         yield plane
@@ -157,7 +157,7 @@ def running(folder: Path, *, audit: bool = False) -> Iterator[ControlPlane]:
 
 
 def _make_keys(pki: Path) -> None:
-    """The key that signs the tokens of ServiceAccounts, and the certificate by which kubelets know the API server."""
+    """Make the key for ServiceAccounts' tokens, and the certificate that the API server shows to kubelets."""
     run(["openssl", "genrsa", "-out", pki / "sa.key", "2048"])
     new = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30")
     authority, authority_key = pki / "kubelet-ca.crt", pki / "kubelet-ca.key"
@@ -168,7 +168,7 @@ def _make_keys(pki: Path) -> None:
 
 
 def _free_ports() -> tuple[int, int]:
-    """Two ports that nobody listens on. Another process may take one before we do: the start fails, and says so."""
+    """Two free ports. If another process takes one first, the start fails and says so."""
     with socket.socket() as one, socket.socket() as other:
         one.bind(("127.0.0.1", 0))
         other.bind(("127.0.0.1", 0))

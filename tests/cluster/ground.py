@@ -1,7 +1,8 @@
-"""The operator as a process of this machine on a control plane alone, with proxies before API server and store.
+"""Runs the operator as a process of this machine, on a control plane without nodes, behind proxies.
 
-A ``Ground`` is what all tests share: a loop in a thread, the zygote, the stand-in for nodes and people, the store. A
-``World`` is one namespace in it, with proxies, operators and a shop of its own, so that many run side by side.
+All tests share a ``Ground``: an event loop in a thread, the zygote, the stand-in for nodes and people, the store. A
+``World`` is one namespace on it, with its own operators and shop, and its own proxies before API server and store, so
+that many worlds run side by side.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ ROOT = CRDS.parent
 
 
 class Ground:
-    """See the module; made by ``grounded``."""
+    """See the module. ``grounded`` makes one."""
 
     def __init__(self, access: Access, folder: Path, zygote: Zygote, store: S3Server) -> None:
         self.access, self.folder, self.zygote, self.store = access, folder, zygote, store
@@ -47,23 +48,23 @@ class Ground:
         self._closing = AsyncExitStack()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do ``work`` in the loop; what it gave."""
+        """Run ``work`` in the loop, and return its result."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     async def open(self) -> None:
-        """Begin to stand in."""
+        """Start the stand-in."""
         self.api = await self._closing.enter_async_context(Api(self.access))
         self.stand_in = await self._closing.enter_async_context(StandIn(self.api, self.zygote))
 
     async def close(self) -> None:
-        """End all that was forked, and wait until no connection is left: one under TLS says goodbye first."""
+        """End all forked processes, and wait until every connection is closed: TLS has a closing handshake."""
         await self._closing.aclose()
         async with asyncio.timeout(60):
-            while len(self._selector.get_map()) > 1:  # noqa: ASYNC110 (one is the loop's own, and nothing tells)
+            while len(self._selector.get_map()) > 1:  # noqa: ASYNC110 (one entry is the loop's own; there is no event for this)
                 await asyncio.sleep(0.02)
 
     def world(self) -> World:
-        """A fresh namespace."""
+        """A world with a new namespace."""
         self._count += 1
         return World(self, f"world-{self._count:04d}")
 
@@ -89,7 +90,7 @@ def grounded(access: Access, folder: Path, store: S3Server) -> Iterator[Ground]:
 
 
 class World:
-    """One namespace with an operator of its own, as an async context manager."""
+    """One namespace with its own operators; an async context manager."""
 
     def __init__(self, ground: Ground, name: str) -> None:
         self.ground, self.name = ground, name
@@ -98,7 +99,7 @@ class World:
         self.store = Proxy(ground.store.endpoint, of_store)
         self.journal = DirectS3Store(f"s3://{ground.bucket}/runs")
         self.others: tuple[str, ...] = ()
-        """Namespaces that the operator watches besides."""
+        """Further namespaces that the operator watches."""
         self._operators: list[Process] = []
         self._outside = ExitStack()
 
@@ -134,7 +135,7 @@ class World:
     # -- the operator -----------------------------------------------------------------------------------------------
 
     def environment(self) -> dict[str, str]:
-        """What an operator of this world is told."""
+        """The environment of an operator of this world."""
         return self.ground.store.environment(self.folder / "nothing") | {
             "PATH": "/usr/bin:/bin",
             "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}",
@@ -150,7 +151,7 @@ class World:
         }
 
     async def start(self, clock: float = 0.0) -> Process:
-        """One more operator, whose clock is ahead by ``clock`` seconds."""
+        """Start another operator, whose clock is ahead by ``clock`` seconds."""
         environment = self.environment() | {AHEAD: str(clock)}
         log = self.folder / f"operator-{len(self._operators)}.log"
         process = await Process.fork(self.ground.zygote, "operator", environment, log)
@@ -158,7 +159,7 @@ class World:
         return process
 
     async def free_lease(self) -> None:
-        """Let the next operator lead at once, as after the time of a dead one's Lease."""
+        """Let the next operator lead at once, as if the Lease of a dead one had expired."""
         path = f"/apis/coordination.k8s.io/v1/namespaces/{self.name}/leases/agentrun"
         try:
             await self.ground.api.call("DELETE", path)
@@ -167,34 +168,34 @@ class World:
                 raise
 
     def said(self) -> str:
-        """The end of what its operators said."""
+        """The ends of its operators' logs."""
         logs = sorted(self.folder.glob("operator-*.log"))
         return "\n".join(f"{log.name}:\n{log.read_text()[-3000:]}" for log in logs)
 
     # -- runs -------------------------------------------------------------------------------------------------------
 
     async def submit(self, *names: str) -> None:
-        """Runs of the refund example."""
+        """Create runs of the refund example."""
         workflow, run = yaml.safe_load_all(self.outside.document)
         await self.create("agentworkflows", workflow)
         for name in names:
             await self.create("agentruns", run | {"metadata": {"name": name}})
 
     async def create(self, plural: str, document: Object) -> Object:
-        """An object of ours in this namespace."""
+        """Create an agentrun object in this namespace."""
         return await self.ground.api.call("POST", f"{GROUP}/namespaces/{self.name}/{plural}", document)
 
     async def listed(self, plural: str) -> list[Object]:
-        """Our objects of one kind, as they are now."""
+        """The agentrun objects of one kind in this namespace, as they are now."""
         found: list[Object] = (await self.ground.api.call("GET", f"{GROUP}/namespaces/{self.name}/{plural}"))["items"]
         return found
 
     def path(self, run: Object) -> RunPath:
-        """Where the journal of a run is."""
+        """The path of a run's journal."""
         return RunPath(self.name, run["metadata"]["name"], run["metadata"]["uid"].replace("-", ""))
 
     async def ended(self, *names: str, seconds: float = 60.0) -> None:
-        """Wait until the runs have ended. Raises TimeoutError, with what the operators said."""
+        """Wait until the runs have ended. Raises TimeoutError with the operators' logs."""
 
         def over() -> bool:
             return all(phase(self.space.runs.get(name)) in ("Succeeded", "Failed", "Cancelled") for name in names)
@@ -216,6 +217,6 @@ class World:
 
 
 def phase(run: Object | None) -> str:
-    """The phase of an AgentRun; "" where it says none."""
+    """The phase of an AgentRun; "" if it has none."""
     found: str = ((run or {}).get("status") or {}).get("phase", "")
     return found

@@ -1,9 +1,8 @@
-"""The project's image, built from its real Dockerfile without an image registry and without a container engine.
+"""Builds the project's image from its real Dockerfile, without an image registry and without a container engine.
 
-The base is made of Debian's packages by mmdebstrap, the wheels are downloaded by this machine's own pip, with its
-settings, by the hashes of the lock, and the build itself reaches no network. Everything is cached by the content of
-what it is made of: a change of the operator's sources redoes the last layer alone. buildah keeps its layers in a folder
-of ours.
+mmdebstrap makes the base from Debian's packages. This machine's pip downloads the wheels with its own settings, checked
+against the hashes of the lock. The build itself needs no network. Everything is cached by the content of its sources: a
+change of the operator's sources rebuilds the last layer only. buildah keeps its layers in a folder of the tests.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from tests.cluster.places import MissingError, Say, cache, locked, run, say
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "AGENTRUN_TEST_IMAGE"
-"""The variable that names an image which a cluster of the person's has."""
+"""The variable with the name of the image on the person's own cluster."""
 _PYTHON = "3.11"
 """The version of Python in the base."""
 _SUITE = "bookworm"
@@ -31,17 +30,17 @@ _INCLUDED = "python3,python3-venv,ca-certificates"
 _EXCLUDED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 _SOURCES = (".dockerignore", "Dockerfile", "LICENSE", "README.md", "pyproject.toml", "requirements.lock")
 _KEPT = 3
-"""How many archives of images stay in the cache."""
+"""The number of image archives that stay in the cache."""
 
 
 @functools.cache
 def build(tell: Say = say) -> tuple[str, Path]:
-    """The image's name, which changes with its content, and an archive of it; built now if it is not cached.
+    """The image's name, which changes with its content, and an archive of it. Builds it if it is not cached.
 
-    It is asked once for each process: sources that change while tests run are not what they began with.
+    Computed once for each process, so that sources that change while tests run have no effect.
 
     Raises:
-        MissingError: this is not root, or a package is missing that cannot be installed.
+        MissingError: the user is not root, or a package is missing that cannot be installed.
         FailedError: the build failed.
 
     """
@@ -60,7 +59,7 @@ def build(tell: Say = say) -> tuple[str, Path]:
             _bud(folder, name, base, wheels)
             partial = archive.with_suffix(".partial")
             partial.unlink(missing_ok=True)
-            # Of the two formats the one without compression: it goes from this disk to this disk.
+            # docker-archive is the format without compression; the archive stays on this disk.
             _buildah(folder, "push", "--quiet", name, f"docker-archive:{partial}:{name}")
             partial.rename(archive)
             tell(f"built {name} in {time.monotonic() - begun:.0f} s")
@@ -85,13 +84,13 @@ def _base(folder: Path, tell: Say) -> str:
 
 
 def _wheels(folder: Path, tell: Say) -> Path:
-    """A folder with the wheels of the lock, downloaded by the pip of this Python with its own settings."""
+    """A folder with the wheels of the lock. The pip of this Python downloads them with its own settings."""
     lock = ROOT / "requirements.lock"
     wheels = folder / f"wheels-{_digest([lock.read_bytes(), _PYTHON.encode()])}"
     if wheels.exists():
         return wheels
     tell("downloading the wheels of requirements.lock")
-    for old in folder.glob("wheels-*"):  # another lock: what was built of the old one is of no more use
+    for old in folder.glob("wheels-*"):  # the lock has changed: layers from the old one are of no more use
         shutil.rmtree(old)
         _buildah(folder, "rmi", "--prune", "--force")
     with tempfile.TemporaryDirectory(dir=folder) as name:
@@ -109,13 +108,13 @@ def _bud(folder: Path, name: str, base: str, wheels: Path) -> None:
 
 
 def _buildah(folder: Path, verb: str, *words: str | Path) -> str:
-    """Run buildah with a storage of our own: what the person has built stays theirs."""
+    """Run buildah with a separate storage, so that the person's own builds are not touched."""
     storage = ("--storage-driver", "overlay", "--root", folder / "storage", "--runroot", folder / "run")
     return run(["buildah", *storage, verb, *words], env={"BUILDAH_ISOLATION": "chroot"}, cwd=ROOT)
 
 
 def _sources() -> Iterable[bytes]:
-    """All that the image is made of."""
+    """The names and contents of all sources of the image."""
     paths = [ROOT / name for name in _SOURCES] + sorted((ROOT / "operator" / "agentrun").rglob("*.py"))
     for path in paths:
         yield str(path.relative_to(ROOT)).encode()
@@ -130,7 +129,7 @@ def _digest(parts: Iterable[bytes]) -> str:
 
 
 def _forget(folder: Path, used: Path) -> None:
-    """Remove archives that were not used for the longest time, and what buildah has of them."""
+    """Keep the most recently used archives, and remove the others and their images in buildah."""
     used.touch()
     for old in sorted(folder.glob("*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT:]:
         old.unlink()
@@ -140,7 +139,7 @@ def _forget(folder: Path, used: Path) -> None:
 
 
 def given() -> str:
-    """The image that a cluster of the person's has.
+    """The name of the image on the person's own cluster.
 
     Raises:
         MissingError: the variable is not set.

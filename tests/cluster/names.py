@@ -1,7 +1,7 @@
-"""Names of Services for the pods of the test cluster: `python -m tests.cluster.names ADDRESS KUBECONFIG`.
+"""A name server for the pods of the test cluster: `python -m tests.cluster.names ADDRESS KUBECONFIG`.
 
-A name server over UDP (RFC 1035) that knows ``SERVICE.NAMESPACE.svc.cluster.local`` with a cluster IP, asking the API
-server each time, and nothing else: what CoreDNS is in a cluster with a way out.
+It serves over UDP (RFC 1035), and resolves only ``SERVICE.NAMESPACE.svc.cluster.local`` with a cluster IP. It asks the
+API server each time. A cluster that can reach other machines has CoreDNS instead.
 https://github.com/kubernetes/dns/blob/master/docs/specification.md
 """
 
@@ -42,17 +42,17 @@ def main() -> None:
             query, sender = server.recvfrom(1232)
             try:
                 answer = answered(query, look_up)
-            except (ValueError, struct.error, IndexError) as error:  # nothing that could be answered
+            except (ValueError, struct.error, IndexError) as error:  # not a query that can be answered
                 print(f"{sender}: {error}", flush=True)
                 continue
             server.sendto(answer, sender)
 
 
 def answered(query: bytes, look_up: Callable[[str, str], str | None]) -> bytes:
-    """The answer to a query. ``look_up`` gives the address of a Service in a namespace.
+    """The response to a query. ``look_up`` returns the address of a Service in a namespace.
 
     Raises:
-        ValueError, struct.error, IndexError: it is no query of one question.
+        ValueError, struct.error, IndexError: ``query`` is not a query with one question.
 
     """
     number, flags, questions, *_ = _HEADER.unpack_from(query)
@@ -72,14 +72,14 @@ def answered(query: bytes, look_up: Callable[[str, str], str | None]) -> bytes:
         if address is not None:
             code = 0
             if (kind, family) == (_A, _IN):
-                # The name is where the question has it; known for no time at all.
+                # The name is a pointer to the question's; the TTL is 0.
                 records = struct.pack("!3HIH", 0xC000 | _HEADER.size, _A, _IN, 0, 4)
                 records += ipaddress.IPv4Address(address).packed
     return _HEADER.pack(number, _ANSWER | flags & 0x0100 | code, 1, bool(records), 0, 0) + question + records
 
 
 def _name(query: bytes) -> tuple[list[str], int]:
-    """The labels of the first question, lower case, and where its name ends."""
+    """The labels of the first question in lower case, and the offset at which its name ends."""
     labels, at = [], _HEADER.size
     while length := query[at]:
         if length > 63:

@@ -1,4 +1,4 @@
-"""A node: containerd, kubelet, kube-proxy, names and a bridge for pods, in a sandbox beside its control plane."""
+"""A node: containerd, kubelet, kube-proxy, a name server and a bridge for pods, in the sandbox of its control plane."""
 
 from __future__ import annotations
 
@@ -34,12 +34,7 @@ disabled_plugins = [
 
 
 class Node:
-    """The controllers, the scheduler and one node of a control plane that runs in ``sandbox``; Ready when made.
-
-    Raises:
-        FailedError: a part of it does not start; it has what the part said.
-
-    """
+    """The controllers, the scheduler and one node for a control plane in ``sandbox``. ``start`` starts them."""
 
     def __init__(self, plane: ControlPlane, sandbox: Sandbox) -> None:
         self._plane = plane
@@ -88,32 +83,36 @@ class Node:
         ]
 
     def start(self, *archives: Path) -> None:
-        """Start all of it, load the images of ``archives``, and wait until the node is Ready. Raises FailedError."""
+        """Start all parts, load the images of ``archives``, and wait until the node is Ready.
+
+        Raises:
+            FailedError: a part does not start; the message has its last output.
+        """
         for component in (self.containerd, self.manager, self.scheduler, self.names):
             component.start()
         self.containerd.ready("answering", self._answers)
         self.load(oci.busybox(self.folder / "pause.tar", _PAUSE))
         self.kubelet.start()
         self.proxy.start()
-        for archive in archives:  # in the time that the kubelet takes
+        for archive in archives:  # while the kubelet starts
             self.load(archive)
         self.wait()
 
     def wait(self) -> None:
-        """Wait until the node is Ready and pods can be made. Raises FailedError."""
+        """Wait until the node is Ready and pods can be created. Raises FailedError."""
         self.kubelet.ready("a Ready node", self._is_ready)
         self.manager.ready("a default ServiceAccount", self._has_account)
 
     def load(self, archive: Path) -> None:
-        """Give the node the images of an archive, of OCI's format or Docker's. Raises FailedError."""
+        """Import the images of an archive in OCI's or Docker's format. Raises FailedError."""
         self._sandbox.run("ctr", "-n", "k8s.io", "images", "import", archive)
 
     def tag(self, name: str, other: str) -> None:
-        """Give an image that the node has another name besides. Raises FailedError."""
+        """Give an image of the node an additional name. Raises FailedError."""
         self._sandbox.run("ctr", "-n", "k8s.io", "images", "tag", name, other)
 
     def images(self) -> list[str]:
-        """The names of the images that the node has. Raises FailedError."""
+        """The names of the node's images. Raises FailedError."""
         return self._sandbox.run("ctr", "-n", "k8s.io", "images", "ls", "-q").split()
 
     def _answers(self) -> bool:
@@ -155,12 +154,12 @@ class Node:
 
     def _kubelet(self) -> Path:
         nowhere = self.folder / "resolv.conf"
-        nowhere.write_text("")  # for pods without the cluster's names: asking for one fails at once
+        nowhere.write_text("")  # for pods without the cluster's DNS: each lookup fails at once
         configuration = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
             "address": self._sandbox.inside,
-            # Who has the API server's certificate may do all; without one nobody may do anything, pods included.
+            # The API server's certificate allows everything. Without one nothing is allowed, also not to pods.
             "authentication": {
                 "anonymous": {"enabled": False},
                 "webhook": {"enabled": False},
@@ -179,7 +178,7 @@ class Node:
             "imageGCHighThresholdPercent": 100,
             "syncFrequency": "1s",
             "nodeStatusUpdateFrequency": "2s",
-            "nodeLeaseDurationSeconds": 12,  # renewed four times as often
+            "nodeLeaseDurationSeconds": 12,  # renewed four times in this period
             "resolvConf": str(nowhere),
             "clusterDNS": [self._sandbox.inside],
             "clusterDomain": names.DOMAIN,

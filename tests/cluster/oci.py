@@ -1,4 +1,4 @@
-"""The smallest image: a static busybox that sleeps, as an OCI archive. Every pod's own container is made of it."""
+"""Writes the smallest image, a static busybox that sleeps, as an OCI archive. It is the pause image of every pod."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _IMAGE = "application/vnd.oci.image"
 
 
 def busybox(path: Path, name: str) -> Path:
-    """Write the archive of an image called ``name``. The layout is that of the OCI image specification 1.0."""
+    """Write the archive of an image called ``name``, in the layout of the OCI image specification 1.0."""
     layer = _tar({"bin/busybox": Path("/bin/busybox").read_bytes()}, 0o755)
     machine = platform.machine()
     config = _json(

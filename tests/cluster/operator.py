@@ -1,4 +1,4 @@
-"""The operator on the cluster of the tests: installed by the real helm, used by the real kubectl and its plugin."""
+"""The operator on the test cluster. The real helm installs it; the real kubectl and its plugin use it."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ T = TypeVar("T")
 
 RELEASE = "agentrun"
 SPACE = "agentrun"
-"""The namespace of the operator itself."""
+"""The operator's own namespace."""
 SELECTOR = "app.kubernetes.io/name=agentrun,app.kubernetes.io/instance=agentrun"
 STORE_SECRET = "agentrun-store"
 CHARTS = Path(__file__).parents[2] / "charts"
 PATIENCE = 90.0
-"""Seconds for what takes a pod or two on a busy machine."""
+"""Seconds to wait for something that needs a pod or two on a busy machine."""
 
 
 class Operator:
-    """The release ``agentrun``. The journals are in ``bucket`` under ``runs/``.
+    """The release ``agentrun``. The journals are in the cluster's bucket under ``runs/``.
 
-    ``runs``, ``pods`` and ``approvals`` are the objects of the whole cluster as the watches tell them.
+    ``runs``, ``pods`` and ``approvals`` are watches of the whole cluster's objects.
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -51,7 +51,7 @@ class Operator:
 
     @property
     def values(self) -> dict[str, Any]:
-        """What the tests install it with."""
+        """The chart's values in the tests."""
         repository, _, tag = self.cluster.image.rpartition(":")
         return {
             "image": {
@@ -84,14 +84,14 @@ class Operator:
         )
         self.cluster.helm("upgrade", "--install", f"{RELEASE}-crds", CHARTS / "agentrun-crds")
         self.upgrade()
-        # For some seconds the API server has the new types, and its policies do not know them: it takes none then.
+        # For some seconds the API server knows the new types but its admission policies do not. It rejects runs then.
         run = {"apiVersion": "agentrun.dev/v1alpha1", "kind": "AgentRun", "metadata": {"name": "probe"}}
         probe = yaml.safe_dump(run | {"spec": {"workflowRef": {"name": "none"}}})
         words = ("create", "-n", SPACE, "--dry-run=server", "-f", "-")
         until("runs that are taken", lambda: not self.kubectl(*words, input=probe, check=False).returncode, 60)
 
     def upgrade(self, *words: str, wait: bool = True) -> None:
-        """``helm upgrade`` with the tests' values and ``words``, as ``--set logLevel=debug``. Raises FailedError."""
+        """``helm upgrade`` with the tests' values and ``words`` (``--set logLevel=debug``). Raises FailedError."""
         values = self.cluster.access.folder / "operator-values.yaml"
         values.write_text(yaml.safe_dump(self.values))
         where = ("--install", RELEASE, CHARTS / "agentrun", "-n", SPACE, "-f", values)
@@ -100,18 +100,18 @@ class Operator:
             self.rolled_out()
 
     def rolled_out(self) -> None:
-        """Wait until every replica is of the newest revision and ready. Raises FailedError with what they said."""
+        """Wait until every replica has the newest revision and is ready. Raises FailedError with their logs."""
         done = self.kubectl(*("-n", SPACE, "rollout", "status", f"deployment/{RELEASE}", "--timeout=90s"), check=False)
         if done.returncode != 0:
             raise FailedError(f"the operator is not ready: {done.stdout}{done.stderr}\n{self.logs()}")
 
     def restart(self) -> None:
-        """Replace its pods one by one, as a rollout does, and wait for the new ones. Raises FailedError."""
+        """Restart the rollout, which replaces the pods one by one, and wait for it. Raises FailedError."""
         self.kubectl("-n", SPACE, "rollout", "restart", f"deployment/{RELEASE}")
         self.rolled_out()
 
     def close(self) -> None:
-        """End the watches; on a cluster of the person's also remove the namespaces of the tests."""
+        """End the watches. On the person's own cluster, also delete the namespaces of the tests."""
         for watch in self._watches:
             watch.close()
         if self.cluster.node is None and self._spaces:
@@ -125,22 +125,24 @@ class Operator:
         return [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
     def holder(self) -> str:
-        """Who holds the Lease: pod, underscore, what changes with each start of it; "" where nobody does."""
+        """The holder of the Lease: the pod, an underscore, and a part that changes with each start; "" without one."""
         words = ("get", "lease", "agentrun", "-n", SPACE, "-o", "jsonpath={.spec.holderIdentity}")
         return self.kubectl(*words, check=False).stdout
 
     def leader(self) -> str:
-        """The pod that leads; waits until one does. Raises FailedError."""
+        """Wait until a pod leads, and return its name. Raises FailedError."""
         return until("a leader", self.holder).rpartition("_")[0]
 
     def kill_leader(self) -> str:
-        """SIGKILL the leader's process; the holder of the Lease that was killed."""
+        """SIGKILL the leader's process, and return the holder of the Lease that was killed."""
         holder = until("a leader", self.holder)
         self.send(holder.rpartition("_")[0], signal.SIGKILL)
         return holder
 
     def send(self, pod: str, number: signal.Signals) -> None:
-        """Send a signal from outside, that no handler keeps, to the process of a replica. Only on a cluster of ours.
+        """Send a signal to the process of a replica from outside its pod. Only on a cluster of the tests.
+
+        From outside, SIGKILL and SIGSTOP work even on process 1 of the pod.
 
         Raises:
             FailedError: the pod runs no process.
@@ -152,23 +154,23 @@ class Operator:
             os.kill(process, number)
 
     def logs(self, since: str = "10m") -> str:
-        """What all replicas logged, those that died before their restart too."""
+        """The logs of all replicas, also from before their last restart."""
         words = ("-n", SPACE, "logs", "-l", SELECTOR, "--prefix", "--tail=-1", f"--since={since}")
         now = self.kubectl(*words, check=False)
         before = self.kubectl(*words, "--previous", check=False)
         return before.stdout + now.stdout + now.stderr
 
     def metrics(self, pod: str | None = None) -> str:
-        """The text of ``/metrics`` of one replica, of the leader by default. Raises FailedError."""
+        """The text of ``/metrics`` of one replica; of the leader by default. Raises FailedError."""
         path = f"/api/v1/namespaces/{SPACE}/pods/{pod or self.leader()}:8080/proxy/metrics"
         return self.kubectl("get", "--raw", path).stdout
 
     # -- what a test makes -----------------------------------------------------------------------------------------
 
     def namespace(self, name: str = "", **labels: str) -> str:
-        """A new namespace that enforces `restricted`, in which ana may edit and finance decide; its name.
+        """Create a namespace that enforces `restricted`, in which ana may edit and finance decide. Returns its name.
 
-        It has the Secrets of the store's credentials, of payments (``payments``) and of the model (``model``).
+        It has Secrets with the store's credentials, for payments (``payments``) and for the model (``model``).
         """
         name = name or f"test-{uuid.uuid4().hex[:8]}"
         self.cluster.apply(
@@ -184,7 +186,7 @@ class Operator:
 
     def apply(self, namespace: str, *documents: Object | Path, user: str = "ana", check: bool = True) -> Done:
         """``kubectl apply`` of documents and files, in order."""
-        # as JSON: PyYAML writes a key `n` bare, which kubectl reads as false
+        # JSON, because PyYAML writes a key `n` without quotes, which kubectl reads as false
         texts = [d.read_text() if isinstance(d, Path) else json.dumps(d) for d in documents]
         words = ("apply", "-n", namespace, "-f", "-")
         return self.kubectl(*words, user=user, input="\n---\n".join(texts), check=check)
@@ -192,7 +194,7 @@ class Operator:
     def agentrun(
         self, namespace: str, verb: str, *words: str, user: str = "ana", store: bool = False, check: bool = True
     ) -> Done:
-        """``kubectl agentrun VERB WORDS`` as ``user``, who has credentials of the store where ``store`` says so.
+        """Run ``kubectl agentrun VERB WORDS`` as ``user``; with ``store``, the user has the store's credentials.
 
         Raises FailedError if ``check`` and it fails.
         """
@@ -203,7 +205,7 @@ class Operator:
         )
 
     def approve(self, namespace: str, run: str, *words: str, user: str = "ben") -> Done:
-        """``kubectl agentrun approve RUN WORDS``; words are a step and options. Raises FailedError."""
+        """``kubectl agentrun approve RUN WORDS``. The words are a step and options. Raises FailedError."""
         return self.agentrun(namespace, "approve", run, *words, user=user)
 
     # -- what became of it -----------------------------------------------------------------------------------------
@@ -216,10 +218,10 @@ class Operator:
     def wait_for(
         self, namespace: str, run: str, *wanted: str, seconds: float = PATIENCE, step: str | None = None
     ) -> Object:
-        """Wait until the phase, or the reason of a condition, of the run is one of ``wanted``; the AgentRun then.
+        """Wait until the run's phase, or the reason of one of its conditions, is one of ``wanted``.
 
-        With ``step`` it is the step's state, or the reason that it is waiting for. Raises FailedError, with all that
-        could say why it did not come.
+        With ``step``, wait for the step's state. Returns the AgentRun. Raises FailedError with everything that may
+        explain why (``explain``).
         """
 
         def there(found: Object) -> bool:
@@ -231,7 +233,7 @@ class Operator:
     def wait_until(
         self, namespace: str, run: str, test: Callable[[Object], object], what: str, seconds: float = PATIENCE
     ) -> Object:
-        """Wait until ``test`` of the AgentRun is true; the AgentRun then. Raises FailedError as ``wait_for``."""
+        """Wait until ``test`` of the AgentRun is true; returns the AgentRun. Raises FailedError like ``wait_for``."""
 
         def there() -> Object | None:
             found = self.runs.get(namespace, run)
@@ -243,23 +245,26 @@ class Operator:
             raise FailedError(f"{error}\n{self.explain(namespace, run)}") from None
 
     def wait_gone(self, kind: Watched, namespace: str, name: str, seconds: float = PATIENCE) -> None:
-        """Wait until an object is not there any more. Raises FailedError."""
+        """Wait until an object is gone. Raises FailedError."""
         words = ("get", kind.kind, name, "-n", namespace, "--ignore-not-found", "-o", "name")
         kind.wait(
             f"the end of {kind.kind} {name}",
             seconds,
-            # A watch that begins anew knows nothing either.
+            # A watch that starts again has no objects either, so ask the API server too.
             lambda: kind.get(namespace, name) is None and not self.kubectl(*words).stdout,
         )
 
     def wait_pods(
         self, namespace: str, test: Callable[[list[Object]], T | None], what: str, seconds: float = PATIENCE
     ) -> T:
-        """Ask ``test`` with the pods of a namespace after every change until it gives something. Raises FailedError."""
+        """Call ``test`` with a namespace's pods after every change until its result is true; return the result.
+
+        Raises FailedError.
+        """
         return self.pods.wait(what, seconds, lambda: test(self.pods.all(namespace)))
 
     def pods_of(self, namespace: str, run: str, step: str | None = None) -> list[Object]:
-        """The pods of a run, of one of its steps, as they are now."""
+        """The pods of a run, or of one of its steps, as they are now."""
         labels = f"agentrun.dev/run={run}" + (f",agentrun.dev/step={step}" if step else "")
         found: list[Object] = self.cluster.get("pods", "-n", namespace, "-l", labels)["items"]
         return found
@@ -271,7 +276,7 @@ class Operator:
         return found
 
     def journal(self, namespace: str, run: str) -> list[str]:
-        """The keys of the objects in the store under the name of a run, of all runs that had it."""
+        """The keys in the store of all runs that have had this name."""
         prefix = f"runs/{namespace}/{run}-"
         pages = self.cluster.store.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.cluster.bucket, Prefix=prefix
@@ -279,7 +284,7 @@ class Operator:
         return [found["Key"] for page in pages for found in page.get("Contents", [])]
 
     def explain(self, namespace: str, run: str) -> str:
-        """All that could say why a run does not go on."""
+        """Everything that may explain why a run does not proceed."""
         about = [
             self.kubectl("get", "agentruns", run, "-n", namespace, "-o", "yaml", check=False).stdout,
             self.kubectl("get", "pods", "-n", namespace, "-o", "wide", check=False).stdout,
@@ -304,7 +309,7 @@ _RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 @contextmanager
 def installed(cluster: Cluster) -> Iterator[Operator]:
-    """The operator, until the block ends. Raises FailedError."""
+    """The operator, installed and watched until the block ends. Raises FailedError."""
     operator = Operator(cluster)
     try:
         operator.install()
@@ -320,18 +325,18 @@ def says(run: Object) -> set[str]:
 
 
 def step_says(run: Object, name: str) -> set[str]:
-    """The state of a step."""
+    """The state of a step; empty if the status does not have the step."""
     return {step["state"] for step in (run.get("status") or {}).get("steps", []) if step["name"] == name}
 
 
 def condition(run: Object, kind: str) -> Object:
-    """The condition of that type. Raises KeyError where there is none."""
+    """The condition of that type. Raises KeyError if there is none."""
     found: dict[str, Object] = {c["type"]: c for c in (run.get("status") or {}).get("conditions", [])}
     return found[kind]
 
 
 def processes(pod_uid: str, module: str) -> list[int]:
-    """The processes on this machine that run a Python module in a pod of a cluster of ours. Raises FailedError."""
+    """Wait for processes on this machine that run a Python module in a pod of a test cluster. Raises FailedError."""
 
     def found() -> list[int]:
         return [int(path.name) for path in Path("/proc").glob("[0-9]*") if _runs(path, pod_uid, module)]

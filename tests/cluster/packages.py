@@ -1,4 +1,4 @@
-"""The programs that come from the system's packages: installed where this is root on Debian, said otherwise."""
+"""Installs the programs that come from system packages, if this is root on Debian; otherwise raises MissingError."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ NODE = {
     "nsenter": "util-linux",
     "unshare": "util-linux",
 }
-"""What a node needs: a program, and the package that has it."""
+"""The programs that a node needs, each with its package."""
 IMAGE = {"buildah": "buildah", "mmdebstrap": "mmdebstrap"}
-"""What building the image needs."""
+"""The same for building the image."""
 
 
 def need_root() -> None:
-    """Raise MissingError where this is not root: namespaces, mounts and network devices are root's."""
+    """Raise MissingError if the user is not root: namespaces, mounts and network devices need root."""
     if os.geteuid() != 0:
         raise MissingError(
             "a cluster with a node needs root: run it as root, or use a cluster of yours, see tests/cluster/README.md"
@@ -36,10 +36,10 @@ def need_root() -> None:
 
 
 def ensure(needs: dict[str, str], tell: Say = say) -> None:
-    """Install what is missing of ``needs``, and nothing else.
+    """Install the missing packages of ``needs``.
 
     Raises:
-        MissingError: something is missing and cannot be installed here.
+        MissingError: a package is missing and cannot be installed here.
         FailedError: apt-get failed.
 
     """
@@ -57,14 +57,14 @@ def ensure(needs: dict[str, str], tell: Say = say) -> None:
         tell(f"installing packages: {names}")
         environment = {"DEBIAN_FRONTEND": "noninteractive"}
         run(["apt-get", "update", "-qq"], env=environment)
-        # Nothing may be removed: another vendor's containerd, say, conflicts with Debian's and belongs to the person.
+        # Nothing may be removed. For example, another vendor's containerd conflicts with Debian's and is the person's.
         run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", "--no-remove", *packages], env=environment)
     if left := _missing(needs):
         raise MissingError(f"installed, and yet these lack a program that the cluster needs: {' '.join(left)}")
 
 
 def _missing(needs: dict[str, str]) -> list[str]:
-    """The packages whose programs are not there, each once."""
+    """The packages whose programs are missing, each once."""
     return list(dict.fromkeys(package for name, package in needs.items() if not _there(name)))
 
 

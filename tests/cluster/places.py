@@ -1,4 +1,4 @@
-"""Where the test cluster keeps things, how it speaks to the person, and what it says when something is missing."""
+"""Shared by all parts of the test cluster: the cache folder, messages to the person, locks, commands and errors."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 Say = Callable[[str], None]
-"""Tells the person what takes time now."""
+"""Tells the person what takes time."""
 
 
 class MissingError(RuntimeError):
-    """What this machine lacks for a test cluster; the text is for the person and says what to do."""
+    """This machine lacks something for a test cluster. The text tells the person what to do."""
 
 
 class FailedError(RuntimeError):
-    """A part of the cluster did not do what it should; the text has what it said last."""
+    """A part of the cluster did not do what it should. The text has its last output."""
 
 
 def cache() -> Path:
-    """The folder for everything that outlives a test run; made if it is not there."""
+    """The folder for everything that outlives a test run. Created if it does not exist."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agentrun"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -36,7 +36,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Hold the lock ``name``: a second process waits for the first one's work and then finds it done."""
+    """Hold the lock ``name``. A second process waits, and then finds the first one's work done."""
     with (cache() / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -49,10 +49,10 @@ def run(
     cwd: Path | None = None,
     stdin: str | None = None,
 ) -> str:
-    """Run ``command`` to its end; its standard output. ``env`` is added to this process's environment.
+    """Run ``command`` to its end, and return its standard output. ``env`` is added to this process's environment.
 
     Raises:
-        FailedError: it ended with another code than 0.
+        FailedError: its exit code is not 0.
 
     """
     done = subprocess.run(

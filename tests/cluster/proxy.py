@@ -1,8 +1,8 @@
-"""A reverse proxy before the API server or the store, at which every call of the operator can be struck.
+"""A reverse proxy before the API server or the store, which can disturb every call of the operator.
 
-The operator speaks plain HTTP to it, so that it is seen as it is and nothing in it has to be replaced. A ``Rule`` sees
-each call twice: before it is passed on, and when the other side has done it. Each time it may wait, lose the connection
-(``Lost``), or answer in the other side's place.
+The operator speaks plain HTTP to it, so it runs unchanged. A ``Rule`` sees each call twice: before it is passed on, and
+after the upstream has carried it out. Each time the rule can wait, drop the connection (``Lost``), or answer in the
+upstream's place.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HOP_BY_HOP: Final = {"connection", "transfer-encoding", "content-length", "expe
 
 @dataclass(frozen=True)
 class Call:
-    """A request: what it is about, and its number among those of this proxy that are about the same."""
+    """A request: what it is about, and its number among this proxy's requests that are about the same."""
 
     method: str
     what: str
@@ -43,7 +43,7 @@ class Call:
 
     @property
     def watches(self) -> bool:
-        """Whether its answer is a stream of events."""
+        """Whether its response is a stream of events."""
         return self.what.startswith("watch ")
 
     def __str__(self) -> str:
@@ -51,12 +51,12 @@ class Call:
 
 
 class Lost(Exception):
-    """The connection ends without an answer."""
+    """Raised by a rule: the connection ends without a response."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the proxy says in the other side's place."""
+    """A response that the proxy sends in the upstream's place."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
@@ -67,12 +67,12 @@ Rule = Callable[[Call, Side], Awaitable[Answer | None]]
 
 
 async def nothing(_: Call, __: Side) -> Answer | None:
-    """The rule that lets everything pass."""
+    """The rule that passes everything on."""
     return None
 
 
 def refusal(status: int, reason: str, *, retry_after: int | None = None) -> Answer:
-    """An answer as the API server gives it."""
+    """An error response in the API server's form."""
     body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": "made up"}
     headers = {"Content-Type": "application/json"}
     if retry_after is not None:
@@ -81,14 +81,14 @@ def refusal(status: int, reason: str, *, retry_after: int | None = None) -> Answ
 
 
 EXPIRED: Final = b'{"type":"ERROR","object":{"kind":"Status","status":"Failure","reason":"Expired","code":410}}\n'
-"""How a watch says that it began too long ago to go on."""
+"""The watch event for a resourceVersion that is too old to continue from."""
 
 
 class Proxy:
-    """The proxy to ``upstream``, listening on the loopback interface; for the event loop in which it was opened.
+    """The proxy to ``upstream``. It listens on the loopback interface, and belongs to the event loop that opened it.
 
-    ``name`` says what a request is about, from its method and target. ``calls`` has every call in order.
-    ``watch_seconds``: how long a watch lasts until it is cut off in the middle; ``last_word`` is sent before.
+    ``name`` maps a request's method and target to what it is about. ``calls`` has every call in order. A watch is cut
+    off after ``watch_seconds``; ``last_word`` is sent before.
     """
 
     def __init__(self, upstream: str, name: Callable[[str, str], str], *, trust: ssl.SSLContext | None = None) -> None:
@@ -102,7 +102,7 @@ class Proxy:
         self._serving: set[asyncio.Task[web.StreamResponse]] = set()
 
     async def open(self) -> str:
-        """Begin to listen; the base URL."""
+        """Start listening, and return the base URL."""
         self._session = aiohttp.ClientSession(
             auto_decompress=False,
             timeout=aiohttp.ClientTimeout(total=None),
@@ -116,16 +116,16 @@ class Proxy:
         return f"http://{host}:{port}"
 
     async def close(self) -> None:
-        """Refuse connections, and end those that are open."""
+        """Stop listening, and end the open connections."""
         serving = list(self._serving)
         for task in serving:
-            task.cancel()  # else a watch of a client that is gone would go on
+            task.cancel()  # otherwise the watch of a client that is gone would continue
         await asyncio.gather(*serving, return_exceptions=True)
         await self._runner.cleanup()
         await self._session.close()
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        # A task of its own: what was sent is passed on even if whoever sent it dies.
+        # In its own task: a request is passed on even if its client dies.
         task = asyncio.create_task(self._handle(request))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
@@ -144,7 +144,7 @@ class Proxy:
             if request.transport is not None:
                 request.transport.abort()
             return web.Response(status=502)  # nobody reads it
-        except (ConnectionError, aiohttp.ClientError) as error:  # whoever asked is gone, or the other side is
+        except (ConnectionError, aiohttp.ClientError) as error:  # the client or the upstream is gone
             return web.Response(status=502, text=str(error))
 
     async def _pass_on(self, request: web.BaseRequest, body: bytes, call: Call) -> web.StreamResponse:
@@ -209,7 +209,7 @@ def of_store(method: str, target: str) -> str:
     url = urlsplit(target)
     prefix = parse_qs(url.query).get("prefix")
     key = prefix[0] if prefix else url.path.strip("/").partition("/")[2]
-    # [PREFIX/]NAMESPACE/NAME-UID/WHAT: what is the same in every run
+    # [PREFIX/]NAMESPACE/NAME-UID/WHAT, where WHAT is the same in every run
     found = re.search("-[0-9a-f]{32}/(.*)", key)
     what = found[1] if found else "probe"
     return f"{'list' if prefix else method.lower()} store {what}"

@@ -1,4 +1,4 @@
-"""What a test on the control plane alone forks: the real operator, and the real runner in place of a pod.
+"""The processes that a test without nodes forks: the real operator, and the real runner in place of a pod.
 
 python -m tests.cluster.roles SOCKET     is the zygote (tests/crash/zygote.py)
 """
@@ -16,18 +16,18 @@ from tests.crash import roles
 from tests.crash.zygote import serve
 
 AHEAD = "TEST_CLOCK_AHEAD"
-"""The variable that says by how many seconds an operator's clock is ahead."""
+"""The variable with the seconds by which an operator's clock is ahead."""
 
 
 def run_operator() -> int:
-    """An operator as its container runs it, on a node whose clock may be wrong."""
+    """Run the operator as its container does, with a clock that may be ahead."""
     ahead, clock = float(os.environ[AHEAD]), time.time
     time.time = lambda: clock() + ahead
     return operator.main()
 
 
 def run_runner() -> int:
-    """A runner as a pod runs it."""
+    """Run the runner as a pod does."""
     return process.main()
 
 

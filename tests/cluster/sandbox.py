@@ -1,12 +1,12 @@
-"""A small machine inside this one: processes with their own ids, mounts and network, and an end that is certain.
+"""A small machine inside this one: namespaces for processes, mounts and network, which always end completely.
 
-All that a cluster starts lives in namespaces whose process 1 does nothing but wait. When process 1 ends, the kernel
-kills everything in there, however deep it was forked, and with the last process go the mounts, bridges, addresses and
-iptables chains: other software on this machine sees none of it. Process 1 of a test's sandbox waits at the end of a
-pipe that the test process holds, so a test run that is killed takes its cluster along; the one of `make cluster` waits
-for ever, and is found again by its command line, which has the folder's name.
+Everything that a cluster starts lives in namespaces whose process 1 only waits. When process 1 ends, the kernel kills
+all processes in them, however deep they were forked. With the last process the mounts, bridges, addresses and iptables
+chains disappear; other software on this machine never sees them. Process 1 of a test's sandbox reads a pipe that the
+test process holds, so the cluster of a killed test run ends too. Process 1 of `make cluster` waits for ever, and is
+found again by its command line, which has the folder's name.
 
-The sandbox is tied to the machine by one pair of network devices with a network of two addresses: ``outside`` is this
+One pair of network devices connects the sandbox to the machine, with a network of two addresses: ``outside`` is this
 machine's, ``inside`` the sandbox's. No other machine reaches either.
 """
 
@@ -24,24 +24,24 @@ from tests.cluster.component import Component, children, until
 from tests.cluster.places import FailedError, locked, run
 
 _WAITING = {True: "cat", False: "sleep infinity"}
-"""What process 1 does; ``cat`` ends with the pipe, that is: with the process that holds it."""
+"""The command of process 1. ``cat`` ends with the pipe, and so with the process that holds the pipe."""
 _HOLDER = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c")
 _PREFIX = "agentrun"
 _NUMBER = "sandbox.number"
 _MOUNTED = ("/var/lib/containerd", "/var/lib/kubelet", "/var/lib/cni", "/var/log/pods", "/var/log/containers")
-"""Folders that kubelet and containerd have built in: in the sandbox they are the cluster's own.
+"""Folders that are built into kubelet and containerd. In the sandbox they are the cluster's own.
 
-On the machine they are mount points, empty ones where there were none. Those stay: removing a mount point would unmount
-what another sandbox has there.
+On the machine they are mount points; empty folders are created if there were none. These stay, because removing a mount
+point would unmount it in another sandbox.
 """
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
 class Sandbox:
-    """The namespaces. ``folder`` holds what outlives a process in there; one sandbox has a folder for itself.
+    """The namespaces. ``folder`` has everything that outlives a process in them; each sandbox has its own folder.
 
     Raises:
-        FailedError: the kernel refuses namespaces or network devices: it says which.
+        FailedError: the kernel refuses namespaces or network devices; the message says which.
 
     """
 
@@ -62,7 +62,7 @@ class Sandbox:
             self.pid = until("process 1 of the sandbox", self._init)
             self._enter = ["nsenter", "--target", str(self.pid), "--net", "--mount", "--pid", "--"]
             self._mount()
-            with locked("sandbox"):  # a group whose device is not there yet looks like one that was left behind
+            with locked("sandbox"):  # remove_cgroups would remove a group whose device does not exist yet
                 self.number = self._connect()
                 (folder / _NUMBER).write_text(str(self.number))
                 self.cgroup = f"{_PREFIX}{self.number}"
@@ -75,17 +75,17 @@ class Sandbox:
             raise
 
     def component(self, name: str, command: Sequence[str | Path], env: dict[str, str] | None = None) -> Component:
-        """A process in here, not started yet. Its output goes to ``folder/NAME.log``."""
+        """A process in the sandbox, not started yet. Its output goes to ``folder/NAME.log``."""
         made = Component(name, command, self.folder / f"{name}.log", enter=self._enter, env=env)
         self._components.append(made)
         return made
 
     def run(self, *command: str | Path, stdin: str | None = None) -> str:
-        """Run a command in here to its end; its standard output. Raises FailedError."""
+        """Run a command in the sandbox to its end, and return its standard output. Raises FailedError."""
         return run([*self._enter, *command], stdin=stdin)
 
     def close(self) -> None:
-        """End everything in here. What it leaves in ``folder`` is the caller's."""
+        """End everything in the sandbox. The caller removes ``folder``."""
         _end(self._holder.pid)
         if self._holder.stdin is not None:
             self._holder.stdin.close()
@@ -102,7 +102,7 @@ class Sandbox:
                 f"this machine gives no namespaces for a sandbox (in a container it takes --privileged): {said}"
             )
         found = children(self._holder.pid)
-        # unshare's child is process 1 from its birth, but its mounts are ready only when it has become what waits.
+        # unshare's child is process 1 from its start, but its mounts are ready only when it runs the waiting command.
         return found[0] if found and _command(found[0])[:1] in (["cat"], ["sleep"]) else None
 
     def _mount(self) -> None:
@@ -115,7 +115,7 @@ class Sandbox:
         self.run("sh", "-c", "\n".join(script))
 
     def _connect(self) -> int:
-        """Take the first network that is free. Making the device takes it: the kernel gives a name only once."""
+        """Take the first free network, by creating its device: the kernel accepts each name only once."""
         taken = [ipaddress.ip_network(line) for line in _routes()]
         for number in range(256):
             if any(_network(number).overlaps(other) for other in taken):
@@ -160,10 +160,10 @@ class Sandbox:
         )
 
     def _make_cgroup(self) -> None:
-        """A group of the sandbox's own for the pods: a kubelet ends what it does not know in its group."""
+        """Make a separate control group for the pods: a kubelet kills processes in its group that it does not know."""
         for hierarchy in _hierarchies():
             group = hierarchy / self.cgroup
-            _remove_tree(group)  # of a sandbox that had this number and was killed
+            _remove_tree(group)  # left by a killed sandbox with this number
             group.mkdir()
             for name in ("cpuset.cpus", "cpuset.mems"):
                 if (group / name).exists():
@@ -171,7 +171,7 @@ class Sandbox:
 
 
 def find(folder: Path) -> int | None:
-    """The process that holds the sandbox of ``folder``, from whatever process it was made."""
+    """The process that holds the sandbox of ``folder``, whichever process made it; None if there is none."""
     for path in Path("/proc").glob("[0-9]*"):
         command = _command(int(path.name))
         if command[:1] == ["unshare"] and command[-1:] == [str(folder)]:
@@ -180,7 +180,7 @@ def find(folder: Path) -> int | None:
 
 
 def destroy(folder: Path) -> bool:
-    """End the sandbox of ``folder``, from whatever process it was made; whether there was one."""
+    """End the sandbox of ``folder``, whichever process made it. Returns whether there was one."""
     holder = find(folder)
     if holder is not None:
         _end(holder)
@@ -190,7 +190,7 @@ def destroy(folder: Path) -> bool:
 
 
 def _end(holder: int) -> None:
-    """End what ``holder`` holds and wait until all in there is gone."""
+    """Kill process 1 of the sandbox of ``holder``, and wait until it is gone: the kernel ends it last."""
     inits = children(holder)
     for pid in inits or [holder]:
         try:
@@ -201,23 +201,23 @@ def _end(holder: int) -> None:
 
 
 def remove_cgroups() -> None:
-    """Remove the groups of sandboxes that are gone."""
+    """Remove the control groups of sandboxes that are gone."""
     with locked("sandbox"):
-        for hierarchy in [*_hierarchies(), _CGROUPS / "unified"]:  # where there are both versions, runc uses both
+        for hierarchy in [*_hierarchies(), _CGROUPS / "unified"]:  # if both versions exist, runc uses both
             for group in hierarchy.glob(f"{_PREFIX}[0-9]*"):
                 if not Path("/sys/class/net", group.name).exists():
                     _remove_tree(group)
 
 
 def _remove_tree(group: Path) -> None:
-    """Remove a group and all in it, if it is there."""
+    """Remove a group and all groups in it, if it exists."""
     for inner in sorted(group.rglob("*/"), reverse=True):
         _remove(inner)
     _remove(group)
 
 
 def _remove(group: Path) -> None:
-    """Remove an empty group; the kernel may take a moment to see that a killed process has left it."""
+    """Remove an empty group. Retries, because the kernel may take a moment to see that a killed process has left it."""
 
     def gone() -> bool:
         try:
@@ -248,7 +248,7 @@ def _routes() -> list[str]:
 
 
 def _disconnect(folder: Path) -> None:
-    """Remove the pair of devices: the kernel would, but in its own time after the last process."""
+    """Remove the pair of devices. The kernel would too, but only some time after the last process."""
     number = folder / _NUMBER
     if not number.exists():  # never connected, or removed already
         return
@@ -258,7 +258,7 @@ def _disconnect(folder: Path) -> None:
         try:
             run(["ip", "link", "delete", device])
         except FailedError as error:
-            if "Cannot find device" not in str(error):  # the kernel was first
+            if "Cannot find device" not in str(error):  # the kernel has removed it already
                 raise
 
 
@@ -270,7 +270,7 @@ def _command(pid: int) -> list[str]:
 
 
 def _running(pid: int) -> bool:
-    """Whether ``pid`` runs; one that has ended and waits for its parent does not."""
+    """Whether ``pid`` runs. A zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):

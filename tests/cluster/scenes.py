@@ -1,4 +1,4 @@
-"""What runs in the tests on a cluster: small workflows and runs, and the refund example as its README has it."""
+"""Documents for the tests on a cluster: small workflows and runs, and the refund example as in its README."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def workflow(name: str, *steps: Document, **spec: Any) -> Document:
 
 
 def run(name: str, *steps: Document, run: Document | None = None, **spec: Any) -> Document:
-    """An AgentRun with its workflow inline; ``run`` are further fields of its own."""
+    """An AgentRun with its workflow inline. ``run`` has further fields of the AgentRun's spec."""
     return _document("AgentRun", name, {"workflow": _spec(steps, spec), **(run or {})})
 
 
@@ -32,7 +32,7 @@ def run_of(name: str, workflow: str, **spec: Any) -> Document:
 
 
 def ask(name: str, *groups: str, **step: Any) -> Document:
-    """A step that asks people, those of finance by default."""
+    """An approval step. By default it asks the group finance."""
     return {
         "name": name,
         "approval": {"subject": f"{name}?", "approvers": {"groups": [*groups] or ["finance"]}},
@@ -41,18 +41,18 @@ def ask(name: str, *groups: str, **step: Any) -> Document:
 
 
 def agent(name: str, prompt: str, **step: Any) -> Document:
-    """A step that asks the model of ``models``."""
+    """An agent step with the model of ``models``."""
     return {"name": name, "agent": {"prompt": prompt}, **step}
 
 
 def models(url: str) -> list[Document]:
-    """The model at ``url``, with the key of the Secret ``model`` that each namespace of the tests has."""
+    """The model at ``url``, with the key in the Secret ``model``, which each namespace of the tests has."""
     key = {"secretRef": {"name": "model", "key": "key"}}
     return [{"name": "main", "model": "gpt-5.5", "endpoint": url, "credentials": key}]
 
 
 def example(cluster: Cluster, operator: Operator, namespace: str) -> None:
-    """The other side of the refund example, ready, and its workflow and run: ``kubectl apply`` as ana."""
+    """Apply the refund example's servers, wait until they are ready, then apply its workflow and run; all as ana."""
     world = operator.kubectl("kustomize", EXAMPLES).stdout
     operator.kubectl(
         *("apply", "-n", namespace, "-f", "-"), user="ana", input=world.replace("agentrun:0.1.0", cluster.image)
@@ -63,7 +63,7 @@ def example(cluster: Cluster, operator: Operator, namespace: str) -> None:
 
 
 def payments(operator: Operator, namespace: str) -> list[Document]:
-    """What the example's shop paid."""
+    """The payments of the example's shop."""
     written = operator.kubectl("exec", "-n", namespace, "deploy/shop", "--", "cat", "/state/payments.jsonl").stdout
     return [yaml.safe_load(line) for line in written.splitlines()]
 

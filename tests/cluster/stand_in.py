@@ -1,8 +1,8 @@
-"""What a cluster has beside its API server, for tests that need nothing else of it: a kubelet, and people who decide.
+"""Stands in for a kubelet and for people who decide, in tests that have an API server only.
 
-The kubelet runs the runner of each pod as a process of this machine, forked in milliseconds, and says in the pod's
-status what a kubelet would: running, ended, with exit code and termination message; a pod that is deleted gets SIGTERM
-and is gone when its process is.
+The kubelet runs the runner of each pod as a process of this machine, forked in milliseconds. It writes the pod's status
+as a real kubelet does: running, then ended, with exit code and termination message. A deleted pod gets SIGTERM, and is
+removed when its process has ended.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Object = dict[str, Any]
 
 
 class ApiError(Exception):
-    """The API server refused a request: its status is ``code``."""
+    """The API server answered a request with the status ``code``."""
 
     def __init__(self, what: str, code: int, said: str) -> None:
         super().__init__(f"{what}: {code} {said[:500]}")
@@ -41,7 +41,7 @@ class ApiError(Exception):
 
 
 class Api:
-    """The API server as admin sees it, not through any proxy; an async context manager."""
+    """The API server, used as admin and without a proxy; an async context manager."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
@@ -61,7 +61,7 @@ class Api:
         await self._session.close()
 
     async def call(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Object:
-        """The answer to a request. Raises ApiError."""
+        """Send a request, and return the response. Raises ApiError."""
         data = None if body is None else json.dumps(body).encode()
         async with self._session.request(method, path, data=data, headers={"Content-Type": kind}) as got:
             text = await got.read()
@@ -71,7 +71,7 @@ class Api:
             return found
 
     async def follow(self, path: str, selector: str = "") -> AsyncIterator[tuple[str, Object]]:
-        """The events of what is there and of what changes, until cancelled; again from the start where that breaks."""
+        """Yield ADDED for each existing object, then the watch events, until cancelled. Starts again if that breaks."""
         while True:
             with suppress(aiohttp.ClientError, ApiError):
                 listed = await self.call("GET", f"{path}?labelSelector={selector}")
@@ -84,11 +84,11 @@ class Api:
                         if event["type"] == "ERROR":
                             break
                         yield event["type"], event["object"]
-            await asyncio.sleep(0.1)  # the API server is away
+            await asyncio.sleep(0.1)  # the API server may be out of reach
 
 
 class Process:
-    """A process that a zygote forked; ``ended`` has its exit code, negative for a signal."""
+    """A process that a zygote forked. The result of ``ended`` is its exit code, negative for a signal."""
 
     def __init__(self, pid: int, ended: asyncio.Task[int]) -> None:
         self.pid = pid
@@ -96,7 +96,7 @@ class Process:
 
     @classmethod
     async def fork(cls, zygote: Zygote, role: str, environment: Mapping[str, str], log: Path) -> Process:
-        """A process in ``role`` whose output goes to ``log``."""
+        """Fork a process in ``role``, with its output in ``log``."""
         with Path(os.devnull).open("rb") as nothing, log.open("ab") as said:  # noqa: ASYNC230 (null device and a log)
             connection = ask(zygote.path, role, "cluster", environment, [nothing.fileno(), *2 * [said.fileno()]])
         connection.setblocking(False)
@@ -112,13 +112,13 @@ class Process:
         return cls(pid, asyncio.create_task(wait()))
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal, unless it is gone."""
-        if not self.ended.done():  # not reaped before the zygote said so, so the id is its own
+        """Send a signal, unless the process has ended."""
+        if not self.ended.done():  # after the end, the id can belong to another process
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     async def end(self, number: signal.Signals = signal.SIGKILL) -> int:
-        """Send a signal and wait for its end; the exit code."""
+        """Send a signal, wait for the end of the process, and return the exit code."""
         self.send(number)
         return await asyncio.shield(self.ended)
 
@@ -141,25 +141,25 @@ Decide = Callable[[Object], Awaitable[None]]
 
 @dataclass
 class Space:
-    """What a namespace's pods and people need."""
+    """A namespace: the settings for its pods and people, and what was seen of its objects."""
 
     environment: dict[str, str]
     folder: Path
     decisions: bool = True
     """Whether people approve as soon as they are asked."""
     pods: dict[str, Pod] = field(default_factory=dict)
-    """Every pod that ever was, by its uid."""
+    """Every pod that ever existed, by its uid."""
     runs: dict[str, Object] = field(default_factory=dict)
     """Every AgentRun as it was last seen."""
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     @property
     def attempts(self) -> list[tuple[str, int]]:
-        """Step and attempt of every pod that ever was."""
+        """The step and attempt of every pod that ever existed."""
         return sorted((pod.step, pod.attempt) for pod in self.pods.values())
 
     async def wait(self, what: str, test: Callable[[], object], seconds: float = 60.0) -> None:
-        """Wait until ``test`` is true, looking after every change. Raises TimeoutError."""
+        """Call ``test`` after every change until it is true. Raises TimeoutError."""
         try:
             async with asyncio.timeout(seconds), self.changed:
                 await self.changed.wait_for(test)
@@ -242,8 +242,8 @@ class StandIn:
         given[TERMINATION_VARIABLE] = str(last_word)
         if SECRETS_VARIABLE in given:
             given[SECRETS_VARIABLE] = str(space.folder / "secrets")
-        # A pod of a node is deleted when its kubelet says so; one of no node at once.
-        with suppress(ApiError):  # it was deleted in between, or the API server is away
+        # A pod that is bound to a node is deleted when its kubelet says so; any other pod at once.
+        with suppress(ApiError):  # the pod was deleted in between, or the API server is out of reach
             await self.api.call("POST", f"{path}/binding", {"metadata": meta, "target": target})
         pod.process = await Process.fork(
             self._zygote, "runner", given | space.environment, space.folder / f"{pod.name}.log"
@@ -269,7 +269,7 @@ class StandIn:
             await self._remove(pod)
 
     async def _say(self, path: str, pod: Pod, status: Object) -> Object | None:
-        """Write the status; None where the pod is gone. As a kubelet does: until the API server has taken it."""
+        """Write the status, and return the pod; None if the pod is gone. Like a kubelet, retry until it succeeds."""
         while True:
             try:
                 body = {"metadata": {"uid": pod.uid}, "status": status}

@@ -1,4 +1,4 @@
-"""What the API server has, as kubectl's watches tell it: tests wait for a state instead of asking again and again."""
+"""Follows objects of the API server with kubectl's watches, so that tests wait for a state instead of polling."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ Object = dict[str, Any]
 class Watched:
     """Every object of one kind in the whole cluster, kept up to date until ``close``.
 
-    A watch that breaks (the API server restarts) begins anew, with nothing until it is there. One that dies of an event
-    that it does not understand is an error of whoever asks it: it would go on with what it saw last for ever.
+    A watch that breaks (the API server restarts) starts again, without objects until it is connected. If the thread
+    dies of an event that it does not understand, ``get``, ``all`` and ``wait`` raise FailedError: they would return
+    stale objects for ever.
     """
 
     def __init__(self, access: Access, kind: str) -> None:
@@ -35,22 +36,22 @@ class Watched:
         self._thread.start()
 
     def get(self, namespace: str, name: str) -> Object | None:
-        """The object as it was last seen; ``None`` where there is none. Raises FailedError."""
+        """The object as it was last seen; None if there is none. Raises FailedError."""
         with self._changed:
             self._check()
             return self._objects.get((namespace, name))
 
     def all(self, namespace: str) -> list[Object]:
-        """Those of one namespace, as they were last seen. Raises FailedError."""
+        """The objects of one namespace as they were last seen. Raises FailedError."""
         with self._changed:
             self._check()
             return self._of(namespace)
 
     def wait(self, what: str, seconds: float, test: Callable[[], T | None]) -> T:
-        """Ask ``test``, which reads from here, after every change until it gives something; what it gave.
+        """Call ``test``, which reads from this object, after every change until its result is true; return the result.
 
         Raises:
-            FailedError: nothing came within ``seconds``, or the watch died.
+            FailedError: ``test`` was not true within ``seconds``, or the watch died.
 
         """
         end = time.monotonic() + seconds
@@ -60,7 +61,7 @@ class Watched:
                 left = end - time.monotonic()
                 if left <= 0:
                     raise FailedError(f"{what} did not come within {seconds:g} s")
-                # Some tests look at the clock or at other things besides: they are asked twice a second.
+                # Some tests also read the clock or other things, so call them at least twice a second.
                 self._changed.wait(min(left, 0.5))
         return found
 
@@ -82,7 +83,7 @@ class Watched:
     def _watch(self) -> None:
         try:
             self._follow()
-        except Exception as error:  # noqa: BLE001  (whatever it is, it is told to whoever asks)
+        except Exception as error:  # noqa: BLE001  (any error is raised by the other methods)
             with self._changed:
                 self._died = error
                 self._changed.notify_all()
@@ -92,21 +93,21 @@ class Watched:
             with self._changed:
                 if self._closed:
                     return
-                self._objects.clear()  # what was deleted in between is told by nobody
+                self._objects.clear()  # no event tells of objects that were deleted in between
                 self._process = self._access.watching(self.kind)
             assert self._process.stdout is not None
             with self._process.stdout as lines:
-                for line in lines:  # a document each
+                for line in lines:  # each line is a document
                     try:
                         event = json.loads(line)
                     except RecursionError:
-                        continue  # a test's own poison: of no object like it does a test wait for anything
-                    if event["type"] == "ERROR":  # a Status, such as Expired: the watch is over, and begins anew
+                        continue  # a test's own hostile object; no test waits for such an object
+                    if event["type"] == "ERROR":  # a Status such as Expired: the watch is over, and starts again
                         self._process.kill()
                         break
                     self._take(event)
             self._process.wait()
-            time.sleep(0.2)  # without an API server kubectl ends at once
+            time.sleep(0.2)  # without an API server, kubectl exits at once
 
     def _take(self, event: Object) -> None:
         found = event["object"]

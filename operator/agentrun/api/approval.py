@@ -65,7 +65,7 @@ class ApprovalSpec(Spec):
 
 
 class Approval(Spec):
-    """The object."""
+    """An Approval object, without its status."""
 
     api_version: Annotated[str, Field(pattern=f"^{API_VERSION}$")]
     kind: Annotated[str, Field(pattern="^Approval$")]

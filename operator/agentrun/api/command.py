@@ -84,7 +84,7 @@ class AgentCommandSpec(Spec):
 
 
 class AgentCommand(Spec):
-    """The object."""
+    """An AgentCommand object."""
 
     api_version: Annotated[str, Field(pattern=f"^{API_VERSION}$")]
     kind: Annotated[str, Field(pattern="^AgentCommand$")]

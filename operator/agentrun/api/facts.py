@@ -164,7 +164,7 @@ class FailureInfo:
     """True if the call was carried out although it failed: its answer could not be used."""
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in records."""
+        """The form in records."""
         found: dict[str, Any] = {"class": str(self.failure_class), "message": self.message}
         if self.retry_after is not None:
             found["retryAfter"] = self.retry_after
@@ -238,7 +238,7 @@ class UnknownCall:
     message: str
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in records."""
+        """The form in records."""
         return {"callId": self.call_id, "tool": self.tool, "args": self.args, "message": self.message}
 
     @classmethod

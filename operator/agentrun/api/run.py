@@ -18,7 +18,7 @@ ONE_WORKFLOW = "give exactly one of workflowRef and workflow"
 
 
 class StepState(StrEnum):
-    """Where a step stands."""
+    """The state of a step."""
 
     PENDING = "Pending"
     RUNNING = "Running"
@@ -47,7 +47,7 @@ class Outcome(StrEnum):
 
 
 class ConditionType(StrEnum):
-    """The conditions of a run (kstatus reads Reconciling and Stalled)."""
+    """The types of a run's conditions. kstatus reads Reconciling and Stalled."""
 
     SUCCEEDED = "Succeeded"
     READY = "Ready"
@@ -56,7 +56,7 @@ class ConditionType(StrEnum):
 
 
 class Reason(StrEnum):
-    """Machine-readable reasons in conditions; docs/reference/ says what each means and which verb frees it."""
+    """The machine-readable reasons in conditions. docs/reference/ explains each, and the verb that resolves it."""
 
     PENDING = "Pending"
     RUNNING = "Running"
@@ -170,7 +170,7 @@ class Metadata(Spec):
 
 
 class AgentWorkflow(Spec):
-    """The document."""
+    """An AgentWorkflow object, as in a file."""
 
     api_version: Annotated[str, Field(pattern=f"^{API_VERSION}$")]
     kind: Annotated[str, Field(pattern="^AgentWorkflow$")]
@@ -179,7 +179,7 @@ class AgentWorkflow(Spec):
 
 
 class AgentRun(Spec):
-    """The document."""
+    """An AgentRun object, as in a file: without its status."""
 
     api_version: Annotated[str, Field(pattern=f"^{API_VERSION}$")]
     kind: Annotated[str, Field(pattern="^AgentRun$")]

@@ -98,7 +98,7 @@ class Model(Spec):
     credentials: SecretRef | None = None
     price: Price | None = None
     context_window: Annotated[int, Field(ge=1000, le=100_000_000)] = 200_000
-    """Tokens of history and answer that the model takes; the history is compacted before it outgrows it."""
+    """Tokens that the model accepts for history and answer. The history is compacted before it exceeds that."""
 
 
 class Backoff(Spec):
@@ -230,7 +230,7 @@ class Wait(Spec):
     until: Annotated[str, Field(max_length=TEXT_MAX)] | None = None
     signal: Name | None = None
     timeout: Duration | None = None
-    """With ``signal``: how long it is waited for; without, until a person signals or cancels."""
+    """How long to wait for ``signal``. Without a timeout, until a person sends the signal or cancels the run."""
 
     @model_validator(mode="after")
     def _one_end(self) -> Wait:

@@ -21,9 +21,9 @@ from agentrun.workflow.json_schema import compile_schema
 def read_inputs(schema: dict[str, Any], pairs: Sequence[str], file: str | None) -> dict[str, Any]:
     """The inputs in ``file`` (YAML or JSON; ``-``: standard input), overridden by those in ``pairs`` (KEY=VALUE).
 
-    A VALUE that parses as JSON is JSON if ``schema`` accepts it. It is a text if only the text fits, or if the schema's
-    type is ``string``: ``-i orderId=4711`` is a text for ``{type: string}`` and a number for ``{type: integer}``. Any
-    other VALUE is a text.
+    A VALUE that does not parse as JSON is a text. Otherwise it is JSON if ``schema`` accepts the JSON, a text if the
+    schema accepts the text or says ``type: string``, and JSON if the schema accepts neither. So ``-i orderId=4711`` is
+    a text for ``{type: string}`` and a number for ``{type: integer}``.
 
     Raises:
         InvalidDocument: the file cannot be used.

@@ -3,7 +3,7 @@
 Exit codes: 0 done and succeeded; 1 the run failed, was cancelled or rejected (also: ``diff`` found differences,
 ``audit verify`` found damage, a journal is damaged); 2 wrong usage, an invalid file, or a command that is not possible
 in the present state; 3 the run waits for a person; 4 the store or the cluster is out of reach; 74 standard output
-cannot be written; 128 plus the signal's number when interrupted (130 for SIGINT, 141 for a closed pipe).
+cannot be written; 130 or 143 interrupted by SIGINT or SIGTERM; 141 the reader of standard output closed it.
 """
 
 # Each verb is imported when it is called, so that --help and a mistyped verb do not wait for all of them.

@@ -201,7 +201,11 @@ class RunView:
             raise Refused(f"run {self.name} has ended: {self.phase}; an ended run never changes")
 
     def key(self, text: str) -> StepKey:
-        """Parse the step that a person names. Raises Refused if the run is known to have no step of that name."""
+        """Parse the step that a person names.
+
+        Raises:
+            Refused: the text does not name a step, or the run's steps are known and none has the name.
+        """
         try:
             key = StepKey.parse(text)
         except ValueError as error:

@@ -52,7 +52,7 @@ def _asked(models: Iterable[Model], tools: Iterable[Tool]) -> Iterator[tuple[str
 
 
 def unreachable(models: Iterable[Model], tools: Iterable[Tool] = ()) -> list[str]:
-    """A line for each endpoint, or the proxy before it, that refuses a connection.
+    """A line for each endpoint, or the proxy before it, that cannot be connected to.
 
     Connects to the first ``ENDPOINTS_MAX`` addresses. An endpoint that does not answer within ``PATIENCE`` is not
     reported: it may only be slow. Raises Refused like ``check_connections``.
