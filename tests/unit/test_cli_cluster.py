@@ -416,3 +416,82 @@ def test_the_time_of_a_step_that_the_runs_end_cut_short_ends_with_the_run() -> N
     later = moment("2030-02-01T00:00:00Z")
     assert "7.0s" in step_table(ended, Past(), None, later)[1]
     assert "7.0s" not in step_table({"steps": [step]}, Past(), None, later)[1]
+
+
+# -- one thing after the other ----------------------------------------------------------------------------------------
+
+
+class Answers:
+    """An API server with one run: what each request is answered, and what was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, run: dict[str, Any], approvals: list[dict[str, Any]]) -> None:
+        self.run, self.approvals, self.asked, self.gone = run, approvals, list[str](), False
+        monkeypatch.setattr(Client, "get", lambda _, path, **query: self._get(path))
+        monkeypatch.setattr(Client, "list_all", lambda _, path, labels="": self.approvals)
+        monkeypatch.setattr(Client, "user", lambda _: "ana")
+        monkeypatch.setattr(Client, "patch", lambda _, path, change: self._patch(path, change))
+
+    def _get(self, path: str) -> dict[str, Any]:
+        self.asked.append(f"GET {path.rpartition('/')[2]}")
+        if self.gone:
+            raise NotFound("not found")
+        if path.endswith("/r"):
+            return self.run
+        raise Forbidden("may not")
+
+    def _patch(self, path: str, change: dict[str, Any]) -> dict[str, Any]:
+        self.asked.append("PATCH")
+        self.gone = True  # the run ends at once, and is deleted
+        if "spec" in change:
+            return self.run | {"spec": self.run["spec"] | change["spec"]}
+        return self.approvals[0] | {"status": change["status"]}
+
+
+def going(**more: Any) -> dict[str, Any]:
+    meta = {
+        "name": "r",
+        "namespace": "n",
+        "uid": "u",
+        "resourceVersion": "1",
+        "creationTimestamp": "2027-01-31T09:00:00Z",
+    }
+    spec = {"workflowRef": {"name": "w"}}
+    return {"metadata": meta, "spec": spec, "status": {"phase": "Running", "steps": [], **more}}
+
+
+@pytest.mark.parametrize(("verb", "said"), [("cancel", "r is being cancelled"), ("suspend", "r is suspended")])
+def test_what_was_done_is_said_though_the_run_is_gone_by_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str, said: str
+) -> None:
+    answers = Answers(monkeypatch, going(), [])
+    assert typed(monkeypatch, "agentrun", verb, "r", "--context", "here", "-n", "n") == 0
+    assert said in capsys.readouterr().out and answers.asked == ["GET r", "PATCH"]
+
+
+def test_an_approval_is_decided_though_the_status_does_not_have_its_step_yet(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = {
+        "run": {"name": "r", "uid": "u"},
+        "step": "late",
+        "subject": "Go?",
+        "digest": "sha256:aa",
+        "approvers": {"groups": ["ops"], "somethingNewer": 1},
+        "required": 1,
+        "expiresAt": "2030-01-01T00:00:00Z",
+    }
+    asks = {"metadata": {"name": "r-late", "namespace": "n", "uid": "a", "resourceVersion": "1"}, "spec": spec}
+    answers = Answers(monkeypatch, going(steps=[{"name": "early", "state": "Running"}]), [asks])
+    assert typed(monkeypatch, "agentrun", "approve", "r", "late", "--context", "here", "-n", "n") == 0
+    assert "approved: late: Go?" in capsys.readouterr().out and answers.asked == ["GET r", "PATCH"]
+    answers.gone = False
+    assert typed(monkeypatch, "agentrun", "approve", "r", "nowhere", "--context", "here", "-n", "n") == 2
+    assert 'run r has no step "nowhere"; it has early' in capsys.readouterr().err
+
+
+def test_a_name_that_no_signal_can_have_is_refused_though_the_workflow_may_not_be_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Answers(monkeypatch, going(), [])
+    assert typed(monkeypatch, "agentrun", "signal", "r", "Go", "--context", "here", "-n", "n") == 2
+    assert 'no signal can be called "Go"' in capsys.readouterr().err

@@ -10,24 +10,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from agentrun.api.facts import StepKey
-from agentrun.query.next_steps import Command
-from agentrun.query.run_view import Question, RunView
-
 if TYPE_CHECKING:
     from agentrun.api.approval import Verdict
     from agentrun.api.command import Resolve, Signal
+    from agentrun.api.facts import StepKey
     from agentrun.cli.place import AnyPlace
     from agentrun.documents.document import Document
     from agentrun.journal.layout import RunPath
     from agentrun.journal.run import Unreadable
     from agentrun.plan.commands import Cancel, Suspend
     from agentrun.query.logs import LogLine
+    from agentrun.query.next_steps import Command
     from agentrun.query.past import Past
+    from agentrun.query.run_view import Question, RunView
     from agentrun.records.manifest import RunManifest
     from agentrun.store.protocol import Store
 
-R = TypeVar("R", bound=RunView)
+R = TypeVar("R", bound="RunView")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +95,12 @@ class Backend(Protocol[R]):
 
     # -- telling ------------------------------------------------------------------------------------------------------
 
-    def give(self, run: R, verb: Signal | Resolve | Suspend | Cancel) -> bool:
-        """Give the run a command; False if it had the same effect before. Raises Refused if the run rejects it."""
+    def give(self, run: R, verb: Signal | Resolve | Suspend | Cancel) -> tuple[R, bool]:
+        """Give the run a command. Raises Refused if the run rejects it.
+
+        Returns the run after it, as far as that is known without asking again, and whether the command is new: False if
+        it had the same effect before. Nothing that can fail comes after the write, so that the person is told of it.
+        """
 
     def check_decider(self, question: Question, groups: Sequence[str]) -> None:
         """Raise Refused if this place knows that the person may not decide. Called before anything is written."""

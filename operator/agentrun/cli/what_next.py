@@ -30,7 +30,7 @@ def what_next(backend: Backend[R], run: R) -> list[str]:
     lines: list[str] = []
     for step in next_steps(run, questions, backend.resume_command(run)):
         lines += [step.why, *(f"    {spelled(backend.place, command)}" for command in step.commands)]
-    return list(dict.fromkeys(lines))  # several questions of one step have the same commands
+    return lines
 
 
 def tell_who_goes_on(backend: Backend[R], run: R, *, otherwise: str = "go on with") -> None:

@@ -53,10 +53,17 @@ def _approvals(run: RunView, questions: Sequence[Question] | None) -> Iterator[N
         for label, waiting in asked.items():
             yield _decision(run, label, "approval", "; ".join(waiting["subjects"]))
         return
+    named: set[str] = set()
     for question in questions:
         request = question.request
+        if run.mover is Mover.OPERATOR:
+            step = _decision(run, question.step, approvers(request) or "approval", request.subject)
+            # The commands are the same for each question of a step: they stand once.
+            yield NextStep(step.why) if question.step in named else step
+            named.add(question.step)
+            continue
         # On one machine a person claims a group with an option. An API server knows the person's groups.
-        group = request.approvers.groups[:1] if run.mover is not Mover.OPERATOR else []
+        group = request.approvers.groups[:1]
         claim = ("--as-group", group[0]) if group else ()
         yield _decision(run, question.step, approvers(request), request.subject, *claim)
 

@@ -206,20 +206,25 @@ class RunView:
         Raises:
             Refused: the text does not name a step, or the run's steps are known and none has the name.
         """
-        try:
-            key = StepKey.parse(text)
-        except ValueError as error:
-            raise Refused(str(error)) from None
+        key = parse_step(text)
         names = self.step_names
         if names and key.name not in names:
             raise Refused(f"run {self.name} has no step {quoted(key.name)}; it has {printable(', '.join(names), 300)}")
         return key
 
 
+def parse_step(text: str) -> StepKey:
+    """The step that a person names, of whatever run. Raises Refused if the text does not name a step."""
+    try:
+        return StepKey.parse(text)
+    except ValueError as error:
+        raise Refused(str(error)) from None
+
+
 def signals_of(workflow: Mapping[str, Any]) -> list[str]:
     """The signals that steps of the workflow wait for."""
     waits = (step.get("wait") or {} for step in [*workflow["steps"], *workflow.get("finally", ())])
-    return sorted({wait["signal"] for wait in waits if "signal" in wait})
+    return sorted({wait["signal"] for wait in waits if wait.get("signal") is not None})
 
 
 def wanted(key: StepKey, only: StepKey | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import click
@@ -18,7 +19,7 @@ from agentrun.cli.backend import Source
 from agentrun.cli.failures import warn
 from agentrun.cli.on_cluster import approvals
 from agentrun.cli.on_cluster.client import Client, collection
-from agentrun.cli.on_cluster.cluster_run import RUNS, ClusterRun, change, journal_of, output_of, workflow_of
+from agentrun.cli.on_cluster.cluster_run import RUNS, ClusterRun, change, journal_of, output_of, same, workflow_of
 from agentrun.cli.on_cluster.commands import command
 from agentrun.cli.place import ClusterPlace, run_name
 from agentrun.documents.document import Document
@@ -50,6 +51,11 @@ class ClusterBackend:
         """The given namespace, or the context's. Raises NoAccess."""
         return self.place.given_namespace or self.client.namespace
 
+    @cached_property
+    def _user(self) -> str:
+        """The name by which the API server knows the person, asked once."""
+        return self.client.user()
+
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def find(self, name: str, *, to_tell: bool = False) -> ClusterRun:
@@ -66,8 +72,11 @@ class ClusterBackend:
             ) from error
 
     def again(self, run: ClusterRun) -> ClusterRun:
-        """See ``Backend``."""
-        return ClusterRun(self.client.get(run.path))
+        """See ``Backend``. Raises Refused if the run was deleted."""
+        try:
+            return same(run, self.client.get(run.path))
+        except NotFound as error:
+            raise Refused(f"run {run.name} was deleted; its journal stays in the store") from error
 
     def runs(self, *, all_namespaces: bool) -> list[ClusterRun | Unreadable]:
         """See ``Backend``."""
@@ -94,6 +103,7 @@ class ClusterBackend:
     def not_asked(self, run: ClusterRun, label: str) -> str:
         """See ``Backend``."""
         found = [obj for obj in approvals.approvals_of(self.client, run) if obj["spec"]["step"] == label]
+        found = [obj for obj in found if approvals.is_decided(obj) is not None]
         if found:
             return approvals.closed(found[-1])
         entry = run.entries.get(label)
@@ -130,19 +140,19 @@ class ClusterBackend:
 
     # -- telling ------------------------------------------------------------------------------------------------------
 
-    def give(self, run: ClusterRun, verb: Signal | Resolve | Suspend | Cancel) -> bool:
+    def give(self, run: ClusterRun, verb: Signal | Resolve | Suspend | Cancel) -> tuple[ClusterRun, bool]:
         """See ``Backend``: sets a field of the spec, or creates an AgentCommand for the operator."""
         match verb:
             case Suspend() | Cancel():
                 field = "suspend" if isinstance(verb, Suspend) else "cancel"
                 if run.spec.get(field) or run.cancelled:  # a run that is being cancelled cannot be suspended
-                    return False
-                change(self.client, run, field, value=True)
+                    return run, False
+                return change(self.client, run, field, value=True), True
             case Signal():
                 command(self.client, run, {"signal": verb.model_dump(by_alias=True, exclude_unset=True)})
             case Resolve():
                 command(self.client, run, {"resolve": verb.model_dump(by_alias=True, exclude_unset=True)})
-        return True
+        return run, True
 
     def check_decider(self, question: Question, groups: Sequence[str]) -> None:
         """See ``Backend``: checks nothing, because the API server checks the decision itself."""
@@ -152,7 +162,7 @@ class ClusterBackend:
     ) -> int:
         """See ``Backend``."""
         assert question.approval is not None
-        return approvals.decide(self.client, question.approval, self.client.user(), decision, comment)
+        return approvals.decide(self.client, question.approval, self._user, decision, comment)
 
     # -- making, and going on: in modules of their own, which few verbs import --------------------------------------
 

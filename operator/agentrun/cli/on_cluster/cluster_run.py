@@ -123,3 +123,10 @@ def change(client: Client, run: ClusterRun, field: str, *, value: bool) -> Clust
         if now.uid != run.uid or bool(now.spec.get(field)) is not value:
             raise
         return now
+
+
+def same(run: ClusterRun, obj: dict[str, Any]) -> ClusterRun:
+    """The object as a later state of ``run``. Raises Refused if it is another run with the same name."""
+    if obj["metadata"]["uid"] != run.uid:
+        raise Refused(f"run {run.name} was deleted, and another one has its name; its journal stays in the store")
+    return ClusterRun(obj)

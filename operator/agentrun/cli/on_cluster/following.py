@@ -13,7 +13,7 @@ from agentrun.api.facts import Usage
 from agentrun.api.printable import printable
 from agentrun.cli.on_cluster.backend import ClusterBackend
 from agentrun.cli.on_cluster.client import Client, collection
-from agentrun.cli.on_cluster.cluster_run import RUNS, ClusterRun
+from agentrun.cli.on_cluster.cluster_run import RUNS, ClusterRun, same
 from agentrun.cli.terminal.board import Board, shown
 from agentrun.cli.what_next import report
 from agentrun.kube.errors import NotFound, Unavailable
@@ -57,7 +57,7 @@ def _moments(client: Client, run: ClusterRun, before: dict[str, Any] | None, boa
     began = time.monotonic()
     while True:
         try:
-            run = _same(run, client.get(run.path))
+            run = same(run, client.get(run.path))
             yield run
             lost = None
             # Watch for a short time while no operator has visited the run, so that the person can be told so.
@@ -69,7 +69,7 @@ def _moments(client: Client, run: ClusterRun, before: dict[str, Any] | None, boa
                     break  # the resourceVersion is too old to continue from
                 if event["type"] == "DELETED":
                     raise Refused(f"run {run.name} was deleted; its journal stays in the store")
-                run = _same(run, event["object"])
+                run = same(run, event["object"])
                 yield run
             if quick and _waits_for_operator(run, before) and time.monotonic() - began > SILENCE:
                 told = True
@@ -86,9 +86,3 @@ def _moments(client: Client, run: ClusterRun, before: dict[str, Any] | None, boa
 
 def _waits_for_operator(run: ClusterRun, before: dict[str, Any] | None) -> bool:
     return not run.seen or run.status == before
-
-
-def _same(run: ClusterRun, obj: dict[str, Any]) -> ClusterRun:
-    if obj["metadata"]["uid"] != run.uid:
-        raise Refused(f"run {run.name} was deleted, and another one has its name; its journal stays in the store")
-    return ClusterRun(obj)

@@ -111,7 +111,7 @@ def _apply(backend: ClusterBackend, document: Document, namespace: str) -> str:
 
 def _check_pinned(client: Client, made: ClusterRun, digest: str) -> None:
     """Warn if the run pinned another workflow: it may have changed between the apply and the operator's visit."""
-    pinned = client.get(made.path).get("status", {}).get("workflowDigest")
+    pinned = ClusterRun(client.get(made.path)).status.get("workflowDigest")
     if pinned is not None and pinned != digest:
         warn(f"the run pinned another version of the workflow than this file's: {pinned}")
 

@@ -1,5 +1,8 @@
 """The verbs' backend for a store. This machine drives the runs, and commands are events in their journals."""
 
+# Imports stand in the methods: a verb must not wait for what it does not need (the planner, the driver).
+# ruff: noqa: PLC0415
+
 from __future__ import annotations
 
 import os
@@ -8,26 +11,25 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentrun.api.errors import Refused
-from agentrun.api.facts import StepKey
 from agentrun.api.printable import printable
-from agentrun.cli.backend import Source
 from agentrun.cli.place import Place, run_name
-from agentrun.journal.layout import RunPath
-from agentrun.journal.run import Unreadable, find_run, read_manifest
-from agentrun.query.next_steps import Command
-from agentrun.query.past import Past, records_of
-from agentrun.query.run_view import Question
-from agentrun.query.stored_run import StoredRun, elsewhere, read_all
-from agentrun.store.open import open_store
-from agentrun.store.protocol import Store
 
 if TYPE_CHECKING:
     from agentrun.api.approval import Verdict
     from agentrun.api.command import Resolve, Signal
+    from agentrun.api.facts import StepKey
+    from agentrun.cli.backend import Source
     from agentrun.documents.document import Document
+    from agentrun.journal.layout import RunPath
+    from agentrun.journal.run import Unreadable
     from agentrun.plan.commands import Cancel, Suspend
     from agentrun.query.logs import LogLine
+    from agentrun.query.next_steps import Command
+    from agentrun.query.past import Past
+    from agentrun.query.run_view import Question
+    from agentrun.query.stored_run import StoredRun
     from agentrun.records.manifest import RunManifest
+    from agentrun.store.protocol import Store
 
 
 class StoreBackend:
@@ -42,25 +44,31 @@ class StoreBackend:
     @property
     def requester(self) -> str:
         """See ``Backend``: the operating system's user."""
-        from agentrun.local.user import user  # noqa: PLC0415  (lazy, as are all imports below that few verbs need)
+        from agentrun.local.user import user
 
         return user()
 
     @property
     def store(self) -> Store:
         """The store. Raises StoreUnfit if the place's URL is invalid."""
+        from agentrun.store.open import open_store
+
         if self._store is None:
             self._store = open_store(self.place.url)
         return self._store
 
     def path(self, name: str) -> RunPath:
         """Where the run of that name is. Raises NoSuchRun, Damaged."""
+        from agentrun.journal.run import find_run
+
         return find_run(self.store, self.place.namespace, run_name(name))
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def find(self, name: str, *, to_tell: bool = False) -> StoredRun:
         """See ``Backend``: a run of a cluster takes commands through its API server only."""
+        from agentrun.query.stored_run import StoredRun, elsewhere
+
         found = StoredRun.read(self.store, self.path(name))
         if to_tell and found.pinned.on_cluster:
             raise Refused(elsewhere(found.run))
@@ -68,10 +76,14 @@ class StoreBackend:
 
     def again(self, run: StoredRun) -> StoredRun:
         """See ``Backend``."""
+        from agentrun.query.stored_run import StoredRun
+
         return StoredRun.read(run.store, run.run)
 
     def runs(self, *, all_namespaces: bool) -> list[StoredRun | Unreadable]:
         """See ``Backend``."""
+        from agentrun.query.stored_run import read_all
+
         return read_all(self.store, None if all_namespaces else self.place.namespace)
 
     def where(self, *, all_namespaces: bool) -> str:
@@ -93,12 +105,14 @@ class StoreBackend:
 
     def not_asked(self, run: StoredRun, label: str) -> str:
         """See ``Backend``."""
-        from agentrun.cli.on_store.telling import not_asked  # noqa: PLC0415
+        from agentrun.cli.on_store.telling import not_asked
 
         return not_asked(run, label)
 
     def past(self, run: StoredRun, only: StepKey | None) -> Past:
         """See ``Backend``."""
+        from agentrun.query.past import Past, records_of
+
         return Past(run.states, records_of(run.store, run.run, run.states, only), run.events)
 
     def journal(self, name: str) -> tuple[Store, RunPath]:
@@ -107,13 +121,14 @@ class StoreBackend:
 
     def logs(self, name: str, step: str | None, *, follow: bool) -> Iterator[LogLine]:
         """See ``Backend``."""
-        from agentrun.cli.on_store.logs import lines  # noqa: PLC0415
+        from agentrun.cli.on_store.logs import lines
 
         return lines(self.place, self.store, self.path(name), step, follow=follow)
 
     def resume_command(self, run: StoredRun) -> Command:
         """See ``Backend``: with the ``--secrets`` that the person gave, or a placeholder if a step reads Secrets."""
-        from agentrun.cli.on_store.secrets import reads_secrets  # noqa: PLC0415
+        from agentrun.cli.on_store.secrets import reads_secrets
+        from agentrun.query.next_steps import Command
 
         if self.secrets is not None:
             return Command(("resume", run.name), f"--secrets {shlex.quote(self.secrets)}")
@@ -122,21 +137,21 @@ class StoreBackend:
 
     # -- telling: in its own module, because most commands only read ------------------------------------------------
 
-    def give(self, run: StoredRun, verb: Signal | Resolve | Suspend | Cancel) -> bool:
+    def give(self, run: StoredRun, verb: Signal | Resolve | Suspend | Cancel) -> tuple[StoredRun, bool]:
         """See ``Backend``."""
-        from agentrun.cli.on_store.telling import give  # noqa: PLC0415
+        from agentrun.cli.on_store.telling import give
 
         return give(run, verb)
 
     def check_decider(self, question: Question, groups: Sequence[str]) -> None:
         """See ``Backend``: nothing verifies the person here, so the claimed groups count."""
-        from agentrun.cli.on_store.telling import check_decider  # noqa: PLC0415
+        from agentrun.cli.on_store.telling import check_decider
 
         check_decider(question, groups)
 
     def decide(self, run: StoredRun, question: Question, decision: Verdict, comment: str, groups: Sequence[str]) -> int:
         """See ``Backend``."""
-        from agentrun.cli.on_store.telling import decide  # noqa: PLC0415
+        from agentrun.cli.on_store.telling import decide
 
         return decide(self.place, run, question, decision, comment, groups)
 
@@ -149,8 +164,8 @@ class StoreBackend:
 
     def complete(self, documents: list[Document]) -> tuple[list[Document], str | None]:
         """See ``Backend``: the documents are unchanged. Warns about fields that have an effect on a cluster only."""
-        from agentrun.api.run import cluster_only  # noqa: PLC0415
-        from agentrun.cli.failures import warn  # noqa: PLC0415
+        from agentrun.api.run import cluster_only
+        from agentrun.cli.failures import warn
 
         if ignored := cluster_only(*(document.model.spec for document in documents)):
             warn(f"only a cluster obeys {', '.join(ignored)}; here it means nothing")
@@ -158,7 +173,7 @@ class StoreBackend:
 
     def start(self, manifest: RunManifest, documents: Sequence[Document], secrets: str | None, *, detach: bool) -> int:
         """See ``Backend``."""
-        from agentrun.cli.on_store.starting import start  # noqa: PLC0415
+        from agentrun.cli.on_store.starting import start
 
         del documents
         self.place, self.secrets = Place(self.place.url, manifest["namespace"], self.place.output), secrets
@@ -166,6 +181,9 @@ class StoreBackend:
 
     def source(self, name: str) -> Source:
         """See ``Backend``: the run may be damaged, if its manifest can be read."""
+        from agentrun.cli.backend import Source
+        from agentrun.journal.run import read_manifest
+
         path = self.path(name)
         return Source(read_manifest(self.store, path), (self.store, path))
 
@@ -173,7 +191,7 @@ class StoreBackend:
         self, source: Source, manifest: RunManifest, at: StepKey, seq: int | None, secrets: str | None, *, detach: bool
     ) -> int:
         """See ``Backend``."""
-        from agentrun.cli.on_store.starting import start_fork  # noqa: PLC0415
+        from agentrun.cli.on_store.starting import start_fork
 
         self.secrets = secrets
         assert source.journal is not None
@@ -182,14 +200,14 @@ class StoreBackend:
 
     def resume(self, run: StoredRun, secrets: str | None, *, detach: bool) -> int:
         """See ``Backend``."""
-        from agentrun.cli.on_store.starting import resume  # noqa: PLC0415
+        from agentrun.cli.on_store.starting import resume
 
         self.secrets = secrets
         return resume(self, run, detach=detach)
 
     def drive(self, name: str, secrets: str | None) -> int:
         """See ``Backend``."""
-        from agentrun.cli.on_store.driving import drive  # noqa: PLC0415
+        from agentrun.cli.on_store.driving import drive
 
         self.secrets = secrets
         return drive(self, self.path(name))

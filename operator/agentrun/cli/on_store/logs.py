@@ -15,6 +15,7 @@ from agentrun.journal.log import EventLog
 from agentrun.journal.run import read_manifest
 from agentrun.local.lease import HolderWatch
 from agentrun.query.logs import LogLine, new_lines
+from agentrun.query.run_view import parse_step
 from agentrun.records.run_events import EventKind
 from agentrun.store.protocol import Store
 
@@ -51,10 +52,7 @@ def _key(step: str | None, store: Store, run: RunPath) -> StepKey | None:
     """
     if not step:
         return None
-    try:
-        key = StepKey.parse(step)
-    except ValueError as error:
-        raise Refused(str(error)) from None
+    key = parse_step(step)
     workflow = read_manifest(store, run)["workflow"]
     names = [found["name"] for found in (*workflow["steps"], *workflow.get("finally", ()))]
     if key.name not in names:

@@ -34,13 +34,14 @@ def start(backend: StoreBackend, manifest: RunManifest, *, detach: bool) -> int:
         Refused, RunExists: the run cannot be created from this manifest.
         StoreError: the store is out of reach or unfit.
     """
+    store = backend.store  # an address that is none is refused before anything is looked at
     source = manifest.get("source")
     if source:
         at = StepKey.parse(source["step"])
         return start_fork(backend, backend.path(source["run"]), manifest, at, source.get("seq"), detach=detach)
     _check_outside(_program(manifest), backend.secrets)
-    backend.store.probe()
-    return _begin(backend, create_run(backend.store, manifest), manifest, detach=detach)
+    store.probe()
+    return _begin(backend, create_run(store, manifest), manifest, detach=detach)
 
 
 def start_fork(

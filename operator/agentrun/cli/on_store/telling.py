@@ -22,22 +22,23 @@ from agentrun.query.timeline import approvers
 from agentrun.records.step_records import Kind
 
 
-def give(run: StoredRun, verb: Signal | Resolve | Suspend | Cancel) -> bool:
-    """Append the event for the command; False if it had the same effect before. Raises Refused."""
+def give(run: StoredRun, verb: Signal | Resolve | Suspend | Cancel) -> tuple[StoredRun, bool]:
+    """Append the event for the command. Return the run after it, and whether it is new. Raises Refused."""
     event = event_for(verb, run, Author(user()))
     if isinstance(event, Refusal):
         raise Refused(event.why)
     # A run that is being cancelled cannot be suspended.
     if run.record(event, unless=lambda index: isinstance(verb, Suspend) and index.cancelled is not None):
-        return True
-    StoredRun.read(run.store, run.run).still_going()
+        return StoredRun.read(run.store, run.run), True
+    after = StoredRun.read(run.store, run.run)
+    after.still_going()
     if isinstance(verb, Resolve):
         assert event.about is not None
         before = run.index.resolution(StepKey.parse(event.body["step"]), event.about)
         assert before is not None
         who = f"{printable(before.body['by'], 60)} at {clock(before.at)}"
         raise Refused(f"{verb.step} is resolved already: {before.body['answer']}, by {who}")
-    return False
+    return after, False
 
 
 def check_decider(question: Question, groups: Sequence[str]) -> None:

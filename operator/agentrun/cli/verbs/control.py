@@ -17,8 +17,7 @@ def suspend_command(backend: Backend[R], run: str) -> int:
     """Let RUN start nothing new until it is resumed. What runs finishes its call, commits and leaves."""
     found = backend.find(run, to_tell=True)
     found.still_going()
-    new = backend.give(found, Suspend())
-    after = backend.again(found)
+    after, new = backend.give(found, Suspend())
     if after.cancelled:
         tell(backend.place, f"{run} is being cancelled; that is not held up")
     else:
@@ -35,8 +34,7 @@ def cancel_command(backend: Backend[R], run: str) -> int:
     """End RUN: what runs is asked to leave, then compensations and finally run, then it is Cancelled."""
     found = backend.find(run, to_tell=True)
     found.still_going()
-    new = backend.give(found, Cancel())
-    after = backend.again(found)
+    after, new = backend.give(found, Cancel())
     tell(backend.place, f"{run} is being cancelled{_before(new)}")
     tell_who_goes_on(backend, after, otherwise="nobody drives it; finish it with")
     if backend.place.output:

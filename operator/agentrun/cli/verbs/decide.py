@@ -14,7 +14,7 @@ from agentrun.cli.backend import Backend, R
 from agentrun.cli.options import verb
 from agentrun.cli.terminal.output import emit, tell
 from agentrun.cli.what_next import tell_who_goes_on, what_next
-from agentrun.query.run_view import Mover, Question
+from agentrun.query.run_view import Mover, Question, parse_step
 from agentrun.query.texts import value
 from agentrun.query.timeline import asked
 
@@ -71,19 +71,21 @@ def _decide(
     for question in chosen:
         have = backend.decide(run, question, decision, comment, groups)
         _tell(backend, question, decision, have)
-    after = backend.again(run)
-    if backend.place.output:
-        emit(backend.place, after.obj)
-    _tell_what_next(backend, after)
+    if backend.place.output or run.mover is not Mover.OPERATOR:
+        after = backend.again(run)
+        if backend.place.output:
+            emit(backend.place, after.obj)
+        _tell_what_next(backend, after)
     return 0
 
 
 def _chosen(backend: Backend[R], run: R, step: str | None, call: str | None) -> list[Question]:
     """The undecided questions that the arguments name. Raises Refused if there are none, or of several steps."""
     open_ = backend.questions(run)
-    label = run.key(step).label if step is not None else None
+    label = parse_step(step).label if step is not None else None
     found = [question for question in open_ if label in (None, question.step)]
     if not found and label is not None:
+        run.key(label)  # only now: an Approval may stand before its step does in the status
         raise Refused(backend.not_asked(run, label))
     if not found:
         see = printable(backend.place.command("show", run.name))

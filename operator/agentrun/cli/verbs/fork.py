@@ -16,6 +16,7 @@ from agentrun.cli.options import verb
 from agentrun.cli.place import NAME
 from agentrun.cli.verbs.run import drive_options
 from agentrun.journal.fork import forked_manifest
+from agentrun.query.run_view import parse_step
 from agentrun.workflow.pinning import NAME_MAX
 
 
@@ -69,10 +70,7 @@ def fork_command(
 def _point(text: str) -> tuple[StepKey, int | None]:
     """Parse ``STEP`` or ``STEP@SEQ``. Raises Refused if the text is neither."""
     step, at, number = text.partition("@")
-    try:
-        key = StepKey.parse(step)
-    except ValueError as error:
-        raise Refused(str(error)) from None
+    key = parse_step(step)
     if at and not (number.isascii() and number.isdigit() and int(number) > 0):
         raise Refused(f"{quoted(text)}: write STEP@SEQ with the number of a record of that step, 1 or more")
     return key, int(number) if at else None

@@ -40,13 +40,12 @@ def resolve_command(backend: Backend[R], run: str, step: str, happened: str | No
     answer |= {"retry": True} if retry else {"giveUp": True} if give_up else {}
     # Name the call: when the answer is read, another call of the step may be unknown.
     answered = Resolve.model_validate({"step": label, "callId": call_id, **answer})
-    backend.give(told, answered)
+    after, _ = backend.give(told, answered)
     said = f" {value(result)}" if happened is not None else ""
     tell(backend.place, f"resolved: {label}: {words}: {answered.answer}{said}")
-    after = backend.again(told)
     tell_who_goes_on(backend, after)
     if backend.place.output:
-        emit(backend.place, after.obj)
+        emit(backend.place, backend.again(after).obj)
     return 0
 
 

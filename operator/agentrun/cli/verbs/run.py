@@ -22,16 +22,21 @@ from agentrun.workflow.pinning import pin, workflow_of
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def drive_options(command: F) -> F:
-    """Add the options of every verb that drives a run."""
-    secrets = click.option(
+def secrets_option(command: F) -> F:
+    """Add the option that names the Secrets of one machine."""
+    return click.option(
         "--secrets",
         metavar="DIR",
         envvar="AGENTRUN_SECRETS",
         type=click.Path(exists=True, file_okay=False),
         help="Secrets as Kubernetes mounts them: DIR/NAME/KEY.",
-    )
-    return secrets(click.option("--detach", is_flag=True, help="Drive it in the background and return.")(command))
+    )(command)
+
+
+def drive_options(command: F) -> F:
+    """Add the options of every verb that begins or goes on with a run."""
+    detach = click.option("--detach", is_flag=True, help="Drive it in the background and return.")
+    return secrets_option(detach(command))
 
 
 @verb("run")
@@ -93,8 +98,7 @@ def resume_command(backend: Backend[R], run: str, detach: bool, secrets: str | N
 
 @verb("drive")
 @click.argument("run")
-@drive_options
-def drive_command(backend: Backend[R], run: str, detach: bool, secrets: str | None) -> int:
+@secrets_option
+def drive_command(backend: Backend[R], run: str, secrets: str | None) -> int:
     """Drive RUN as it stands: what ``--detach`` starts. People use ``resume``."""
-    del detach  # this process is in the background already
     return backend.drive(run, secrets)

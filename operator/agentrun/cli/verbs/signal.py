@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import click
+from pydantic import ValidationError
 
 from agentrun.api.command import PAYLOAD_MAX, Signal
 from agentrun.api.errors import Refused
@@ -37,13 +38,19 @@ def signal_command(backend: Backend[R], run: str, name: str, payload: str | None
     if workflow is not None and name not in (known := signals_of(workflow)):
         there = printable(", ".join(known), 300) or "none"
         raise Refused(f"no step of {told.name} waits for a signal {quoted(name)}; there are: {there}")
-    backend.give(told, Signal(name=name, payload=found))
-    after = backend.again(told)
+    after, _ = backend.give(told, _signal(name, found))
     tell(backend.place, f"signalled: {name} {value(found)}")
     tell_who_goes_on(backend, after)
     if backend.place.output:
-        emit(backend.place, after.obj)
+        emit(backend.place, backend.again(after).obj)
     return 0
+
+
+def _signal(name: str, payload: Any) -> Signal:
+    try:
+        return Signal(name=name, payload=payload)
+    except ValidationError as error:
+        raise Refused(f"no signal can be called {quoted(name)}: small letters, digits and hyphens") from error
 
 
 def json_or_text(text: str | None) -> Any:
