@@ -16,8 +16,8 @@ from pathlib import Path
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from typing import Any
 
-from agentrun.journal.layout import RunPath
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.paths import RunPath
+from agentrun.journal.pinned import PinnedRun
 from agentrun.local.driver import Driver, End
 from agentrun.local.lease import Lease
 from agentrun.local.processes import ChildProcesses
@@ -74,7 +74,7 @@ def _driven(kind: str, store: Store, run: RunPath) -> Iterator[Row]:
 
 
 async def _drive(store: Store, run: RunPath) -> End:
-    driver = Driver(store, Pinned.read(store, run), ChildProcesses(), Lease(store, run, uuid.uuid4().hex))
+    driver = Driver(store, PinnedRun.read(store, run), ChildProcesses(), Lease(store, run, uuid.uuid4().hex))
     return await driver.drive()
 
 

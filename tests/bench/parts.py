@@ -17,9 +17,9 @@ from typing import Any
 from agentrun.attempt.environment import STEP_VARIABLE
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.documents.document import parse
-from agentrun.journal.layout import RunPath
-from agentrun.journal.pinned import Pinned
-from agentrun.journal.run import create_run
+from agentrun.journal.paths import RunPath
+from agentrun.journal.pinned import PinnedRun
+from agentrun.journal.runs import create_run
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Start
 from agentrun.store.open import open_store
@@ -119,7 +119,7 @@ def start_run(store: Store, steps: Sequence[Mapping[str, Any]], **spec: Any) -> 
 
 def first_start(store: Store, run: RunPath) -> AttemptSpec:
     """What the first attempt is told that the planner starts in ``run``."""
-    planned = plan(Pinned.read(store, run).snapshot(time.time(), {}, []))
+    planned = plan(PinnedRun.read(store, run).snapshot(time.time(), {}, []))
     start = next(effect for effect in planned.effects if isinstance(effect, Start))
     return AttemptSpec.of(store.url, run, start, leash=False)
 

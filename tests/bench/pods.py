@@ -22,10 +22,10 @@ from unittest import mock
 import yaml
 
 from agentrun.adapters.pods import PodSettings, build_pod
-from agentrun.api.names import RUN_LABEL
+from agentrun.api.labels import RUN_LABEL
 from agentrun.control.views import RunRef, RunView
-from agentrun.journal.layout import RunPath
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.paths import RunPath
+from agentrun.journal.pinned import PinnedRun
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Start
 from agentrun.store.open import open_store
@@ -137,7 +137,7 @@ class _Bench:
         return self._by_hand(pod)[1]
 
     def _step(self, path: RunPath) -> Object:
-        pinned = Pinned.read(self._store, path)
+        pinned = PinnedRun.read(self._store, path)
         planned = plan(pinned.snapshot(time.time(), {}, []))
         start = next(effect for effect in planned.effects if isinstance(effect, Start))
         view = RunView(RunRef(self._space, path.name), path.uid, 0, 1, 0.0, None)

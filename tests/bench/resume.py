@@ -23,8 +23,8 @@ from typing import Any
 from agentrun.api.facts import StepKey, Usage
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.fold import Folded, apply, checkpoint, fold
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import StepLog, open_step, read_step
+from agentrun.journal.paths import RunPath
 from agentrun.journal.records import Record
 from agentrun.records.step_records import Kind
 from agentrun.store.open import open_store

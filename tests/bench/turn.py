@@ -30,11 +30,11 @@ import openai
 from agentrun.api.workflow import Model, SecretKey
 from agentrun.attempt.exit_codes import Exit
 from agentrun.runner.attempt import Attempt, run_attempt
+from agentrun.runner.dispatch import work as runner_work
 from agentrun.runner.mailbox import Mailbox
 from agentrun.runner.models import Item, ModelClient, Request, Turn, open_model
 from agentrun.runner.ports import Ports
 from agentrun.runner.responses import body_of
-from agentrun.runner.work import work as runner_work
 from agentrun.store.open import open_store
 from agentrun.store.protocol import Store
 from tests.bench.parts import MODEL, Parts, first_start, start_run

@@ -10,8 +10,8 @@ import pytest
 from agentrun.adapters.pods import PodSettings, build_pod
 from agentrun.api.facts import Allowance, StepKey
 from agentrun.control.views import RunRef, RunView
-from agentrun.journal.layout import RunPath
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.paths import RunPath
+from agentrun.journal.pinned import PinnedRun
 from agentrun.plan.snapshot import Start
 from agentrun.records.manifest import RunManifest
 from tests.chart.api import GROUP, MERGE, Api, Document, run
@@ -38,7 +38,7 @@ def steps_pod(name: str = "attack", namespace: str = "support") -> Document:
     settings = PodSettings(
         store_url="s3://journals/test", image="agentrun:0.1.0", env_secret="keys", pull_secrets=("m",)
     )
-    pinned = Pinned(
+    pinned = PinnedRun(
         RunPath("support", "r", UID.replace("-", "")), cast("RunManifest", {}), compiled(STEP, models=[MODEL], tools=[])
     )
     made = build_pod(settings, RUN, pinned, Start(StepKey("pay"), 1, {}, (), Allowance(), 300.0))

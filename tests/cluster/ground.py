@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 
 import yaml
 
-from agentrun.journal.layout import RunPath
+from agentrun.journal.paths import RunPath
 from agentrun.store.s3_direct import DirectS3Store
 from tests.cluster.access import Access
 from tests.cluster.proxy import Proxy, of_kubernetes, of_store

@@ -22,7 +22,7 @@ from typing import Any, Self
 import aiohttp
 
 from agentrun.api.canonical import timestamp
-from agentrun.api.names import ATTEMPT, KEY, RUN_LABEL
+from agentrun.api.labels import ATTEMPT, KEY, RUN_LABEL
 from agentrun.attempt.environment import SECRETS_VARIABLE, TERMINATION_VARIABLE
 from tests.cluster.access import Access
 from tests.crash.zygote import MESSAGE_MAX, Zygote, ask

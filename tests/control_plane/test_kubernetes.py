@@ -14,23 +14,23 @@ from typing import Any, cast
 
 import pytest
 
-from agentrun.adapters.kubernetes import KubernetesCluster, KubernetesLease
+from agentrun.adapters.cluster_api import KubernetesCluster, KubernetesLease
 from agentrun.adapters.objects import approval_view, run_view
 from agentrun.api.approval import Owner, approval_object
 from agentrun.api.facts import ApprovalRequest, StepKey
-from agentrun.api.names import ATTEMPT, KEY, RUN_LABEL, RUN_UID
+from agentrun.api.labels import ATTEMPT, KEY, RUN_LABEL, RUN_UID
 from agentrun.api.workflow import API_VERSION, Approvers
 from agentrun.attempt.environment import STEP_VARIABLE
 from agentrun.control.leader import DURATION, PERIOD, Leader, NotLeader, boot_clock
 from agentrun.control.views import RunView
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.pinned import PinnedRun
 from agentrun.kube.client import PAGE, Kube
 from agentrun.kube.credentials import Access, InCluster, Kubeconfig, NoAccess
 from agentrun.kube.errors import AlreadyExists, Conflict, Forbidden, NotFound, Refused, Unauthorized, Unavailable
 from agentrun.plan.snapshot import Start
 from tests.cluster.control_plane import ControlPlane
 
-PINNED = cast(Pinned, None)
+PINNED = cast(PinnedRun, None)
 START = cast(Start, None)
 RUNS = f"/apis/{API_VERSION}/namespaces/{{}}/agentruns"
 APPROVALS = f"/apis/{API_VERSION}/namespaces/{{}}/approvals"

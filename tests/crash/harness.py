@@ -19,9 +19,9 @@ from agentrun.attempt.environment import STEP_VARIABLE
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.documents.document import parse
 from agentrun.journal.log import EventLog, read_step
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.pinned import PinnedRun
 from agentrun.journal.records import Record
-from agentrun.journal.run import create_run, read_facts
+from agentrun.journal.runs import create_run, read_facts
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Start
 from agentrun.store.open import open_store
@@ -265,7 +265,7 @@ class World:
 
 def start_spec(world: World, attempt: int, *, step: str | None = None, events: tuple[int, ...] = ()) -> AttemptSpec:
     """What an attempt is told that needs nothing of other steps: what a driver would give."""
-    pinned = Pinned.read(world.store, world.run)
+    pinned = PinnedRun.read(world.store, world.run)
     starts = [e for e in plan(pinned.snapshot(time.time(), {}, [])).effects if isinstance(e, Start)]
     start = next(s for s in starts if step in (None, s.key.name))
     planned = replace(start, attempt=attempt, events=events)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from agentrun.api.workflow import Model, SecretKey, Tool
 from agentrun.attempt.spec import AttemptSpec
-from agentrun.journal.layout import RunPath
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.paths import RunPath
+from agentrun.journal.pinned import PinnedRun
 from agentrun.local import driver, lease
 from agentrun.local.driver import Driver, Watcher
 from agentrun.local.lease import HeldByOther, Lease
@@ -67,7 +67,7 @@ def run_driver() -> int:
     )
 
     async def drive() -> str:
-        pinned = Pinned.read(store, run)
+        pinned = PinnedRun.read(store, run)
         ends = await Driver(store, pinned, processes, Lease(store, run, uuid.uuid4().hex), watcher).drive()
         return ends.name
 
@@ -124,7 +124,7 @@ def warm() -> None:
         "botocore.session",
         "boto3",
         "agentrun.runner.agent",
-        "agentrun.runner.calls",
+        "agentrun.runner.tool_calls",
         "agentrun.runner.responses",
         "agentrun.store.s3",
     ):

@@ -10,8 +10,8 @@ import pytest
 
 from agentrun.api.facts import StepKey
 from agentrun.attempt.exit_codes import Exit
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import read_step
+from agentrun.journal.paths import RunPath
 from agentrun.local import lease
 from agentrun.local.lease import HeldByOther, Lease
 from agentrun.runner.attempt import Attempt, run_attempt

@@ -14,7 +14,7 @@ from agentrun.api.facts import StepKey
 from agentrun.attempt.exit_codes import Exit
 from agentrun.journal.fold import fold
 from agentrun.journal.log import EventLog, read_step
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.pinned import PinnedRun
 from tests.crash.harness import OutsideFactory, World, start_spec
 from tests.crash.points import Point, Strike
 from tests.crash.workflows import FanOut, Payment
@@ -153,4 +153,4 @@ def test_twin_of_the_same_attempt_is_fenced(tmp_path: Path, nursery: Zygote) -> 
         # Fenced, or so late that the step was closed already.
         assert sorted((one.exit(), other.exit())) in ([Exit.CLOSED, Exit.FENCED], [Exit.CLOSED, Exit.CLOSED])
         assert sum(world.outside.effects().values()) == 1
-        assert Pinned.read(world.store, world.run).run == world.run
+        assert PinnedRun.read(world.store, world.run).run == world.run

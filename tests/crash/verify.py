@@ -6,8 +6,8 @@ from itertools import pairwise
 
 from agentrun.api.facts import StepKey
 from agentrun.journal.fold import fold
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, read_step
+from agentrun.journal.paths import RunPath
 from agentrun.journal.records import Record
 from agentrun.store.protocol import Store
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from agentrun.api.facts import StepKey
 from agentrun.documents.document import parse
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, read_step
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.paths import RunPath
+from agentrun.journal.pinned import PinnedRun
 from agentrun.journal.records import Record
-from agentrun.journal.run import create_run, read_facts
+from agentrun.journal.runs import create_run, read_facts
 from agentrun.local.driver import Driver, End, Watcher
 from agentrun.local.lease import Lease
 from agentrun.local.processes import ChildProcesses
@@ -100,7 +100,7 @@ class LocalRun:
         """Drive it until it ends or waits for a person."""
         driver = Driver(
             self.store,
-            Pinned.read(self.store, self.path),
+            PinnedRun.read(self.store, self.path),
             ChildProcesses(self.secrets),
             Lease(self.store, self.path, uuid.uuid4().hex),
             watcher or Watcher(tell=self.told.append),
@@ -123,7 +123,7 @@ class LocalRun:
     @property
     def status(self) -> dict[str, Any]:
         """The run's status by its journal alone."""
-        pinned = Pinned.read(self.store, self.path)
+        pinned = PinnedRun.read(self.store, self.path)
         return plan(pinned.snapshot(time.time(), read_facts(self.store, self.path), self.events)).status
 
     @property

@@ -15,14 +15,14 @@ from examples.scripted_model.profiles import PROFILES
 
 from agentrun.attempt.exit_codes import Exit
 from agentrun.attempt.spec import AttemptSpec
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.pinned import PinnedRun
 from agentrun.local.driver import End
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Start
 from agentrun.runner.attempt import run_attempt
+from agentrun.runner.dispatch import work
 from agentrun.runner.mailbox import Mailbox
 from agentrun.runner.ports import Ports
-from agentrun.runner.work import work
 from tests.e2e.local import NOW, LocalRun, agent, tool, workflow
 from tests.e2e.shop import Shop
 from tests.e2e.toolhost import Answer, Handler, reply
@@ -84,7 +84,7 @@ def finished(stage: Shop, name: str) -> LocalRun:
     """A run of one agent, whose one attempt was made in this process."""
     stage.tools.on(f"/known/{name}", reply({"known": True}))
     run = LocalRun.create(stage.store, document(stage, [name]), stage.secrets)
-    planned = plan(Pinned.read(run.store, run.path).snapshot(time.time(), {}, []))
+    planned = plan(PinnedRun.read(run.store, run.path).snapshot(time.time(), {}, []))
     start = next(effect for effect in planned.effects if isinstance(effect, Start))
     told = AttemptSpec.of(run.store.url, run.path, start, leash=False)
     code, fact = asyncio.run(run_attempt(told, Ports(), work, Mailbox()))

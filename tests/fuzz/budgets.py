@@ -23,7 +23,7 @@ from agentrun.expressions.cost import COST_MAX
 from agentrun.expressions.templates import RENDER_MAX
 from agentrun.plan.planner import plan, plan_slice
 from agentrun.plan.snapshot import Plan, Snapshot, Start
-from agentrun.plan.work import GLANCE, KEPT_MAX, RUN_MAX, SLICE, Work
+from agentrun.plan.work_budget import GLANCE, KEPT_MAX, RUN_MAX, SLICE, Work
 from agentrun.workflow.program import Program, compile_program
 from tests.fuzz.expressions import conditions, expressions
 from tests.fuzz.target import Target

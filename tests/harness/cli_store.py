@@ -12,10 +12,10 @@ from typing import Any, cast
 from agentrun.api.canonical import digest_of, timestamp
 from agentrun.api.facts import StepKey, Usage
 from agentrun.api.workflow import WorkflowSpec
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, StepLog
+from agentrun.journal.paths import RunPath
 from agentrun.journal.records import Record
-from agentrun.journal.run import create_run
+from agentrun.journal.runs import create_run
 from agentrun.records.manifest import RunManifest
 from agentrun.records.step_records import Kind
 from agentrun.store.folder import FolderStore

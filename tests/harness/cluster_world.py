@@ -17,22 +17,22 @@ from typing import Any, TypeVar
 
 from agentrun.adapters.objects import run_view, whole_command
 from agentrun.control import views
+from agentrun.control.async_journal import Journal
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Written
 from agentrun.control.controller import WORKERS, Controller
-from agentrun.control.journal import Journal
 from agentrun.control.leader import NotLeader
 from agentrun.control.queue import WorkQueue
 from agentrun.control.reconciler import Reconciler
 from agentrun.control.thinking import Thinking
 from agentrun.control.views import ApprovalView, CommandView, PodView, RunRef, RunView
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.paths import RunPath
+from agentrun.journal.pinned import PinnedRun
 from agentrun.journal.records import Record
 from agentrun.kube.errors import Conflict, Unavailable
 from agentrun.observe.metrics import Metrics, ReconcileResult
-from agentrun.plan.slots import UNBOUNDED, Bounds, reserve
+from agentrun.plan.pod_bounds import UNBOUNDED, Bounds, reserve
 from agentrun.plan.snapshot import Start
 from agentrun.records.run_events import EventKind
 from agentrun.store.protocol import Keys, Store, StoreUnavailable
@@ -173,11 +173,11 @@ class ModelCluster:
     async def get_workflow(self, namespace: str, name: str) -> Mapping[str, Any] | None:
         return await self._call("get_workflow", lambda: self._api.workflows.get(name), write=False)
 
-    async def create_pod(self, run: RunView, pinned: Pinned, start: Start) -> PodView:
+    async def create_pod(self, run: RunView, pinned: PinnedRun, start: Start) -> PodView:
         what = f"create_pod {start.key.path} {start.attempt}"
         return await self._call(what, lambda: self._api.create_pod(run, pinned, start))
 
-    async def find_pod(self, run: RunView, pinned: Pinned, start: Start) -> PodView | None:
+    async def find_pod(self, run: RunView, pinned: PinnedRun, start: Start) -> PodView | None:
         return await self._call("find_pod", lambda: self._api.find_pod(run, start), write=False)
 
     async def delete_pod(self, pod: PodView) -> None:

@@ -11,7 +11,7 @@ from agentrun.api.run import StepState
 from agentrun.api.workflow import Approvers, FailureClass
 from agentrun.journal.fold import Folded, apply, checkpoint, fold
 from agentrun.journal.log import Fenced, StepLog, open_step, read_records
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.pinned import PinnedRun
 from agentrun.journal.records import Record
 from agentrun.plan.events import tally
 from agentrun.plan.retry import retries
@@ -29,7 +29,7 @@ class Container:
     """One attempt. The argument ``how`` of ``advance`` decides the result of its call: ``succeed``, ``fail``, ``ask``
     (a person must approve the call first), ``budget`` (the allowance is too small)."""
 
-    def __init__(self, world: ClusterWorld, pinned: Pinned, start: Start) -> None:
+    def __init__(self, world: ClusterWorld, pinned: PinnedRun, start: Start) -> None:
         self.world, self.pinned, self.start = world, pinned, start
         self.fact: StepFact | None = None
         """The termination message; None if there is none."""

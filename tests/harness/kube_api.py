@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from agentrun.adapters.objects import approval_view, command_view, run_view
 from agentrun.adapters.pods import pod_name
 from agentrun.api.canonical import timestamp
-from agentrun.api.names import REQUESTED_BY
+from agentrun.api.labels import REQUESTED_BY
 from agentrun.api.run import CHANGED_BY
 from agentrun.api.workflow import API_VERSION
 from agentrun.control.views import ApprovalView, CommandView, PodView, RunView
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.pinned import PinnedRun
 from agentrun.kube.errors import AlreadyExists, Conflict, NotFound, Refused
 from agentrun.plan.snapshot import Start
 from tests.harness.fake_kubelet import Container
@@ -96,7 +96,7 @@ class Api:
 
     # -- what operators ask -----------------------------------------------------------------------------------------
 
-    def create_pod(self, run: RunView, pinned: Pinned, start: Start) -> PodView:
+    def create_pod(self, run: RunView, pinned: PinnedRun, start: Start) -> PodView:
         name = pod_name(run.ref.name, run.uid, start.key, start.attempt)
         if name in self.objects["pods"]:
             found: PodView = self.objects["pods"][name]

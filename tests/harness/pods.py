@@ -11,8 +11,8 @@ from agentrun.api.facts import (
     StepKey,
 )
 from agentrun.control.views import RunRef, RunView
-from agentrun.journal.layout import RunPath
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.paths import RunPath
+from agentrun.journal.pinned import PinnedRun
 from agentrun.plan.snapshot import Start
 from agentrun.records.manifest import RunManifest
 from tests.harness.planner_world import compiled
@@ -40,10 +40,10 @@ MODEL = {"name": "main", "model": "gpt", "credentials": {"secretRef": {"name": "
 TOOLS = [tool("look"), tool("pay", "payments"), tool("undo", "payments", "undo-token"), tool("note", "crm")]
 
 
-def pinned(*steps: dict[str, Any], identity: str | None = None, **more: Any) -> Pinned:
+def pinned(*steps: dict[str, Any], identity: str | None = None, **more: Any) -> PinnedRun:
     program = compiled(*steps, **({"models": [MODEL], "tools": TOOLS} | more))
     manifest = {"identity": {"serviceAccountName": identity}} if identity else {}
-    return Pinned(RUN_PATH, cast("RunManifest", manifest), program)
+    return PinnedRun(RUN_PATH, cast("RunManifest", manifest), program)
 
 
 def start(path: str = "refund", **fields: Any) -> Start:

@@ -10,15 +10,15 @@ from agentrun.api.facts import Allowance, StepFact, StepKey
 from agentrun.api.workflow import FailureClass
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.fold import Folded, fold
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, manifest_bytes, read_step
+from agentrun.journal.paths import RunPath
 from agentrun.runner.attempt import run_attempt
+from agentrun.runner.dispatch import work
 from agentrun.runner.failures import ContextOverflow
 from agentrun.runner.mailbox import Mailbox
 from agentrun.runner.models import ModelCall, Request, Turn, Usage
 from agentrun.runner.ports import Ports
 from agentrun.runner.tool_client import ToolOutput
-from agentrun.runner.work import work
 from agentrun.store.protocol import StoreUnavailable
 from tests.harness.memory_store import MemoryStore
 from tests.harness.virtual_time import SkippingLoop

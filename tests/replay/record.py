@@ -21,7 +21,7 @@ from typing import Any
 
 from examples.scripted_model import ScriptedModel
 
-from agentrun.journal.layout import entries
+from agentrun.journal.paths import entries
 from agentrun.journal.records import parse
 from tests.e2e.toolhost import ToolHost
 from tests.replay.scenes import PORT, RULES, SCENES, Scene
@@ -34,14 +34,14 @@ import json, sys
 from agentrun.journal.fold import fold
 from agentrun.journal.log import EventLog, read_step
 from agentrun.journal.open_store import open_store
-from agentrun.journal.pinned import Pinned
-from agentrun.journal.run import find_run, read_facts
+from agentrun.journal.pinned import PinnedRun
+from agentrun.journal.runs import find_run, read_facts
 from agentrun.plan.planner import plan
 store = open_store(sys.argv[1])
 run = find_run(store, "default", sys.argv[2])
 log = EventLog(store, run, lambda: 0.0)
 log.refresh()
-events, facts, pinned = log.records, read_facts(store, run), Pinned.read(store, run)
+events, facts, pinned = log.records, read_facts(store, run), PinnedRun.read(store, run)
 steps = {key: read_step(store, run, key, whole=True) for key in facts}
 moments = []
 for now in sorted(r.at for records in (*steps.values(), events) for r in records):

@@ -17,11 +17,11 @@ import pytest
 
 from agentrun.api.facts import StepFact, StepKey
 from agentrun.journal.fold import fold
-from agentrun.journal.layout import RunPath, entry
 from agentrun.journal.log import EventLog, read_step
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.paths import RunPath, entry
+from agentrun.journal.pinned import PinnedRun
 from agentrun.journal.records import Damaged, Record, parse
-from agentrun.journal.run import list_runs, read_facts
+from agentrun.journal.runs import list_runs, read_facts
 from agentrun.plan.snapshot import Append, Start, Stop
 from agentrun.records.run_events import EventKind
 from agentrun.records.step_records import Kind
@@ -94,7 +94,7 @@ def test_the_run_is_found_with_its_facts(recorded: Recorded) -> None:
 
 def test_the_run_ended_as_it_did(recorded: Recorded) -> None:
     facts = {StepKey.parse(name): StepFact.from_json(fact) for name, fact in recorded.facts.items()}
-    pinned = Pinned.read(recorded.store, recorded.run)
+    pinned = PinnedRun.read(recorded.store, recorded.run)
     found = planned(pinned.snapshot(recorded.events[-1].at + 1, facts, recorded.events))
     assert found.ended
     assert found.status == recorded.status
@@ -110,7 +110,7 @@ def test_the_same_records_have_the_same_bytes(recorded: Recorded) -> None:
 
 def test_every_moment_of_the_run_has_a_plan(recorded: Recorded) -> None:
     """As another driver would have found it, had the first one died right after each record: it does the same."""
-    pinned = Pinned.read(recorded.store, recorded.run)
+    pinned = PinnedRun.read(recorded.store, recorded.run)
     keys = [StepKey.parse(name) for name in recorded.facts]
     steps: dict[StepKey, list[Record]] = {key: read_step(recorded.store, recorded.run, key, whole=True) for key in keys}
     ends, moments = [], []
@@ -130,7 +130,7 @@ def test_answers_recorded_without_their_attempt_are_heard() -> None:
     recorded = Recorded(next(path for path in JOURNALS if path.stem == "parcels"))
     answer = next(event for event in recorded.events if event.kind == "resolved")
     assert "attempt" not in answer.body
-    pinned = Pinned.read(recorded.store, recorded.run)
+    pinned = PinnedRun.read(recorded.store, recorded.run)
     pay = StepKey.parse(answer.body["step"])
     records = [r for r in read_step(recorded.store, recorded.run, pay, whole=True) if r.at <= answer.at]
     told = [event for event in recorded.events if event.seq <= answer.seq]

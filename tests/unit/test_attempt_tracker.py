@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from agentrun.api.facts import AttemptEnd, FailureInfo, StepFact, StepKey
 from agentrun.api.run import Reason
 from agentrun.api.workflow import FailureClass
-from agentrun.control.live import LiveRun
+from agentrun.control.run_state import RunState
 from agentrun.control.views import PodView, RunRef
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.pinned import PinnedRun
 from agentrun.local.driver import Driver
 from agentrun.local.lease import Lease
 from agentrun.plan.attempt_tracker import AttemptTracker
@@ -133,7 +133,7 @@ def on_one_machine(folder: Path, hows: list[How]) -> AttemptTracker:
     run = scene.run(workflow={"tools": [LOOK_UP], "steps": [{"name": "a", "tool": {"name": "look_up"}}]})
     no_processes: Any = None
     driver = Driver(
-        scene.store, Pinned.read(scene.store, run), no_processes, Lease(scene.store, run, "w"), clock=lambda: NOW
+        scene.store, PinnedRun.read(scene.store, run), no_processes, Lease(scene.store, run, "w"), clock=lambda: NOW
     )
 
     async def drive() -> None:
@@ -147,7 +147,7 @@ def on_one_machine(folder: Path, hows: list[How]) -> AttemptTracker:
 
 
 def on_a_cluster(hows: list[How]) -> AttemptTracker:
-    live = LiveRun("u", None, None, AttemptTracker())  # type: ignore[arg-type]
+    live = RunState("u", None, None, AttemptTracker())  # type: ignore[arg-type]
     for how in hows:
         number = Sequence(live.tracker).next()
         fact = live.tracker.facts.get(A, StepFact()) if how == "unopened" else fact_of(number, how)

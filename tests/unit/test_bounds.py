@@ -13,7 +13,7 @@ from agentrun.documents.document import parse
 from agentrun.expressions.cost import COST_MAX
 from agentrun.plan.planner import plan_slice
 from agentrun.plan.snapshot import Snapshot
-from agentrun.plan.work import KEPT_MAX, RUN_MAX, SLICE, Work
+from agentrun.plan.work_budget import KEPT_MAX, RUN_MAX, SLICE, Work
 from agentrun.workflow import program
 from agentrun.workflow.pinning import check
 from agentrun.workflow.program import Program, compile_program

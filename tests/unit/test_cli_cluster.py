@@ -21,9 +21,9 @@ from agentrun.cli.main import main
 from agentrun.cli.on_cluster.client import Client
 from agentrun.cli.on_cluster.refusals import NotInstalled, fields_of, refusal_of
 from agentrun.cli.verbs.show import step_table
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import manifest_bytes
-from agentrun.journal.run import NoSuchRun, find_run, list_runs
+from agentrun.journal.paths import RunPath
+from agentrun.journal.runs import NoSuchRun, find_run, list_runs
 from agentrun.kube.errors import (
     AlreadyExists,
     BadRequest,

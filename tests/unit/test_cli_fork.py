@@ -9,9 +9,9 @@ from agentrun.api.facts import StepKey
 from agentrun.journal.audit import verify
 from agentrun.journal.fold import fold
 from agentrun.journal.fork import forked_manifest, plan_fork, write_fork
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import read_step
-from agentrun.journal.run import find_run, read_manifest
+from agentrun.journal.paths import RunPath
+from agentrun.journal.runs import find_run, read_manifest
 from tests.harness.cli_store import PAY, PEOPLE, REFUND, Scene, Type, closed, intent, request, result, turn
 
 

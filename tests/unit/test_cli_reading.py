@@ -13,9 +13,9 @@ import yaml
 from agentrun.api.canonical import canonical, digest_of
 from agentrun.api.facts import StepKey
 from agentrun.api.run import AgentRun
-from agentrun.journal.layout import RunPath
+from agentrun.journal.paths import RunPath
 from agentrun.journal.records import Record
-from agentrun.journal.run import create_run, read_manifest
+from agentrun.journal.runs import create_run, read_manifest
 from agentrun.query.timeline import timeline
 from agentrun.records.manifest import RunManifest
 from tests.harness.cli_store import DEAD, PEOPLE, REFUND, Scene, Type, closed, intent, request, result, turn, unknown

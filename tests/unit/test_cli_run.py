@@ -15,10 +15,10 @@ from agentrun.cli.inputs import read_inputs
 from agentrun.cli.on_store.starting import _free
 from agentrun.journal.log import StepLog
 from agentrun.journal.records import Record
-from agentrun.journal.run import find_run, read_manifest
+from agentrun.journal.runs import find_run, read_manifest
 from agentrun.query.stored_run import StoredRun
 from agentrun.records.step_records import Kind
-from agentrun.runner.identity import this_process
+from agentrun.runner.process_id import this_process
 from tests.harness.cli_store import PEOPLE, REFUND, Scene, Type
 
 SCHEMA = {

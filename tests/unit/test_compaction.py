@@ -8,10 +8,10 @@ import pytest
 
 from agentrun.journal.log import read_step
 from agentrun.records.step_records import Kind
+from agentrun.runner.budget import estimate
 from agentrun.runner.compaction import HALVINGS
 from agentrun.runner.models import Request, Turn, Usage
 from agentrun.runner.ports import Ports
-from agentrun.runner.reserve import estimate
 from agentrun.runner.tool_client import ToolOutput
 from tests.harness.runner_scene import KEY, OVERFLOW, RUN, Scene, said
 

@@ -15,8 +15,8 @@ from agentrun.api.decoding import UNREADABLE
 from agentrun.api.footprint import footprint
 from agentrun.api.run import Reason
 from agentrun.api.workflow import API_VERSION
-from agentrun.control import hearing, held, opening, showing
-from agentrun.control.footprint import program_footprint
+from agentrun.control import held, inbox, run_loader, run_status
+from agentrun.control.program_size import program_footprint
 from agentrun.control.views import RunRef, RunView, WorkflowView
 from agentrun.kube.errors import Invalid
 from tests import poison
@@ -34,7 +34,7 @@ def waiting(name: str = "w", signal: str = "never") -> dict[str, Any]:
 
 
 def ready(world: ClusterWorld, name: str = "r") -> tuple[str, str]:
-    return showing.headline(world.status(name))
+    return run_status.headline(world.status(name))
 
 
 def apply_unreadable(world: ClusterWorld, name: str, **spec: Any) -> None:
@@ -187,7 +187,7 @@ def test_what_live_runs_take_is_counted_and_a_program_once(world: ClusterWorld) 
 
 
 def test_compiled_workflows_are_kept_by_their_bytes(world: ClusterWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "PROGRAMS", 300_000)
+    monkeypatch.setattr(run_loader, "PROGRAMS", 300_000)
     steps = [{"name": f"s{n}", "when": "inputs.a == 1 && inputs.b != 2", "wait": {"duration": "1s"}} for n in range(10)]
     for n in range(8):
         world.api.apply_run(f"r{n}", {"inputs": {"a": 2, "b": 2}, "workflow": {"description": str(n), "steps": steps}})
@@ -231,8 +231,8 @@ def signalled(world: ClusterWorld, operator: Operator, count: int, payload: Any 
 def test_signals_that_nobody_waits_for_are_bounded(
     world: ClusterWorld, monkeypatch: pytest.MonkeyPatch, payload: Any
 ) -> None:
-    monkeypatch.setattr(hearing, "SIGNALS_MAX", 30)
-    monkeypatch.setattr(hearing, "SIGNALS_BYTES", 1_000_000)
+    monkeypatch.setattr(inbox, "SIGNALS_MAX", 30)
+    monkeypatch.setattr(inbox, "SIGNALS_BYTES", 1_000_000)
     operator = begin(world, waiting())
     taken = signalled(world, operator, 40, payload)
     assert taken == 30 if payload is None else 5 < taken < 20
@@ -242,7 +242,7 @@ def test_signals_that_nobody_waits_for_are_bounded(
 
 
 def test_a_signal_that_a_step_took_makes_room(world: ClusterWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hearing, "SIGNALS_MAX", 2)
+    monkeypatch.setattr(inbox, "SIGNALS_MAX", 2)
     steps = [waiting(f"w{n}", "other") | ({"dependsOn": [f"w{n - 1}"]} if n else {}) for n in range(5)]
     operator = begin(world, *steps)
     for _ in range(5):
@@ -254,7 +254,7 @@ def test_a_signal_that_a_step_took_makes_room(world: ClusterWorld, monkeypatch: 
 
 
 def test_a_run_is_resumed_so_often_and_not_more(world: ClusterWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hearing, "WORDS_MAX", 3)
+    monkeypatch.setattr(inbox, "WORDS_MAX", 3)
     operator = begin(world, waiting())
     for _ in range(5):
         world.api.command("r", resume={})
@@ -311,7 +311,7 @@ def test_where_no_status_fits_an_event_says_it(world: ClusterWorld) -> None:
 
 
 def test_a_run_whose_status_might_not_fit_never_begins(world: ClusterWorld) -> None:
-    big = {"inputs": {"x": "y" * opening.OBJECT_MAX}, "workflow": {"tools": [TOOL], "steps": [step("a")]}}
+    big = {"inputs": {"x": "y" * run_loader.OBJECT_MAX}, "workflow": {"tools": [TOOL], "steps": [step("a")]}}
     world.api.apply_run("r", big)
     operator = world.operator()
     world.wait(3)

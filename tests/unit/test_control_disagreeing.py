@@ -11,11 +11,11 @@ import pytest
 from agentrun.api.facts import StepFact, StepKey
 from agentrun.api.run import Reason
 from agentrun.control.controller import RESYNC
-from agentrun.control.live import Attempt, LiveRun
+from agentrun.control.run_state import Attempt, RunState
 from agentrun.control.views import PodView
 from agentrun.journal.fork import plan_fork
 from agentrun.journal.log import EventLog
-from agentrun.journal.run import read_manifest
+from agentrun.journal.runs import read_manifest
 from agentrun.kube.errors import Refused
 from agentrun.plan.attempt_tracker import AttemptTracker
 from tests.harness.cluster_world import ClusterWorld, Operator, lost
@@ -223,7 +223,7 @@ def test_a_pod_that_a_new_leader_finds_after_the_end_is_told_to_leave(world: Clu
 
 def test_ends_are_taken_in_in_any_order() -> None:
     """A list has attempt 10 before attempt 9: the tenth was forgotten, and its pod made again, round and round."""
-    live = LiveRun("u", None, None, AttemptTracker({StepKey("a"): StepFact(attempt=9, seq=20)}))  # type: ignore[arg-type]
+    live = RunState("u", None, None, AttemptTracker({StepKey("a"): StepFact(attempt=9, seq=20)}))  # type: ignore[arg-type]
     for number in (10, 9):
         live.take(StepKey("a"), number, None, StepFact(attempt=9, seq=20), 1.0)
     assert live.tracker.unopened == {StepKey("a"): 1}
@@ -234,7 +234,7 @@ def test_what_our_own_clock_has_stamped_moves_with_it(jump: float) -> None:
     """Else a clock that is set stops attempts at work, or keeps a pause until it has caught up."""
     key, now = StepKey("a"), 1_800_000_000.0
     tracker = AttemptTracker({key: StepFact(attempt=1, seq=2, at=now, started=now - 5)}, lost_at={key: now - 10})
-    live = LiveRun("u", None, None, tracker)  # type: ignore[arg-type]
+    live = RunState("u", None, None, tracker)  # type: ignore[arg-type]
     live._attempts = {"1": Attempt(key, 1, running=now - 60, leaving=now + 30), "2": Attempt(key, 2)}
     live.refused(key, "no", now)
     until = live._refusals[key].until

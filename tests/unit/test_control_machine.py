@@ -13,9 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from agentrun.api.canonical import moment
 from agentrun.journal.log import read_step
-from agentrun.journal.run import read_facts
+from agentrun.journal.runs import read_facts
 from agentrun.kube.errors import Unavailable
-from agentrun.plan.slots import UNBOUNDED, Bounds
+from agentrun.plan.pod_bounds import UNBOUNDED, Bounds
 from tests.harness.cluster_world import METRICS, ClusterWorld, Operator, lost, steps_of
 from tests.harness.kube_api import KINDS
 from tests.harness.planner_world import CALL, MODEL, TOOL, approval, step

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from agentrun import control
-from agentrun.control.live import LiveRun
+from agentrun.control.run_state import RunState
 from agentrun.control.views import RunRef
 from tests.harness.cluster_world import ClusterWorld
 from tests.harness.planner_world import TOOL, step
@@ -18,7 +18,7 @@ SHARED = {"uid", "pinned", "log", "tracker", "program_bytes", "work", "outputs"}
 
 
 def test_other_modules_use_methods_of_a_live_run() -> None:
-    own = {f.name for f in fields(LiveRun)} - SHARED
+    own = {f.name for f in fields(RunState)} - SHARED
     assert all(name.startswith("_") for name in own), own
     for path in Path(control.__file__).parent.glob("*.py"):
         text = path.read_text()

@@ -16,7 +16,7 @@ from agentrun.adapters.lister import ApiLists
 from agentrun.adapters.settings import BadSetting, Settings
 from agentrun.api.facts import StepFact
 from agentrun.api.run import ConditionType, Reason
-from agentrun.control import showing
+from agentrun.control import run_status
 from agentrun.control.cache import Cache
 from agentrun.control.controller import Controller
 from agentrun.control.queue import BACKOFF_FIRST, BACKOFF_MAX, WorkQueue
@@ -113,19 +113,19 @@ def planned(steps: list[dict[str, Any]], reason: Reason = Reason.RUNNING, **more
 def test_a_status_of_a_thousand_steps_stays_small_and_keeps_what_needs_an_eye() -> None:
     steps = [{"name": f"step-{n}", "state": "Succeeded", "attempt": 1, "output": "x" * 900} for n in range(1000)]
     steps[700] = {"name": "step-700", "state": "Failed", "failure": {"class": "Tool", "message": "no"}}
-    written = showing.composed(planned(steps), run(), "sha256:0", "s3://b/r/", {}, 10.0)
+    written = run_status.composed(planned(steps), run(), "sha256:0", "s3://b/r/", {}, 10.0)
     assert len(json.dumps(written, separators=(",", ":"))) < 32 * 1024
     assert any(entry["name"] == "step-700" for entry in written["steps"])
     assert not any("output" in entry for entry in written["steps"])
 
 
 def test_a_transition_is_when_the_status_of_a_condition_moves() -> None:
-    first = showing.composed(planned([]), run(), "d", "j", {}, 10.0)
-    again = showing.composed(planned([], Reason.RETRYING), run(2, status=first), "d", "j", {}, 20.0)
+    first = run_status.composed(planned([]), run(), "d", "j", {}, 10.0)
+    again = run_status.composed(planned([], Reason.RETRYING), run(2, status=first), "d", "j", {}, 20.0)
     times = [condition["lastTransitionTime"] for condition in (*first["conditions"], *again["conditions"])]
     assert len(set(times)) == 1 and again["conditions"][0]["reason"] == "Retrying"
     moved = planned([]) | {"conditions": conditions("True", "Succeeded")}
-    later = showing.composed(moved, run(3, status=again), "d", "j", {}, 30.0)
+    later = run_status.composed(moved, run(3, status=again), "d", "j", {}, 30.0)
     assert {condition["lastTransitionTime"] for condition in later["conditions"]}.isdisjoint(times)
 
 
@@ -140,18 +140,18 @@ def test_a_transition_is_when_the_status_of_a_condition_moves() -> None:
 )
 def test_what_a_person_waits_for_is_written_at_once(before: Reason, after: Reason, expected: bool) -> None:
     old, new = planned([], before), planned([], after)
-    assert showing.urgent(old, new) is expected
-    assert showing.urgent(old, new | {"completionTime": "2027-01-01T00:00:00Z"})
+    assert run_status.urgent(old, new) is expected
+    assert run_status.urgent(old, new | {"completionTime": "2027-01-01T00:00:00Z"})
 
 
 def test_an_approval_is_named_as_kubectl_finds_it() -> None:
     waiting = {"name": "sign-off", "state": "Waiting", "waitingFor": {"approval": "sign-off", "subjects": ["pay?"]}}
-    written = showing.composed(planned([waiting]), run(), "d", "j", {"sign-off": "refund-sign-off"}, 1.0)
+    written = run_status.composed(planned([waiting]), run(), "d", "j", {"sign-off": "refund-sign-off"}, 1.0)
     assert written["steps"][0]["waitingFor"] == {"approval": "refund-sign-off", "subjects": ["pay?"]}
 
 
 def test_a_run_that_never_began_ends_as_cancelled() -> None:
-    status = showing.never_begun(run(), "there is no AgentWorkflow", 5.0)
+    status = run_status.never_begun(run(), "there is no AgentWorkflow", 5.0)
     found = {condition["type"]: condition["status"] for condition in status["conditions"]}
     assert found == {"Succeeded": "False", "Ready": "False", "Reconciling": "False", "Stalled": "True"}
     assert status["phase"] == "Cancelled" and "completionTime" in status

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentrun.control import hearing
+from agentrun.control import inbox
 from agentrun.control.leftovers import AT_A_TIME, COMMANDS_KEPT, GRACE
 from agentrun.control.views import RUNS
 from agentrun.journal.records import Record
@@ -112,7 +112,7 @@ def test_who_changes_the_time_to_live_is_in_the_journal(world: ClusterWorld) -> 
 def test_a_run_that_is_suspended_for_ever_anew_does_not_fill_its_journal(
     world: ClusterWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hearing, "WORDS_MAX", 3)
+    monkeypatch.setattr(inbox, "WORDS_MAX", 3)
     operator = begin(world, LONG_PAUSE)
     for n in range(8):
         world.api.edit_run("r", suspend=True, ttlSecondsAfterFinished=n)

@@ -15,7 +15,7 @@ import pytest
 from agentrun.api.facts import AttemptEnd, StepFact, StepKey
 from agentrun.api.run import StepState
 from agentrun.attempt.spec import AttemptSpec
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.pinned import PinnedRun
 from agentrun.local.driver import Driver, End, NoProcess, Watcher
 from agentrun.local.lease import Lease
 from agentrun.local.processes import OnLine
@@ -79,7 +79,7 @@ class Stage:
         store = FolderStore(self.folder)
         return Driver(
             store,
-            Pinned.read(store, run),
+            PinnedRun.read(store, run),
             processes or NoRoom(errno.EMFILE, 0),
             Lease(store, run, uuid.uuid4().hex),
             Watcher(tell=self.said.append),

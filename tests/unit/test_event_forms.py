@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from agentrun.journal.audit import verify
-from agentrun.journal.layout import RunPath, entry
 from agentrun.journal.log import EventLog
+from agentrun.journal.paths import RunPath, entry
 from agentrun.journal.records import Damaged
 from agentrun.records.event_forms import EVENT_FORMS, misfit
 from agentrun.records.run_events import EVENT_BODIES, EventKind

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from agentrun.api.facts import StepFact, StepKey, Usage
 from agentrun.journal.fold import Folded, apply, checkpoint, fold
-from agentrun.journal.layout import RunPath, entry
 from agentrun.journal.log import CHECKPOINT_EVERY, StepLog, open_step, read_step
+from agentrun.journal.paths import RunPath, entry
 from agentrun.journal.records import Damaged, Record
 from agentrun.records.step_records import Kind
 from tests.harness.memory_store import Crash, LossyStore, MemoryStore

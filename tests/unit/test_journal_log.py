@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from agentrun.api.facts import StepKey
 from agentrun.journal.fold import checkpoint
-from agentrun.journal.layout import RunPath, entry
 from agentrun.journal.log import EventLog, Fenced, StepLog, open_step, read_blob, read_records, read_step
+from agentrun.journal.paths import RunPath, entry
 from agentrun.journal.records import INLINE_MAX, Damaged, Record
 from agentrun.records.step_records import Kind
 from agentrun.store.protocol import StoreUnavailable

@@ -8,9 +8,9 @@ from typing import cast
 
 import pytest
 
-from agentrun.journal.layout import RunPath, name_key
+from agentrun.journal.paths import RunPath, name_key
 from agentrun.journal.records import Damaged
-from agentrun.journal.run import NoSuchRun, RunExists, create_run, find_run, list_runs, read_manifest
+from agentrun.journal.runs import NoSuchRun, RunExists, create_run, find_run, list_runs, read_manifest
 from agentrun.records.manifest import RunManifest
 from agentrun.store.protocol import Store, StoreUnavailable
 from tests.harness.memory_store import Crash, LossyStore, MemoryStore, ScheduledStore, Scheduler, every_path

@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 
 import pytest
 
-from agentrun.journal.layout import RunPath
+from agentrun.journal.paths import RunPath
 from agentrun.local import lease
 from agentrun.local.lease import HeldByOther, Lease, holder_of
 from tests.harness.memory_store import MemoryStore

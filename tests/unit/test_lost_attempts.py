@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agentrun.attempt.spec import AttemptSpec
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.pinned import PinnedRun
 from agentrun.local.driver import Driver, End
 from agentrun.local.lease import Lease
 from agentrun.local.processes import OnLine, Process, how_it_ended
@@ -59,7 +59,7 @@ def driver(scene: Scene, code: int) -> Driver:
     run = scene.run("r1", ONE_CALL)
     hours = Hours(scene.now)
     lease = Lease(scene.store, run, "w")
-    pinned = Pinned.read(scene.store, run)
+    pinned = PinnedRun.read(scene.store, run)
     return Driver(scene.store, pinned, Lost(code), lease, clock=hours.clock, elapsed=hours.elapsed)
 
 

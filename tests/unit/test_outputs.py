@@ -11,13 +11,13 @@ from agentrun.api.facts import AttemptEnd, StepFact, StepKey
 from agentrun.api.footprint import footprint
 from agentrun.api.run import StepState
 from agentrun.control.held import Held
-from agentrun.control.live import LiveRun
+from agentrun.control.run_state import RunState
 from agentrun.control.views import RunRef
 from agentrun.expressions import evaluation as runtime
-from agentrun.journal.outputs import Outputs
-from agentrun.journal.run import read_facts
-from agentrun.plan import outputs
-from agentrun.plan.outputs import is_left_out, too_much
+from agentrun.journal.bounded_outputs import Outputs
+from agentrun.journal.runs import read_facts
+from agentrun.plan import output_bounds
+from agentrun.plan.output_bounds import is_left_out, too_much
 from agentrun.plan.planner import plan
 from tests.harness import planner_world
 from tests.harness.cluster_world import ClusterWorld
@@ -35,7 +35,7 @@ def as_read(world: planner_world.PlannerWorld) -> None:
 @pytest.fixture
 def little(monkeypatch: pytest.MonkeyPatch) -> int:
     """Runs may keep 600 bytes of outputs: eleven items' names."""
-    monkeypatch.setattr(outputs, "OUTPUTS_MAX", 600)
+    monkeypatch.setattr(output_bounds, "OUTPUTS_MAX", 600)
     return 600
 
 
@@ -145,7 +145,7 @@ def test_a_few_large_outputs_are_counted_as_they_come(world: ClusterWorld) -> No
     operator = world.operator()
     world.settle()
     held, ref = Held(), RunRef("n", "r")
-    live: LiveRun = operator.reconciler.live[ref]
+    live: RunState = operator.reconciler.live[ref]
     held.add(ref, live)
     with held.visited(ref):
         pass

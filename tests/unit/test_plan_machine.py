@@ -17,7 +17,7 @@ from agentrun.api.run import StepState
 from agentrun.api.workflow import FailureClass
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Append, Effect, Plan, Snapshot, Start, Stop
-from agentrun.plan.work import Work
+from agentrun.plan.work_budget import Work
 from tests.harness.planner_world import CALL, PlannerWorld, approval, compiled, planned, request, step
 
 BUDGET = 40

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from agentrun.journal.layout import RunPath
+from agentrun.journal.paths import RunPath
 from agentrun.local.lease import LENGTH, HolderWatch
-from agentrun.runner.identity import life_of, this_process
+from agentrun.runner.process_id import life_of, this_process
 from agentrun.store.folder import FolderStore
 
 OTHER_BOOT = "11111111-2222-3333-4444-555555555555 pid:[4026531836]"
@@ -26,7 +26,7 @@ def test_a_process_that_runs_here_is_alive() -> None:
 
 
 def test_a_process_that_ended_here_is_dead() -> None:
-    script = "import json; from agentrun.runner.identity import this_process; print(json.dumps(this_process()))"
+    script = "import json; from agentrun.runner.process_id import this_process; print(json.dumps(this_process()))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
     assert life_of(json.loads(done.stdout)) == "dead"
 
@@ -38,7 +38,8 @@ def test_a_reused_process_id_is_another_process() -> None:
 
 def test_a_zombie_is_dead() -> None:
     script = (
-        "import json; from agentrun.runner.identity import this_process; print(json.dumps(this_process()), flush=True)"
+        "import json; from agentrun.runner.process_id import this_process; "
+        "print(json.dumps(this_process()), flush=True)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None

@@ -15,7 +15,7 @@ from agentrun.api.canonical import timestamp
 from agentrun.control.cache import Cache
 from agentrun.control.controller import CLOCK_LOOK, WORKERS, Controller
 from agentrun.control.queue import FIRST_LOOK_EVERY, SHARE, WorkQueue
-from agentrun.control.showing import awaited
+from agentrun.control.run_status import awaited
 from agentrun.control.views import Kind, RunRef, RunView
 from agentrun.observe.metrics import Metrics
 from tests.harness.virtual_time import VirtualLoop

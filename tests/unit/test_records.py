@@ -12,7 +12,7 @@ from agentrun.api.facts import StepKey
 from agentrun.journal import fold as folding
 from agentrun.journal.fold import fold
 from agentrun.journal.records import parse
-from agentrun.journal.run import as_events
+from agentrun.journal.runs import as_events
 from agentrun.plan import events
 from agentrun.plan.events import EventIndex
 from agentrun.query.difference import essence

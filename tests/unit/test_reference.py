@@ -15,7 +15,7 @@ from typing import Any, get_args
 import click
 import pytest
 
-from agentrun.api import names, placement, status, values, workflow
+from agentrun.api import labels, placement, status, values, workflow
 from agentrun.api.approval import DECIDED, Approval, DecidedReason
 from agentrun.api.command import AgentCommand
 from agentrun.api.facts import StepFact
@@ -205,7 +205,7 @@ def test_every_field_of_an_entry_of_steps_stands_there() -> None:
 
 
 def test_every_label_and_annotation_stands_there_and_no_other() -> None:
-    ours = [value for name, value in vars(names).items() if name.isupper()]
+    ours = [value for name, value in vars(labels).items() if name.isupper()]
     assert sorted(named("Labels and annotations")) == sorted(ours)
 
 

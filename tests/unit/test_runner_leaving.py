@@ -8,8 +8,8 @@ from typing import Any
 from agentrun.api.facts import Allowance, StepKey
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.fold import checkpoint, fold
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import manifest_bytes, open_step, read_step
+from agentrun.journal.paths import RunPath
 from agentrun.records.step_records import Kind
 from agentrun.runner.attempt import Attempt, run_attempt
 from agentrun.runner.mailbox import Mailbox

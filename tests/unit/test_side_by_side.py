@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from agentrun.control.journal import THREADS, THREADS_PER_NAMESPACE, Journal
-from agentrun.journal.layout import RunPath
+from agentrun.control.async_journal import THREADS, THREADS_PER_NAMESPACE, Journal
+from agentrun.journal.paths import RunPath
 from agentrun.observe.metrics import Metrics
 from agentrun.store import side_by_side
 from agentrun.store.s3 import CONNECTIONS

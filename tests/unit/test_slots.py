@@ -13,11 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from agentrun.adapters.settings import BadSetting, Settings
 from agentrun.api.facts import StepKey
 from agentrun.api.run import Outcome
-from agentrun.control.live import LEAVE_MARGIN
-from agentrun.control.slots import Slots
+from agentrun.control.pod_queue import Slots
+from agentrun.control.run_state import LEAVE_MARGIN
 from agentrun.control.views import PodView, RunRef, RunView
 from agentrun.observe.metrics import Metrics
-from agentrun.plan.slots import UNBOUNDED, Bounds, Pods, grants, reserve
+from agentrun.plan.pod_bounds import UNBOUNDED, Bounds, Pods, grants, reserve
 from agentrun.plan.snapshot import Start
 from tests.harness.cluster_world import ClusterWorld, Operator
 from tests.harness.planner_world import CALL, MODEL, TOOL, step

@@ -14,15 +14,15 @@ from agentrun.api.run import StepState
 from agentrun.api.workflow import Effect
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.fold import fold
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, manifest_bytes, read_step
+from agentrun.journal.paths import RunPath
 from agentrun.plan.effects import asks_people
 from agentrun.plan.snapshot import Ref
 from agentrun.runner.attempt import run_attempt
+from agentrun.runner.dispatch import work
 from agentrun.runner.http_tool import HttpTool
 from agentrun.runner.mailbox import Mailbox
 from agentrun.runner.ports import Ports
-from agentrun.runner.work import work
 from agentrun.workflow.program import compile_step
 from tests.harness.loopback import Loopback, cut, endless, hang, loopback, reply
 from tests.harness.memory_store import MemoryStore

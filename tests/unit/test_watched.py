@@ -15,7 +15,7 @@ from agentrun.adapters.kopf_handlers import registry_for, settings_for
 from agentrun.adapters.kopf_reading import SEEN
 from agentrun.adapters.lister import ApiLists
 from agentrun.adapters.watched import TO_VIEW, path_of, views_for
-from agentrun.api.names import RUN_LABEL
+from agentrun.api.labels import RUN_LABEL
 from agentrun.control.cache import Cache
 from agentrun.control.controller import ON_GONE, ON_SEEN, Controller
 from agentrun.control.lists import take_lists

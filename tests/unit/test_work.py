@@ -11,7 +11,7 @@ from agentrun.api.facts import StepKey
 from agentrun.plan import fan_out
 from agentrun.plan.planner import plan, plan_slice
 from agentrun.plan.snapshot import Append, Plan, Snapshot, Start
-from agentrun.plan.work import KEPT_MAX, Work
+from agentrun.plan.work_budget import KEPT_MAX, Work
 from tests.harness.planner_world import PlannerWorld, approval, compiled, step
 
 WAIT = {"wait": {"duration": "1h"}}

@@ -17,7 +17,7 @@ from agentrun.api.canonical import moment
 from agentrun.api.decoding import UNREADABLE
 from agentrun.api.errors import InvalidDocument
 from agentrun.api.footprint import footprint
-from agentrun.api.names import REQUESTED_BY
+from agentrun.api.labels import REQUESTED_BY
 from agentrun.api.run import CHANGED_BY, ConditionType, Reason
 from agentrun.control.views import ApprovalView, CommandView, RunRef, RunView
 from agentrun.documents.agent_command import read_command

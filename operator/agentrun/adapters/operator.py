@@ -18,15 +18,15 @@ from contextlib import ExitStack
 from functools import partial
 
 from agentrun.adapters.admission import Admission
-from agentrun.adapters.kubernetes import KubernetesCluster, KubernetesLease
+from agentrun.adapters.cluster_api import KubernetesCluster, KubernetesLease
 from agentrun.adapters.lister import ApiLists
 from agentrun.adapters.pods import build_pod
 from agentrun.adapters.settings import Settings
 from agentrun.adapters.watch_supervisor import heed_signals, watch
 from agentrun.api.errors import AgentrunError
+from agentrun.control.async_journal import Journal
 from agentrun.control.cache import Cache
 from agentrun.control.controller import WORKERS, Controller
-from agentrun.control.journal import Journal
 from agentrun.control.leader import Leader
 from agentrun.control.queue import WorkQueue
 from agentrun.control.reconciler import Reconciler

@@ -17,7 +17,7 @@ from agentrun.adapters.pods import CONTAINER
 from agentrun.api.canonical import moment
 from agentrun.api.decoding import decode
 from agentrun.api.facts import Allowance, AttemptEnd, StepFact, StepKey
-from agentrun.api.names import ATTEMPT, KEY, RUN_UID
+from agentrun.api.labels import ATTEMPT, KEY, RUN_UID
 from agentrun.api.printable import printable
 from agentrun.api.run import Reason
 from agentrun.api.workflow import GROUP

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepKey
-from agentrun.api.names import ATTEMPT, KEY, RUN_LABEL, RUN_UID, STEP_LABEL
+from agentrun.api.labels import ATTEMPT, KEY, RUN_LABEL, RUN_UID, STEP_LABEL
 from agentrun.api.placement import (
     Image,
     NodeSelector,
@@ -32,7 +32,7 @@ from agentrun.api.workflow import API_VERSION, Defaults, Step
 from agentrun.attempt.environment import GRACE, SECRETS_VARIABLE, STEP_VARIABLE, TERMINATION_VARIABLE
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.control.views import RunView
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.pinned import PinnedRun
 from agentrun.plan.snapshot import Start
 from agentrun.workflow.program import Program
 from agentrun.workflow.step_kinds import secret_refs
@@ -147,7 +147,7 @@ def _json(env: Mapping[str, str], name: str, kind: Any, default: Any, check: Any
     return found
 
 
-def build_pod(settings: PodSettings, run: RunView, pinned: Pinned, start: Start) -> dict[str, Any]:
+def build_pod(settings: PodSettings, run: RunView, pinned: PinnedRun, start: Start) -> dict[str, Any]:
     """The manifest of an attempt's pod. The same arguments give the same pod, with the same name."""
     step, defaults = pinned.program.step(start.key.name).spec, pinned.program.spec.defaults
     secret_mounts, secret_volumes = _secret_files(secrets_of(pinned.program, start.key))
@@ -197,7 +197,7 @@ _SCRATCH_MOUNT = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 (an emptyDir
 _SCRATCH_VOLUME = {"name": "tmp", "emptyDir": {"sizeLimit": SCRATCH}}
 
 
-def _metadata(run: RunView, pinned: Pinned, start: Start) -> dict[str, Any]:
+def _metadata(run: RunView, pinned: PinnedRun, start: Start) -> dict[str, Any]:
     # The owner is deleted first and its pods after it. blockOwnerDeletion is not set: it would need a permission more.
     owner = {"apiVersion": API_VERSION, "kind": "AgentRun", "name": run.ref.name, "uid": run.uid, "controller": True}
     return {
@@ -283,14 +283,14 @@ def secrets_of(program: Program, key: StepKey) -> dict[str, list[str]]:
     return {name: sorted(keys) for name, keys in sorted(found.items())}
 
 
-def _identity(settings: PodSettings, pinned: Pinned, step: Step) -> str:
+def _identity(settings: PodSettings, pinned: PinnedRun, step: Step) -> str:
     if step.identity is not None:
         return step.identity.service_account_name
     run: Mapping[str, str] = pinned.manifest.get("identity") or {}
     return run.get("serviceAccountName", settings.service_account)
 
 
-def _deadline(pinned: Pinned, start: Start) -> int:
+def _deadline(pinned: PinnedRun, start: Start) -> int:
     left = pinned.program.step(start.key.name).timeout if start.timeout is None else start.timeout
     return min(math.ceil(left + BACKSTOP), _DEADLINE_MAX)
 

@@ -10,7 +10,7 @@ from agentrun.adapters.pods import PodSettings
 from agentrun.api.errors import AgentrunError
 from agentrun.api.texts import quoted
 from agentrun.observe.server import DEFAULT_LISTEN
-from agentrun.plan.slots import Bounds
+from agentrun.plan.pod_bounds import Bounds
 
 
 class BadSetting(AgentrunError):

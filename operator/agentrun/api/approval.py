@@ -17,7 +17,7 @@ from pydantic import Field
 from agentrun.api.bounds import too_large
 from agentrun.api.canonical import canonical, moment, sha256, timestamp
 from agentrun.api.facts import ApprovalRequest, StepKey
-from agentrun.api.names import RUN_LABEL, STEP_LABEL
+from agentrun.api.labels import RUN_LABEL, STEP_LABEL
 from agentrun.api.printable import printable, printable_value
 from agentrun.api.values import DIGEST_PATTERN, Digest, Instant, Name, Spec, StepPlace, ToolName, Uid
 from agentrun.api.workflow import API_VERSION, Approvers

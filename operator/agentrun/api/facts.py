@@ -297,7 +297,7 @@ class StepFact:
     outcome: StepState | None = None
     output: Any = None
     size: int = field(default=0, compare=False, repr=False)
-    """Bytes of memory that the output takes, even if the output is no longer kept (``plan.outputs``)."""
+    """Bytes of memory that the output takes, even if the output is no longer kept (``plan.output_bounds``)."""
     refused: tuple[str, ...] = ()
     """``model/word`` for each thing that a model's endpoint is known to refuse, so that other steps do not try it."""
 

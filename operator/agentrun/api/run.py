@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from agentrun.api.names import CANCEL_BY, SUSPEND_BY, TTL_BY
+from agentrun.api.labels import CANCEL_BY, SUSPEND_BY, TTL_BY
 from agentrun.api.placement import Identity
 from agentrun.api.values import LABEL_PATTERN, NAME_PATTERN, Duration, Money, Name, Spec
 from agentrun.api.workflow import API_VERSION, POD_FIELDS, WorkflowSpec

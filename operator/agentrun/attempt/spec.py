@@ -13,7 +13,7 @@ from typing import Any
 from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import Allowance, StepKey
 from agentrun.attempt.environment import STEP_VARIABLE
-from agentrun.journal.layout import RunPath
+from agentrun.journal.paths import RunPath
 from agentrun.plan.snapshot import Ref, Start
 
 

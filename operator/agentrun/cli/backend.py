@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from agentrun.api.facts import StepKey
     from agentrun.cli.place import AnyPlace
     from agentrun.documents.document import Document
-    from agentrun.journal.layout import RunPath
-    from agentrun.journal.run import Unreadable
+    from agentrun.journal.paths import RunPath
+    from agentrun.journal.runs import Unreadable
     from agentrun.plan.commands import Cancel, Suspend
     from agentrun.query.logs import LogLine
     from agentrun.query.next_steps import Command

@@ -1,14 +1,14 @@
 """The operator's control loop: cache, work queue, expectations, reconciler, leader election.
 
 In reading order: ``views`` (the watched kinds, and what is kept of each object), ``controller`` (watch events fill the
-``cache`` and the ``queue``; ``lists`` fill the cache too), ``reconciler`` (one visit to one run), ``opening`` (pin or
-load a run), ``live`` (the state of a run in memory), ``people`` and ``hearing`` (decisions and commands become events),
-``thinking`` (long computations outside the event loop), ``slots`` (the places for pods), ``statuses`` and ``showing``
-(the status), ``leader``.
+``cache`` and the ``queue``; ``lists`` fill the cache too), ``reconciler`` (one visit to one run), ``run_loader`` (pin
+or load a run), ``run_state`` (the state of a run in memory), ``approvals`` and ``inbox`` (decisions and commands become
+events), ``thinking`` (long computations outside the event loop), ``pod_queue`` (the places for pods), ``status_writer``
+and ``run_status`` (the status), ``leader``.
 
 An evicted pod: ``adapters.pod_status._end`` says why it ended. ``controller.pod_seen`` queues its run.
-``reconciler._take_ends`` takes the runner's last word, or without one what ``journal.fact`` (of this package) reads,
-and counts the loss; ``live.take`` keeps it in ``plan.attempt_tracker``. The next plan (``live.snapshot``) begins
-another attempt at once, later or never: ``plan.attempts._held_back``, by ``plan.retry.loss_delay``. A pod that had time
-to commit left a last word, so no loss is counted.
+``reconciler._take_ends`` takes the runner's last word, or without one what ``async_journal.fact`` reads from the store,
+and counts the loss; ``run_state.take`` keeps it in ``plan.attempt_tracker``. The next plan (``run_state.snapshot``)
+begins another attempt at once, later or never: ``plan.attempts._held_back``, by ``plan.retry.loss_delay``. A pod that
+had time to commit left a last word, so no loss is counted.
 """

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from agentrun.control.views import ApprovalView, CommandView, PodView, RunRef, RunView
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.pinned import PinnedRun
 from agentrun.plan.snapshot import Start
 
 
@@ -41,7 +41,7 @@ class Cluster(Protocol):
     async def get_workflow(self, namespace: str, name: str) -> Mapping[str, Any] | None:
         """The whole AgentWorkflow; None if there is none."""
 
-    async def create_pod(self, run: RunView, pinned: Pinned, start: Start) -> PodView:
+    async def create_pod(self, run: RunView, pinned: PinnedRun, start: Start) -> PodView:
         """Create the pod of an attempt. If the pod exists already and belongs to this run, return it unchanged.
 
         Raises:
@@ -49,7 +49,7 @@ class Cluster(Protocol):
             NotFound: the namespace is being deleted.
         """
 
-    async def find_pod(self, run: RunView, pinned: Pinned, start: Start) -> PodView | None:
+    async def find_pod(self, run: RunView, pinned: PinnedRun, start: Start) -> PodView | None:
         """The pod of an attempt as it is now; None if there is none, or it belongs to another owner."""
 
     async def delete_pod(self, pod: PodView) -> None:

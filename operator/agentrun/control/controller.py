@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from agentrun.control import showing
+from agentrun.control import run_status
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Cluster
 from agentrun.control.leader import NotLeader
@@ -176,7 +176,7 @@ class Controller:
         decided = any(a.decisions and not a.settled for a in self.cache.approvals.of(run.ref).values())
         answered = decided or bool(self.cache.commands.of(run.ref)) or any(pod.phase == "Ended" for pod in pods)
         self.queue.add(run.ref, first_look=not answered)
-        awaited = showing.awaited(run.status)
+        awaited = run_status.awaited(run.status)
         if awaited is not None:  # the timer may fire while the run still waits for its first look
             self.queue.due(run.ref, max(0.0, awaited - self.clock()))
 

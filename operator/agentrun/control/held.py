@@ -14,7 +14,7 @@ from typing import Final
 
 from agentrun.api.facts import StepFact
 from agentrun.api.footprint import footprint
-from agentrun.control.live import LiveRun
+from agentrun.control.run_state import RunState
 from agentrun.control.views import RunRef
 
 HELD_MAX: Final = 256 * 1024 * 1024
@@ -32,7 +32,7 @@ class Held:
 
     def __init__(self, most: int = HELD_MAX) -> None:
         self._most = most
-        self._runs: dict[RunRef, LiveRun] = {}
+        self._runs: dict[RunRef, RunState] = {}
         self._resting: OrderedDict[RunRef, None] = OrderedDict()
         """The runs that may be dropped, the longest resting first."""
         self._bytes: dict[RunRef, tuple[int, int, int]] = {}
@@ -41,23 +41,23 @@ class Held:
         """The number of runs that share each program, by its ``id()``: the program lives as long as they do."""
         self.bytes = 0
 
-    def get(self, ref: RunRef) -> LiveRun | None:
+    def get(self, ref: RunRef) -> RunState | None:
         """The live run, if it is in memory."""
         return self._runs.get(ref)
 
-    def __getitem__(self, ref: RunRef) -> LiveRun:
+    def __getitem__(self, ref: RunRef) -> RunState:
         return self._runs[ref]
 
     def __contains__(self, ref: RunRef) -> bool:
         return ref in self._runs
 
-    def __iter__(self) -> Iterator[LiveRun]:
+    def __iter__(self) -> Iterator[RunState]:
         return iter(self._runs.values())
 
     def __len__(self) -> int:
         return len(self._runs)
 
-    def add(self, ref: RunRef, live: LiveRun) -> LiveRun:
+    def add(self, ref: RunRef, live: RunState) -> RunState:
         """Add a run that was opened, in place of an earlier one of that name."""
         self.pop(ref)
         self._runs[ref] = live
@@ -68,7 +68,7 @@ class Held:
             self.bytes += live.program_bytes
         return live
 
-    def pop(self, ref: RunRef) -> LiveRun | None:
+    def pop(self, ref: RunRef) -> RunState | None:
         """Drop a run from memory."""
         live = self._runs.pop(ref, None)
         if live is None:
@@ -102,7 +102,7 @@ class Held:
             while self.bytes > self._most and self._resting:
                 self.pop(next(iter(self._resting)))
 
-    def _weigh(self, ref: RunRef, live: LiveRun) -> None:
+    def _weigh(self, ref: RunRef, live: RunState) -> None:
         """Compute the size of a run once it has grown by a quarter, so that the cost is in proportion to the growth."""
         before, counted, outputs = self._bytes[ref]
         count = len(live.log.records) + len(live.facts)

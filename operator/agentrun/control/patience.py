@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from agentrun.control.cluster import Cluster
+from agentrun.control.reconcile_log import run_log
 from agentrun.control.turns import Turns
 from agentrun.control.views import RunRef, RunView
-from agentrun.control.visits import run_log
 from agentrun.kube.errors import ClusterError, TooSlow
 
 T = TypeVar("T")

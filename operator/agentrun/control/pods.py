@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Cluster
-from agentrun.control.live import LiveRun
+from agentrun.control.pod_queue import Slots
 from agentrun.control.queue import WorkQueue
-from agentrun.control.slots import Slots
+from agentrun.control.run_state import RunState
 from agentrun.control.views import PodView, RunRef, RunView
 from agentrun.kube.errors import Conflict, Refused
 from agentrun.observe.metrics import Metrics
@@ -38,14 +38,14 @@ class Pods:
     """Seconds since the epoch."""
     slots: Slots
 
-    async def start(self, run: RunView, live: LiveRun, starts: Sequence[Start]) -> bool:
+    async def start(self, run: RunView, live: RunState, starts: Sequence[Start]) -> bool:
         """Create the pods that have a place. Return whether all of them were created. Raises Conflict, Unavailable."""
         if not starts:
             return True
         admitted = self._admit(run, live, starts)
         return await self._create_all(run, live, admitted) and len(admitted) == len(starts)
 
-    def _admit(self, run: RunView, live: LiveRun, starts: Sequence[Start]) -> Sequence[Start]:
+    def _admit(self, run: RunView, live: RunState, starts: Sequence[Start]) -> Sequence[Start]:
         """Return the pods that have a place, and note that the others have none."""
         admitted, why = self.slots.admit(run, starts)
         if why:
@@ -53,7 +53,7 @@ class Pods:
             live.has_no_place((start.key for start in starts if start.key not in keys), why)
         return admitted
 
-    async def _create_all(self, run: RunView, live: LiveRun, starts: Sequence[Start]) -> bool:
+    async def _create_all(self, run: RunView, live: RunState, starts: Sequence[Start]) -> bool:
         """Create the pods. Return whether the API server accepted all of them."""
         if not starts:
             return True
@@ -77,7 +77,7 @@ class Pods:
                 raise result
         return all(results)
 
-    async def look(self, run: RunView, live: LiveRun) -> None:
+    async def look(self, run: RunView, live: RunState) -> None:
         """Look up the pods whose creation had no answer: a run must not end while one of them is being created."""
         for start in live.expected:
             with self.cache.pods.expecting():
@@ -86,7 +86,7 @@ class Pods:
                     self._made(live, pod)
             live.observed(start.key)
 
-    async def _create(self, run: RunView, live: LiveRun, start: Start) -> bool:
+    async def _create(self, run: RunView, live: RunState, start: Start) -> bool:
         live.expect(start)
         try:
             with self.cache.pods.expecting():
@@ -103,7 +103,7 @@ class Pods:
             self.metrics.followed(since)
         return True
 
-    def _made(self, live: LiveRun, pod: PodView) -> None:
+    def _made(self, live: RunState, pod: PodView) -> None:
         if not self.cache.pods.put(pod) and pod.uid not in {
             known.uid for known in self.cache.pods.of(pod.run).values()
         }:

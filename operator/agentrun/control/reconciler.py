@@ -13,26 +13,26 @@ from typing import NamedTuple, assert_never
 
 from agentrun.api.facts import StepKey
 from agentrun.api.run import Reason
-from agentrun.control import showing
+from agentrun.control import run_status
+from agentrun.control.approvals import People
+from agentrun.control.async_journal import Journal
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Cluster
 from agentrun.control.held import Held
-from agentrun.control.journal import Journal
-from agentrun.control.live import LiveRun
-from agentrun.control.opening import NotYet, Opener
 from agentrun.control.patience import NotNow, Patience
-from agentrun.control.people import People
+from agentrun.control.pod_queue import Slots
 from agentrun.control.pods import Pods
 from agentrun.control.queue import WorkQueue
-from agentrun.control.slots import Slots
-from agentrun.control.statuses import StatusWriter
+from agentrun.control.reconcile_log import begin_visit, run_log
+from agentrun.control.run_loader import NotReady, RunLoader
+from agentrun.control.run_state import RunState
+from agentrun.control.status_writer import StatusWriter
 from agentrun.control.thinking import Thinking
 from agentrun.control.views import PodView, RunRef, RunView
-from agentrun.control.visits import begin_visit, run_log
 from agentrun.journal.records import Damaged
 from agentrun.kube.errors import Conflict, NotFound
 from agentrun.observe.metrics import Lost, Metrics
-from agentrun.plan.slots import UNBOUNDED, Bounds
+from agentrun.plan.pod_bounds import UNBOUNDED, Bounds
 from agentrun.plan.snapshot import Append, Effect, Plan, Start, Stop
 from agentrun.store.protocol import StoreError
 
@@ -56,7 +56,7 @@ class Reconciler:
     bounds: InitVar[Bounds] = UNBOUNDED
     """How many step pods may exist at once."""
     live: Held = field(default_factory=Held)
-    opener: Opener = field(init=False)
+    opener: RunLoader = field(init=False)
     thinking: Thinking = field(default_factory=Thinking)
     people: People = field(init=False)
     patience: Patience = field(init=False)
@@ -65,7 +65,7 @@ class Reconciler:
     pods: Pods = field(init=False)
 
     def __post_init__(self, vouched: Callable[[], bool], bounds: Bounds) -> None:
-        self.opener = Opener(self.cluster, self.journal, self.cache, self.thinking)
+        self.opener = RunLoader(self.cluster, self.journal, self.cache, self.thinking)
         self.people = People(self.cluster, self.journal, self.cache, self.clock, vouched)
         self.patience = Patience(self.cluster, self.clock)
         self.status = StatusWriter(
@@ -110,9 +110,9 @@ class Reconciler:
                 if live is None or live.uid != run.uid:
                     live = self.live.add(ref, await self.opener.open(run))
                 await self._go_on(run, live)
-        except NotYet as wait:
+        except NotReady as wait:
             if run.cancel:
-                ended = await self.status.write(run, showing.never_begun(run, wait.message, self.clock()))
+                ended = await self.status.write(run, run_status.never_begun(run, wait.message, self.clock()))
                 if ended is not None:
                     await self._after_the_end(ended)
                 return
@@ -130,7 +130,7 @@ class Reconciler:
         except Conflict:
             await self._look_anew(ref)
 
-    async def _go_on(self, run: RunView, live: LiveRun) -> None:
+    async def _go_on(self, run: RunView, live: RunState) -> None:
         """Reconcile a run that is pinned. Plan again until the plan describes the state that it left behind."""
         live.begin_visit()
         while True:
@@ -175,32 +175,32 @@ class Reconciler:
             self._forget(run.ref)
             await self._after_the_end(known)
 
-    async def _plan(self, run: RunView, live: LiveRun) -> Plan:
+    async def _plan(self, run: RunView, live: RunState) -> Plan:
         snapshot = live.snapshot(self.cache.pods.of(run.ref), self.people.unheard(live), self.clock())
         return await self.thinking.plan(run.ref.namespace, snapshot, live.work)
 
-    async def _show_first(self, run: RunView, live: LiveRun, planned: Plan) -> None:
+    async def _show_first(self, run: RunView, live: RunState, planned: Plan) -> None:
         """Write the first status of a large run before its first pod, which must not start if that write fails."""
         await self._show(run, live, planned, at_once=True)
         now = self.cache.run(run.ref)
         if now is not None and now.begun:
             self.queue.add(run.ref)
 
-    async def _show(self, run: RunView, live: LiveRun, planned: Plan, *, at_once: bool = False) -> None:
+    async def _show(self, run: RunView, live: RunState, planned: Plan, *, at_once: bool = False) -> None:
         now = self.clock()
         looks = [*live.wakes(self.cache.pods.of(run.ref).values(), now), *self.people.wakes(live, now)]
         await self.status.show(run, live, self.people.told(live, planned), looks, at_once=at_once)
 
     # -- what happened ----------------------------------------------------------------------------------------------
 
-    async def _take_ends(self, run: RunView, live: LiveRun) -> None:
+    async def _take_ends(self, run: RunView, live: RunState) -> None:
         """Take in how attempts ended: from their termination messages, else from their journals."""
         now = self.clock()
         while ended := list(live.gone(self.cache.pods.of(run.ref), now)):
             for key, number, pod in ended:
                 await self._take_end(run, live, key, number, pod)
 
-    async def _take_end(self, run: RunView, live: LiveRun, key: StepKey, number: int, pod: PodView | None) -> None:
+    async def _take_end(self, run: RunView, live: RunState, key: StepKey, number: int, pod: PodView | None) -> None:
         fact = pod.fact if pod is not None else None
         if fact is None:
             fact = await self.journal.fact(live.pinned.run, key)
@@ -210,7 +210,7 @@ class Reconciler:
             self.metrics.attempt_lost(pod.lost if pod is not None else Lost.DELETED)
             run_log(run).info("attempt %d was lost: %s", number, reason, extra={"step": key.label})
 
-    async def _append(self, live: LiveRun, effects: Sequence[Append]) -> bool:
+    async def _append(self, live: RunState, effects: Sequence[Append]) -> bool:
         """Record the planned events; False if others have recorded an event that the plan did not know."""
         for effect in effects:
             if not await self.journal.append(live.log, effect.kind, effect.body, live.log.overtaken()):

@@ -18,7 +18,7 @@ from typing import TypeVar
 from agentrun.control.turns import Turns
 from agentrun.plan.planner import plan_slice
 from agentrun.plan.snapshot import Plan, Snapshot
-from agentrun.plan.work import GLANCE, SLICE, Work
+from agentrun.plan.work_budget import GLANCE, SLICE, Work
 
 T = TypeVar("T")
 

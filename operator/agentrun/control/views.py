@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
 from agentrun.api.approval import Decision
 from agentrun.api.command import Command
 from agentrun.api.facts import Allowance, StepFact, StepKey
-from agentrun.api.names import RUN_LABEL
+from agentrun.api.labels import RUN_LABEL
 from agentrun.api.run import Reason
 from agentrun.api.workflow import GROUP, VERSION
 from agentrun.observe.metrics import Lost

@@ -12,7 +12,7 @@ from agentrun.api.bounds import too_large
 from agentrun.api.canonical import moment
 from agentrun.api.command import PAYLOAD_MAX, AgentCommandSpec, Command
 from agentrun.api.errors import InvalidDocument, Path, Problem
-from agentrun.api.names import REQUESTED_BY
+from agentrun.api.labels import REQUESTED_BY
 from agentrun.documents.problems import problems_in
 
 

@@ -18,8 +18,8 @@ from agentrun.api.canonical import canonical, digest_of, sha256
 from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepKey
 from agentrun.api.texts import quoted
-from agentrun.journal.layout import RunPath, entry
 from agentrun.journal.log import parse_manifest
+from agentrun.journal.paths import RunPath, entry
 from agentrun.journal.records import Damaged, Record, parse
 from agentrun.records.event_forms import misfit
 from agentrun.records.run_events import EventKind

@@ -23,12 +23,12 @@ from agentrun.api.run import StepState
 from agentrun.api.texts import quoted
 from agentrun.api.workflow import WorkflowSpec
 from agentrun.journal.fold import Folded, fold
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, Fenced, StepLog, read_step
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.paths import RunPath
+from agentrun.journal.pinned import PinnedRun
 from agentrun.journal.records import Record
 from agentrun.journal.repeats import repeated_calls
-from agentrun.journal.run import NoSuchRun, RunExists, create_run, find_run, read_states
+from agentrun.journal.runs import NoSuchRun, RunExists, create_run, find_run, read_states
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Plan, Snapshot
 from agentrun.records.manifest import RunManifest
@@ -137,7 +137,7 @@ def plan_fork(
         ForkRefused: the run cannot be forked at that point; the message says at which one it can.
         Damaged, StoreError: the source cannot be read.
     """
-    origin = Pinned.read(store, source)
+    origin = PinnedRun.read(store, source)
     program = compile_program(WorkflowSpec.model_validate(manifest["workflow"]), pinned=True)
     _check_point(program, at, seq)
     states = read_states(store, source)
@@ -282,7 +282,7 @@ def _settled(
 def _state_at(
     store: Store,
     source: RunPath,
-    origin: Pinned,
+    origin: PinnedRun,
     program: Program,
     manifest: RunManifest,
     at: StepKey,

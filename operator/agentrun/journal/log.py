@@ -18,7 +18,7 @@ from agentrun.api.canonical import canonical, digest_of, sha256
 from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepKey
 from agentrun.api.texts import quoted
-from agentrun.journal.layout import LogOwner, RunPath, entries, entry, seq_of
+from agentrun.journal.paths import LogOwner, RunPath, entries, entry, seq_of
 from agentrun.journal.records import INLINE_MAX, SCHEMA, Damaged, Record, parse
 from agentrun.records.manifest import RunManifest
 from agentrun.records.step_records import Kind

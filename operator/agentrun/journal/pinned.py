@@ -14,9 +14,9 @@ from agentrun.api.facts import Allowance, StepFact, StepKey
 from agentrun.api.run import Budget
 from agentrun.api.values import money, seconds
 from agentrun.api.workflow import WorkflowSpec
-from agentrun.journal.layout import RunPath
+from agentrun.journal.paths import RunPath
 from agentrun.journal.records import Damaged, Record
-from agentrun.journal.run import as_events, read_manifest
+from agentrun.journal.runs import as_events, read_manifest
 from agentrun.plan.attempt_tracker import AttemptTracker
 from agentrun.plan.snapshot import Execution, Snapshot
 from agentrun.records.manifest import RunManifest
@@ -25,7 +25,7 @@ from agentrun.workflow.program import Program, compile_program
 
 
 @dataclass(frozen=True, slots=True)
-class Pinned:
+class PinnedRun:
     """A run with its manifest (``run.json``) and the program that was compiled from it."""
 
     run: RunPath
@@ -38,12 +38,12 @@ class Pinned:
         return bool(self.manifest.get("cluster"))
 
     @classmethod
-    def read(cls, store: Store, run: RunPath) -> Pinned:
+    def read(cls, store: Store, run: RunPath) -> PinnedRun:
         """Read and compile. Raises Damaged."""
         return cls.of(run, read_manifest(store, run))
 
     @classmethod
-    def of(cls, run: RunPath, manifest: RunManifest) -> Pinned:
+    def of(cls, run: RunPath, manifest: RunManifest) -> PinnedRun:
         """Compile ``manifest``. Raises Damaged."""
         return cls(run, manifest, program_of(manifest["workflow"], run.manifest))
 

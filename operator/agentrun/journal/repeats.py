@@ -8,8 +8,8 @@ from typing import Any
 
 from agentrun.api.canonical import timestamp
 from agentrun.api.facts import StepKey
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import read_step
+from agentrun.journal.paths import RunPath
 from agentrun.records.step_records import Kind
 from agentrun.store.protocol import Store
 from agentrun.workflow.program import Program

@@ -26,8 +26,8 @@ from agentrun.attempt.exit_codes import Exit
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.fold import Folded, fold
 from agentrun.journal.log import EventLog, read_step
-from agentrun.journal.pinned import Pinned
-from agentrun.journal.run import read_states
+from agentrun.journal.pinned import PinnedRun
+from agentrun.journal.runs import read_states
 from agentrun.local.clock_jumps import Clocks
 from agentrun.local.lease import Lease
 from agentrun.local.processes import Process, Processes, how_it_ended
@@ -36,9 +36,9 @@ from agentrun.local.store_calls import patiently
 from agentrun.plan.attempt_tracker import AttemptTracker
 from agentrun.plan.planner import plan_slice
 from agentrun.plan.snapshot import Append, Execution, Plan, Snapshot, Start, Stop
-from agentrun.plan.work import SLICE, Work
-from agentrun.runner.clocks import elapsed
-from agentrun.runner.identity import surely_alive
+from agentrun.plan.work_budget import SLICE, Work
+from agentrun.runner.process_id import surely_alive
+from agentrun.runner.steady_clocks import elapsed
 from agentrun.store.protocol import Store
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class Driver:
     """Drives one run until the run ends, or until only a person can make it go on."""
 
     store: Store
-    pinned: Pinned
+    pinned: PinnedRun
     processes: Processes
     lease: Lease
     watcher: Watcher = field(default_factory=Watcher)

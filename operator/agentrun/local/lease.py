@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 from agentrun.api.errors import AgentrunError
-from agentrun.journal.layout import RunPath
+from agentrun.journal.paths import RunPath
 from agentrun.journal.records import Damaged
-from agentrun.runner.identity import Life, life_of, this_process
+from agentrun.runner.process_id import Life, life_of, this_process
 from agentrun.store.protocol import KeyExists, KeyMissing, Store, StoreUnavailable
 
 LENGTH = 15.0

@@ -196,7 +196,7 @@ class Metrics:
         timed.observe(seconds)
 
     def store_request(self, operation: str, result: StoreResult, seconds: float) -> None:
-        """Count an operation on the store that ended. ``control.journal`` names the operations, such as ``facts``."""
+        """Count an operation on the store that ended. ``control.async_journal`` names it, such as ``facts``."""
         count = self._store_counts.get((operation, result))
         if count is None:
             count = self._store_counts[operation, result] = self._store_requests.labels(operation, result)

@@ -19,7 +19,7 @@ from agentrun.plan.groups import Group
 from agentrun.records.waits import TIMED, WAITS, kind_of
 
 if TYPE_CHECKING:
-    from agentrun.plan.planning import Planning
+    from agentrun.plan.context import PlanContext
 
 OUTPUT_MAX = 1024
 """Bytes of a step's output that the status shows. A larger output is only in the journal."""
@@ -48,22 +48,22 @@ class _Summary:
     """Why the first queued step has no place for its pod."""
 
 
-def run_status(planner: Planning) -> dict[str, Any]:
+def run_status(context: PlanContext) -> dict[str, Any]:
     """The whole status, except what only the store or the cluster knows (``journal``, transition times)."""
     entries: list[dict[str, Any]] = []
-    summary = _Summary(cancelled=planner.events.cancelled is not None)
-    for group in planner.groups.values():
+    summary = _Summary(cancelled=context.events.cancelled is not None)
+    for group in context.groups.values():
         _add(entries, group, summary)
-    for key, standing in planner.undone.items():
+    for key, standing in context.undone.items():
         entries.append(_entry(key.label, standing))
         _sum(key.label, standing, summary)
-    ended = planner.events.ended
-    reason, message = _headline(planner, summary)
+    ended = context.events.ended
+    reason, message = _headline(context, summary)
     found: dict[str, Any] = {
-        "phase": _phase(planner, reason),
-        "startTime": timestamp(planner.s.started),
-        "conditions": _conditions(planner, reason, message),
-        "usage": Usage.total(fact.usage for fact in planner.s.facts.values()).to_json(),
+        "phase": _phase(context, reason),
+        "startTime": timestamp(context.s.started),
+        "conditions": _conditions(context, reason, message),
+        "usage": Usage.total(fact.usage for fact in context.s.facts.values()).to_json(),
         "steps": entries,
         "output": ended.body.get("output") if ended else None,
     }
@@ -162,23 +162,23 @@ _URGENT = (
 )
 
 
-def _headline(planner: Planning, summary: _Summary) -> tuple[Reason, str]:
-    ended = planner.events.ended
+def _headline(context: PlanContext, summary: _Summary) -> tuple[Reason, str]:
+    ended = context.events.ended
     if ended is not None:
         why = ""
-        if planner.failure is not None and planner.outcome is not Outcome.SUCCEEDED:
-            step, failure = planner.failure
+        if context.failure is not None and context.outcome is not Outcome.SUCCEEDED:
+            step, failure = context.failure
             why = f"{step}: {failure.message}" if step else failure.message
-        if stays := _stays(planner):
+        if stays := _stays(context):
             why = f"{_short(why, TEXT_MAX // 2)}; {stays}" if why else stays
-        return Reason(str(planner.outcome)), _cut(why)
+        return Reason(str(context.outcome)), _cut(why)
     message = "; ".join(summary.messages)
     if summary.reasons[Reason.OUTCOME_UNKNOWN]:
         return Reason.OUTCOME_UNKNOWN, message
-    if planner.suspended:
+    if context.suspended:
         return Reason.SUSPENDED, "agentrun resume RUN goes on"
-    if planner.phase is not Reason.RUNNING:
-        return planner.phase, message or summary.queued
+    if context.phase is not Reason.RUNNING:
+        return context.phase, message or summary.queued
     reason = next((reason for reason in _URGENT if summary.reasons[reason]), Reason.RUNNING)
     return reason, summary.queued if reason is Reason.QUEUED else message
 
@@ -187,9 +187,9 @@ def _short(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _stays(planner: Planning) -> str:
+def _stays(context: PlanContext) -> str:
     """Which effects stay although they should have been undone, and why."""
-    stays = planner.not_undone
+    stays = context.not_undone
     if not stays:
         return ""
     each = (TEXT_MAX // 2 - 100) // min(len(stays), STAYS_MAX)
@@ -198,9 +198,9 @@ def _stays(planner: Planning) -> str:
     return f"these effects stay, for they were not undone: {', '.join(said)}{more}"
 
 
-def _phase(planner: Planning, reason: Reason) -> str:
-    if planner.events.ended is not None:
-        return str(planner.outcome)
+def _phase(context: PlanContext, reason: Reason) -> str:
+    if context.events.ended is not None:
+        return str(context.outcome)
     waiting = (
         Reason.AWAITING_APPROVAL,
         Reason.AWAITING_SIGNAL,
@@ -216,9 +216,9 @@ def _phase(planner: Planning, reason: Reason) -> str:
     return str(reason) if reason in (Reason.SUSPENDED, Reason.CANCELLING, Reason.COMPENSATING) else "Running"
 
 
-def _conditions(planner: Planning, reason: Reason, message: str) -> list[dict[str, Any]]:
-    ended = planner.events.ended is not None
-    succeeded = ended and planner.outcome is Outcome.SUCCEEDED
+def _conditions(context: PlanContext, reason: Reason, message: str) -> list[dict[str, Any]]:
+    ended = context.events.ended is not None
+    succeeded = ended and context.outcome is Outcome.SUCCEEDED
     stalled = reason in STALLED or (ended and not succeeded)
 
     def condition(kind: ConditionType, status: bool | None) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from collections.abc import Collection
 from typing import Any
 
 from agentrun.api.facts import StepKey
-from agentrun.journal.layout import RunPath
-from agentrun.journal.run import is_step
+from agentrun.journal.paths import RunPath
+from agentrun.journal.runs import is_step
 from agentrun.query.run_view import wanted
 from agentrun.store.protocol import Store
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from agentrun.api.facts import StepKey
 from agentrun.journal.fold import Folded
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import read_step
+from agentrun.journal.paths import RunPath
 from agentrun.journal.records import Record
 from agentrun.query.run_view import wanted
 from agentrun.query.timeline import Line, timeline

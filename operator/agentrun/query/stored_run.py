@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from agentrun.api.canonical import digest_of
 from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import ApprovalRequest, AttemptEnd, StepFact, StepKey
-from agentrun.api.names import REQUESTED_BY
+from agentrun.api.labels import REQUESTED_BY
 from agentrun.api.printable import printable
 from agentrun.api.run import StepState
 from agentrun.api.workflow import API_VERSION
 from agentrun.journal.fold import Folded
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
-from agentrun.journal.pinned import Pinned, program_of
+from agentrun.journal.paths import RunPath
+from agentrun.journal.pinned import PinnedRun, program_of
 from agentrun.journal.records import Damaged, Record
-from agentrun.journal.run import Unreadable, as_events, list_runs, out_of_reach, read_manifest, read_states
+from agentrun.journal.runs import Unreadable, as_events, list_runs, out_of_reach, read_manifest, read_states
 from agentrun.local.lease import holder_of
 from agentrun.plan.clocks import in_our_time
 from agentrun.plan.events import EventIndex
@@ -30,7 +30,7 @@ from agentrun.query.run_view import Mover, Question, RunView
 from agentrun.query.timeline import call
 from agentrun.records.manifest import RunManifest
 from agentrun.records.run_events import EventKind
-from agentrun.runner.identity import surely_alive, surely_dead
+from agentrun.runner.process_id import surely_alive, surely_dead
 from agentrun.store.protocol import Store
 from agentrun.store.side_by_side import each
 from agentrun.workflow.program import Program
@@ -57,7 +57,7 @@ class StoredRun(RunView):
     """A run at one moment, as the planner sees it in its journal."""
 
     store: Store
-    pinned: Pinned
+    pinned: PinnedRun
     states: dict[StepKey, Folded]
     log: EventLog
     driver: dict[str, Any] | None
@@ -79,7 +79,7 @@ class StoredRun(RunView):
         digest = digest_of(manifest["workflow"])
         if digest not in compiled:
             compiled[digest] = program_of(manifest["workflow"], run.manifest)
-        pinned = Pinned(run, manifest, compiled[digest])
+        pinned = PinnedRun(run, manifest, compiled[digest])
         now = time.time()
         executions = {
             key: Execution(state.attempt, state.intervals[-1][0])
@@ -233,7 +233,7 @@ def process_name(process: dict[str, Any]) -> str:
     return printable(f"process {process.get('pid')} on {process.get('host')}", 100)
 
 
-def _object(store: Store, pinned: Pinned, events: Sequence[Record], planned: Plan) -> dict[str, Any]:
+def _object(store: Store, pinned: PinnedRun, events: Sequence[Record], planned: Plan) -> dict[str, Any]:
     """The run as an AgentRun object."""
     m = pinned.manifest
     index = EventIndex(as_events(events))

@@ -15,13 +15,13 @@ from agentrun.api.texts import as_text
 from agentrun.api.workflow import Agent, FailureClass, Model
 from agentrun.records.step_records import Kind, ModelCall, ResultBody, TurnBody
 from agentrun.runner.attempt import Attempt
-from agentrun.runner.calls import Tools, answer_calls
+from agentrun.runner.budget import cost, estimate, reserve_model
 from agentrun.runner.compaction import compact, outgrown
 from agentrun.runner.failures import ContextOverflow, Failure
 from agentrun.runner.history import History
 from agentrun.runner.models import ModelClient, Request, ToolSpec, Turn
-from agentrun.runner.reserve import cost, estimate, reserve_model
 from agentrun.runner.structured import parse_structured
+from agentrun.runner.tool_calls import Tools, answer_calls
 
 REPAIRS_MAX = 2
 """How often in a row the model is asked again for an answer that is empty, cut off or does not fit its schema."""

@@ -21,20 +21,20 @@ from agentrun.attempt.exit_codes import Exit
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.expressions.templates import ExpressionError, Values
 from agentrun.journal.fold import Folded, apply, checkpoint, fold
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import StepLog, open_step, parse_manifest, read_records
 from agentrun.journal.log import load_body as load
+from agentrun.journal.paths import RunPath
 from agentrun.journal.records import Record
 from agentrun.plan.retry import retries
 from agentrun.records.manifest import RunManifest
 from agentrun.records.run_events import EventKind
 from agentrun.records.step_records import CallResult, ClosedBody, Kind, LastBody, OpenedBody, ResultBody, WaitingBody
 from agentrun.runner.failures import Failure
-from agentrun.runner.identity import surely_dead, this_process
 from agentrun.runner.mailbox import Mailbox
 from agentrun.runner.masking import Mask, environment_secrets
 from agentrun.runner.outcomes import INTERRUPTED, Closed, Parked, failed
 from agentrun.runner.ports import Ports
+from agentrun.runner.process_id import surely_dead, this_process
 from agentrun.runner.refusals import recorded, to_record
 from agentrun.runner.secrets import secrets_of
 from agentrun.store.protocol import Store

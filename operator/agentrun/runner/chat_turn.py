@@ -23,7 +23,7 @@ from agentrun.runner.dialect import (
     refused,
 )
 from agentrun.runner.models import Item, Turn
-from agentrun.runner.turns import calls_to_send, said_plainly, turn_of
+from agentrun.runner.plain_turns import calls_to_send, said_plainly, turn_of
 
 _PAYLOADS = {"text": "text", "refusal": "refusal"}
 """The parts of a message that OpenAI accepts in a history, with the field of their text."""

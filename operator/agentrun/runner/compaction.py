@@ -14,9 +14,9 @@ from agentrun.api.facts import Usage
 from agentrun.api.workflow import Agent, FailureClass, Model
 from agentrun.records.step_records import CompactedBody, Kind
 from agentrun.runner.attempt import Attempt
+from agentrun.runner.budget import BYTES_PER_TOKEN, OUTPUT_MIN, cost, estimate, reserve_model
 from agentrun.runner.failures import ContextOverflow, Failure
 from agentrun.runner.models import ModelClient, Request
-from agentrun.runner.reserve import BYTES_PER_TOKEN, OUTPUT_MIN, cost, estimate, reserve_model
 
 FULL = 0.8
 """Fraction of the window that the history may take before it is compacted."""

@@ -20,7 +20,7 @@ from agentrun.runner.dialect import AnswerFailed, Malformed
 from agentrun.runner.failures import Failure
 from agentrun.runner.lenient import read_answer
 from agentrun.runner.models import Request
-from agentrun.runner.retrying import Clock, Sleep, with_retries
+from agentrun.runner.retries import Clock, Sleep, with_retries
 from agentrun.runner.secrets import MissingSecret, Secrets, header_value, read_secret
 from agentrun.runner.verdicts import Rejected, Verdicts, is_error
 from agentrun.workflow.address import PATHS, BadAddress, address_of

@@ -22,9 +22,9 @@ from agentrun.plan.snapshot import Event
 from agentrun.records.run_events import EventKind
 from agentrun.records.step_records import ModelCall
 from agentrun.runner.attempt import Attempt
+from agentrun.runner.budget import over_budget, short_of_tool_calls
 from agentrun.runner.failures import Failure, plain
 from agentrun.runner.outcomes import Parked
-from agentrun.runner.reserve import over_budget, short_of_tool_calls
 from agentrun.workflow.integers import with_integers
 from agentrun.workflow.json_schema import compile_schema
 from agentrun.workflow.program import TOOL_SCOPE

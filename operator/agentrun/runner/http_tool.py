@@ -25,7 +25,7 @@ from agentrun.runner.http_body import Refused
 from agentrun.runner.http_request import Prepared, prepare
 from agentrun.runner.http_response import Response, carried_out, phrase, refusal, understand
 from agentrun.runner.masking import Mask
-from agentrun.runner.retrying import Clock, Sleep, retry_after, with_retries
+from agentrun.runner.retries import Clock, Sleep, retry_after, with_retries
 from agentrun.runner.secrets import MissingSecret, Secrets, read_secret
 from agentrun.runner.tool_client import ToolOutput
 from agentrun.workflow.http import compile_http, media_type

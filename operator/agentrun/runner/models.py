@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 from agentrun.api.values import JSON
 from agentrun.api.workflow import JsonSchema, Model
-from agentrun.runner.retrying import Clock, Sleep
+from agentrun.runner.retries import Clock, Sleep
 from agentrun.runner.secrets import Secrets
 from agentrun.runner.strict import fits_strict_mode
 

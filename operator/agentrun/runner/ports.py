@@ -12,10 +12,10 @@ from pathlib import Path
 
 from agentrun.api.workflow import Model, SecretKey, Tool
 from agentrun.attempt.environment import SECRETS_VARIABLE
-from agentrun.runner.clocks import steady_clock
 from agentrun.runner.models import ModelClient, open_model
 from agentrun.runner.open_tool import open_tool
 from agentrun.runner.progress import Progress
+from agentrun.runner.steady_clocks import steady_clock
 from agentrun.runner.tool_client import ToolClient
 from agentrun.store.open import open_store
 from agentrun.store.protocol import Store

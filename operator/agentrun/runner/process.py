@@ -19,9 +19,9 @@ from agentrun.attempt.exit_codes import Exit
 from agentrun.attempt.spec import AttemptSpec, BadAttemptSpec
 from agentrun.journal.log import Fenced
 from agentrun.runner.attempt import run_attempt
+from agentrun.runner.dispatch import work
 from agentrun.runner.mailbox import Mailbox
 from agentrun.runner.ports import Ports
-from agentrun.runner.work import work
 from agentrun.store.protocol import StoreError
 
 MESSAGE_MAX = 4000

@@ -14,7 +14,7 @@ from typing import Any
 
 from agentrun.api.canonical import timestamp
 from agentrun.api.facts import StepKey
-from agentrun.journal.layout import RunPath
+from agentrun.journal.paths import RunPath
 from agentrun.store.protocol import Store, StoreError
 
 FLUSH_EVERY = 2.0

@@ -23,7 +23,7 @@ from agentrun.runner.dialect import (
     own_call,
 )
 from agentrun.runner.models import Item, Turn
-from agentrun.runner.turns import WORDLESS, calls_to_send, said_plainly, turn_of
+from agentrun.runner.plain_turns import WORDLESS, calls_to_send, said_plainly, turn_of
 
 _UNFINISHED = ("queued", "in_progress", "pending", "running", "processing", "requires_action")
 _SENT_PARTS = {"output_text": "text", "refusal": "refusal"}

@@ -9,10 +9,10 @@ from agentrun.api.workflow import FailureClass, ToolCall
 from agentrun.plan.effects import asks_people
 from agentrun.records.step_records import Kind, ModelCall
 from agentrun.runner.attempt import Attempt, unknown_of
-from agentrun.runner.calls import Answer, Tools
 from agentrun.runner.failures import MESSAGE_MAX, Failure, plain
 from agentrun.runner.gates import require
 from agentrun.runner.outcomes import Closed, Parked, failed
+from agentrun.runner.tool_calls import Answer, Tools
 
 REFUSAL_MAX = 200
 """Characters of a refusal (a 4xx, often a page of HTML) that the step's failure quotes."""

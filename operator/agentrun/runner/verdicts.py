@@ -12,7 +12,7 @@ from agentrun.runner.error_words import Said, kind_of, read_error, read_error_va
 from agentrun.runner.failures import ContextOverflow, Failure, plain
 from agentrun.runner.masking import Mask
 from agentrun.runner.overflow import is_overflow, is_rate_limit
-from agentrun.runner.retrying import Clock, retry_after
+from agentrun.runner.retries import Clock, retry_after
 from agentrun.workflow.address import Address, azure_hint
 
 if TYPE_CHECKING:

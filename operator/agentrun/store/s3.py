@@ -32,7 +32,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _LONGEST_PREFIX = 100
 CONNECTIONS = 128
 """Connections that are kept. There must be at least as many as threads that make requests (``side_by_side.ALLOWANCE``,
-and the callers' own: ``control.journal.THREADS``); botocore closes each further connection, and logs it."""
+and the callers' own: ``control.async_journal.THREADS``); botocore closes each further connection, and logs it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """The kinds of steps, one row each: what the compiler, the planner and the starter of a step need to know of a kind.
 
-The schema's part of a kind (its field, whether it has a pod, whether it may be repeated) is the row of the same name
-in ``agentrun.api.workflow.STEP_KINDS``. Higher packages execute a kind, in a ``match`` over the bodies: ``plan.steps``
-for kinds without a pod, ``runner.work`` for kinds with one. mypy reports a kind that is missing there.
+The schema's part of a kind (its field, whether it has a pod, whether it may be repeated) is the row of the same name in
+``agentrun.api.workflow.STEP_KINDS``. Higher packages execute a kind, in a ``match`` over the bodies:
+``plan.graph_state`` for kinds without a pod, ``runner.dispatch`` for kinds with one. mypy reports a kind that is
+missing there.
 """
 
 from __future__ import annotations

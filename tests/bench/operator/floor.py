@@ -19,7 +19,7 @@ import kopf
 
 from agentrun.adapters.kopf_handlers import connection, settings_for
 from agentrun.api.canonical import timestamp
-from agentrun.api.names import ATTEMPT, RUN_LABEL
+from agentrun.api.labels import ATTEMPT, RUN_LABEL
 from agentrun.kube.credentials import find_login
 from tests.bench.operator.api import MERGE_PATCH, PODS, RUNS, Json, call, session
 

@@ -18,7 +18,7 @@ from typing import TextIO
 
 from agentrun.api.canonical import timestamp
 from agentrun.api.facts import AttemptEnd, StepFact, Usage
-from agentrun.api.names import ATTEMPT, RUN_LABEL
+from agentrun.api.labels import ATTEMPT, RUN_LABEL
 from agentrun.api.run import StepState
 from tests.bench.operator.api import MERGE_PATCH, PODS, Json, call, follow, session
 

@@ -10,7 +10,7 @@ from agentrun.api.approval import DECIDED, Verdict
 from agentrun.api.canonical import moment, timestamp
 from agentrun.api.errors import Refused
 from agentrun.api.facts import ApprovalRequest
-from agentrun.api.names import RUN_LABEL
+from agentrun.api.labels import RUN_LABEL
 from agentrun.api.printable import printable
 from agentrun.api.workflow import Approvers
 from agentrun.cli.failures import OutOfReach

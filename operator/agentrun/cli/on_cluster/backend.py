@@ -23,10 +23,10 @@ from agentrun.cli.on_cluster.cluster_run import RUNS, ClusterRun, change, journa
 from agentrun.cli.on_cluster.commands import command
 from agentrun.cli.place import ClusterPlace, run_name
 from agentrun.documents.document import Document
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
+from agentrun.journal.paths import RunPath
 from agentrun.journal.records import Damaged
-from agentrun.journal.run import Unreadable, read_states
+from agentrun.journal.runs import Unreadable, read_states
 from agentrun.kube.errors import NotFound
 from agentrun.plan.commands import Cancel, Suspend
 from agentrun.query.logs import LogLine

@@ -17,8 +17,8 @@ from agentrun.api.printable import printable
 from agentrun.api.run import CHANGED_BY
 from agentrun.api.workflow import WorkflowSpec
 from agentrun.cli.on_cluster.client import Client, collection
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
+from agentrun.journal.paths import RunPath
 from agentrun.kube.errors import DENIED, NotFound
 from agentrun.query.run_view import RunView
 from agentrun.records.run_events import EventKind

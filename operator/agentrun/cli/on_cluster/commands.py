@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentrun.api.errors import Refused
-from agentrun.api.names import REQUESTED_BY
+from agentrun.api.labels import REQUESTED_BY
 from agentrun.api.workflow import API_VERSION
 from agentrun.cli.failures import OutOfReach
 from agentrun.cli.on_cluster.client import Client, collection

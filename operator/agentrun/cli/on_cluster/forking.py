@@ -15,7 +15,7 @@ from agentrun.cli.on_cluster.client import Client, collection
 from agentrun.cli.on_cluster.cluster_run import WORKFLOWS, ClusterRun, journal_of, workflow_of
 from agentrun.cli.on_cluster.starting import begin, create
 from agentrun.journal.fork import plan_fork
-from agentrun.journal.run import read_manifest
+from agentrun.journal.runs import read_manifest
 from agentrun.kube.errors import NotFound
 from agentrun.records.manifest import RunManifest
 from agentrun.store.protocol import KeyMissing, StoreError

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 from agentrun.api.errors import Refused
 from agentrun.api.facts import StepKey
-from agentrun.api.names import ATTEMPT, KEY, RUN_LABEL, RUN_UID
+from agentrun.api.labels import ATTEMPT, KEY, RUN_LABEL, RUN_UID
 from agentrun.api.printable import printable
 from agentrun.cli.failures import warn
 from agentrun.cli.on_cluster.client import Client
 from agentrun.cli.on_cluster.cluster_run import ClusterRun, journal_of
-from agentrun.journal.layout import RunPath
+from agentrun.journal.paths import RunPath
 from agentrun.journal.records import Damaged
 from agentrun.kube.errors import DENIED, REJECTED, NotFound, Unavailable
 from agentrun.query.logs import LogLine, new_lines, parsed

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from agentrun.api.errors import Refused
-from agentrun.api.names import REQUESTED_BY
+from agentrun.api.labels import REQUESTED_BY
 from agentrun.api.printable import printable
 from agentrun.api.run import AgentRun, AgentWorkflow
 from agentrun.api.texts import quoted

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from agentrun.api.facts import StepKey
     from agentrun.cli.backend import Source
     from agentrun.documents.document import Document
-    from agentrun.journal.layout import RunPath
-    from agentrun.journal.run import Unreadable
+    from agentrun.journal.paths import RunPath
+    from agentrun.journal.runs import Unreadable
     from agentrun.plan.commands import Cancel, Suspend
     from agentrun.query.logs import LogLine
     from agentrun.query.next_steps import Command
@@ -59,7 +59,7 @@ class StoreBackend:
 
     def path(self, name: str) -> RunPath:
         """Where the run of that name is. Raises NoSuchRun, Damaged."""
-        from agentrun.journal.run import find_run
+        from agentrun.journal.runs import find_run
 
         return find_run(self.store, self.place.namespace, run_name(name))
 
@@ -182,7 +182,7 @@ class StoreBackend:
     def source(self, name: str) -> Source:
         """See ``Backend``: the run may be damaged, if its manifest can be read."""
         from agentrun.cli.backend import Source
-        from agentrun.journal.run import read_manifest
+        from agentrun.journal.runs import read_manifest
 
         path = self.path(name)
         return Source(read_manifest(self.store, path), (self.store, path))

@@ -18,9 +18,9 @@ from agentrun.cli.on_store.backend import StoreBackend
 from agentrun.cli.terminal.board import counts_of, shown
 from agentrun.cli.terminal.output import tell
 from agentrun.cli.what_next import report, spelled
-from agentrun.journal.layout import RunPath
-from agentrun.journal.pinned import Pinned
-from agentrun.journal.run import read_states
+from agentrun.journal.paths import RunPath
+from agentrun.journal.pinned import PinnedRun
+from agentrun.journal.runs import read_states
 from agentrun.local.driver import Driver, End, NoProcess, Watcher
 from agentrun.local.lease import Lease
 from agentrun.local.processes import PYTHON, ChildProcesses
@@ -38,7 +38,7 @@ def drive(backend: StoreBackend, run: RunPath) -> int:
         HeldByOther, StoreError, Damaged: see ``Driver.drive``.
     """
     store = backend.store
-    pinned = Pinned.read(store, run)
+    pinned = PinnedRun.read(store, run)
     if pinned.on_cluster:
         raise Refused(elsewhere(run))
     with shown(backend.place, counts_of(read_states(store, pinned.run))) as board:

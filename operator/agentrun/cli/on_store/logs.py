@@ -10,9 +10,9 @@ from agentrun.api.facts import StepKey
 from agentrun.api.printable import printable
 from agentrun.cli.failures import warn
 from agentrun.cli.place import Place
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
-from agentrun.journal.run import read_manifest
+from agentrun.journal.paths import RunPath
+from agentrun.journal.runs import read_manifest
 from agentrun.local.lease import HolderWatch
 from agentrun.query.logs import LogLine, new_lines
 from agentrun.query.run_view import parse_step

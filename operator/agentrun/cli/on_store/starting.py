@@ -16,9 +16,9 @@ from agentrun.cli.on_store.reach import check_connections, unreachable
 from agentrun.cli.on_store.secrets import check_secrets, doubtful_keys, models, tools
 from agentrun.cli.terminal.output import emit, tell
 from agentrun.journal.fork import plan_fork, write_fork
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog
-from agentrun.journal.run import create_run
+from agentrun.journal.paths import RunPath
+from agentrun.journal.runs import create_run
 from agentrun.local.lease import HolderWatch
 from agentrun.local.user import user
 from agentrun.plan.commands import Author, Cancel, NewRun, Suspend, Unsuspend, event_for

@@ -15,7 +15,7 @@ from agentrun.cli.options import verb
 from agentrun.cli.place import NAME
 from agentrun.cli.terminal.output import emit, tell
 from agentrun.journal.audit import Objects, Verdict, export, read_export, verify
-from agentrun.journal.layout import RunPath
+from agentrun.journal.paths import RunPath
 
 
 @click.group("audit")

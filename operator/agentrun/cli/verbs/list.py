@@ -14,7 +14,7 @@ from agentrun.cli.backend import Backend, R
 from agentrun.cli.options import verb
 from agentrun.cli.terminal.output import emit_list, table, tell
 from agentrun.journal.records import Damaged
-from agentrun.journal.run import Unreadable
+from agentrun.journal.runs import Unreadable
 from agentrun.query.run_view import Mover, RunView
 from agentrun.query.texts import lasting, spell
 

@@ -18,10 +18,10 @@ from agentrun.api.workflow import Effect, FailureClass
 from agentrun.expressions.templates import ExpressionError
 from agentrun.records.step_records import CallResult, IntentBody, Kind, ModelCall, ResultBody
 from agentrun.runner.attempt import Attempt
+from agentrun.runner.budget import over_budget
 from agentrun.runner.failures import Failure
 from agentrun.runner.gates import Allow, Ask, Context, Decision, Refuse, Wait, judge, require
 from agentrun.runner.outcomes import Parked
-from agentrun.runner.reserve import over_budget
 from agentrun.runner.tool_client import ToolClient
 
 SHOWN_MAX = 64 * 1024

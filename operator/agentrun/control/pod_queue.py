@@ -1,7 +1,7 @@
 """The line of runs that wait for places, and the count of the places that are taken.
 
-``plan.slots`` decides who gets a place. This module keeps what it decides about: the pods in the cache, the pods that
-are being created, and the further pods that runs want. All of it can be lost: the cache counts the pods of every
+``plan.pod_bounds`` decides who gets a place. This module keeps what it decides about: the pods in the cache, the pods
+that are being created, and the further pods that runs want. All of it can be lost: the cache counts the pods of every
 leader, and the visits of a new leader line the runs up again.
 
 A run joins the line when a visit finds no place for some of its pods. It leaves the line when a visit wants no more
@@ -17,10 +17,10 @@ from collections.abc import Callable, Collection, Sequence, Set
 from typing import NamedTuple
 
 from agentrun.api.facts import StepKey
-from agentrun.control.live import LEAVE_MARGIN
+from agentrun.control.run_state import LEAVE_MARGIN
 from agentrun.control.views import PodView, RunRef, RunView
 from agentrun.observe.metrics import Metrics
-from agentrun.plan.slots import UNBOUNDED, Bounds, Pods, grants
+from agentrun.plan.pod_bounds import UNBOUNDED, Bounds, Pods, grants
 from agentrun.plan.snapshot import Start
 
 

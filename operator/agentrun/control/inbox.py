@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from agentrun.api.command import Resume, Signal
-from agentrun.control.live import LiveRun
+from agentrun.control.run_state import RunState
 from agentrun.control.views import ApprovalView, CommandView, RunView
 from agentrun.plan.commands import (
     Author,
@@ -36,7 +36,7 @@ WORDS_MAX = 1000
 """Events of each of these kinds that a run may have: resumed, suspended, resolved, changes of its time to live."""
 
 
-def switches(live: LiveRun, run: RunView, vouched: bool) -> Iterator[NewEvent]:
+def switches(live: RunState, run: RunView, vouched: bool) -> Iterator[NewEvent]:
     """The events that bring the journal in line with the mutable fields of the run's spec, each with its author.
 
     ``vouched``: whether the admission policies that vouch for the authors are installed. Each visit calls this, so it
@@ -68,7 +68,7 @@ def switches(live: LiveRun, run: RunView, vouched: bool) -> Iterator[NewEvent]:
         yield event_for(KeepFor(run.ttl), live, author("ttlSecondsAfterFinished"))
 
 
-def decisions(live: LiveRun, approval: ApprovalView) -> Iterator[NewEvent]:
+def decisions(live: RunState, approval: ApprovalView) -> Iterator[NewEvent]:
     """The decisions on an Approval that the journal does not have yet."""
     if not approval.decisions:
         return
@@ -80,7 +80,7 @@ def decisions(live: LiveRun, approval: ApprovalView) -> Iterator[NewEvent]:
             )
 
 
-def commanded(live: LiveRun, run: RunView, view: CommandView, vouched: bool) -> NewEvent | Refusal:
+def commanded(live: RunState, run: RunView, view: CommandView, vouched: bool) -> NewEvent | Refusal:
     """The event for a command, or the reason to reject it. ``vouched`` as for ``switches``."""
     command = view.command
     if command is None:
@@ -95,7 +95,7 @@ def commanded(live: LiveRun, run: RunView, view: CommandView, vouched: bool) -> 
     return event_for(command.verb, live, author)
 
 
-def _no_room(live: LiveRun, index: EventIndex, view: CommandView) -> str:
+def _no_room(live: RunState, index: EventIndex, view: CommandView) -> str:
     """Why the journal takes no more commands of this kind; "" if it does, or has this command already.
 
     The operator has the journals of many runs in memory, hence the bounds. A driver on one machine has none.

@@ -14,9 +14,9 @@ from agentrun.expressions.templates import Expression, ExpressionError, Values, 
 from agentrun.plan.attempts import Standing, stand
 from agentrun.plan.events import EventIndex
 from agentrun.plan.groups import Group
-from agentrun.plan.outputs import is_left_out
+from agentrun.plan.output_bounds import is_left_out
 from agentrun.plan.snapshot import Append, Effect, Execution, Snapshot, Stop
-from agentrun.plan.work import Work
+from agentrun.plan.work_budget import Work
 from agentrun.records.run_events import EventKind, SettledBody
 from agentrun.workflow.program import CompiledStep, Program
 
@@ -26,7 +26,7 @@ LARGE = 256 * 1024
 """Units of converting the inputs. Above this, an expression is given only the inputs that it reads."""
 
 
-class Planning:
+class PlanContext:
     """What one plan has found out about the run so far, and the effects that follow."""
 
     def __init__(self, snapshot: Snapshot, work: Work) -> None:

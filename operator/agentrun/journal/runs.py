@@ -11,10 +11,10 @@ from agentrun.api.canonical import canonical
 from agentrun.api.errors import AgentrunError
 from agentrun.api.facts import StepFact, StepKey
 from agentrun.api.texts import quoted
+from agentrun.journal.bounded_outputs import Outputs
 from agentrun.journal.fold import Folded, fold
-from agentrun.journal.layout import RunPath, name_key
 from agentrun.journal.log import manifest_bytes, parse_manifest, read_step
-from agentrun.journal.outputs import Outputs
+from agentrun.journal.paths import RunPath, name_key
 from agentrun.journal.records import Damaged, Record
 from agentrun.plan.snapshot import Event
 from agentrun.records.manifest import RunManifest

@@ -13,7 +13,7 @@ from agentrun.api.workflow import ApprovalStep, FailureClass, Wait
 from agentrun.expressions.templates import ExpressionError
 from agentrun.plan.attempts import Standing
 from agentrun.plan.snapshot import Append, Event
-from agentrun.plan.work import TooMuchWork
+from agentrun.plan.work_budget import TooMuchWork
 from agentrun.records.run_events import ApprovalRequestedBody, EventKind, SettledBody, SignalledBody, WaitStartedBody
 from agentrun.records.waits import WaitingFor
 from agentrun.workflow.program import CompiledStep
@@ -22,23 +22,23 @@ CLOCK_SET_BACK = 60.0
 """Seconds that an event must lie in the future before the clock counts as set back. Less is two machines' clocks."""
 
 if TYPE_CHECKING:
-    from agentrun.plan.planning import Planning
+    from agentrun.plan.context import PlanContext
 
 
-def approval_step(step: CompiledStep, approval: ApprovalStep, planner: Planning, failing: bool) -> Standing:
+def approval_step(step: CompiledStep, approval: ApprovalStep, context: PlanContext, failing: bool) -> Standing:
     """An ``approval`` step: asks people once, then waits for their decisions."""
-    now = planner.s.now
-    event = planner.events.requested.get(step.name)
+    now = context.s.now
+    event = context.events.requested.get(step.name)
     if event is None:
-        if planner.suspended:
+        if context.suspended:
             return _pending()
-        return _ask(step, approval, planner)
+        return _ask(step, approval, context)
     request = ApprovalRequest.from_json(event.body["request"])
     fact = StepFact(attempt=1, started=event.at, approvals=(request,))
-    counted = planner.events.tally(request, now)
+    counted = context.events.tally(request, now)
     if counted.state == "Pending":
         if failing:
-            return _cancelled(step, planner, fact)
+            return _cancelled(step, context, fact)
         waiting: WaitingFor = {"approval": step.name, "subjects": [request.subject]}
         return Standing(
             StepState.WAITING,
@@ -58,53 +58,53 @@ def approval_step(step: CompiledStep, approval: ApprovalStep, planner: Planning,
     else:
         why = f"nobody decided within {approval.timeout}"
         body["state"], body["failure"] = _failed(FailureInfo(FailureClass.TIMEOUT, why))
-    planner.effects.append(Append(EventKind.SETTLED, body))
+    context.effects.append(Append(EventKind.SETTLED, body))
     return Standing(StepState.WAITING, fact, Reason.RUNNING)
 
 
-def _ask(step: CompiledStep, approval: ApprovalStep, planner: Planning) -> Standing:
+def _ask(step: CompiledStep, approval: ApprovalStep, context: PlanContext) -> Standing:
     try:
-        subject = planner.render(step.texts["subject"])
-        details = planner.render(step.texts["details"]) if "details" in step.texts else None
+        subject = context.render(step.texts["subject"])
+        details = context.render(step.texts["details"]) if "details" in step.texts else None
     except TooMuchWork as why:
-        return planner.unaffordable(step, f"approval {why}")
+        return context.unaffordable(step, f"approval {why}")
     except ExpressionError as error:
-        return planner.settle_failed(step.name, FailureInfo(FailureClass.INVALID, f"approval: {error}"))
-    asked = {"run": planner.s.run["uid"], "step": step.name, "subject": subject, "details": details}
+        return context.settle_failed(step.name, FailureInfo(FailureClass.INVALID, f"approval: {error}"))
+    asked = {"run": context.s.run["uid"], "step": step.name, "subject": subject, "details": details}
     request = ApprovalRequest(
         subject=subject,
         details=details,
         digest=digest_of(asked),
         approvers=approval.approvers,
         required=approval.required,
-        expires_at=planner.s.now + min(seconds(approval.timeout), DELAY_MAX),
+        expires_at=context.s.now + min(seconds(approval.timeout), DELAY_MAX),
     )
     body: ApprovalRequestedBody = {"step": step.name, "request": request.to_json()}
-    planner.effects.append(Append(EventKind.APPROVAL_REQUESTED, body))
+    context.effects.append(Append(EventKind.APPROVAL_REQUESTED, body))
     return _pending()
 
 
-def wait_step(step: CompiledStep, wait: Wait, planner: Planning, failing: bool) -> Standing:
+def wait_step(step: CompiledStep, wait: Wait, context: PlanContext, failing: bool) -> Standing:
     """A ``wait`` step: records once what it waits for and until when, then waits."""
-    now = planner.s.now
-    begun = planner.events.begun.get(step.name)
+    now = context.s.now
+    begun = context.events.begun.get(step.name)
     if begun is None:
-        if planner.suspended:
+        if context.suspended:
             return _pending()
-        return _begin_wait(step, wait, planner)
+        return _begin_wait(step, wait, context)
     # A clock that was set matters only if ``until`` was computed from it, and not given by the workflow.
     event = _that_counts(begun, now) if "until" in begun[-1].body and wait.until is None else begun[-1]
     if event is None:
         # The clock was ahead when the wait began, and has been corrected since. Begin again with the same length.
         last = begun[-1]
         again: WaitStartedBody = last.body | {"until": now + last.body["until"] - last.at}
-        planner.effects.append(Append(EventKind.WAIT_STARTED, again))
+        context.effects.append(Append(EventKind.WAIT_STARTED, again))
         return _pending()
     until: float | None = event.body.get("until")
     fact = StepFact(attempt=1, started=event.at)
     body: SettledBody = {"step": step.name, "state": str(StepState.SUCCEEDED), "output": None}
     if "signal" in event.body:
-        arrived = planner.events.signal_for(step.name)
+        arrived = context.events.signal_for(step.name)
         if arrived is not None and (until is None or arrived.at < until):
             signalled: SignalledBody = arrived.body
             body["output"], body["signal"] = signalled.get("payload"), arrived.seq
@@ -113,14 +113,14 @@ def wait_step(step: CompiledStep, wait: Wait, planner: Planning, failing: bool) 
             body["state"], body["failure"] = _failed(why)
         else:
             if failing:
-                return _cancelled(step, planner, fact)
+                return _cancelled(step, context, fact)
             awaited: WaitingFor = {"signal": event.body["signal"]}
             return Standing(StepState.WAITING, fact, Reason.AWAITING_SIGNAL, awaited, wake_at=until, person=True)
     elif until is not None and now < until:
         if failing:
-            return _cancelled(step, planner, fact)
+            return _cancelled(step, context, fact)
         return Standing(StepState.WAITING, fact, Reason.AWAITING_TIMER, {"until": until}, wake_at=until)
-    planner.effects.append(Append(EventKind.SETTLED, body))
+    context.effects.append(Append(EventKind.SETTLED, body))
     return Standing(StepState.WAITING, fact, Reason.RUNNING)
 
 
@@ -134,30 +134,30 @@ def _that_counts(begun: Sequence[Event], now: float) -> Event | None:
     return max(past, key=lambda event: float(event.body["until"]), default=None)
 
 
-def _begin_wait(step: CompiledStep, wait: Wait, planner: Planning) -> Standing:
+def _begin_wait(step: CompiledStep, wait: Wait, context: PlanContext) -> Standing:
     body: WaitStartedBody = {"step": step.name}
-    now = planner.s.now
+    now = context.s.now
     try:
         if wait.signal is not None:
             body["signal"] = wait.signal
             if wait.timeout is not None:
                 body["until"] = now + min(seconds(wait.timeout), DELAY_MAX)
         elif wait.duration is not None:
-            body["until"] = now + pause(planner.render(step.texts["duration"]))
+            body["until"] = now + pause(context.render(step.texts["duration"]))
         else:
-            body["until"] = moment(planner.render(step.texts["until"]))
+            body["until"] = moment(context.render(step.texts["until"]))
     except TooMuchWork as why:
-        return planner.unaffordable(step, f"wait {why}")
+        return context.unaffordable(step, f"wait {why}")
     except (ExpressionError, ValueError) as error:
-        return planner.settle_failed(step.name, FailureInfo(FailureClass.INVALID, f"wait: {error}"))
-    planner.effects.append(Append(EventKind.WAIT_STARTED, body))
+        return context.settle_failed(step.name, FailureInfo(FailureClass.INVALID, f"wait: {error}"))
+    context.effects.append(Append(EventKind.WAIT_STARTED, body))
     return _pending()
 
 
-def _cancelled(step: CompiledStep, planner: Planning, fact: StepFact) -> Standing:
+def _cancelled(step: CompiledStep, context: PlanContext, fact: StepFact) -> Standing:
     """Record that the step is cancelled: otherwise its time, or a signal for another wait, would end it once more."""
     body: SettledBody = {"step": step.name, "state": str(StepState.CANCELLED)}
-    planner.effects.append(Append(EventKind.SETTLED, body))
+    context.effects.append(Append(EventKind.SETTLED, body))
     return Standing(StepState.CANCELLED, fact)
 
 

@@ -11,15 +11,15 @@ from weakref import WeakKeyDictionary
 
 from agentrun.api.approval import Owner, approval_name
 from agentrun.api.run import Outcome, Reason
-from agentrun.control import showing
+from agentrun.control import run_status
+from agentrun.control.async_journal import Journal
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Cluster
-from agentrun.control.journal import Journal
-from agentrun.control.live import LiveRun
 from agentrun.control.patience import NotNow, Patience
 from agentrun.control.queue import WorkQueue
+from agentrun.control.reconcile_log import run_log
+from agentrun.control.run_state import RunState
 from agentrun.control.views import RunRef, RunView
-from agentrun.control.visits import run_log
 from agentrun.kube.errors import Invalid, NotFound
 from agentrun.observe.logs import transition
 from agentrun.observe.metrics import Metrics
@@ -53,11 +53,11 @@ class StatusWriter:
     patience: Patience
     counted: dict[RunRef, Reason] = field(default_factory=dict)
     """The reason under which the metrics count each live run."""
-    _memories: WeakKeyDictionary[LiveRun, _Memory] = field(default_factory=WeakKeyDictionary)
+    _memories: WeakKeyDictionary[RunState, _Memory] = field(default_factory=WeakKeyDictionary)
     """By run, as long as the run is in memory."""
 
     async def show(
-        self, run: RunView, live: LiveRun, planned: Plan, looks: Iterable[float], *, at_once: bool = False
+        self, run: RunView, live: RunState, planned: Plan, looks: Iterable[float], *, at_once: bool = False
     ) -> None:
         """Write the status if it changed: now if somebody may wait for it or ``at_once`` is set, else together with
         later changes (``QUIET``, ``QUIET_MAX``).
@@ -68,26 +68,26 @@ class StatusWriter:
         memory = self._memories.setdefault(live, _Memory())
         wakes = [*looks, *([planned.wake_at] if planned.wake_at is not None else [])]
         since = memory.at or now
-        quiet = showing.QUIET if self.queue.behind(run.ref) < BUSY else showing.QUIET_MAX
-        early = now < since + quiet and not at_once and not showing.urgent(run.status, planned.status)
+        quiet = run_status.QUIET if self.queue.behind(run.ref) < BUSY else run_status.QUIET_MAX
+        early = now < since + quiet and not at_once and not run_status.urgent(run.status, planned.status)
         if early and not run.status:  # composing a status that is not written yet would cost a tenth of a visit
             memory.at = since
-            self.queue.due(run.ref, max(0.0, min([*wakes, now + showing.QUIET]) - now))
+            self.queue.due(run.ref, max(0.0, min([*wakes, now + run_status.QUIET]) - now))
             return
         approvals = self.cache.approvals.of(run.ref).values()
         names = {a.digest: a.name for a in approvals if a.run_uid == run.uid}
         owner = Owner(run.ref.name, run.ref.namespace, run.uid)
-        labels = showing.labels_of(
+        labels = run_status.labels_of(
             (ask.key, names.get(ask.request.digest) or _name(owner, ask)) for ask in planned.asks
         )
         manifest, url = live.pinned.manifest, self.journal.url(live.pinned.run)
-        status = showing.composed(planned.status, run, manifest["workflowDigest"], url, labels, now)
+        status = run_status.composed(planned.status, run, manifest["workflowDigest"], url, labels, now)
         # The status also counts as shown if the last write sent the same and the object still has what the API server
         # made of it: a schema of another version may drop a field, and writing it again would not bring it back.
         shown = status == run.status or memory.shown == (status, run.status)
         if not shown and early:
             memory.at = since
-            wakes.append(now + showing.QUIET)
+            wakes.append(now + run_status.QUIET)
         elif not shown:
             try:
                 after = await self.write(run, status)
@@ -105,7 +105,7 @@ class StatusWriter:
         Raises Conflict, NotNow, Unavailable.
         """
         self.queue.due(run.ref, again)
-        status = showing.troubled(run, reason, message, stalled=stalled, now=self.clock())
+        status = run_status.troubled(run, reason, message, stalled=stalled, now=self.clock())
         if status != run.status:
             await self.write(run, status)
 
@@ -115,7 +115,7 @@ class StatusWriter:
 
         Raises Conflict, NotNow, Unavailable.
         """
-        before = showing.headline(run.status)
+        before = run_status.headline(run.status)
         try:
             after = await self._patch(run, status)
         except NotFound:
@@ -124,7 +124,7 @@ class StatusWriter:
             return None
         if after is None:
             return None
-        reason, message = showing.headline(status)
+        reason, message = run_status.headline(status)
         if (reason, message) == before:
             return after
         self.count(run.ref, Reason(reason))
@@ -167,14 +167,14 @@ class StatusWriter:
             return await write(status)
         except Invalid as error:
             refusal = str(error)[:300]
-        for less in showing.smaller(status):
+        for less in run_status.smaller(status):
             try:
                 after = await write(less)
             except Invalid:
                 continue
             run_log(run).warning("the status is cut, since the API server does not take it whole: %s", refusal)
             return after
-        reason, message = showing.headline(status)
+        reason, message = run_status.headline(status)
         what = f"the API server takes no status of this run ({refusal}). It would say {reason}: {message[:500]}"
         run_log(run).error("%s", what)
         await self.cluster.record_event(run, "Warning", "StatusRefused", what)

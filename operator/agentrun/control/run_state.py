@@ -1,8 +1,8 @@
 """The state of a run that has not ended, in the operator's memory: its pinned manifest, the facts of its journal, its
 pods. Other modules change it only by its methods.
 
-The next leader reads all of it from the journal and the cluster, except what is marked as lost. ``statuses`` and
-``people`` keep their own memory of a run, which goes with this object.
+The next leader reads all of it from the journal and the cluster, except what is marked as lost. ``status_writer``
+and ``approvals`` keep their own memory of a run, which goes with this object.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from agentrun.api.facts import StepFact, StepKey
 from agentrun.api.footprint import footprint
 from agentrun.api.run import Reason
 from agentrun.control.views import PodView
+from agentrun.journal.bounded_outputs import Outputs
 from agentrun.journal.log import EventLog
-from agentrun.journal.outputs import Outputs
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.pinned import PinnedRun
 from agentrun.journal.records import Record
-from agentrun.journal.run import as_events
+from agentrun.journal.runs import as_events
 from agentrun.plan.attempt_tracker import AttemptTracker
 from agentrun.plan.events import EventIndex
 from agentrun.plan.snapshot import Event, Execution, Snapshot, Start
-from agentrun.plan.work import Work
+from agentrun.plan.work_budget import Work
 
 LEAVE_MARGIN = 10.0
 """Seconds past its grace period, by our own clock, after which a deleted pod counts as gone: its node is dead. The
@@ -59,11 +59,11 @@ class Attempt:
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
-class LiveRun:
+class RunState:
     """See the module."""
 
     uid: str
-    pinned: Pinned
+    pinned: PinnedRun
     log: EventLog
     tracker: AttemptTracker
     program_bytes: int = 0

@@ -21,7 +21,7 @@ from agentrun.adapters.watched import path_of
 from agentrun.api.approval import DECIDED
 from agentrun.api.canonical import timestamp
 from agentrun.api.decoding import UNREADABLE
-from agentrun.api.names import RUN_LABEL
+from agentrun.api.labels import RUN_LABEL
 from agentrun.api.printable import printable
 from agentrun.api.workflow import API_VERSION
 from agentrun.control.cluster import Written
@@ -38,7 +38,7 @@ from agentrun.control.views import (
     RunRef,
     RunView,
 )
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.pinned import PinnedRun
 from agentrun.kube.client import JSON_PATCH, METADATA, Kube
 from agentrun.kube.errors import AlreadyExists, ClusterError, Conflict, NotFound, Refused, Unavailable
 from agentrun.plan.snapshot import Start
@@ -66,7 +66,7 @@ class KubernetesCluster:
     def __init__(
         self,
         kube: Kube,
-        build_pod: Callable[[RunView, Pinned, Start], dict[str, Any]],
+        build_pod: Callable[[RunView, PinnedRun, Start], dict[str, Any]],
         *,
         instance: str,
         now: Callable[[], float] = time.time,
@@ -98,7 +98,7 @@ class KubernetesCluster:
         """As ``Cluster.get_workflow``."""
         return await self._get(path_of(WORKFLOWS, namespace, name))
 
-    async def create_pod(self, run: RunView, pinned: Pinned, start: Start) -> PodView:
+    async def create_pod(self, run: RunView, pinned: PinnedRun, start: Start) -> PodView:
         """As ``Cluster.create_pod``."""
         body = self._build_pod(run, pinned, start)
         namespace, name = run.ref.namespace, body["metadata"]["name"]
@@ -122,7 +122,7 @@ class KubernetesCluster:
             raise Refused(f"pod {namespace}/{name} does not say any more what it was told to run: delete that pod")
         return view
 
-    async def find_pod(self, run: RunView, pinned: Pinned, start: Start) -> PodView | None:
+    async def find_pod(self, run: RunView, pinned: PinnedRun, start: Start) -> PodView | None:
         """As ``Cluster.find_pod``."""
         name = self._build_pod(run, pinned, start)["metadata"]["name"]
         found = await self._get(path_of(PODS, run.ref.namespace, name))

@@ -19,22 +19,22 @@ from agentrun.api.run import AgentRun, Reason, Source
 from agentrun.api.texts import quoted
 from agentrun.api.values import NAME_PATTERN
 from agentrun.api.workflow import API_VERSION, WorkflowSpec
+from agentrun.control.async_journal import Journal
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Cluster
-from agentrun.control.footprint import program_footprint
-from agentrun.control.journal import Journal
-from agentrun.control.live import LiveRun
+from agentrun.control.program_size import program_footprint
+from agentrun.control.run_state import RunState
 from agentrun.control.thinking import Thinking
 from agentrun.control.views import RunRef, RunView
 from agentrun.documents.document import from_object
 from agentrun.expressions.bounded_cache import Kept
 from agentrun.journal.fork import ForkRefused
-from agentrun.journal.layout import RunPath
-from agentrun.journal.pinned import Pinned
+from agentrun.journal.paths import RunPath
+from agentrun.journal.pinned import PinnedRun
 from agentrun.plan.attempt_tracker import AttemptTracker
 from agentrun.plan.planner import plan_slice
 from agentrun.plan.snapshot import Plan, Snapshot
-from agentrun.plan.work import GLANCE, Work
+from agentrun.plan.work_budget import GLANCE, Work
 from agentrun.records.manifest import RunManifest
 from agentrun.workflow.lint import checked_program
 from agentrun.workflow.pinning import NAME_MAX, Compiler, pin
@@ -64,7 +64,7 @@ each look reads the run again.
 """
 
 
-class NotYet(Exception):
+class NotReady(Exception):
     """The run cannot begin. ``reason`` and ``message`` go into its status; ``again``: seconds until the next look."""
 
     def __init__(self, reason: Reason, message: str, again: float | None = None) -> None:
@@ -99,7 +99,7 @@ class Compiled:
 
 
 @dataclass(slots=True)
-class Opener:
+class RunLoader:
     """Makes runs live. Runs of one workflow share its program, which is most of a run's memory."""
 
     cluster: Cluster
@@ -109,11 +109,11 @@ class Opener:
     _compiled: Kept[str, Compiled] = field(default_factory=lambda: Kept(PROGRAMS))
     """The most recently used compiled workflows, by digest. Losing them costs only time."""
 
-    async def open(self, run: RunView) -> LiveRun:
+    async def open(self, run: RunView) -> RunState:
         """The live run of ``run``, which is pinned now if it was not before.
 
         Raises:
-            NotYet: the run is not valid, or an object that it refers to does not exist.
+            NotReady: the run is not valid, or an object that it refers to does not exist.
             Damaged, StoreError: its journal cannot be read or written.
             Unavailable: the API server does not answer.
         """
@@ -123,7 +123,7 @@ class Opener:
         if manifest is None:
             try:
                 proposed = await self._manifest(run)
-            except NotYet:
+            except NotReady:
                 manifest = await self.journal.read_manifest(path)
                 if manifest is None:
                     raise
@@ -132,15 +132,15 @@ class Opener:
                 manifest = await self.journal.pin(path, proposed)
                 fresh = manifest is proposed and not manifest.get("source")
         found = await self._program(run.ref.namespace, manifest["workflow"], manifest["workflowDigest"])
-        pinned = Pinned(path, {**manifest, "workflow": found.workflow}, found.program)
+        pinned = PinnedRun(path, {**manifest, "workflow": found.workflow}, found.program)
         log = self.journal.events(path)
         if fresh:  # this call has just begun the journal, so nothing else can be in it
-            return LiveRun(run.uid, pinned, log, AttemptTracker(), found.bytes, new=True)
+            return RunState(run.uid, pinned, log, AttemptTracker(), found.bytes, new=True)
         await self.journal.refresh(log)
         now = self.journal.clock()
         tracker = AttemptTracker(await self.journal.facts(path))
         tracker.as_of(now)
-        return LiveRun(run.uid, pinned, log, tracker, found.bytes)
+        return RunState(run.uid, pinned, log, tracker, found.bytes)
 
     async def _program(self, namespace: str, workflow: dict[str, Any], digest: str) -> Compiled:
         if (known := self._compiled.get(digest)) is not None:
@@ -187,7 +187,7 @@ class Opener:
         return found.program
 
     async def _manifest(self, run: RunView) -> RunManifest:
-        """The manifest to pin (``run.json``). Raises NotYet."""
+        """The manifest to pin (``run.json``). Raises NotReady."""
         labels, spec = await self._written(run)
         objects: list[Mapping[str, Any]] = [_object("AgentRun", run.ref, spec, labels)]
         if name := _referred(spec):
@@ -213,13 +213,13 @@ class Opener:
             size = sum(footprint(obj, CHECKED_AT_ONCE + 1) for obj in objects)
             manifest, source = await self._thought(run.ref.namespace, size, compute)
         except InvalidDocument as error:
-            raise NotYet(Reason.INVALID_SPEC, said(error)) from error
+            raise NotReady(Reason.INVALID_SPEC, said(error)) from error
         if source is not None:
             await self._fork(run, manifest, source.run, StepKey.parse(source.step), source.seq)
         return manifest
 
     async def _written(self, run: RunView) -> tuple[Mapping[str, str], Mapping[str, Any]]:
-        """Labels and spec of the run. Raises NotYet if they cannot be read whole or are too large; Conflict."""
+        """Labels and spec of the run. Raises NotReady if they cannot be read whole or are too large; Conflict."""
         if not run.problem and run.written is not None:
             found = decode(run.written)
             return found["labels"], found["spec"]
@@ -234,17 +234,17 @@ class Opener:
                 f"the object has {written.size:,} bytes, more than {OBJECT_MAX:,}: the API server has no room for its"
                 " status then; keep data out of the spec"
             )
-        raise NotYet(Reason.INVALID_SPEC, f"{problem}. {_ANOTHER}")
+        raise NotReady(Reason.INVALID_SPEC, f"{problem}. {_ANOTHER}")
 
     async def _workflow(self, run: RunView, name: str) -> Mapping[str, Any]:
         namespace = run.ref.namespace
         found = await self.cluster.get_workflow(namespace, name)
         if found is None:
             message = f"there is no AgentWorkflow {quoted(name)} in namespace {namespace}: apply it, and the run begins"
-            raise NotYet(Reason.WORKFLOW_NOT_FOUND, message, _look_again(run))
+            raise NotReady(Reason.WORKFLOW_NOT_FOUND, message, _look_again(run))
         if problem := found.get(UNREADABLE):
             unreadable = InvalidDocument([Problem((), problem)], f"AgentWorkflow {name}")
-            raise NotYet(Reason.INVALID_SPEC, said(unreadable))
+            raise NotReady(Reason.INVALID_SPEC, said(unreadable))
         return found
 
     async def _fork(self, run: RunView, manifest: RunManifest, name: str, at: StepKey, seq: int | None) -> None:
@@ -252,7 +252,7 @@ class Opener:
         if source is None or await self.journal.read_manifest(path_of(source)) is None:
             where = f"in namespace {run.ref.namespace}"
             message = f"there is no run {quoted(name)} {where} to go on from: its AgentRun must exist"
-            raise NotYet(Reason.SOURCE_NOT_FOUND, message, _look_again(run))
+            raise NotReady(Reason.SOURCE_NOT_FOUND, message, _look_again(run))
         loop = asyncio.get_running_loop()
 
         def planned(snapshot: Snapshot) -> Plan:
@@ -267,7 +267,7 @@ class Opener:
         try:
             await self.journal.fork(path_of(source), manifest, at, seq, planned)
         except ForkRefused as error:
-            raise NotYet(Reason.INVALID_SPEC, f"spec.source: {error}") from error
+            raise NotReady(Reason.INVALID_SPEC, f"spec.source: {error}") from error
 
 
 def _look_again(run: RunView) -> float:

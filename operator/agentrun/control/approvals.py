@@ -14,16 +14,16 @@ from weakref import WeakKeyDictionary
 
 from agentrun.api.approval import DecidedReason, Owner, approval_object
 from agentrun.api.printable import printable
-from agentrun.control import showing
+from agentrun.control import run_status
+from agentrun.control.async_journal import Journal
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Cluster
-from agentrun.control.hearing import commanded, decisions, switches
-from agentrun.control.journal import Journal
-from agentrun.control.live import LiveRun
+from agentrun.control.inbox import commanded, decisions, switches
+from agentrun.control.reconcile_log import run_log
+from agentrun.control.run_state import RunState
 from agentrun.control.views import ApprovalView, CommandView, RunView
-from agentrun.control.visits import run_log
 from agentrun.journal.records import Record
-from agentrun.journal.run import as_events
+from agentrun.journal.runs import as_events
 from agentrun.kube.errors import AlreadyExists, Refused
 from agentrun.plan.commands import NewEvent, Refusal, already_recorded
 from agentrun.plan.events import EventIndex
@@ -54,28 +54,28 @@ class People:
     """Seconds since the epoch."""
     vouched: Callable[[], bool]
     """Whether the admission policies that vouch for decisions are installed."""
-    _memories: WeakKeyDictionary[LiveRun, _Memory] = field(default_factory=WeakKeyDictionary)
+    _memories: WeakKeyDictionary[RunState, _Memory] = field(default_factory=WeakKeyDictionary)
     """By run, as long as the run is in memory."""
 
-    def _memory(self, live: LiveRun) -> _Memory:
+    def _memory(self, live: RunState) -> _Memory:
         return self._memories.setdefault(live, _Memory())
 
-    def unheard(self, live: LiveRun) -> Set[str]:
+    def unheard(self, live: RunState) -> Set[str]:
         """The digests of questions with a decision that came in time, but that no admission policy vouches for yet."""
         return frozenset(self._memory(live).unheard)
 
-    def wakes(self, live: LiveRun, now: float) -> Iterator[float]:
+    def wakes(self, live: RunState, now: float) -> Iterator[float]:
         """When to visit the run again because a decision or an Approval waits for a repair in the cluster."""
         memory = self._memory(live)
         if memory.unheard or memory.refusal:
             yield now + UNHEARD
 
-    def told(self, live: LiveRun, planned: Plan) -> Plan:
+    def told(self, live: RunState, planned: Plan) -> Plan:
         """The plan; if the API server refuses an Approval, with a status that says so."""
         refusal = self._memory(live).refusal
-        return replace(planned, status=showing.unasked(planned.status, refusal)) if refusal else planned
+        return replace(planned, status=run_status.unasked(planned.status, refusal)) if refusal else planned
 
-    async def hear(self, run: RunView, live: LiveRun) -> None:
+    async def hear(self, run: RunView, live: RunState) -> None:
         """Record changes of the spec, decisions and commands in the journal."""
         for event in switches(live, run, self.vouched()):
             await self._say(run, live, event)
@@ -119,7 +119,7 @@ class People:
         await self.cluster.delete_command(command)
         self.cache.commands.drop(command.run, command.name, command.uid)
 
-    async def _say(self, run: RunView, live: LiveRun, event: NewEvent) -> None:
+    async def _say(self, run: RunView, live: RunState, event: NewEvent) -> None:
         def there(records: Sequence[Record]) -> bool:
             return already_recorded(event, EventIndex(as_events(records)))
 
@@ -127,7 +127,7 @@ class People:
             by = event.body["by"]
             run_log(run).info("%s%s", event.kind, f" by {by}" if by else "")
 
-    async def ask(self, run: RunView, live: LiveRun, planned: Plan) -> None:
+    async def ask(self, run: RunView, live: RunState, planned: Plan) -> None:
         """Create an Approval for every open question, and close the Approvals of all other questions."""
         refusal = ""
         there = {a.digest: a for a in self.cache.approvals.of(run.ref).values() if a.run_uid == run.uid}
@@ -161,7 +161,7 @@ class People:
                 made = await self.cluster.create_approval(make(long=True))  # another run has the short name
             self.cache.approvals.put(made)  # before the watch reports it, so that no close misses a decision
 
-    async def close_expired(self, run: RunView, live: LiveRun) -> None:
+    async def close_expired(self, run: RunView, live: RunState) -> None:
         """Close expired Approvals on the API server before the planner treats them as expired.
 
         If a decision came in time and its watch event is still on its way, the close raises Conflict, and the next
@@ -177,7 +177,7 @@ class People:
                 if self._outcome(approval, live) == "Expired":
                     await self._settle(approval, "Expired")
 
-    def _outcome(self, approval: ApprovalView, live: LiveRun) -> DecidedReason:
+    def _outcome(self, approval: ApprovalView, live: RunState) -> DecidedReason:
         return live.index().closed(approval, self.clock())
 
     async def _settle(self, approval: ApprovalView, outcome: DecidedReason) -> None:

@@ -16,10 +16,10 @@ from weakref import WeakValueDictionary
 from agentrun.api.facts import StepFact, StepKey
 from agentrun.journal.fold import fold
 from agentrun.journal.fork import plan_fork, write_fork_records
-from agentrun.journal.layout import RunPath
 from agentrun.journal.log import EventLog, manifest_bytes, parse_manifest, read_step
+from agentrun.journal.paths import RunPath
 from agentrun.journal.records import Record
-from agentrun.journal.run import read_facts
+from agentrun.journal.runs import read_facts
 from agentrun.observe.metrics import Metrics, StoreResult
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Plan, Snapshot

@@ -1,4 +1,4 @@
-"""Bounds the outputs of a run's steps in memory (``plan.outputs``), while its journals are read side by side."""
+"""Bounds the outputs of a run's steps in memory (``plan.output_bounds``), while its journals are read side by side."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field, replace
 
 from agentrun.api.facts import StepFact
-from agentrun.plan import outputs
+from agentrun.plan import output_bounds
 
 
 @dataclass(slots=True)
@@ -19,7 +19,7 @@ class Outputs:
     def take(self, fact: StepFact) -> StepFact:
         """``fact``; without its output if there is no room for that."""
         with self._lock:
-            if self.bytes + fact.size > outputs.OUTPUTS_MAX and fact.output is not None:
+            if self.bytes + fact.size > output_bounds.OUTPUTS_MAX and fact.output is not None:
                 return replace(fact, output=None)
             self.bytes += fact.size
         return fact
