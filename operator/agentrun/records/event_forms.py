@@ -24,8 +24,8 @@ Check = Callable[[Any], object]
 _UNFIT = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 """What a check raises for a value of another form."""
 
-_FAR = 1e12
-"""Seconds. An instant is nearer to 1970 than this (31,000 years), and a length is shorter."""
+_FAR = 1e300
+"""Seconds: any number with which floats can still be reckoned. What is beyond the calendar is shown as never."""
 
 
 _NONE = type(None)
