@@ -43,8 +43,8 @@ def fork_command(
 ) -> int:
     """Make a new run that shares the past of RUN up to STEP, and drive it.
 
-    STEP and all that depends on it are done anew; with @SEQ, STEP goes on from its record SEQ (agentrun show -o json
-    and the journal have the numbers). Everything else that RUN has finished is taken over. RUN itself never changes.
+    STEP and all that depends on it are done anew; with @SEQ, STEP goes on from its record SEQ (agentrun show has
+    the numbers). Everything else that RUN has finished is taken over. RUN itself never changes.
     """
     at, seq = _point(point)
     if name is not None and (not NAME.fullmatch(name) or len(name) > NAME_MAX):
