@@ -99,7 +99,7 @@ class Backend(Protocol[R]):
         """Give the run a command. Raises Refused if the run rejects it.
 
         Returns the run after it, as far as that is known without asking again, and whether the command is new: False if
-        it had the same effect before. Nothing that can fail comes after the write, so that the person is told of it.
+        it had the same effect before. On a cluster no request follows the write: the person is told of it in any case.
         """
 
     def check_decider(self, question: Question, groups: Sequence[str]) -> None:
