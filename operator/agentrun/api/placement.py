@@ -4,10 +4,10 @@ The patterns are those of Kubernetes, so that it does not refuse later, when the
 The messages in capitals are shared with the CRD's rules (``agentrun.api.crd``).
 """
 
-from __future__ import annotations
+# Without `from __future__ import annotations`, as `api.workflow`.
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -69,7 +69,7 @@ class Toleration(Spec):
     toleration_seconds: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
 
     @model_validator(mode="after")
-    def _fits(self) -> Toleration:
+    def _fits(self) -> Self:
         if self.key is None and self.operator != "Exists":
             raise ValueError(TOLERATION_KEY)
         if self.value is not None and self.operator == "Exists":

@@ -1,10 +1,10 @@
 """AgentRun: one durable execution, and the shape of its status."""
 
-from __future__ import annotations
+# Without `from __future__ import annotations`, as `api.workflow`.
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -133,7 +133,7 @@ class RunSpec(Spec):
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
 
     @model_validator(mode="after")
-    def _one_workflow(self) -> RunSpec:
+    def _one_workflow(self) -> Self:
         if (self.workflow_ref is None) == (self.workflow is None):
             raise ValueError(ONE_WORKFLOW)
         return self

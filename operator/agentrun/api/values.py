@@ -4,7 +4,7 @@ Durations have the notation of Go and Kubernetes ("90s", "1h30m"), and "d" for d
 float: Kubernetes forbids floats in APIs because they do not survive a round trip.
 """
 
-from __future__ import annotations
+# Without `from __future__ import annotations`, as `api.workflow`.
 
 import re
 from decimal import Decimal

@@ -5,11 +5,11 @@ Every field here has an effect. The checks that a schema cannot express (the gra
 that a laptop and a cluster refuse with the same messages.
 """
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: pydantic would compile the text of each annotation at start-up.
 
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -168,7 +168,7 @@ class Approvers(Spec):
     groups: Annotated[list[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=50)] = []
 
     @model_validator(mode="after")
-    def _somebody(self) -> Approvers:
+    def _somebody(self) -> Self:
         if not self.users and not self.groups:
             raise ValueError(SOMEBODY)
         return self
@@ -233,7 +233,7 @@ class Wait(Spec):
     """How long to wait for ``signal``. Without a timeout, until a person sends the signal or cancels the run."""
 
     @model_validator(mode="after")
-    def _one_end(self) -> Wait:
+    def _one_end(self) -> Self:
         if sum(end is not None for end in (self.duration, self.until, self.signal)) != 1:
             raise ValueError(ONE_WAIT)
         if self.timeout is not None and self.signal is None:
@@ -301,7 +301,7 @@ class Step(Spec):
     _labels = field_validator("node_selector")(known_labels)
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Step:
+    def _one_kind(self) -> Self:
         kinds = [kind for kind in STEP_KINDS if getattr(self, kind) is not None]
         if len(kinds) != 1:
             raise ValueError(f"{'has ' + ' and '.join(kinds) if kinds else 'does nothing'}: {ONE_KIND}")
@@ -343,7 +343,7 @@ class WorkflowSpec(Spec):
     output: Any = None
 
     @model_validator(mode="after")
-    def _unique_names(self) -> WorkflowSpec:
+    def _unique_names(self) -> Self:
         steps = _taken(("steps", self.steps), ("finally", self.finally_))
         if found := [*steps, *_taken(("tools", self.tools)), *_taken(("models", self.models))]:
             # A ValidationError keeps the path of each repeated name; a ValueError would not.

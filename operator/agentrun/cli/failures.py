@@ -6,8 +6,6 @@ import click
 
 from agentrun.api.errors import AgentrunError, InvalidDocument
 from agentrun.api.printable import printable
-from agentrun.journal.records import Damaged
-from agentrun.store.protocol import StoreError
 
 
 class OutOfReach(AgentrunError):
@@ -24,7 +22,10 @@ def explain(error: Exception) -> int | None:
 
     Returns None, and prints nothing, if the error is a defect whose traceback is needed.
     """
-    from agentrun.kube.errors import Unavailable  # noqa: PLC0415  (lazy: only a failure needs it)
+    # lazy: only a failure needs them
+    from agentrun.journal.records import Damaged  # noqa: PLC0415
+    from agentrun.kube.errors import Unavailable  # noqa: PLC0415
+    from agentrun.store.protocol import StoreError  # noqa: PLC0415
 
     match error:
         case InvalidDocument():

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from agentrun.api.printable import printable
 from agentrun.api.run import Outcome
-from agentrun.cli.backend import Backend, R
 from agentrun.cli.place import AnyPlace
 from agentrun.cli.terminal.output import coloured, emit, tell
 from agentrun.kube.errors import DENIED
 from agentrun.query.next_steps import Command, next_steps
 from agentrun.query.run_view import Mover
 from agentrun.query.texts import document
+
+if TYPE_CHECKING:
+    from agentrun.cli.backend import Backend, R
 
 
 def spelled(place: AnyPlace, command: Command) -> str:

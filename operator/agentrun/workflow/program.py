@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentrun.api.errors import InvalidDocument, Path, Problem
-from agentrun.api.facts import StepKey
 from agentrun.api.values import seconds
 from agentrun.api.workflow import Model, PodBody, Retry, Step, StepBody, Tool, WorkflowSpec
 from agentrun.expressions.cel import TOO_MANY, together
@@ -27,6 +26,9 @@ from agentrun.workflow.json_schema import check_schema, weight
 from agentrun.workflow.names import Names, no_such
 from agentrun.workflow.step_kinds import StepKind, check_tool_name, kind_of
 from agentrun.workflow.tool_kinds import check_body
+
+if TYPE_CHECKING:
+    from agentrun.api.facts import StepKey
 
 EXPRESSIONS_MAX = 2 * 1024 * 1024
 """The most bytes of all checked expressions of a workflow together: some 4,000 conditions, compiled in a second."""

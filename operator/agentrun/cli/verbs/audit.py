@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from agentrun.api.errors import Refused
 from agentrun.api.printable import printable
-from agentrun.cli.backend import Backend, R
 from agentrun.cli.options import verb
 from agentrun.cli.place import NAME
 from agentrun.cli.terminal.output import emit, tell
 from agentrun.journal.audit import Objects, Verdict, export, read_export, verify
 from agentrun.journal.paths import RunPath
+
+if TYPE_CHECKING:
+    from agentrun.cli.backend import Backend, R
 
 
 @click.group("audit")

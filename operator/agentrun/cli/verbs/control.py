@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from agentrun.cli.backend import Backend, R
 from agentrun.cli.options import verb
 from agentrun.cli.terminal.output import emit, tell
 from agentrun.cli.what_next import spelled, tell_who_goes_on
 from agentrun.plan.commands import Cancel, Suspend
+
+if TYPE_CHECKING:
+    from agentrun.cli.backend import Backend, R
 
 
 @verb("suspend")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,13 +11,15 @@ from agentrun.api.approval import COMMENT_MAX, Verdict
 from agentrun.api.errors import Refused
 from agentrun.api.printable import printable
 from agentrun.api.texts import quoted
-from agentrun.cli.backend import Backend, R
 from agentrun.cli.options import verb
 from agentrun.cli.terminal.output import emit, tell
 from agentrun.cli.what_next import tell_who_goes_on, what_next
 from agentrun.query.run_view import Mover, Question, parse_step
 from agentrun.query.texts import value
 from agentrun.query.timeline import asked
+
+if TYPE_CHECKING:
+    from agentrun.cli.backend import Backend, R
 
 
 def _verb(name: str, decision: Verdict, text: str) -> click.Command:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from agentrun.api.printable import printable
-from agentrun.cli.backend import Backend, R
 from agentrun.cli.options import verb
 from agentrun.cli.terminal.output import emit_list, table, tell
 from agentrun.journal.log import read_step
 from agentrun.query.difference import Difference, Side, differences
 from agentrun.query.stored_run import StoredRun
 from agentrun.query.texts import value
+
+if TYPE_CHECKING:
+    from agentrun.cli.backend import Backend, R
 
 SHOWN = 60
 """Characters shown of each side. ``-o json`` has all of it."""

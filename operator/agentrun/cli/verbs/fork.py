@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 import uuid
+from typing import TYPE_CHECKING
 
 import click
 
 from agentrun.api.errors import Refused
 from agentrun.api.facts import StepKey
 from agentrun.api.texts import quoted
-from agentrun.cli.backend import Backend, R
 from agentrun.cli.inputs import read_inputs
 from agentrun.cli.options import verb
 from agentrun.cli.place import NAME
@@ -18,6 +18,9 @@ from agentrun.cli.verbs.run import drive_options
 from agentrun.journal.fork import forked_manifest
 from agentrun.query.run_view import parse_step
 from agentrun.workflow.pinning import NAME_MAX
+
+if TYPE_CHECKING:
+    from agentrun.cli.backend import Backend, R
 
 
 @verb("fork")

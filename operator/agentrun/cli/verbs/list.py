@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from agentrun.api.canonical import moment
 from agentrun.api.printable import printable
 from agentrun.api.run import StepState
-from agentrun.cli.backend import Backend, R
 from agentrun.cli.options import verb
 from agentrun.cli.terminal.output import emit_list, table, tell
 from agentrun.journal.records import Damaged
 from agentrun.journal.runs import Unreadable
 from agentrun.query.run_view import Mover, RunView
 from agentrun.query.texts import lasting, spell
+
+if TYPE_CHECKING:
+    from agentrun.cli.backend import Backend, R
 
 
 @verb("list")

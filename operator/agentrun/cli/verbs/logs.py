@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from agentrun.api.facts import StepKey
 from agentrun.api.printable import printable
-from agentrun.cli.backend import Backend, R
 from agentrun.cli.options import verb
 from agentrun.cli.place import AnyPlace
 from agentrun.cli.terminal.board import said
+
+if TYPE_CHECKING:
+    from agentrun.cli.backend import Backend, R
 
 
 @verb("logs")

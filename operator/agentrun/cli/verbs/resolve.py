@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from agentrun.api.command import Resolve
 from agentrun.api.errors import Refused
 from agentrun.api.run import StepState
-from agentrun.cli.backend import Backend, R
 from agentrun.cli.options import verb
 from agentrun.cli.terminal.output import emit, tell
 from agentrun.cli.verbs.signal import json_or_text
 from agentrun.cli.what_next import tell_who_goes_on
 from agentrun.query.run_view import RunView
 from agentrun.query.texts import value
+
+if TYPE_CHECKING:
+    from agentrun.cli.backend import Backend, R
 
 
 @verb("resolve")

@@ -6,18 +6,20 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from agentrun.api.run import AgentRun, AgentWorkflow
-from agentrun.cli.backend import Backend, R
 from agentrun.cli.failures import warn
 from agentrun.cli.inputs import read_inputs
 from agentrun.cli.options import verb
 from agentrun.cli.what_next import report
 from agentrun.documents.document import Document, load
 from agentrun.workflow.pinning import pin, workflow_of
+
+if TYPE_CHECKING:
+    from agentrun.cli.backend import Backend, R
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +12,6 @@ from agentrun.api.canonical import moment, timestamp
 from agentrun.api.facts import StepKey, Usage
 from agentrun.api.printable import printable
 from agentrun.api.texts import as_text
-from agentrun.cli.backend import Backend, R
 from agentrun.cli.options import verb
 from agentrun.cli.terminal.output import coloured, emit, table, tell, width
 from agentrun.cli.what_next import what_next
@@ -21,6 +20,9 @@ from agentrun.query.run_view import Mover, RunView, wanted
 from agentrun.query.texts import clock, document, lasting, since, spell, value
 from agentrun.query.timeline import Line, spent
 from agentrun.records.step_records import Kind
+
+if TYPE_CHECKING:
+    from agentrun.cli.backend import Backend, R
 
 ROWS_MAX = 60
 """Steps that the table lists. The timeline has all of them."""

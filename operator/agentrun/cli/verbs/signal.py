@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic import ValidationError
@@ -12,13 +12,15 @@ from agentrun.api.command import PAYLOAD_MAX, Signal
 from agentrun.api.errors import Refused
 from agentrun.api.printable import printable
 from agentrun.api.texts import quoted
-from agentrun.cli.backend import Backend, R
 from agentrun.cli.options import verb
 from agentrun.cli.terminal.output import emit, tell
 from agentrun.cli.what_next import tell_who_goes_on
 from agentrun.query.run_view import signals_of
 from agentrun.query.texts import value
 from agentrun.workflow.bounded_json import parse_json
+
+if TYPE_CHECKING:
+    from agentrun.cli.backend import Backend, R
 
 
 @verb("signal")

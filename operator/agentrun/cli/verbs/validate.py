@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from agentrun.api.errors import InvalidDocument
 from agentrun.api.printable import printable
 from agentrun.api.run import AgentWorkflow
-from agentrun.cli.backend import Backend, R
 from agentrun.cli.failures import explain, warn
 from agentrun.cli.options import verb
 from agentrun.cli.terminal.output import emit_list, tell
 from agentrun.documents.document import Document, load
 from agentrun.kube.errors import DENIED
 from agentrun.workflow.pinning import check
+
+if TYPE_CHECKING:
+    from agentrun.cli.backend import Backend, R
 
 
 @verb("validate")
