@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import tenacity
-
 from agentrun.store.protocol import StoreUnavailable
 
 T = TypeVar("T")
 
 STORE_PATIENCE = 60.0
 """Seconds for which a call is made again while the store does not answer."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
+"""Seconds between two calls. Each pause is twice the one before, up to the longest."""
 
 
 async def patiently(tell: Callable[[str], None], call: Callable[..., T], *args: Any) -> T:
@@ -24,16 +25,14 @@ async def patiently(tell: Callable[[str], None], call: Callable[..., T], *args: 
     Raises:
         StoreUnavailable: the store stayed out of reach.
     """
-
-    def again(state: tenacity.RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome is not None else None
-        tell(f"store out of reach, trying again: {error}")
-
-    retrying = tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception_type(StoreUnavailable),
-        wait=tenacity.wait_exponential(0.5, max=5.0),
-        stop=tenacity.stop_after_delay(STORE_PATIENCE),
-        before_sleep=again,
-        reraise=True,
-    )
-    return await retrying(asyncio.to_thread, call, *args)
+    now = asyncio.get_running_loop().time
+    until, pause = now() + STORE_PATIENCE, FIRST_PAUSE
+    while True:
+        try:
+            return await asyncio.to_thread(call, *args)
+        except StoreUnavailable as error:
+            if now() >= until:
+                raise
+            tell(f"store out of reach, trying again: {error}")
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
