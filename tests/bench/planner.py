@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from agentrun.api.facts import AttemptEnd, StepFact, StepKey
+from agentrun.api.facts import AttemptEnd, StepFact
+from agentrun.api.keys import StepKey
 from agentrun.api.run import AgentRun, StepState
 from agentrun.documents.document import Document, parse
 from agentrun.expressions.cel import forget

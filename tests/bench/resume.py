@@ -20,7 +20,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from agentrun.api.facts import StepKey, Usage
+from agentrun.api.facts import Usage
+from agentrun.api.keys import StepKey
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.fold import Folded, apply, checkpoint, fold
 from agentrun.journal.log import StepLog, open_step, read_step

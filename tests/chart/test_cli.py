@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from agentrun.api.errors import Refused
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.cli.main import main
 from agentrun.cli.on_cluster import commands, following
 from agentrun.cli.on_cluster.approvals import approvals_of, decide

@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 
 from agentrun.adapters.pods import PodSettings, build_pod
-from agentrun.api.facts import Allowance, StepKey
+from agentrun.api.facts import Allowance
+from agentrun.api.keys import StepKey
 from agentrun.control.views import RunRef, RunView
 from agentrun.journal.paths import RunPath
 from agentrun.journal.pinned import PinnedRun

@@ -17,7 +17,8 @@ import pytest
 from agentrun.adapters.cluster_api import KubernetesCluster, KubernetesLease
 from agentrun.adapters.objects import approval_view, run_view
 from agentrun.api.approval import Owner, approval_object
-from agentrun.api.facts import ApprovalRequest, StepKey
+from agentrun.api.facts import ApprovalRequest
+from agentrun.api.keys import StepKey
 from agentrun.api.labels import ATTEMPT, KEY, RUN_LABEL, RUN_UID
 from agentrun.api.workflow import API_VERSION, Approvers
 from agentrun.attempt.environment import STEP_VARIABLE

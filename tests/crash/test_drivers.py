@@ -7,7 +7,7 @@ import platform
 import signal
 from pathlib import Path
 
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.journal.log import read_step
 from tests.crash import roles
 from tests.crash.harness import Outcome, World, start_spec

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.attempt.exit_codes import Exit
 from agentrun.journal.log import read_step
 from agentrun.journal.paths import RunPath

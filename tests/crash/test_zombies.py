@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.attempt.exit_codes import Exit
 from agentrun.journal.fold import fold
 from agentrun.journal.log import EventLog, read_step

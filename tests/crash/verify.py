@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.journal.fold import fold
 from agentrun.journal.log import EventLog, read_step
 from agentrun.journal.paths import RunPath

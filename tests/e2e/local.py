@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.documents.document import parse
 from agentrun.journal.log import EventLog, read_step
 from agentrun.journal.paths import RunPath

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from agentrun.api.canonical import digest_of, timestamp
-from agentrun.api.facts import StepKey, Usage
+from agentrun.api.facts import Usage
+from agentrun.api.keys import StepKey
 from agentrun.api.workflow import WorkflowSpec
 from agentrun.journal.log import EventLog, StepLog
 from agentrun.journal.paths import RunPath

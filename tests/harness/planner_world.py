@@ -11,16 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agentrun.api.facts import (
-    Allowance,
-    ApprovalRequest,
-    AttemptEnd,
-    FailureInfo,
-    StepFact,
-    StepKey,
-    UnknownCall,
-    Usage,
-)
+from agentrun.api.facts import Allowance, ApprovalRequest, AttemptEnd, FailureInfo, StepFact, UnknownCall, Usage
+from agentrun.api.keys import StepKey
 from agentrun.api.run import StepState
 from agentrun.api.workflow import Approvers, FailureClass, WorkflowSpec
 from agentrun.plan.planner import plan

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal, cast
 
-from agentrun.api.facts import Allowance, StepFact, StepKey
+from agentrun.api.facts import Allowance, StepFact
+from agentrun.api.keys import StepKey
 from agentrun.api.workflow import FailureClass
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.fold import Folded, fold

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from agentrun.api.facts import StepFact, StepKey
+from agentrun.api.facts import StepFact
+from agentrun.api.keys import StepKey
 from agentrun.journal.fold import fold
 from agentrun.journal.log import EventLog, read_step
 from agentrun.journal.paths import RunPath, entry

@@ -23,7 +23,8 @@ from agentrun.api.approval import (
 )
 from agentrun.api.canonical import canonical, digest_of, timestamp
 from agentrun.api.crd import definitions
-from agentrun.api.facts import ApprovalRequest, StepKey
+from agentrun.api.facts import ApprovalRequest
+from agentrun.api.keys import StepKey
 from agentrun.api.workflow import Approvers
 
 NOW = 1_799_996_400.0

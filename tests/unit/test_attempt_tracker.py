@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrun.api.facts import AttemptEnd, FailureInfo, StepFact, StepKey
+from agentrun.api.facts import AttemptEnd, FailureInfo, StepFact
+from agentrun.api.keys import StepKey
 from agentrun.api.run import Reason
 from agentrun.api.workflow import FailureClass
 from agentrun.control.run_state import RunState

@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from agentrun.api.facts import StepKey, Usage
+from agentrun.api.facts import Usage
+from agentrun.api.keys import StepKey
 from agentrun.cli.terminal.board import Board, counts_of
 from agentrun.cli.terminal.live import LiveBoard
 from agentrun.journal.fold import Folded

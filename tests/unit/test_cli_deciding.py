@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.journal.paths import RunPath
 from tests.harness.cli_store import PEOPLE, Scene, Type, closed, intent, request, turn, unknown
 

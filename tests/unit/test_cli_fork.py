@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.journal.audit import verify
 from agentrun.journal.fold import fold
 from agentrun.journal.fork import forked_manifest, plan_fork, write_fork

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from agentrun.api.canonical import canonical, digest_of
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.api.run import AgentRun
 from agentrun.journal.paths import RunPath
 from agentrun.journal.records import Record

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.cli.inputs import read_inputs
 from agentrun.cli.on_store.starting import _free
 from agentrun.journal.log import StepLog

@@ -10,7 +10,8 @@ import pytest
 import agentrun
 from agentrun.api.approval import Decision
 from agentrun.api.command import Happened, Resolve, Resume, Signal
-from agentrun.api.facts import AttemptEnd, StepFact, StepKey, UnknownCall
+from agentrun.api.facts import AttemptEnd, StepFact, UnknownCall
+from agentrun.api.keys import StepKey
 from agentrun.plan.commands import (
     Author,
     Cancel,

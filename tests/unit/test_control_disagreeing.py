@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from agentrun.api.facts import StepFact, StepKey
+from agentrun.api.facts import StepFact
+from agentrun.api.keys import StepKey
 from agentrun.api.run import Reason
 from agentrun.control.controller import RESYNC
 from agentrun.control.run_state import Attempt, RunState

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.control.views import PodView
 from tests.harness.cluster_world import ClusterWorld
 from tests.harness.operator_steps import begin

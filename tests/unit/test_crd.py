@@ -18,7 +18,7 @@ from agentrun.api import crd
 from agentrun.api.approval import Approval
 from agentrun.api.command import AgentCommand
 from agentrun.api.errors import InvalidDocument
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.api.run import AgentRun, AgentWorkflow, RunSpec, StepState
 from agentrun.api.values import Spec
 from agentrun.api.workflow import FailureClass

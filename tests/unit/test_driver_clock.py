@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from agentrun.api.facts import AttemptEnd, StepFact, StepKey
+from agentrun.api.facts import AttemptEnd, StepFact
+from agentrun.api.keys import StepKey
 from agentrun.api.run import StepState
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.pinned import PinnedRun

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agentrun.api.facts import StepFact, StepKey, Usage
+from agentrun.api.facts import StepFact, Usage
+from agentrun.api.keys import StepKey
 from agentrun.journal.fold import Folded, apply, checkpoint, fold
 from agentrun.journal.log import CHECKPOINT_EVERY, StepLog, open_step, read_step
 from agentrun.journal.paths import RunPath, entry

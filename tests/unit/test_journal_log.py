@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.journal.fold import checkpoint
 from agentrun.journal.log import EventLog, Fenced, StepLog, open_step, read_blob, read_records, read_step
 from agentrun.journal.paths import RunPath, entry

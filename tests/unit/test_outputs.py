@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from agentrun.api.facts import AttemptEnd, StepFact, StepKey
+from agentrun.api.facts import AttemptEnd, StepFact
 from agentrun.api.footprint import footprint
+from agentrun.api.keys import StepKey
 from agentrun.api.run import StepState
 from agentrun.control.held import Held
 from agentrun.control.run_state import RunState

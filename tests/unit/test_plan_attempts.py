@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from agentrun.api.facts import Allowance, StepKey, Usage
+from agentrun.api.facts import Allowance, Usage
+from agentrun.api.keys import StepKey
 from agentrun.api.workflow import FailureClass
 from agentrun.plan.attempts import STOP_GRACE
 from agentrun.plan.retry import LOSSES_MAX

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from agentrun.api.facts import Allowance, AttemptEnd, StepFact, StepKey, Usage
+from agentrun.api.facts import Allowance, AttemptEnd, StepFact, Usage
+from agentrun.api.keys import StepKey
 from agentrun.plan.snapshot import Execution, Start
 from tests.harness.planner_world import CALL, PlannerWorld, approval, compiled, planned, request, step
 

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agentrun.api.facts import Allowance, AttemptEnd, FailureInfo, StepFact, StepKey, Usage
+from agentrun.api.facts import Allowance, AttemptEnd, FailureInfo, StepFact, Usage
+from agentrun.api.keys import StepKey
 from agentrun.api.run import StepState
 from agentrun.api.workflow import FailureClass
 from agentrun.plan.planner import plan

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from tests.harness.planner_world import CALL, PlannerWorld, approval, compiled, request, step
 
 ONCE = {"limit": 0}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.api.workflow import FailureClass
 from tests.harness.planner_world import CALL, TOOL, PlannerWorld, compiled, step
 

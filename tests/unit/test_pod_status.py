@@ -18,16 +18,8 @@ from hypothesis import strategies as st
 
 from agentrun.adapters.pod_status import pod_view
 from agentrun.api.canonical import digest_of, moment, timestamp
-from agentrun.api.facts import (
-    Allowance,
-    ApprovalRequest,
-    AttemptEnd,
-    FailureInfo,
-    StepFact,
-    StepKey,
-    UnknownCall,
-    Usage,
-)
+from agentrun.api.facts import Allowance, ApprovalRequest, AttemptEnd, FailureInfo, StepFact, UnknownCall, Usage
+from agentrun.api.keys import StepKey
 from agentrun.api.run import Reason, StepState
 from agentrun.api.workflow import Approvers, FailureClass
 from agentrun.attempt.environment import STEP_VARIABLE

@@ -12,10 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrun.adapters.pods import BadSettings, PodSettings, build_pod, pod_name
-from agentrun.api.facts import (
-    Allowance,
-    StepKey,
-)
+from agentrun.api.facts import Allowance
+from agentrun.api.keys import StepKey
 from agentrun.attempt.environment import GRACE
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.plan.snapshot import Ref

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrun.api.approval import Owner, approval_object
-from agentrun.api.facts import ApprovalRequest, StepKey
+from agentrun.api.facts import ApprovalRequest
+from agentrun.api.keys import StepKey
 from agentrun.api.printable import JOINERS, SIGNS, UNSEEN, printable, printable_value
 from agentrun.api.workflow import Approvers, FailureClass
 from tests.harness.planner_world import PlannerWorld, approval, compiled, step

@@ -8,7 +8,7 @@ import pytest
 
 from agentrun.api import status
 from agentrun.api.canonical import canonical, digest_of
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.journal import fold as folding
 from agentrun.journal.fold import fold
 from agentrun.journal.records import parse

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from agentrun.api.facts import REFUSED_MAX, Allowance, StepFact, StepKey
+from agentrun.api.facts import REFUSED_MAX, Allowance, StepFact
+from agentrun.api.keys import StepKey
 from agentrun.api.workflow import FailureClass
 from agentrun.attempt.environment import STEP_VARIABLE
 from agentrun.attempt.spec import AttemptSpec

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from agentrun.api.facts import Allowance, StepKey
+from agentrun.api.facts import Allowance
+from agentrun.api.keys import StepKey
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.fold import checkpoint, fold
 from agentrun.journal.log import manifest_bytes, open_step, read_step

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from agentrun.adapters.settings import BadSetting, Settings
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.api.run import Outcome
 from agentrun.control.pod_queue import Slots
 from agentrun.control.run_state import LEAVE_MARGIN

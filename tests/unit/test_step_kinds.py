@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.api.values import Spec
 from agentrun.api.workflow import STEP_KINDS, PodBody, Step, StepBody, ToolCall, WorkflowSpec
 from agentrun.workflow.program import compile_program

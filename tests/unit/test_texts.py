@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import agentrun as agentrun_package
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.api.printable import printable
 from agentrun.api.texts import as_text, quoted
 from agentrun.cli.terminal.board import described

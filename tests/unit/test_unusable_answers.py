@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from agentrun.api.facts import Allowance, StepFact, StepKey
+from agentrun.api.facts import Allowance, StepFact
+from agentrun.api.keys import StepKey
 from agentrun.api.run import StepState
 from agentrun.api.workflow import Effect
 from agentrun.attempt.spec import AttemptSpec

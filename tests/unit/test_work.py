@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.plan import fan_out
 from agentrun.plan.planner import plan, plan_slice
 from agentrun.plan.snapshot import Append, Plan, Snapshot, Start

@@ -16,7 +16,8 @@ from agentrun.adapters.objects import condition
 from agentrun.adapters.pods import CONTAINER
 from agentrun.api.canonical import moment
 from agentrun.api.decoding import decode
-from agentrun.api.facts import Allowance, AttemptEnd, StepFact, StepKey
+from agentrun.api.facts import Allowance, AttemptEnd, StepFact
+from agentrun.api.keys import StepKey
 from agentrun.api.labels import ATTEMPT, KEY, RUN_UID
 from agentrun.api.printable import printable
 from agentrun.api.run import Reason

@@ -16,7 +16,7 @@ from typing import Any, Literal, cast, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from agentrun.api.errors import AgentrunError
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.api.labels import ATTEMPT, KEY, RUN_LABEL, RUN_UID, STEP_LABEL
 from agentrun.api.placement import (
     Image,

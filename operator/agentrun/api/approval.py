@@ -16,7 +16,8 @@ from pydantic import Field
 
 from agentrun.api.bounds import too_large
 from agentrun.api.canonical import canonical, moment, sha256, timestamp
-from agentrun.api.facts import ApprovalRequest, StepKey
+from agentrun.api.facts import ApprovalRequest
+from agentrun.api.keys import StepKey
 from agentrun.api.labels import RUN_LABEL, STEP_LABEL
 from agentrun.api.printable import printable, printable_value
 from agentrun.api.values import DIGEST_PATTERN, Digest, Instant, Name, Spec, StepPlace, ToolName, Uid

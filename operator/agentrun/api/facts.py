@@ -6,50 +6,15 @@ A ``StepFact`` is everything that the planner needs of a step's journal. The run
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 from agentrun.api.footprint import footprint
 from agentrun.api.run import StepState
-from agentrun.api.texts import quoted
 from agentrun.api.workflow import Approvers, FailureClass
-
-
-class StepKey(NamedTuple):
-    """The key of what is run: a step, an item of its fan-out, or the compensation of either."""
-
-    name: str
-    index: int | None = None  # type: ignore[assignment]  # hides tuple.index, which nobody calls
-    compensate: bool = False
-
-    @property
-    def path(self) -> str:
-        """The name of the folder in the journal: ``letter``, ``letter.3``, ``letter.3.compensate``."""
-        item = "" if self.index is None else f".{self.index}"
-        return f"{self.name}{item}{'.compensate' if self.compensate else ''}"
-
-    @property
-    def label(self) -> str:
-        """The form that people write: ``letter``, ``letter[3]``, ``letter[3].compensate``."""
-        item = "" if self.index is None else f"[{self.index}]"
-        return f"{self.name}{item}{'.compensate' if self.compensate else ''}"
-
-    @classmethod
-    def parse(cls, text: str) -> StepKey:
-        """Parse a ``path`` or a ``label``.
-
-        Raises:
-            ValueError: ``text`` is neither.
-        """
-        found = re.fullmatch(r"([a-z0-9]([-a-z0-9]*[a-z0-9])?)(?:\.([0-9]+)|\[([0-9]+)\])?(\.compensate)?", text)
-        if not found:
-            raise ValueError(f"{quoted(text)} is not a step: write NAME or NAME[INDEX]")
-        index = found[3] or found[4]
-        return cls(found[1], None if index is None else int(index), found[5] is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentrun.api.errors import AgentrunError
-from agentrun.api.facts import Allowance, StepKey
+from agentrun.api.facts import Allowance
+from agentrun.api.keys import StepKey
 from agentrun.attempt.environment import STEP_VARIABLE
 from agentrun.journal.paths import RunPath
 from agentrun.plan.snapshot import Ref, Start

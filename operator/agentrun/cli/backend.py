@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 if TYPE_CHECKING:
     from agentrun.api.approval import Verdict
     from agentrun.api.command import Resolve, Signal
-    from agentrun.api.facts import StepKey
+    from agentrun.api.keys import StepKey
     from agentrun.cli.place import AnyPlace
     from agentrun.documents.document import Document
     from agentrun.journal.paths import RunPath

@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from agentrun.api.facts import StepFact, StepKey
+from agentrun.api.facts import StepFact
+from agentrun.api.keys import StepKey
 from agentrun.journal.fold import fold
 from agentrun.journal.fork import plan_fork, write_fork_records
 from agentrun.journal.log import EventLog, manifest_bytes, parse_manifest, read_step

@@ -15,7 +15,7 @@ from agentrun.control.views import APPROVALS, COMMANDS, KEPT, PODS, RUNS, Kind, 
 V = TypeVar("V", bound=View)
 
 
-class Shelf(Generic[V]):
+class Indexer(Generic[V]):
     """The objects of one kind, by their runs."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Shelf(Generic[V]):
         return self._by_run.get(run, {})
 
     def runs(self) -> Iterator[RunRef]:
-        """Every run that has an object in this shelf."""
+        """Every run that has an object here."""
         return iter(self._by_run)
 
     def __iter__(self) -> Iterator[V]:
@@ -79,7 +79,7 @@ class Shelf(Generic[V]):
 
     @contextmanager
     def expecting(self) -> Iterator[None]:
-        """Surround a request whose answer is put into this shelf. Other controllers call that an expectation.
+        """Surround a request whose answer is put into this indexer. Other controllers call that an expectation.
 
         The answer may arrive after the watch has reported that the object is deleted again (a pod that ended at once
         and was swept, or one on a page of a list). Without this, the object would stay in the cache and its step would
@@ -108,16 +108,16 @@ class Shelf(Generic[V]):
 
 
 class Cache:
-    """One shelf for each kept kind."""
+    """One indexer for each kept kind."""
 
     def __init__(self) -> None:
-        self._shelves: dict[Kind[Any], Shelf[Any]] = {kind: Shelf() for kind in KEPT}
+        self._indexers: dict[Kind[Any], Indexer[Any]] = {kind: Indexer() for kind in KEPT}
         self.runs, self.pods = self[RUNS], self[PODS]
         self.approvals, self.commands = self[APPROVALS], self[COMMANDS]
 
-    def __getitem__(self, kind: Kind[V]) -> Shelf[V]:
-        """The shelf of a kept kind."""
-        return self._shelves[kind]
+    def __getitem__(self, kind: Kind[V]) -> Indexer[V]:
+        """The indexer of a kept kind."""
+        return self._indexers[kind]
 
     def run(self, ref: RunRef) -> RunView | None:
         """The run of that name; None if the cache has none."""

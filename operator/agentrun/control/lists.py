@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Protocol, TypeVar
 
-from agentrun.control.cache import Cache, Shelf
+from agentrun.control.cache import Cache, Indexer
 from agentrun.control.views import KEPT, Kind, RunRef, View
 from agentrun.kube.errors import ClusterError, Unavailable
 
@@ -39,13 +39,13 @@ async def take_lists(cache: Cache, lists: Lists) -> set[RunRef]:
 
 
 async def _patiently(
-    shelf: Shelf[V], pages: Callable[[], AsyncIterator[tuple[list[V], int]]], skipped: Callable[[str], bool]
+    indexer: Indexer[V], pages: Callable[[], AsyncIterator[tuple[list[V], int]]], skipped: Callable[[str], bool]
 ) -> set[RunRef]:
     """As ``_listed``, retried until it succeeds. Each kind retries by itself: one that succeeded is not repeated."""
     pause = 1.0
     while True:
         try:
-            return await _listed(shelf, pages(), skipped)
+            return await _listed(indexer, pages(), skipped)
         except ClusterError as error:
             log.warning("the API server does not list: %s; again in %.0f s", error, pause)
             asked = error.retry_after if isinstance(error, Unavailable) else None
@@ -54,15 +54,15 @@ async def _patiently(
 
 
 async def _listed(
-    shelf: Shelf[V], pages: AsyncIterator[tuple[list[V], int]], skipped: Callable[[str], bool]
+    indexer: Indexer[V], pages: AsyncIterator[tuple[list[V], int]], skipped: Callable[[str], bool]
 ) -> set[RunRef]:
     """Take a list into the cache, one page at a time so that nothing else waits long. Return the runs that changed."""
     changed: set[RunRef] = set()
     seen: set[str] = set()
     listed_at = 0
-    with shelf.expecting():
+    with indexer.expecting():
         async for views, version in pages:
-            changed |= {view.run for view in views if shelf.put(view)}
+            changed |= {view.run for view in views if indexer.put(view)}
             seen |= {view.uid for view in views}
             listed_at = version
-    return changed | shelf.keep(seen, listed_at, skipped)
+    return changed | indexer.keep(seen, listed_at, skipped)

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence, Set
 from typing import NamedTuple
 
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.control.run_state import LEAVE_MARGIN
 from agentrun.control.views import PodView, RunRef, RunView
 from agentrun.observe.metrics import Metrics

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import NamedTuple, assert_never
 
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.api.run import Reason
 from agentrun.control import run_status
 from agentrun.control.approvals import People

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from agentrun.api.canonical import digest_of
 from agentrun.api.decoding import UNREADABLE, decode
 from agentrun.api.errors import InvalidDocument, Path, Problem, dotted
-from agentrun.api.facts import StepKey
 from agentrun.api.footprint import footprint
+from agentrun.api.keys import StepKey
 from agentrun.api.run import AgentRun, Reason, Source
 from agentrun.api.texts import quoted
 from agentrun.api.values import NAME_PATTERN

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import InitVar, dataclass, field
 
-from agentrun.api.facts import StepFact, StepKey
+from agentrun.api.facts import StepFact
 from agentrun.api.footprint import footprint
+from agentrun.api.keys import StepKey
 from agentrun.api.run import Reason
 from agentrun.control.views import PodView
 from agentrun.journal.bounded_outputs import Outputs

@@ -10,7 +10,7 @@ from typing import Any
 
 from agentrun.api.bounds import too_large
 from agentrun.api.canonical import canonical, moment, timestamp
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.api.printable import printable
 from agentrun.api.run import ConditionType, Outcome, Reason, StepState
 from agentrun.control.views import RunView

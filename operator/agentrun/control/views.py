@@ -15,7 +15,8 @@ from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from agentrun.api.approval import Decision
 from agentrun.api.command import Command
-from agentrun.api.facts import Allowance, StepFact, StepKey
+from agentrun.api.facts import Allowance, StepFact
+from agentrun.api.keys import StepKey
 from agentrun.api.labels import RUN_LABEL
 from agentrun.api.run import Reason
 from agentrun.api.workflow import GROUP, VERSION

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from agentrun.api.canonical import canonical, digest_of, sha256
 from agentrun.api.errors import AgentrunError
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.api.texts import quoted
 from agentrun.journal.log import parse_manifest
 from agentrun.journal.paths import RunPath, entry

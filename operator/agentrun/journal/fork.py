@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from agentrun.api.canonical import digest_of, timestamp
 from agentrun.api.errors import AgentrunError, InvalidDocument, Problem
-from agentrun.api.facts import AttemptEnd, StepKey, Usage
+from agentrun.api.facts import AttemptEnd, Usage
+from agentrun.api.keys import StepKey
 from agentrun.api.run import StepState
 from agentrun.api.texts import quoted
 from agentrun.api.workflow import WorkflowSpec

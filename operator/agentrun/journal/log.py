@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from agentrun.api.canonical import canonical, digest_of, sha256
 from agentrun.api.errors import AgentrunError
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.api.texts import quoted
 from agentrun.journal.paths import LogOwner, RunPath, entries, entry, seq_of
 from agentrun.journal.records import INLINE_MAX, SCHEMA, Damaged, Record, parse

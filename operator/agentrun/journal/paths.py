@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 
 SEQ_DIGITS = 8
 

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from agentrun.api.canonical import moment
 from agentrun.api.errors import InvalidDocument
-from agentrun.api.facts import Allowance, StepFact, StepKey
+from agentrun.api.facts import Allowance, StepFact
+from agentrun.api.keys import StepKey
 from agentrun.api.run import Budget
 from agentrun.api.values import money, seconds
 from agentrun.api.workflow import WorkflowSpec

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from agentrun.api.canonical import timestamp
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.journal.log import read_step
 from agentrun.journal.paths import RunPath
 from agentrun.records.step_records import Kind

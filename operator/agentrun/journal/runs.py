@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from agentrun.api.canonical import canonical
 from agentrun.api.errors import AgentrunError
-from agentrun.api.facts import StepFact, StepKey
+from agentrun.api.facts import StepFact
+from agentrun.api.keys import StepKey
 from agentrun.api.texts import quoted
 from agentrun.journal.bounded_outputs import Outputs
 from agentrun.journal.fold import Folded, fold

@@ -19,7 +19,8 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from agentrun.api.errors import AgentrunError
-from agentrun.api.facts import StepFact, StepKey
+from agentrun.api.facts import StepFact
+from agentrun.api.keys import StepKey
 from agentrun.api.run import Outcome, Reason
 from agentrun.attempt.environment import GRACE
 from agentrun.attempt.exit_codes import Exit

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-from agentrun.api.facts import ApprovalRequest, AttemptEnd, FailureInfo, StepFact, StepKey
+from agentrun.api.facts import ApprovalRequest, AttemptEnd, FailureInfo, StepFact
+from agentrun.api.keys import StepKey
 from agentrun.api.run import Reason, StepState
 from agentrun.api.workflow import FailureClass, Retry
 from agentrun.plan.events import EventIndex

@@ -15,7 +15,8 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from agentrun.api.command import Resolve, Resume, Signal
-from agentrun.api.facts import AttemptEnd, StepFact, StepKey
+from agentrun.api.facts import AttemptEnd, StepFact
+from agentrun.api.keys import StepKey
 from agentrun.plan.events import EventIndex
 from agentrun.records.run_events import EventKind
 

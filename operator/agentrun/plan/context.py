@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
-from agentrun.api.facts import FailureInfo, StepFact, StepKey
+from agentrun.api.facts import FailureInfo, StepFact
+from agentrun.api.keys import StepKey
 from agentrun.api.run import Outcome, Reason, StepState
 from agentrun.api.workflow import FailureClass
 from agentrun.expressions.cost import weigh

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from agentrun.api.facts import REFUSED_MAX, Allowance, StepKey
+from agentrun.api.facts import REFUSED_MAX, Allowance
+from agentrun.api.keys import StepKey
 from agentrun.api.run import Reason, StepState
 from agentrun.plan import budget
 from agentrun.plan.attempts import time_left

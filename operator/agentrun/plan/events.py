@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from agentrun.api.facts import ApprovalRequest, StepFact, StepKey
+from agentrun.api.facts import ApprovalRequest, StepFact
+from agentrun.api.keys import CallKey, StepKey
 from agentrun.api.run import StepState
 from agentrun.api.workflow import FailureClass
 from agentrun.records.run_events import (
@@ -132,7 +133,7 @@ class EventIndex:
         self.waits: dict[str, Event] = {}
         self.begun: dict[str, list[Event]] = {}
         """All beginnings of a wait. It begins once more if the clock was set back."""
-        self.resolved: dict[tuple[str, str], list[Event]] = {}
+        self.resolved: dict[CallKey, list[Event]] = {}
         self.signals: dict[str, list[Event]] = {}
         self.resumed: list[Event] = []
         self.suspended = False
@@ -199,7 +200,7 @@ class EventIndex:
     def resolution(self, key: StepKey, fact: StepFact) -> Event | None:
         """The first resolution of the call whose outcome is unknown in ``fact``; None: there is none yet."""
         assert fact.unknown is not None
-        answers = self.resolved.get((key.path, fact.unknown.call_id), ())
+        answers = self.resolved.get(CallKey(key, fact.unknown.call_id), ())
         return next((event for event in answers if answers_to(event.body, event.at, fact)), None)
 
     def resumed_after(self, key: StepKey, attempt: int, at: float) -> bool:
@@ -231,7 +232,7 @@ def _wait_started(index: EventIndex, event: Event, body: WaitStartedBody) -> Non
 
 
 def _resolved(index: EventIndex, event: Event, body: ResolvedBody) -> None:
-    index.resolved.setdefault((body["step"], body["callId"]), []).append(event)
+    index.resolved.setdefault(CallKey(StepKey.parse(body["step"]), body["callId"]), []).append(event)
 
 
 def _signalled(index: EventIndex, event: Event, body: SignalledBody) -> None:

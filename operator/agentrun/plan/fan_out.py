@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from agentrun.api.facts import FailureInfo, StepKey
+from agentrun.api.facts import FailureInfo
+from agentrun.api.keys import StepKey
 from agentrun.api.run import Reason, StepState
 from agentrun.api.workflow import MAX_ITEMS, FailureClass
 from agentrun.expressions.diagnostics import kind

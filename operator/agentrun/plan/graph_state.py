@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agentrun.api.facts import FailureInfo, StepKey
+from agentrun.api.facts import FailureInfo
+from agentrun.api.keys import StepKey
 from agentrun.api.run import Reason, StepState
 from agentrun.api.workflow import ApprovalStep, FailureClass, PodBody, Wait
 from agentrun.expressions.templates import ExpressionError

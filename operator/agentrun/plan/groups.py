@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agentrun.api.facts import StepFact, StepKey
+from agentrun.api.facts import StepFact
+from agentrun.api.keys import StepKey
 from agentrun.api.run import StepState
 from agentrun.plan.attempts import Standing
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agentrun.api.facts import AttemptEnd, FailureInfo, StepFact, StepKey, Usage
+from agentrun.api.facts import AttemptEnd, FailureInfo, StepFact, Usage
+from agentrun.api.keys import StepKey
 from agentrun.api.run import Outcome, Reason, StepState
 from agentrun.api.workflow import FailureClass
 from agentrun.expressions.templates import ExpressionError

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentrun.api.facts import Allowance, ApprovalRequest, StepFact, StepKey
+from agentrun.api.facts import Allowance, ApprovalRequest, StepFact
+from agentrun.api.keys import StepKey
 from agentrun.api.run import Reason
 from agentrun.records.run_events import EventKind
 from agentrun.workflow.program import Program

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, assert_never
 
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.journal.records import Record
 from agentrun.records.manifest import RunManifest
 from agentrun.records.run_events import EventKind

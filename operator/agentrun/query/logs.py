@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.journal.paths import RunPath
 from agentrun.journal.runs import is_step
 from agentrun.query.run_view import wanted

@@ -13,7 +13,8 @@ from typing import Any
 
 from agentrun.api.canonical import moment
 from agentrun.api.errors import Refused
-from agentrun.api.facts import ApprovalRequest, StepKey
+from agentrun.api.facts import ApprovalRequest
+from agentrun.api.keys import StepKey
 from agentrun.api.labels import REQUESTED_BY
 from agentrun.api.printable import printable
 from agentrun.api.run import CHANGED_BY, Outcome, Reason

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from agentrun.api.canonical import digest_of
 from agentrun.api.errors import AgentrunError
-from agentrun.api.facts import ApprovalRequest, AttemptEnd, StepFact, StepKey
+from agentrun.api.facts import ApprovalRequest, AttemptEnd, StepFact
+from agentrun.api.keys import StepKey
 from agentrun.api.labels import REQUESTED_BY
 from agentrun.api.printable import printable
 from agentrun.api.run import StepState

@@ -9,7 +9,8 @@ from decimal import Decimal
 from itertools import accumulate
 from typing import Any, assert_never
 
-from agentrun.api.facts import ApprovalRequest, StepKey, Usage
+from agentrun.api.facts import ApprovalRequest, Usage
+from agentrun.api.keys import StepKey
 from agentrun.api.printable import printable
 from agentrun.api.run import StepState
 from agentrun.journal.records import Record

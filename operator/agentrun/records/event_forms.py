@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.api.run import Outcome, StepState
 from agentrun.api.texts import quoted
 from agentrun.api.workflow import MAX_ITEMS, Approvers, FailureClass

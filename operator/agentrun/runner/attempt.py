@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 from agentrun import __version__
-from agentrun.api.facts import AttemptEnd, FailureInfo, StepFact, StepKey
+from agentrun.api.facts import AttemptEnd, FailureInfo, StepFact
+from agentrun.api.keys import StepKey
 from agentrun.api.run import StepState
 from agentrun.api.workflow import FailureClass, Model, PodBody, WorkflowSpec
 from agentrun.attempt.exit_codes import Exit

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agentrun.api.canonical import timestamp
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.journal.paths import RunPath
 from agentrun.store.protocol import Store, StoreError
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentrun.api.canonical import digest_of
 from agentrun.api.facts import ApprovalRequest
+from agentrun.api.keys import CallKey
 from agentrun.api.workflow import Effect, FailureClass
 from agentrun.expressions.templates import ExpressionError
 from agentrun.records.step_records import CallResult, IntentBody, Kind, ModelCall, ResultBody
@@ -143,8 +143,7 @@ class Tools:
 
     def _key(self, call: ModelCall) -> str:
         """The idempotency key: the same for every try of this call, and different from that of any other call."""
-        whole = [self._attempt.manifest["uid"], self._attempt.spec.key.path, call["id"]]
-        return digest_of(whole).removeprefix("sha256:")[:32]
+        return CallKey(self._attempt.spec.key, call["id"]).idempotency_key(self._attempt.manifest["uid"])
 
 
 async def answer_calls(attempt: Attempt, tools: Tools) -> None:

@@ -28,7 +28,7 @@ from agentrun.workflow.step_kinds import StepKind, check_tool_name, kind_of
 from agentrun.workflow.tool_kinds import check_body
 
 if TYPE_CHECKING:
-    from agentrun.api.facts import StepKey
+    from agentrun.api.keys import StepKey
 
 EXPRESSIONS_MAX = 2 * 1024 * 1024
 """The most bytes of all checked expressions of a workflow together: some 4,000 conditions, compiled in a second."""

@@ -12,7 +12,7 @@ import click
 from agentrun.api.approval import Verdict
 from agentrun.api.command import Resolve, Signal
 from agentrun.api.errors import Refused
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.api.printable import printable
 from agentrun.api.texts import quoted
 from agentrun.cli.backend import Source

@@ -6,7 +6,7 @@ import time
 from typing import cast
 
 from agentrun.api.errors import Refused
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.api.printable import printable
 from agentrun.cli.backend import Source
 from agentrun.cli.failures import warn

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from agentrun.api.errors import Refused
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.api.labels import ATTEMPT, KEY, RUN_LABEL, RUN_UID
 from agentrun.api.printable import printable
 from agentrun.cli.failures import warn

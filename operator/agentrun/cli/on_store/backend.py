@@ -17,7 +17,7 @@ from agentrun.cli.place import Place, run_name
 if TYPE_CHECKING:
     from agentrun.api.approval import Verdict
     from agentrun.api.command import Resolve, Signal
-    from agentrun.api.facts import StepKey
+    from agentrun.api.keys import StepKey
     from agentrun.cli.backend import Source
     from agentrun.documents.document import Document
     from agentrun.journal.paths import RunPath

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from agentrun.api.errors import Refused
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.api.printable import printable
 from agentrun.cli.failures import warn
 from agentrun.cli.place import Place

@@ -6,7 +6,7 @@ import time
 
 from agentrun.api.command import Resume
 from agentrun.api.errors import Refused
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.api.run import StepState
 from agentrun.api.workflow import WorkflowSpec
 from agentrun.cli.failures import warn

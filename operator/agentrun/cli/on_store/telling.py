@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from agentrun.api.approval import Verdict
 from agentrun.api.command import Resolve, Signal
 from agentrun.api.errors import Refused
-from agentrun.api.facts import ApprovalRequest, StepKey
+from agentrun.api.facts import ApprovalRequest
+from agentrun.api.keys import StepKey
 from agentrun.api.printable import printable
 from agentrun.cli.place import Place
 from agentrun.journal.log import read_step

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentrun.api.facts import StepKey, Usage
+from agentrun.api.facts import Usage
+from agentrun.api.keys import StepKey
 from agentrun.api.printable import printable
 from agentrun.api.texts import as_text
 from agentrun.cli.place import AnyPlace

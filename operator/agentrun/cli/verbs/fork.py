@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agentrun.api.errors import Refused
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.api.texts import quoted
 from agentrun.cli.inputs import read_inputs
 from agentrun.cli.options import verb

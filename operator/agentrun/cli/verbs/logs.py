@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agentrun.api.facts import StepKey
+from agentrun.api.keys import StepKey
 from agentrun.api.printable import printable
 from agentrun.cli.options import verb
 from agentrun.cli.place import AnyPlace

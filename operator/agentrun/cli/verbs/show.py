@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agentrun.api.canonical import moment, timestamp
-from agentrun.api.facts import StepKey, Usage
+from agentrun.api.facts import Usage
+from agentrun.api.keys import StepKey
 from agentrun.api.printable import printable
 from agentrun.api.texts import as_text
 from agentrun.cli.options import verb
