@@ -6,6 +6,7 @@ import json
 import random
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -226,10 +227,12 @@ class Harm:
     def run(self, stop: threading.Event) -> None:
         """Write until ``stop`` is set."""
         chosen = random.Random(self.seed)
-        worst = list(poison.objects())
+        families = [list(poison.objects(TARGET)), list(poison.signals(TARGET, 20)), list(_works())]
         there: list[tuple[str, str]] = []
+        wait = scenes.run(TARGET, {"name": "w", "wait": {"signal": "never"}})
+        self.operator.apply(self.namespace, wait)
         while not stop.wait(self.pause):
-            kind, name, text = chosen.choice(worst)
+            kind, name, text = chosen.choice(chosen.choices(families, WEIGHTS)[0])
             unique = f"{name}-{self.written + self.refused}"
             done = self.operator.kubectl(
                 *("create", "-n", self.namespace, "-f", "-"),
@@ -243,3 +246,15 @@ class Harm:
             if len(there) > self.most:
                 words: tuple[Any, ...] = there.pop(chosen.randrange(len(there)))
                 self.operator.kubectl("delete", *words, "-n", self.namespace, "--wait=false", user="eve", check=False)
+
+
+TARGET = "target"
+"""The run of hers that the worst commands are for: it takes them, and waits on."""
+
+WEIGHTS = (6, 1, 3)
+"""How often she writes an object that is hard to read, a signal that nobody waits for, a run that is hard to plan."""
+
+
+def _works() -> Iterator[tuple[str, str, str]]:
+    for name, work in poison.WORK.items():
+        yield "AgentRun", name, work(name)

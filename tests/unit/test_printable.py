@@ -176,6 +176,15 @@ def test_no_status_holds_what_a_terminal_obeys() -> None:
     assert is_plain(found) and "node is gone" in str(found)
 
 
+def test_an_output_in_a_status_is_data_and_stays_as_it_is() -> None:
+    world = PlannerWorld(compiled(step("a"), output={"said": "${steps.a.output}"}))
+    world.go()
+    world.succeed("a", SAID)
+    status = world.go().status
+    assert status["output"] == {"said": SAID}
+    assert [entry["output"] for entry in status["steps"]] == [SAID]
+
+
 def test_no_approval_holds_what_a_terminal_obeys() -> None:
     asked = ApprovalRequest(SAID, {SAID: [SAID, 1]}, "sha256:" + "0" * 64, Approvers(users=["ana"]), 1, 5000.0)
     made = approval_object(Owner("r", "n", "u"), StepKey("a"), 1, asked, "me", now=1000.0)
