@@ -12,6 +12,7 @@ import pytest
 from agentrun.store import s3
 from agentrun.store.protocol import KeyExists, StoreUnavailable, StoreUnfit
 from agentrun.store.s3 import Limits, S3Store
+from agentrun.store.s3_direct import DirectS3Store
 from tests.servers.flaky_proxy import Fault, FlakyProxy, flaky_proxy
 from tests.servers.versitygw import S3Server
 
@@ -224,6 +225,15 @@ def test_wrong_credentials_are_unfit(
         ({"AWS_SECRET_ACCESS_KEY": None}, "Partial credentials .*set AWS_PROFILE"),
         ({"AWS_PROFILE": "nowhere"}, "nowhere.* could not be found; set AWS_PROFILE"),
         ({"AWS_ENDPOINT_URL_S3": "not a url"}, "Invalid endpoint: .*correct AWS_ENDPOINT_URL_S3"),
+        (
+            {
+                "AWS_ACCESS_KEY_ID": None,
+                "AWS_SECRET_ACCESS_KEY": None,
+                "AWS_ROLE_ARN": "arn:aws:iam::1:role/r",
+                "AWS_WEB_IDENTITY_TOKEN_FILE": "/nowhere/token",
+            },
+            "No such file .*/nowhere/token.*correct the AWS configuration",
+        ),
     ],
 )
 def test_a_broken_configuration_is_unfit(
@@ -234,9 +244,10 @@ def test_a_broken_configuration_is_unfit(
             environment.delenv(name)
         else:
             environment.setenv(name, value)
-    for operation in (OPERATIONS["create"], OPERATIONS["probe"]):
-        with pytest.raises(StoreUnfit, match=says):
-            operation(S3Store(f"s3://{bucket}", limits=LIMITS))
+    for kind in (S3Store, DirectS3Store):
+        for operation in (OPERATIONS["create"], OPERATIONS["probe"]):
+            with pytest.raises(StoreUnfit, match=says):
+                operation(kind(f"s3://{bucket}", limits=LIMITS))
 
 
 def test_a_store_without_a_prefix_sees_the_whole_bucket(s3_server: S3Server, environment: pytest.MonkeyPatch) -> None:

@@ -179,6 +179,11 @@ class S3Store:
                 if not isinstance(found, Again):
                     raise found from error
                 problem = StoreUnavailable(f"{self.url}: {found}; try again later")
+            except OSError as error:
+                if error.filename is None:
+                    raise
+                # A file that the configuration names, such as AWS_WEB_IDENTITY_TOKEN_FILE.
+                raise StoreUnfit(f"{self.url}: {error}; correct the AWS configuration") from error
             if attempt < self._limits.attempts:
                 time.sleep(random.uniform(0, 0.05 * 2**attempt))  # noqa: S311 (jitter, not a secret)
         raise problem
