@@ -55,6 +55,11 @@ class Chaos:
         """Whether no fault was felt between two moments."""
         return all(end < begun or start > ended for start, end, _ in list(self.windows))
 
+    def before(self, moment: float) -> str:
+        """The last fault that began before a moment, in words."""
+        past = [(end - RECOVERY, name) for begun, end, name in list(self.windows) if begun < moment]
+        return f"{moment - past[-1][0]:.0f} s after {past[-1][1]}" if past else "before any fault"
+
     @contextmanager
     def paused(self, component: Component) -> Any:
         """A part of the cluster that is stopped meanwhile."""

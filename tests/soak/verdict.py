@@ -90,9 +90,10 @@ def punctual(timed: Timed, alone: list[float], chaos: Chaos) -> Finding:
     calm = [took for took in timed.took if chaos.quiet(took.begun, took.ended)]
     late = sorted((took for took in calm if took.seconds > usual + LATE), key=lambda took: -took.seconds)
     seconds = [took.seconds for took in calm] or [0.0]
+    named = "; ".join(f"{took.legs}, {chaos.before(took.begun)}" for took in late)
     said = (
         f"alone {usual:.1f} s; {len(calm)} of {len(timed.took)} in peace: median {statistics.median(seconds):.1f} s, "
-        f"worst {max(seconds):.1f} s; late: {'; '.join(took.legs for took in late) or 'none'}"
+        f"worst {max(seconds):.1f} s; late: {named or 'none'}"
     )
     return Finding("others are within 2 s", bool(calm) and not late, said)
 
