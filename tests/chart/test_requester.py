@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from agentrun.api.command import accepted
 from tests.chart.api import REQUESTED_BY, Api, Document, document, run
 from tests.chart.conftest import stamped, until
 
@@ -98,3 +99,17 @@ def test_a_command_never_changes(people: dict[str, Api], fresh: Iterator[str]) -
     assert answer.status == 422 and "spec cannot change" in answer.body["message"]
     assert people["ana"].patch("agentcommands", name, {"metadata": {"labels": {"a": "b"}}}).status == 403
     assert people["ana"].delete("agentcommands", name).status == 403
+
+
+def test_the_status_of_a_command_is_the_operators(people: dict[str, Api], operator: Api, fresh: Iterator[str]) -> None:
+    name = next(fresh)
+    forged = {"status": {"conditions": [accepted("", 0.0)]}}
+    made = people["ana"].create("agentcommands", command(name) | forged).ok()
+    assert "status" not in made
+    assert people["ana"].patch("agentcommands", name, forged, status=True).status == 403, "no role of the chart has it"
+    said = people["admin"].patch("agentcommands", name, forged, status=True).refused()
+    assert "admin may not write the status of a command: it is what the operator answered" in said
+    answer = operator.patch("agentcommands", name, forged, status=True)
+    assert answer.ok()["status"] == forged["status"] and answer.requester == "ana"
+    assert operator.patch("agentcommands", name, {"metadata": {"labels": {"a": "b"}}}).status == 403
+    operator.delete("agentcommands", name).ok()

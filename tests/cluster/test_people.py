@@ -102,9 +102,8 @@ def test_a_command_for_a_run_that_is_not_there_is_taken_by_none(operator: Operat
     operator.apply(namespace, planted, alone)
     operator.apply(namespace, run("later", SIGNAL))
     operator.wait_for(namespace, "later", "AwaitingSignal")
-    operator.kubectl(
-        "wait", "--for=delete", "agentcommand/alone", "agentcommand/planted", "-n", namespace, "--timeout=120s"
-    )
+    names = ("agentcommand/alone", "agentcommand/planted")
+    operator.kubectl("wait", "--for=condition=Accepted=false", *names, "-n", namespace, "--timeout=120s")
     assert operator.run(namespace, "later")["status"]["phase"] == "Waiting"
     events = operator.cluster.get("events", "-n", namespace)["items"]
     said = {
@@ -112,8 +111,14 @@ def test_a_command_for_a_run_that_is_not_there_is_taken_by_none(operator: Operat
     }
     assert "it is not known to be younger than the run" in said["planted"]
     assert "there is no AgentRun never" in said["alone"]
+    for name in ("planted", "alone"):
+        (condition,) = operator.cluster.get("agentcommand", name, "-n", namespace)["status"]["conditions"]
+        assert said[name] == f"{name}: {condition['message']}"
     operator.agentrun(namespace, "signal", "later", "go", "mine")
     done = operator.wait_for(namespace, "later", "Succeeded")
+    commands = operator.cluster.get("agentcommands", "-n", namespace)["items"]
+    (mine,) = [obj for obj in commands if obj["metadata"]["name"] not in ("planted", "alone")]
+    assert mine["status"]["conditions"][0]["reason"] == "Recorded"
     assert done["status"]["steps"][0]["output"] == "mine"
 
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 
 from agentrun.adapters.cluster_api import KubernetesCluster, KubernetesLease
-from agentrun.adapters.objects import approval_view, run_view
+from agentrun.adapters.objects import approval_view, command_view, run_view
 from agentrun.api.approval import Owner, approval_object
 from agentrun.api.facts import ApprovalRequest
 from agentrun.api.keys import StepKey
@@ -248,6 +248,27 @@ async def test_people_are_asked_once_and_a_late_decision_is_seen(kube: Kube, ns:
     assert settled.settled and settled.decisions == seen.decisions and len(seen.decisions) == 1
     await kube.delete(path)
     await cluster.settle_approval(settled, "Approved", "by ben", 0.0)
+
+
+async def test_a_command_is_answered_once_and_only_as_it_was_seen(kube: Kube, ns: str) -> None:
+    cluster = cluster_of(kube)
+    path = f"/apis/{API_VERSION}/namespaces/{ns}/agentcommands"
+    spec = {"run": {"name": "r"}, "resume": {}}
+    body = {"apiVersion": API_VERSION, "kind": "AgentCommand", "metadata": {"name": "c"}, "spec": spec}
+    seen = command_view(await kube.create(path, body))
+    assert seen.open
+    await kube.patch(f"{path}/c", {"metadata": {"labels": {"a": "b"}}})
+    with pytest.raises(Conflict):
+        await cluster.answer_command(seen, "", 5.0)
+    now = await cluster.get_command(seen)
+    assert now is not None and now.open
+    answered = await cluster.answer_command(now, "no \ud800 call: " + "é" * 2000, 5.0)
+    assert answered == command_view(await kube.get(f"{path}/c")) and answered is not None
+    assert (answered.answered, answered.command) == (5.0, None)
+    await cluster.delete_command(replace(answered, uid="another"))
+    assert (await kube.get(f"{path}/c"))["status"]["conditions"][0]["reason"] == "Rejected"
+    await cluster.delete_command(answered)
+    assert await cluster.answer_command(answered, "", 5.0) is None
 
 
 async def test_an_event_is_told_once(kube: Kube, plane: ControlPlane, ns: str) -> None:

@@ -117,6 +117,7 @@ class Trial:
         kinds = Counter(str(r.kind) for r in records)
         assert kinds["ended"] == 1 and records[-1].kind == "ended", kinds
         assert all(a.settled for a in self.world.api.all("approvals"))
+        assert list(self.world.api.answers().values()) == ["Recorded"]
         assert not self.world.wrong, self.world.wrong
         twice = [what for what, count in Counter(self.world.created).items() if count > 1]
         assert not twice, f"two pods for one attempt: {twice}"

@@ -28,7 +28,7 @@ def test_undisturbed_run_does_what_it_should(undisturbed: tuple[Outcome, list[Po
     assert outcome.effects == {"triage": 1, "refund": 1, "letter.0": 1, "letter.1": 1, "note": 1}
     assert outcome.events["decided"] == 2
     kinds = {point.what.split()[0] for point in points}
-    assert {"create_pod", "create_approval", "settle_approval", "delete_command", "patch_status", "store"} <= kinds
+    assert {"create_pod", "create_approval", "settle_approval", "answer_command", "patch_status", "store"} <= kinds
 
 
 def test_operator_killed_at_every_call(undisturbed: tuple[Outcome, list[Point]], record_property: Record) -> None:

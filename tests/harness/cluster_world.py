@@ -195,9 +195,11 @@ class ModelCluster:
     async def delete_approval(self, approval: ApprovalView) -> None:
         await self._call("delete_approval", lambda: self._api.delete_approval(approval))
 
-    async def refuse_command(self, command: CommandView, why: str) -> None:
+    async def record_refusal(self, command: CommandView, why: str) -> None:
         self._api.events.append(("CommandRefused", f"{command.name}: {why}"))
-        await self.delete_command(command)
+
+    async def answer_command(self, command: CommandView, refusal: str, at: float) -> CommandView | None:
+        return await self._call("answer_command", lambda: self._api.answer_command(command, refusal))
 
     async def get_command(self, command: CommandView) -> CommandView | None:
         def get() -> CommandView | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from agentrun.adapters.objects import approval_view, command_view, run_view
 from agentrun.adapters.pods import pod_name
 from agentrun.api.canonical import timestamp
+from agentrun.api.command import accepted
 from agentrun.api.labels import REQUESTED_BY
 from agentrun.api.run import CHANGED_BY
 from agentrun.api.workflow import API_VERSION
@@ -165,8 +166,21 @@ class Api:
         if there is not None and there["metadata"]["uid"] == approval.uid:
             self.remove("approvals", approval.name)
 
+    def answer_command(self, command: CommandView, refusal: str) -> CommandView | None:
+        obj = self.objects["commands"].get(command.name)
+        if obj is None:
+            return None
+        if obj["metadata"]["resourceVersion"] != str(command.version):
+            raise Conflict(f"command {command.name} has changed")
+        if "status" in obj:
+            self.world.wrong.append(f"command {command.name} was answered twice")
+        status = {"conditions": [accepted(refusal, self.world.now)]}
+        after: CommandView = self.write("commands", command.name, {**obj, "status": status})
+        return after
+
     def delete_command(self, command: CommandView) -> None:
-        if command.name in self.objects["commands"]:
+        there = self.objects["commands"].get(command.name)
+        if there is not None and there["metadata"]["uid"] == command.uid:
             self.remove("commands", command.name)
 
     def patch_status(self, run: RunView, version: int, status: Mapping[str, Any]) -> RunView:
@@ -227,6 +241,13 @@ class Api:
         obj = {**obj, "metadata": {**obj["metadata"], "managedFields": managed}}
         self.write("approvals", name, {**obj, "status": {**status, "decisions": [*said, entry]}})
         return True
+
+    def answers(self) -> dict[str, str]:
+        """The reason of each answered AgentCommand, by name; "" of those that have no answer."""
+        return {
+            name: obj["status"]["conditions"][0]["reason"] if "status" in obj else ""
+            for name, obj in self.objects["commands"].items()
+        }
 
     def command(self, run: str, by: str = "ana", uid: str | None = None, **verb: Any) -> str:
         """Create an AgentCommand, and return its name."""

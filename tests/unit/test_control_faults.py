@@ -243,7 +243,7 @@ def test_a_pod_that_ends_while_people_are_heard_is_not_started_again(world: Clus
     world.api.command("r", signal={"name": "s"})
 
     def hook(operator: Operator, side: str, what: str) -> None:
-        if what == "delete_command" and side == "before":
+        if what == "answer_command" and side == "before":
             world.vanish(world.pods()[0])
             operator.hear_all()
 
@@ -335,7 +335,7 @@ def test_a_command_is_answered_though_the_run_has_ended(world: ClusterWorld) -> 
     world.api.command("r", signal={"name": "s"})
     operator.hear_all()
     world.settle()
-    assert not world.api.objects["commands"]
+    assert list(world.api.answers().values()) == ["Rejected"]
     assert "CommandRefused" in {reason for reason, _ in world.api.events}
 
 

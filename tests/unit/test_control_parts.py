@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -237,7 +238,7 @@ async def test_a_namespace_that_is_refused_holds_up_no_other_and_nothing_of_it_i
         lists,
         cache,
         WorkQueue(metrics, space=lambda ref: ref.namespace, workers=1),
-        nothing,
+        cast("Any", SimpleNamespace(answers=nothing)),
         metrics,
         float,
         float,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agentrun.control import inbox
+from agentrun.control.answers import KEPT_FOR
 from agentrun.control.leftovers import AT_A_TIME, COMMANDS_KEPT, GRACE
 from agentrun.control.views import RUNS
 from agentrun.journal.records import Record
@@ -163,7 +164,7 @@ def test_a_command_is_never_taken_by_a_run_made_after_it(world: ClusterWorld, ve
     operator = begin(world, WAIT)
     quietly(world, operator, 1)
     assert not bodies(world, EventKind.SIGNALLED) and not bodies(world, EventKind.RESUMED)
-    assert not world.api.objects["commands"]
+    assert world.api.answers() == {planted: "Rejected"}
     uid = world.api.all("runs")[0].uid
     assert refusals(world) == [
         f"{planted}: it is not known to be younger than the run: make it anew, with spec.run.uid: {uid}"
@@ -184,7 +185,7 @@ def test_a_command_made_in_the_second_of_the_run_needs_its_uid(world: ClusterWor
     assert len(refusals(world)) == 1
 
 
-def test_a_command_for_a_run_that_had_the_name_before_is_refused_and_removed(world: ClusterWorld) -> None:
+def test_a_command_for_a_run_that_had_the_name_before_is_refused(world: ClusterWorld) -> None:
     operator = begin(world, WAIT)
     before = world.api.all("runs")[0].uid
     quietly(world, operator, 1)
@@ -192,9 +193,9 @@ def test_a_command_for_a_run_that_had_the_name_before_is_refused_and_removed(wor
     name = world.api.command("r", uid=before, signal={"name": "s"})
     world.api.apply_run("r", {"workflow": workflow(WAIT)})
     quietly(world, operator, 1)
-    assert list(world.api.objects["commands"]) == [name], "it may be of a run of which the watch has not told yet"
+    assert world.api.answers() == {name: ""}, "it may be of a run of which the watch has not told yet"
     quietly(world, operator, 2 * GRACE)
-    assert not world.api.objects["commands"] and not bodies(world, EventKind.SIGNALLED)
+    assert world.api.answers() == {name: "Rejected"} and not bodies(world, EventKind.SIGNALLED)
     (said,) = refusals(world)
     assert f"{name}: it is for the AgentRun r with the uid {before}, and the one there is another" in said
 
@@ -214,8 +215,10 @@ def test_what_is_left_of_a_run_that_is_gone_is_removed(world: ClusterWorld) -> N
     orphaned(world, operator)
     name = world.api.command("r", resume={})
     quietly(world, operator, 2 * GRACE)
-    assert not world.api.objects["approvals"] and not world.api.objects["commands"]
+    assert not world.api.objects["approvals"] and world.api.answers() == {name: "Rejected"}
     assert refusals(world) == [f"{name}: there is no AgentRun r"]
+    quietly(world, operator, 2 * KEPT_FOR)
+    assert not world.api.objects["commands"]
     assert not len(operator.cache.approvals) and not len(operator.cache.commands)
 
 
@@ -224,9 +227,9 @@ def test_a_new_leader_removes_what_was_left_before_it(world: ClusterWorld) -> No
     quietly(world, operator, 1)
     operator.kill()
     world.api.remove("runs", "r", orphan=True)
-    world.api.command("other", signal={"name": "s"})
+    name = world.api.command("other", signal={"name": "s"})
     quietly(world, world.operator(), 2 * GRACE)
-    assert not world.api.objects["approvals"] and not world.api.objects["commands"]
+    assert not world.api.objects["approvals"] and world.api.answers() == {name: "Rejected"}
 
 
 def test_what_a_run_made_anew_asks_is_not_removed_with_what_is_left_of_the_old(world: ClusterWorld) -> None:
@@ -256,7 +259,7 @@ def test_nothing_is_removed_of_a_run_that_the_api_server_has(world: ClusterWorld
     assert world.api.objects["approvals"] and list(world.api.objects["commands"]) == [name]
 
 
-@pytest.mark.parametrize("what", ["get_run", "delete_approval", "delete_command"])
+@pytest.mark.parametrize("what", ["get_run", "delete_approval", "answer_command", "delete_command"])
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_what_could_not_be_removed_is_removed_later(
     world: ClusterWorld, what: str, side: str, failing: Callable[[ClusterWorld, str, str], list[str]]
@@ -267,7 +270,9 @@ def test_what_could_not_be_removed_is_removed_later(
     world.api.command("r", resume={})
     failed = failing(world, what, side)
     quietly(world, operator, 4 * GRACE)
-    assert failed and not world.api.objects["approvals"] and not world.api.objects["commands"]
+    assert not world.api.objects["approvals"] and list(world.api.answers().values()) == ["Rejected"]
+    quietly(world, operator, 2 * KEPT_FOR)
+    assert failed and not world.api.objects["commands"]
 
 
 @pytest.fixture
@@ -298,7 +303,7 @@ def test_of_very_many_commands_without_a_run_the_oldest_go_at_once(world: Cluste
     quietly(world, operator, 11)
     assert set(world.api.objects["commands"]) == set(names[-COMMANDS_KEPT:])
     quietly(world, operator, 2 * GRACE)
-    assert not world.api.objects["commands"]
+    assert world.api.answers() == dict.fromkeys(names[-COMMANDS_KEPT:], "Rejected")
 
 
 def test_what_cannot_be_looked_for_keeps_nothing_else(world: ClusterWorld, caplog: pytest.LogCaptureFixture) -> None:
@@ -311,7 +316,7 @@ def test_what_cannot_be_looked_for_keeps_nothing_else(world: ClusterWorld, caplo
         world.api.command(name, resume={})
     quietly(world, operator, 2 * GRACE)
     assert not world.api.objects["approvals"]
-    assert [view.run.name for view in world.api.all("commands")] == ["odd"]
+    assert [view.run.name for view in world.api.all("commands") if view.open] == ["odd"]
     assert "what is left of that run is not removed now" in caplog.text
     del world.api.objects["runs"]["odd"]
 

@@ -32,7 +32,7 @@ MODELS: dict[str, type[Spec]] = {
     "approvals.yaml": Approval,
     "agentcommands.yaml": AgentCommand,
 }
-WITH_STATUS = {"agentruns.yaml", "approvals.yaml"}
+WITH_STATUS = {"agentruns.yaml", "approvals.yaml", "agentcommands.yaml"}
 BY_PEOPLE = {"agentruns.yaml", "agentworkflows.yaml"}
 ALLOWED = {
     *("type", "description", "properties", "additionalProperties", "items", "required", "enum", "format", "pattern"),
@@ -189,7 +189,7 @@ COLUMNS: dict[str, dict[str, int]] = {
     },
     "awf": {"Description": 1, "Age": 0},
     "appr": {"Run": 0, "Step": 0, "Subject": 1, "Decided": 0, "Expires": 0, "Age": 0},
-    "acmd": {"Run": 0, "Signal": 0, "Resume": 0, "Resolve": 0, "Age": 0},
+    "acmd": {"Run": 0, "Signal": 0, "Resume": 0, "Resolve": 0, "Accepted": 0, "Message": 1, "Age": 0},
 }
 
 

@@ -165,13 +165,14 @@ class Looks:
         self.loop = loop
         self.visits: list[tuple[float, RunRef]] = []
         self.live: dict[RunRef, object] = {}
-        self.slots = self
+        self.slots = self.answers = self
 
     async def visit(self, ref: RunRef) -> None:
         await asyncio.sleep(2.0 if ref.name.startswith("slow") else 0.01)
         self.loop.now += 0.004  # CPU, which nobody shares
         self.visits.append((self.loop.time(), ref))
 
+    async def remove_old(self) -> None: ...
     def look(self) -> None: ...
     def rest(self) -> None: ...
 

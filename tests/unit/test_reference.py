@@ -17,7 +17,7 @@ import pytest
 
 from agentrun.api import labels, placement, status, values, workflow
 from agentrun.api.approval import DECIDED, Approval, DecidedReason
-from agentrun.api.command import AgentCommand
+from agentrun.api.command import AcceptedReason, AgentCommand
 from agentrun.api.facts import StepFact
 from agentrun.api.run import AgentRun, AgentWorkflow, ConditionType, Outcome, Reason, StepState
 from agentrun.api.workflow import Effect, FailureClass
@@ -196,6 +196,7 @@ def test_every_field_of_an_approvals_status_stands_there_and_no_other() -> None:
     decision = status.APPROVAL_STATUS["properties"]["decisions"]["items"]["properties"]
     assert {*decision, DECIDED} <= set(re.findall(r"`([^`]+)`", sections()[title]))
     assert tuple(named("Reasons of Decided")) == get_args(DecidedReason)
+    assert tuple(named("Reasons of Accepted")) == get_args(AcceptedReason)
 
 
 def test_every_field_of_an_entry_of_steps_stands_there() -> None:

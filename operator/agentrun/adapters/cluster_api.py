@@ -20,6 +20,7 @@ from agentrun.adapters.pod_status import pod_view
 from agentrun.adapters.watched import path_of
 from agentrun.api.approval import DECIDED
 from agentrun.api.canonical import timestamp
+from agentrun.api.command import accepted
 from agentrun.api.decoding import UNREADABLE
 from agentrun.api.labels import RUN_LABEL
 from agentrun.api.printable import printable
@@ -175,15 +176,31 @@ class KubernetesCluster:
         found = await self._get(path_of(COMMANDS, command.namespace, command.name))
         return None if found is None or found["metadata"]["uid"] != command.uid else whole_command(found)
 
+    async def answer_command(self, command: CommandView, refusal: str, at: float) -> CommandView | None:
+        """As ``Cluster.answer_command``. The patch is of the same form as that of ``patch_status``."""
+        path = path_of(COMMANDS, command.namespace, command.name)
+        patch = [
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": str(command.version)},
+            {"op": "add", "path": "/status", "value": {"conditions": [accepted(refusal, at)]}},
+        ]
+        try:
+            answer = await self._kube.patch(path + "/status", patch, JSON_PATCH, accept=METADATA)
+        except (NotFound, Refused) as error:
+            # The command is gone, or the CRD of an earlier version has no status, or the object has no room for one.
+            # A command that stayed without an answer would be taken up again for ever.
+            _log.info("AgentCommand %s/%s gets no status: %s", command.namespace, command.name, error)
+            await self.delete_command(command)
+            return None
+        return replace(command, version=int(answer["metadata"]["resourceVersion"]), command=None, answered=at)
+
     async def delete_command(self, command: CommandView) -> None:
         """As ``Cluster.delete_command``."""
         await self._delete(path_of(COMMANDS, command.namespace, command.name), command.uid)
 
-    async def refuse_command(self, command: CommandView, why: str) -> None:
-        """As ``Cluster.refuse_command``. Creates at most ``EVENTS_PER_RUN`` Events for one name that no run has."""
+    async def record_refusal(self, command: CommandView, why: str) -> None:
+        """As ``Cluster.record_refusal``. Creates at most ``EVENTS_PER_RUN`` Events for one name that no run has."""
         about = {"kind": "AgentCommand", "name": command.name, "namespace": command.namespace, "uid": command.uid}
         await self._tell(about, "/".join(command.run), "Warning", "CommandRefused", f"{command.name}: {why}")
-        await self.delete_command(command)
 
     async def patch_status(self, run: RunView, version: int, status: Mapping[str, Any]) -> RunView:
         """As ``Cluster.patch_status``.

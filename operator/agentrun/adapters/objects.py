@@ -14,6 +14,7 @@ from typing import Any
 
 from agentrun.api.approval import DECIDED, USER_MAX, decisions_of
 from agentrun.api.canonical import moment
+from agentrun.api.command import ACCEPTED
 from agentrun.api.decoding import UNREADABLE
 from agentrun.api.errors import InvalidDocument
 from agentrun.api.footprint import footprint
@@ -30,7 +31,8 @@ WRITTEN_MAX = 64 * 1024
 one is read again."""
 
 LARGE = 256 * 1024
-"""Bytes of memory as Python values (some 7,000 values) of a spec, above which a run counts as large."""
+"""Bytes of memory as Python values (some 7,000 values) of a spec, above which a run counts as large; an invalid command
+too."""
 
 
 def run_view(obj: Mapping[str, Any]) -> RunView:
@@ -114,11 +116,14 @@ def command_view(obj: Mapping[str, Any]) -> CommandView:
 
 
 def whole_command(obj: Mapping[str, Any]) -> CommandView:
-    """The complete view of an AgentCommand. If it cannot be read, ``problem`` says why."""
+    """The complete view of an AgentCommand. If it cannot be read, ``problem`` says why. An answered one is not read."""
     metadata, spec = obj["metadata"], _mapping(obj.get("spec"))
-    run = _mapping(spec.get("run"))
+    run, status = _mapping(spec.get("run")), _mapping(obj.get("status"))
     command, problem = None, _text(obj.get(UNREADABLE))
-    if not problem:
+    unreadable, answered = bool(problem), None
+    if condition(status, ACCEPTED):
+        answered = _moment(condition(status, ACCEPTED, "lastTransitionTime")) or 0.0
+    elif not problem:
         try:
             command = read_command(obj)
         except InvalidDocument as error:
@@ -133,6 +138,9 @@ def whole_command(obj: Mapping[str, Any]) -> CommandView:
         by=requester(metadata),
         command=command,
         problem=problem,
+        large=bool(problem) and (unreadable or footprint(spec, LARGE) > LARGE),
+        answered=answered,
+        deleting="deletionTimestamp" in metadata,
     )
 
 

@@ -1,7 +1,8 @@
 """AgentCommand: a person's command to a run, other than ``suspend`` and ``cancel``.
 
 ``agentrun signal``, ``resume`` and ``resolve`` create one in the person's name. The operator records it in the journal
-with the name of its author, and deletes it. The messages in capitals are shared with the CRD's rules.
+with the name of its author, or rejects it, and answers in the status. The messages in capitals are shared with the
+CRD's rules.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from agentrun.api.canonical import timestamp
+from agentrun.api.printable import printable
 from agentrun.api.values import Name, Spec, StepPlace, Uid
 from agentrun.api.workflow import API_VERSION
 
@@ -19,6 +22,14 @@ ONE_ANSWER = "give exactly one of happened, retry and giveUp"
 
 PAYLOAD_MAX = 64 * 1024
 """Bytes of a signal's payload or of a call's result, as JSON."""
+
+ACCEPTED = "Accepted"
+"""The type of the condition that answers an AgentCommand. Its reason is an ``AcceptedReason``."""
+
+AcceptedReason = Literal["Recorded", "Rejected"]
+
+ANSWER_MAX = 1024
+"""Characters of the message of that condition."""
 
 
 class Signal(Spec):
@@ -106,3 +117,18 @@ class Command:
     run_uid: str | None
     """Kubernetes' uid of the run; None means any run with the name."""
     verb: Signal | Resume | Resolve
+
+
+def accepted(refusal: str, at: float) -> dict[str, Any]:
+    """The condition that answers a command: ``refusal`` says why it is rejected; "": it is in the run's journal.
+
+    ``at``: seconds since the epoch. The condition has no ``observedGeneration``, because the spec never changes.
+    """
+    reason: AcceptedReason = "Rejected" if refusal else "Recorded"
+    return {
+        "type": ACCEPTED,
+        "status": "False" if refusal else "True",
+        "reason": reason,
+        "message": printable(refusal, ANSWER_MAX) or "The command is in the run's journal.",
+        "lastTransitionTime": timestamp(at),
+    }

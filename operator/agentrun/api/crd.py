@@ -27,7 +27,7 @@ from agentrun.api.approval import Approval, ApprovalSpec
 from agentrun.api.command import ONE_ANSWER, ONE_COMMAND, AgentCommand, AgentCommandSpec, Resolve
 from agentrun.api.placement import Toleration
 from agentrun.api.run import CHANGED_BY, ONE_WORKFLOW, AgentRun, AgentWorkflow, Metadata, RunSpec
-from agentrun.api.status import APPROVAL_STATUS, RUN_STATUS
+from agentrun.api.status import APPROVAL_STATUS, COMMAND_STATUS, RUN_STATUS
 from agentrun.api.values import Spec
 from agentrun.api.workflow import GROUP, STEP_KINDS, VERSION, Approvers, Step, Wait
 
@@ -199,6 +199,8 @@ COMMAND_COLUMNS = [
     _column("Signal", ".spec.signal.name"),
     _column("Resume", ".spec.resume.step"),
     _column("Resolve", ".spec.resolve.step"),
+    _column("Accepted", '.status.conditions[?(@.type=="Accepted")].status'),
+    _column("Message", '.status.conditions[?(@.type=="Accepted")].message', wide=True),
     _AGE,
 ]
 
@@ -263,7 +265,7 @@ def definitions() -> dict[str, Schema]:
         _definition(AgentRun, "arun", "One durable execution of a workflow.", RUN_COLUMNS, RUN_STATUS),
         _definition(AgentWorkflow, "awf", "A workflow that runs refer to by name.", WORKFLOW_COLUMNS),
         _definition(Approval, "appr", "What people are asked, and decided.", APPROVAL_COLUMNS, APPROVAL_STATUS),
-        _definition(AgentCommand, "acmd", "What a person tells a run.", COMMAND_COLUMNS),
+        _definition(AgentCommand, "acmd", "What a person tells a run.", COMMAND_COLUMNS, COMMAND_STATUS),
     )
     return {f"{definition['spec']['names']['plural']}.yaml": definition for definition in found}
 

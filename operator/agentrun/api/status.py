@@ -128,3 +128,8 @@ APPROVAL_STATUS = _object(
     {"decisions": _named(_DECISION, "by", MAX_DECISIONS), "conditions": _named(_CONDITION, "type", 16)},
     description="What people decided, each in their own name, and what came of it.",
 )
+
+COMMAND_STATUS = _object(
+    {"conditions": _named(_CONDITION, "type", 16)},
+    description="Whether the operator has recorded the command for its run, or why it has rejected it.",
+)

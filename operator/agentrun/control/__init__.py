@@ -3,8 +3,8 @@
 In reading order: ``views`` (the watched kinds, and what is kept of each object), ``controller`` (watch events fill the
 ``cache`` and the ``queue``; ``lists`` fill the cache too), ``reconciler`` (one visit to one run), ``run_loader`` (pin
 or load a run), ``run_state`` (the state of a run in memory), ``approvals`` and ``inbox`` (decisions and commands become
-events), ``thinking`` (long computations outside the event loop), ``pod_queue`` (the places for pods), ``status_writer``
-and ``run_status`` (the status), ``leader``.
+events), ``answers`` (the status of commands), ``thinking`` (long computations outside the event loop), ``pod_queue``
+(the places for pods), ``status_writer`` and ``run_status`` (the status of the run), ``leader``.
 
 An evicted pod: ``adapters.pod_status._end`` says why it ended. ``controller.pod_seen`` queues its run.
 ``reconciler._take_ends`` takes the runner's last word, or without one what ``async_journal.fact`` reads from the store,

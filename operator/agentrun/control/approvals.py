@@ -1,7 +1,7 @@
 """People, for one visit: takes their decisions and commands into the journal, creates and closes Approvals.
 
 Everything here can be repeated: events are recorded once, the name of an Approval follows from its question, and a
-command is deleted once it is in the journal.
+command is answered once it is in the journal.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 from agentrun.api.approval import DecidedReason, Owner, approval_object
 from agentrun.api.printable import printable
 from agentrun.control import run_status
+from agentrun.control.answers import Answers
 from agentrun.control.async_journal import Journal
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Cluster
@@ -31,6 +32,9 @@ from agentrun.plan.snapshot import Plan
 
 UNHEARD = 30.0
 """Seconds until the next visit while a decision waits for the admission policies, or an Approval is refused."""
+
+RUN_ENDED = "the run has ended"
+"""Why a command to an ended run is rejected."""
 
 
 @dataclass(slots=True)
@@ -50,6 +54,7 @@ class People:
     cluster: Cluster
     journal: Journal
     cache: Cache
+    answers: Answers
     clock: Callable[[], float]
     """Seconds since the epoch."""
     vouched: Callable[[], bool]
@@ -94,7 +99,7 @@ class People:
                             unheard.add(approval.digest)
                         break
                     await self._say(run, live, event)
-        for command in list(self.cache.commands.of(run.ref).values()):
+        for command in self.cache.open_commands(run.ref):
             if command.run_uid is not None and command.run_uid != run.uid:
                 continue  # for an earlier run of that name: Leftovers removes it
             whole: CommandView | None = command
@@ -103,29 +108,32 @@ class People:
             if whole is None:
                 self.cache.commands.drop(command.run, command.name, command.uid)
                 continue
+            if not whole.open:
+                continue  # a former leader has answered it; the watch event is on its way
             said = commanded(live, run, whole, self.vouched())
             if isinstance(said, Refusal):
-                await self.refuse(run, command, said.why)
+                await self.refuse(run, whole, said.why)
+            elif said is None or await self._say(run, live, said) or live.index().has_command(command.uid):
+                await self.answers.give(whole)
             else:
-                await self._say(run, live, said)
-                await self._remove(command)
+                await self.refuse(run, whole, RUN_ENDED)
 
     async def refuse(self, run: RunView, command: CommandView, why: str) -> None:
-        """Reject a command: create an Event that says why, and delete the command."""
+        """Reject a command: an Event about the run, and the command's answer, say why. Raises as ``Answers.give``."""
         await self.cluster.record_event(run, "Warning", "CommandRefused", f"{command.name}: {why}")
-        await self._remove(command)
+        await self.answers.give(command, why)
 
-    async def _remove(self, command: CommandView) -> None:
-        await self.cluster.delete_command(command)
-        self.cache.commands.drop(command.run, command.name, command.uid)
+    async def _say(self, run: RunView, live: RunState, event: NewEvent) -> bool:
+        """Record the event. Return False if the journal has it already, or if the run has ended by its journal."""
 
-    async def _say(self, run: RunView, live: RunState, event: NewEvent) -> None:
         def there(records: Sequence[Record]) -> bool:
             return already_recorded(event, EventIndex(as_events(records)))
 
         if await self.journal.append(live.log, event.kind, event.body, there):
             by = event.body["by"]
             run_log(run).info("%s%s", event.kind, f" by {by}" if by else "")
+            return True
+        return False
 
     async def ask(self, run: RunView, live: RunState, planned: Plan) -> None:
         """Create an Approval for every open question, and close the Approvals of all other questions."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from agentrun.control.views import APPROVALS, COMMANDS, KEPT, PODS, RUNS, Kind, RunRef, RunView, View
+from agentrun.control.views import APPROVALS, COMMANDS, KEPT, PODS, RUNS, CommandView, Kind, RunRef, RunView, View
 
 V = TypeVar("V", bound=View)
 
@@ -122,3 +122,7 @@ class Cache:
     def run(self, ref: RunRef) -> RunView | None:
         """The run of that name; None if the cache has none."""
         return self.runs.of(ref).get(ref.name)
+
+    def open_commands(self, ref: RunRef) -> list[CommandView]:
+        """The commands to that run that have no answer yet."""
+        return [command for command in self.commands.of(ref).values() if command.open]

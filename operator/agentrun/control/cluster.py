@@ -75,11 +75,20 @@ class Cluster(Protocol):
     async def get_command(self, command: CommandView) -> CommandView | None:
         """Read the whole command from the API server, however large it is; None if it is gone."""
 
-    async def delete_command(self, command: CommandView) -> None:
-        """Delete a command that was recorded or rejected."""
+    async def answer_command(self, command: CommandView, refusal: str, at: float) -> CommandView | None:
+        """Write the answer into the status of a command that still has its ``version``. Return it after the write.
 
-    async def refuse_command(self, command: CommandView, why: str) -> None:
-        """Delete a command whose run does not exist, after an Event about the command that says ``why``."""
+        ``refusal`` says why the command is rejected; "": it is recorded. ``at``: seconds since the epoch. If the API
+        server takes no status for the command, delete it, and return None. Return None, too, if it is gone.
+
+        Raises Conflict.
+        """
+
+    async def delete_command(self, command: CommandView) -> None:
+        """Delete a command that was recorded or rejected. Another command of that name is left alone."""
+
+    async def record_refusal(self, command: CommandView, why: str) -> None:
+        """Create an Event about a command whose run does not exist. Best effort: never raises."""
 
     async def patch_status(self, run: RunView, version: int, status: Mapping[str, Any]) -> RunView:
         """Replace the status of a run that still has ``version``. Return the run after the write.

@@ -44,7 +44,7 @@ SWEEP = 30.0
 removes every ended pod there, younger ones too.
 """
 TIDY = 15.0
-"""Seconds between removals of what deleted runs left behind (``Leftovers``)."""
+"""Seconds between removals of what deleted runs left behind (``Leftovers``), and of answered commands."""
 LOOK = 10.0
 """Seconds between offers of free places to waiting runs. Usually an event has offered them before."""
 RESYNC = 300.0
@@ -75,7 +75,7 @@ class Controller:
     leftovers: Leftovers = field(init=False)
 
     def __post_init__(self) -> None:
-        self.leftovers = Leftovers(self.cluster, self.cache, self.clock)
+        self.leftovers = Leftovers(self.cluster, self.cache, self.reconciler.answers, self.clock)
 
     # -- what the watches tell --------------------------------------------------------------------------------------
 
@@ -122,6 +122,11 @@ class Controller:
         """Handle an Approval that was deleted, even one that the cache never had: a visit makes an open one again."""
         self.cache.approvals.drop(view.run, view.name, view.uid)
         self._enqueue(view.run)
+
+    def command_seen(self, view: CommandView) -> None:
+        """Handle an AgentCommand that was created or changed. One that has its answer needs no visit."""
+        if self.cache.commands.put(view) and view.open:
+            self._enqueue(view.run)
 
     def command_gone(self, view: CommandView) -> None:
         """Handle an AgentCommand that was deleted, usually by the operator itself: its run needs no visit."""
@@ -170,11 +175,11 @@ class Controller:
         pods = self.cache.pods.of(run.ref).values()
         if run.finished is not None:
             late = any(pod.phase != "Ended" for pod in pods)
-            if run.ttl is not None or run.observed < run.generation or self.cache.commands.of(run.ref) or late:
+            if run.ttl is not None or run.observed < run.generation or self.cache.open_commands(run.ref) or late:
                 self.queue.add(run.ref, first_look=True)
             return
         decided = any(a.decisions and not a.settled for a in self.cache.approvals.of(run.ref).values())
-        answered = decided or bool(self.cache.commands.of(run.ref)) or any(pod.phase == "Ended" for pod in pods)
+        answered = decided or bool(self.cache.open_commands(run.ref)) or any(pod.phase == "Ended" for pod in pods)
         self.queue.add(run.ref, first_look=not answered)
         awaited = run_status.awaited(run.status)
         if awaited is not None:  # the timer may fire while the run still waits for its first look
@@ -249,6 +254,7 @@ class Controller:
         while True:
             await asyncio.sleep(TIDY)
             await self.leftovers.remove()
+            await self.reconciler.answers.remove_old()
 
     def _taken(self, pod: PodView) -> bool:
         live = self.reconciler.live.get(pod.run)
@@ -274,6 +280,7 @@ Handle = Callable[[Controller, Any], None]
 ON_SEEN: Final[Mapping[Kind[Any], Handle]] = {
     RUNS: Controller.run_seen,
     PODS: Controller.pod_seen,
+    COMMANDS: Controller.command_seen,
     WORKFLOWS: Controller.workflow_seen,
 }
 """Handlers of created and changed objects, for the kinds that need more than a visit to the run."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from agentrun.api.command import Resume, Signal
+from agentrun.api.command import Resolve, Resume, Signal
 from agentrun.control.run_state import RunState
 from agentrun.control.views import ApprovalView, CommandView, RunView
 from agentrun.plan.commands import (
@@ -80,8 +80,14 @@ def decisions(live: RunState, approval: ApprovalView) -> Iterator[NewEvent]:
             )
 
 
-def commanded(live: RunState, run: RunView, view: CommandView, vouched: bool) -> NewEvent | Refusal:
-    """The event for a command, or the reason to reject it. ``vouched`` as for ``switches``."""
+def commanded(live: RunState, run: RunView, view: CommandView, vouched: bool) -> NewEvent | Refusal | None:
+    """The event for a command, or the reason to reject it; None if the journal has it. ``vouched`` as for ``switches``.
+
+    A leader may have stopped between the record and the answer. Such a command is not judged again.
+    """
+    index = live.index()
+    if index.has_command(view.uid):
+        return None
     command = view.command
     if command is None:
         return Refusal(view.problem)
@@ -89,22 +95,19 @@ def commanded(live: RunState, run: RunView, view: CommandView, vouched: bool) ->
     # only a later second proves that the command is younger than the run.
     if command.run_uid is None and command.at <= run.created:
         return Refusal(f"it is not known to be younger than the run: make it anew, with spec.run.uid: {run.uid}")
-    if problem := _no_room(live, live.index(), view):
+    if problem := _no_room(live, index, command.verb):
         return Refusal(problem)
     author = Author(view.by, verified=view.by is not None and vouched, command=view.uid, on_cluster=True)
     return event_for(command.verb, live, author)
 
 
-def _no_room(live: RunState, index: EventIndex, view: CommandView) -> str:
-    """Why the journal takes no more commands of this kind; "" if it does, or has this command already.
+def _no_room(live: RunState, index: EventIndex, verb: Signal | Resume | Resolve) -> str:
+    """Why the journal takes no more commands of this kind; "" if it does.
 
     The operator has the journals of many runs in memory, hence the bounds. A driver on one machine has none.
     """
-    assert view.command is not None
-    if index.has_command(view.uid):
-        return ""
-    if not isinstance(view.command.verb, Signal):
-        resumes = isinstance(view.command.verb, Resume)
+    if not isinstance(verb, Signal):
+        resumes = isinstance(verb, Resume)
         kind = EventKind.RESUMED if resumes else EventKind.RESOLVED
         if (len(index.resumed) if resumes else sum(map(len, index.resolved.values()))) < WORDS_MAX:
             return ""

@@ -1,7 +1,8 @@
 """Removes what deleted runs left behind: Approvals that the cluster did not collect, commands that no run will take.
 
 Kubernetes deletes what a deleted run owns, unless the run was deleted with ``--cascade=orphan``. A command has no
-owner. Neither is of any use any more: a new run of the same name is another run.
+owner. Neither is of any use any more: a new run of the same name is another run. A command is rejected first, and stays
+with its answer for a while (``control.answers``).
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 
 from agentrun.api.values import NAME_PATTERN
+from agentrun.control.answers import Answers
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Cluster
 from agentrun.control.views import ApprovalView, CommandView, RunRef
 from agentrun.kube.errors import ClusterError
 
 GRACE = 30.0
-"""Seconds before a leftover is removed. In that time the run may still show up, since it comes by another watch, and
-the cluster may collect what the run owned.
+"""Seconds before a leftover is removed or rejected. In that time the run may still show up, since it comes by another
+watch, and the cluster may collect what the run owned.
 """
 
 COMMANDS_KEPT = 100
-"""Commands without a run that one namespace may have. Of any more, the oldest are removed at once."""
+"""Commands without a run and an answer that one namespace may have. Of any more, the oldest are removed at once."""
 
 AT_A_TIME = 200
 """Objects that are removed at one time at most."""
@@ -44,6 +46,7 @@ class Leftovers:
 
     cluster: Cluster
     cache: Cache
+    answers: Answers
     clock: Callable[[], float]
     _since: dict[str, float] = field(default_factory=dict)
     """When each object was first seen without its run, by uid."""
@@ -83,7 +86,8 @@ class Leftovers:
         self._since.clear()
 
     def _without_run(self) -> Iterator[Leftover]:
-        views: Iterator[Leftover] = chain(self.cache.approvals, self.cache.commands)
+        commands = (command for command in self.cache.commands if command.open)
+        views: Iterator[Leftover] = chain(self.cache.approvals, commands)
         for view in views:
             run = self.cache.run(view.run)
             if run is None or view.run_uid not in (None, run.uid):
@@ -106,9 +110,13 @@ class Leftovers:
                 await self.cluster.delete_approval(view)
                 self.cache.approvals.drop(ref, view.name, view.uid)
             else:
-                await self.cluster.refuse_command(view, _why(view, there))
-                self.cache.commands.drop(ref, view.name, view.uid)
-            log.info("%s/%s: removed %s, which was left of a run that is gone", *ref, view.name)
+                why = _why(view, there)
+                await self.cluster.record_refusal(view, why)
+                if self.clock() < self._since[view.uid] + GRACE:  # one of too many
+                    await self.answers.remove(view)
+                else:
+                    await self.answers.give(view, why)
+            log.info("%s/%s: removed or rejected %s, which was left of a run that is gone", *ref, view.name)
 
 
 def _why(command: CommandView, there: str | None) -> str:

@@ -14,7 +14,8 @@ from typing import NamedTuple, assert_never
 from agentrun.api.keys import StepKey
 from agentrun.api.run import Reason
 from agentrun.control import run_status
-from agentrun.control.approvals import People
+from agentrun.control.answers import Answers
+from agentrun.control.approvals import RUN_ENDED, People
 from agentrun.control.async_journal import Journal
 from agentrun.control.cache import Cache
 from agentrun.control.cluster import Cluster
@@ -58,6 +59,7 @@ class Reconciler:
     live: Held = field(default_factory=Held)
     opener: RunLoader = field(init=False)
     thinking: Thinking = field(default_factory=Thinking)
+    answers: Answers = field(init=False)
     people: People = field(init=False)
     patience: Patience = field(init=False)
     status: StatusWriter = field(init=False)
@@ -66,7 +68,8 @@ class Reconciler:
 
     def __post_init__(self, vouched: Callable[[], bool], bounds: Bounds) -> None:
         self.opener = RunLoader(self.cluster, self.journal, self.cache, self.thinking)
-        self.people = People(self.cluster, self.journal, self.cache, self.clock, vouched)
+        self.answers = Answers(self.cluster, self.cache, self.clock)
+        self.people = People(self.cluster, self.journal, self.cache, self.answers, self.clock, vouched)
         self.patience = Patience(self.cluster, self.clock)
         self.status = StatusWriter(
             self.cluster, self.journal, self.cache, self.queue, self.metrics, self.clock, self.patience
@@ -234,9 +237,9 @@ class Reconciler:
 
     async def _after_the_end(self, run: RunView) -> None:
         assert run.finished is not None
-        for command in list(self.cache.commands.of(run.ref).values()):
+        for command in self.cache.open_commands(run.ref):
             if command.run_uid is None or command.run_uid == run.uid:
-                await self.people.refuse(run, command, "the run has ended")
+                await self.people.refuse(run, command, RUN_ENDED)
         await self.pods.stop(
             run, [Stop(p.key, p.attempt) for p in self.cache.pods.of(run.ref).values() if p.phase != "Ended"]
         )

@@ -172,6 +172,19 @@ class CommandView:
     """None if the command is large (``Cluster.get_command`` reads it), or if there is a ``problem``."""
     problem: str = ""
     """Why the object is no valid command; "" if it is one."""
+    large: bool = False
+    """Whether the object is no valid command, and so large that a write of it is long work for the API server."""
+    answered: float | None = None
+    """When the operator answered the command in its status; None if it has no answer yet. Of an answered command the
+    view keeps no content.
+    """
+    deleting: bool = False
+    """Whether the command was deleted, and only a finalizer keeps it."""
+
+    @property
+    def open(self) -> bool:
+        """Whether the command still needs an answer."""
+        return self.answered is None and not self.deleting
 
 
 class WorkflowView(NamedTuple):

@@ -1,4 +1,4 @@
-"""Creates AgentCommands in the person's name, and waits until the operator has handled them."""
+"""Creates AgentCommands in the person's name, and waits for the operator's answer in their status."""
 
 from __future__ import annotations
 
@@ -6,27 +6,32 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from agentrun.api.command import ACCEPTED
 from agentrun.api.errors import Refused
 from agentrun.api.labels import REQUESTED_BY
 from agentrun.api.workflow import API_VERSION
-from agentrun.cli.failures import OutOfReach
+from agentrun.cli.failures import OutOfReach, warn
 from agentrun.cli.on_cluster.client import Client, collection
 from agentrun.cli.on_cluster.cluster_run import COMMANDS, ClusterRun
-from agentrun.kube.errors import DENIED, NotFound
+from agentrun.kube.errors import ClusterError, NotFound
 
 PATIENCE = 15.0
-"""Seconds to wait for an operator to handle a command."""
+"""Seconds to wait for an operator to answer a command."""
 
 POLL = 0.2
 """Seconds between two checks whether it has."""
 
 
 def command(client: Client, run: ClusterRun, verb: Mapping[str, Any]) -> None:
-    """Create an AgentCommand with ``verb``, such as ``{"resume": {}}``, and wait until the operator has handled it.
+    """Create an AgentCommand with ``verb``, such as ``{"resume": {}}``, and wait until the operator has answered it.
+
+    An operator of an earlier version deletes a command instead of answering it. Then a warning says that nothing is
+    known of what became of the command.
 
     Raises:
         Refused: the operator rejected the command, and said why.
-        OutOfReach: no operator handled the command within ``PATIENCE``. It still exists, and takes effect later.
+        OutOfReach: no operator answered the command within ``PATIENCE``: it still exists, and takes effect later. Or
+            the answer cannot be read.
     """
     body = {
         "apiVersion": API_VERSION,
@@ -43,8 +48,20 @@ def command(client: Client, run: ClusterRun, verb: Mapping[str, Any]) -> None:
     until = time.monotonic() + PATIENCE
     while True:
         try:
-            client.get(f"{path}/{name}")
+            made = client.get(f"{path}/{name}")
         except NotFound:
+            warn(
+                f"AgentCommand {name} is gone and left no answer, as under an operator of an earlier version. Whether "
+                f"run {run.name} has taken it is not known here: kubectl describe agentrun {run.name} "
+                f"-n {run.namespace} shows an Event CommandRefused if not"
+            )
+            return
+        except ClusterError as error:
+            raise OutOfReach(
+                f"AgentCommand {name} is made, but its answer cannot be read, so whether run {run.name} takes it is "
+                f"not known: {error}"
+            ) from error
+        if (answer := _answer(made)) is not None:
             break
         if time.monotonic() > until:
             raise OutOfReach(
@@ -53,19 +70,11 @@ def command(client: Client, run: ClusterRun, verb: Mapping[str, Any]) -> None:
                 f"kubectl delete agentcommand {name} -n {run.namespace}"
             )
         time.sleep(POLL)
-    if (why := _refusal(client, run, name)) is not None:
-        raise Refused(f"run {run.name} does not take it: {why}")
+    if answer.get("status") == "False":
+        raise Refused(f"run {run.name} does not take it: {answer.get('message')}")
 
 
-def _refusal(client: Client, run: ClusterRun, name: str) -> str | None:
-    """Why the operator rejected the command; None if it did not, or if the person may not read Events.
-
-    The operator records an Event before it deletes a rejected command.
-    """
-    selector = f"involvedObject.uid={run.uid},reason=CommandRefused"
-    try:
-        events = client.get(f"/api/v1/namespaces/{run.namespace}/events", fieldSelector=selector)["items"]
-    except DENIED:
-        return None
-    said = (str(event.get("message", "")) for event in events)
-    return next((text.partition(": ")[2] for text in said if text.startswith(f"{name}: ")), None)
+def _answer(made: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The condition with the operator's answer; None if there is none yet."""
+    conditions = (made.get("status") or {}).get("conditions") or ()
+    return next((found for found in conditions if found.get("type") == ACCEPTED), None)
