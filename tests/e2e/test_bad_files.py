@@ -180,7 +180,7 @@ def test_the_errors_of_inputs_on_the_command_line(shop: Shop) -> None:
         (("-i", "count=seven"), "integer"),
         (("-i", "seven"), "KEY=VALUE"),
         (("-i", "other=1"), "other"),
-        (("--inputs", "list.yaml"), "must hold one object"),
+        (("--inputs", "list.yaml"), "must contain one object"),
         (("--inputs", "none.yaml"), "none.yaml"),
         (("--name", "No Name"), "No Name"),
     ):

@@ -111,10 +111,10 @@ def test_a_model_without_a_key_is_named_before_anything_starts(
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b'"token-0123456789"\n', "stands in quotes, which are sent as a part of it"),
-        (b"'token-0123456789'", "stands in quotes"),
-        (b"Bearer token-0123456789", "begins with Bearer, which is sent twice then"),
-        (b"token 0123456789", "has a blank in it"),
+        (b'"token-0123456789"\n', "is in quotes, which are sent as part of it"),
+        (b"'token-0123456789'", "is in quotes"),
+        (b"Bearer token-0123456789", "begins with Bearer, which is then sent twice"),
+        (b"token 0123456789", "contains a space"),
         (b"\xef\xbb\xbftoken-0123456789\r\n", None),
     ],
 )

@@ -435,7 +435,7 @@ def test_a_record_after_the_end_is_found(scene: Scene, agentrun: Type) -> None:
 def test_runs_that_say_the_same_do_not_differ(scene: Scene, agentrun: Type) -> None:
     refunded(scene, "r1"), refunded(scene, "r2")
     said = agentrun("diff", "r1", "r2")
-    assert (said.code, said.out) == (0, "r1 and r2 say the same\n")
+    assert (said.code, said.out) == (0, "r1 and r2 do not differ\n")
 
 
 def test_diff_names_the_first_records_that_part(scene: Scene, agentrun: Type) -> None:
