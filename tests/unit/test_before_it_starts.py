@@ -171,7 +171,7 @@ def test_a_step_that_is_done_needs_no_key_any_more(
         ("OPENAI_BASE_URL", '"http://127.0.0.1:1/v1"', "is not a URL"),
         ("OPENAI_BASE_URL", "http://127.0.0.1:99999/v1", "is not a URL"),
         ("OPENAI_BASE_URL", "http://[::1/v1", "is not a URL"),
-        ("OPENAI_BASE_URL", "http://user:hunter2@127.0.0.1:1/v1", "a user and password stand in the URL"),
+        ("OPENAI_BASE_URL", "http://user:hunter2@127.0.0.1:1/v1", "the URL contains a user and a password"),
         ("OPENAI_ORG_ID", "café", "OPENAI_ORG_ID holds a line break or other characters that no HTTP header takes"),
         ("OPENAI_PROJECT_ID", "two\nlines", "OPENAI_PROJECT_ID holds a line break"),
         (
@@ -295,7 +295,7 @@ def test_a_warning_stops_nothing(
     said = agentrun("run", file(tmp_path, spec), "--name", "r")
     assert said.code == 3
     assert f"warning: model main at http://127.0.0.1:{closed_port} cannot be reached now" in said.err
-    assert "{{ … }} is the form of another tool" in said.err and "warning" not in said.out
+    assert "{{ … }} is the syntax of another tool" in said.err and "warning" not in said.out
 
 
 def test_validate_and_run_say_the_same(scene: Scene, agentrun: Type, tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_validate_and_run_say_the_same(scene: Scene, agentrun: Type, tmp_path: P
     for part in (
         '"ID" is not known',
         '"id" is a required property',
-        "inputs.order is missing: the schema knows only id",
+        "inputs.order is missing: the schema has only id",
     ):
         assert part in checked.err
     assert not scene.folder.exists()
