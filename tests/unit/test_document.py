@@ -262,7 +262,7 @@ FIELDS = {
     ),
     "resource": (
         step(f"{{name: a, agent: {AGENT}, resources: {{requests: {{memry: 1Gi}}}}}}"),
-        "resources.requests: has a resource that no node offers: known are cpu, memory, ephemeral-storage, and names",
+        "resources.requests: has a resource that no node offers: use cpu, memory, ephemeral-storage, or a name",
     ),
     "quantity": (
         step(f"{{name: a, agent: {AGENT}, resources: {{limits: {{cpu: 2}}}}}}"),
@@ -270,11 +270,11 @@ FIELDS = {
     ),
     "label": (
         step(f"{{name: a, agent: {AGENT}, nodeSelector: {{'a b': c}}}}"),
-        "nodeSelector: has a key that no node can carry: write one such as disktype or example.com/pool",
+        "nodeSelector: has a key that cannot be the label of a node: write one such as disktype or example.com/pool",
     ),
     "default label": (
         f"{STEPS}  defaults: {{nodeSelector: {{-a: c}}}}\n",
-        "spec.defaults.nodeSelector: has a key that no node can carry",
+        "spec.defaults.nodeSelector: has a key that cannot be the label of a node",
     ),
     "toleration": (
         step(f"{{name: a, agent: {AGENT}, tolerations: [{{key: b, value: c, operator: Exists}}]}}"),

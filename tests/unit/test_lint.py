@@ -91,10 +91,13 @@ def paying(args: dict[str, Any], name: str = "a", **more: Any) -> dict[str, Any]
     [
         (
             "timestamp('2027-13-01T00:00:00Z') < timestamp(inputs.any)",
-            "timestamp() is given no instant: write RFC 3339",
+            "the argument of timestamp() is not an instant: write RFC 3339",
         ),
-        ("timestamp('2027-01-01') < timestamp(inputs.any)", "timestamp() is given no instant"),
-        ("duration(inputs.any) > duration('1 hour')", "duration() is given no length of time: write for example '90s'"),
+        ("timestamp('2027-01-01') < timestamp(inputs.any)", "the argument of timestamp() is not an instant"),
+        (
+            "duration(inputs.any) > duration('1 hour')",
+            "the argument of duration() is not a duration: write for example '90s'",
+        ),
         ("inputs.orderId.matches('[')", "invalid regular expression: missing ]"),
         ("matches(inputs.orderId, '(?=a)b')", "invalid regular expression"),
         ("1 / 0 == 1", "divide by zero"),
@@ -317,7 +320,7 @@ def test_an_argument_that_closed_parameters_lack_is_found_in_the_request() -> No
             {"agent": {"prompt": "x", "tools": ["pay", "open", "pay"]}},
             "agent.tools[2]: the tool pay is listed twice: keep one",
         ),
-        ({"wait": {"until": "tomorrow"}}, 'wait.until: "tomorrow" is no instant: write RFC 3339'),
+        ({"wait": {"until": "tomorrow"}}, 'wait.until: "tomorrow" is not an instant: write RFC 3339'),
         ({"wait": {"until": "2027-01-31T09:00:00"}}, "wait.until: "),
         ({"wait": {"until": "9999-12-31T23:59:60z"}}, ""),
         ({"wait": {"until": "${inputs.any}"}}, ""),

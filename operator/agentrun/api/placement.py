@@ -53,8 +53,8 @@ class Resources(Spec):
         for name in amounts:
             if name not in _RESOURCES and not ("/" in name and re.fullmatch(LABEL_KEY_PATTERN, name)):
                 raise ValueError(
-                    "has a resource that no node offers: known are "
-                    f"{', '.join(_RESOURCES)}, and names with a domain such as nvidia.com/gpu"
+                    "has a resource that no node offers: use "
+                    f"{', '.join(_RESOURCES)}, or a name with a domain such as nvidia.com/gpu"
                 )
         return amounts
 
@@ -90,5 +90,7 @@ def known_labels(selector: dict[str, str] | None) -> dict[str, str] | None:
     """
     for key in selector or ():
         if len(key) > 317 or not re.fullmatch(LABEL_KEY_PATTERN, key):
-            raise ValueError("has a key that no node can carry: write one such as disktype or example.com/pool")
+            raise ValueError(
+                "has a key that cannot be the label of a node: write one such as disktype or example.com/pool"
+            )
     return selector
