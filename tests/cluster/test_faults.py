@@ -220,7 +220,7 @@ def test_a_node_that_is_silent_for_a_while(
     operator.wait_for(namespace, "r", "Running", step="one")
     cluster.node.kubelet.send(signal.SIGSTOP)
     try:
-        assert "nothing is heard of node" in message(operator, namespace, "r", "NodeSilent", seconds=80)
+        assert "does not report" in message(operator, namespace, "r", "NodeSilent", seconds=80)
     finally:
         cluster.node.kubelet.send(signal.SIGCONT)
     cluster.node.wait()

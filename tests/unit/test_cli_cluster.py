@@ -331,7 +331,7 @@ def test_a_run_of_a_cluster_is_shown_and_told_nothing(scene: Scene, agentrun: Ty
     scene.event(run, "approvalRequested", step="ask", request=request("Go?", digest="sha256:aa"))
     said = agentrun("show", "c1")
     assert said.code == 0 and "kubectl agentrun show c1 -n default" in said.out
-    assert "somebody unknown" in said.out and "agentrun approve c1" not in said.out and "resume c1" not in said.out
+    assert "an unknown user" in said.out and "agentrun approve c1" not in said.out and "resume c1" not in said.out
     assert "ask: approval" in agentrun("list").out
     before = sorted(scene.store.list(""))
     for words in (
