@@ -109,9 +109,9 @@ def test_the_workflow_comes_before_the_environment() -> None:
         ("OPENAI_BASE_URL", "nonsense", 'the environment variable OPENAI_BASE_URL: "nonsense" is not a URL; write one'),
         ("OPENAI_BASE_URL", "http://u:hunter2@h", "OPENAI_BASE_URL: the URL contains a user and a password"),
         ("OPENAI_BASE_URL", "http://h/v1/responses", "OPENAI_BASE_URL: the path ends with /responses"),
-        ("OPENAI_API_KEY", "sk-hunter2\nX: 1", "OPENAI_API_KEY holds a line break"),
-        ("OPENAI_ORG_ID", "org\nX: 1", "OPENAI_ORG_ID holds a line break"),
-        ("OPENAI_PROJECT_ID", "pröj", "OPENAI_PROJECT_ID holds a line break or other characters"),
+        ("OPENAI_API_KEY", "sk-hunter2\nX: 1", "OPENAI_API_KEY contains a line break"),
+        ("OPENAI_ORG_ID", "org\nX: 1", "OPENAI_ORG_ID contains a line break"),
+        ("OPENAI_PROJECT_ID", "pröj", "OPENAI_PROJECT_ID contains a line break or other characters"),
     ],
 )
 def test_a_variable_that_cannot_be_used_is_named(
