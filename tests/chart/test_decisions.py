@@ -298,7 +298,7 @@ def test_nobody_changes_what_is_asked(
 def test_the_spec_changes_for_nobody(people: dict[str, Api], admin: Api, asked: str) -> None:
     for who in (people["admin"], admin.acting_as(COLLECTOR)):
         answer = who.patch("approvals", asked, {"spec": {"digest": f"sha256:{'c' * 64}"}})
-        assert answer.status in {403, 422} and "spec cannot change" in answer.body["message"]
+        assert answer.status in {403, 422} and "spec cannot be changed" in answer.body["message"]
 
 
 def test_nobody_deletes_a_question_but_the_cluster_itself(

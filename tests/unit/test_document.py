@@ -254,11 +254,11 @@ FIELDS = {
     ),
     "for each": (
         step("{name: a, wait: {duration: 1h}, forEach: {items: [1]}}"),
-        "forEach goes with agent and tool only",
+        "forEach applies to agent and tool only",
     ),
     "pod of an approval": (
         step("{name: a, approval: {subject: x, approvers: {users: [b]}}, image: c}"),
-        "spec.steps[0]: identity, image, resources, nodeSelector and tolerations go with agent and tool only: people",
+        "spec.steps[0]: identity, image, resources, nodeSelector and tolerations apply to agent and tool only: an",
     ),
     "resource": (
         step(f"{{name: a, agent: {AGENT}, resources: {{requests: {{memry: 1Gi}}}}}}"),
@@ -278,7 +278,7 @@ FIELDS = {
     ),
     "toleration": (
         step(f"{{name: a, agent: {AGENT}, tolerations: [{{key: b, value: c, operator: Exists}}]}}"),
-        "tolerations[0]: value goes with operator Equal only",
+        "tolerations[0]: value is allowed with operator Equal only",
     ),
     "service account": (
         RUN + "  workflowRef: {name: a}\n  identity: {serviceAccountName: Ana}\n",
@@ -290,11 +290,11 @@ FIELDS = {
         "wait: give exactly one of duration, until and signal",
     ),
     "no wait": (step("{name: a, wait: {}}"), "spec.steps[0].wait: give exactly one of duration, until and signal"),
-    "wait timeout": (step("{name: a, wait: {duration: 1h, timeout: 2h}}"), "wait: timeout goes with signal only"),
+    "wait timeout": (step("{name: a, wait: {duration: 1h, timeout: 2h}}"), "wait: timeout applies to signal only"),
     "nobody": (step("{name: a, approval: {subject: x, approvers: {}}}"), "approvers: give at least one user or group"),
     "class twice": (
         step(f"{{name: a, agent: {AGENT}, retry: {{classes: [Tool, Tool]}}}}"),
-        "retry.classes: names Tool twice: keep on",
+        "retry.classes: lists Tool twice: keep on",
     ),
     "no workflow": (RUN + "  inputs: {}\n", "wf.yaml:4: spec: give exactly one of workflowRef and workflow"),
     "step twice": (

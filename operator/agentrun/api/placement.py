@@ -19,9 +19,9 @@ QUANTITY_PATTERN = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+
 LABEL_KEY_PATTERN = r"^([a-z0-9][-a-z0-9.]*/)?[a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?$"
 LABEL_VALUE_PATTERN = r"^([a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?)?$"
 
-TOLERATION_KEY = "without a key, a toleration needs operator Exists: it tolerates every taint then"
-TOLERATION_VALUE = "value goes with operator Equal only"
-TOLERATION_SECONDS = "tolerationSeconds goes with effect NoExecute only"
+TOLERATION_KEY = "a toleration without a key needs operator Exists, and tolerates every taint"
+TOLERATION_VALUE = "value is allowed with operator Equal only"
+TOLERATION_SECONDS = "tolerationSeconds is allowed with effect NoExecute only"
 
 _RESOURCES = ("cpu", "memory", "ephemeral-storage")
 
@@ -36,13 +36,13 @@ NodeSelector = Annotated[dict[str, LabelValue], Field(max_length=20)]
 
 
 class Identity(Spec):
-    """Whom the pods of a run or a step act as: a ServiceAccount in the run's namespace."""
+    """The identity of the pods of a run or a step: a ServiceAccount in the run's namespace."""
 
     service_account_name: ServiceAccountName
 
 
 class Resources(Spec):
-    """What the runner's container asks for, and what it may use at most."""
+    """The requests and limits of the runner's container."""
 
     requests: Annotated[dict[str, Quantity], Field(max_length=10)] = {}
     limits: Annotated[dict[str, Quantity], Field(max_length=10)] = {}
@@ -60,7 +60,7 @@ class Resources(Spec):
 
 
 class Toleration(Spec):
-    """A taint of nodes that the pod may run on all the same."""
+    """A taint that the pod tolerates."""
 
     key: LabelKey | None = None
     operator: Literal["Exists", "Equal"] = "Equal"
