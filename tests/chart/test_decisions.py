@@ -238,7 +238,7 @@ def test_where_nobody_knows_the_requester_nobody_decides(
         name = made(operator, fresh, requestedBy=unknown)
         said = decide(people["ben"], name, decision("ben")).refused()
         assert "nobody knows who made the run refund-1, so nobody can decide on it: it might be ben themselves" in said
-        assert "Make the run anew with the annotation agentrun.dev/requested-by: YOUR NAME" in said
+        assert "Create the run again with the annotation agentrun.dev/requested-by: YOUR NAME" in said
 
 
 @pytest.mark.parametrize("who", ["ben", "admin"])

@@ -87,7 +87,7 @@ def test_without_stamping_a_forged_name_is_refused(
     people["ana"].create("agentruns", run(nameless)).ok()
     for who in ("ana", "admin"):
         said = people[who].patch("agentruns", nameless, {"metadata": {"annotations": {REQUESTED_BY: who}}}).refused()
-        assert f"{who} may not change who made this" in said and "(there is none). To have one, make it anew" in said
+        assert f"{who} may not change who made this" in said and "(there is none). To have one, create it again" in said
     people["eve"].patch("agentruns", nameless, {"spec": {"cancel": True}}).ok()
 
 
