@@ -79,10 +79,15 @@ def test_a_run_that_cannot_be_read_is_cancelled_and_deleted_as_any_other(world: 
 def test_a_workflow_that_cannot_be_read_is_named_to_those_who_refer_to_it(world: ClusterWorld) -> None:
     world.api.workflows["w"] = {"metadata": {"name": "w"}, "spec": {}, UNREADABLE: DEEP}
     world.api.apply_run("r", {"workflowRef": {"name": "w"}})
-    world.operator()
+    operator = world.operator()
     world.settle()
-    assert ready(world)[0] == Reason.INVALID_SPEC
-    assert ready(world)[1].startswith(f"AgentWorkflow w: {DEEP}.")
+    advice = "Correct the AgentWorkflow, and the run begins automatically"
+    assert ready(world) == (Reason.INVALID_SPEC, f"AgentWorkflow w: {DEEP}. {advice}")
+    world.api.workflows["w"] = {"apiVersion": API_VERSION, "kind": "AgentWorkflow", "metadata": {"name": "w"}}
+    world.api.workflows["w"]["spec"] = {"steps": [NEVER]}
+    operator.controller.workflow_seen(WorkflowView("n", "w"))
+    world.settle()
+    assert ready(world)[0] == Reason.AWAITING_SIGNAL
 
 
 def test_a_command_that_cannot_be_read_is_refused_and_removed(world: ClusterWorld) -> None:

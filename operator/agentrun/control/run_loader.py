@@ -286,10 +286,11 @@ def said(error: InvalidDocument) -> str:
     lines = [": ".join(part for part in (dotted(p.path), p.message) if part) for p in error.problems[:10]]
     more = f" (and {len(error.problems) - 10} more)" if len(error.problems) > 10 else ""
     where = f"{error.source}: " if error.source.startswith("AgentWorkflow") else ""
-    return f"{where}{'; '.join(lines)}{more}. {_ANOTHER}"
+    return f"{where}{'; '.join(lines)}{more}. {_CORRECTED if where else _ANOTHER}"
 
 
 _ANOTHER = "The spec of a run cannot be changed: delete the run and create another"
+_CORRECTED = "Correct the AgentWorkflow, and the run begins automatically"
 
 
 def _object(kind: str, ref: RunRef, spec: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
