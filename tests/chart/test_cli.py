@@ -205,7 +205,7 @@ def test_a_run_is_followed_decided_and_signalled_to_its_end(
     assert [d["by"] for d in asked["status"]["decisions"]] == ["ben"]
 
     wrong = type_("ana", "signal", name, "shiped")
-    assert wrong.code == 2 and "there are: shipped" in wrong.err
+    assert wrong.code == 2 and "its signals: shipped" in wrong.err
     assert type_("ana", "signal", name, "shipped", '{"n": 7}').code == 0
     ended = type_("ana", "resume", name, "-o", "json")
     assert ended.code == 0 and ended.object["status"]["output"] == {"box": {"n": 7}}
@@ -266,7 +266,7 @@ def test_a_workflow_that_others_keep_is_not_changed_on_the_way(
     changed = {"steps": [{"name": "shipped", "wait": {"signal": "another"}}], "output": WAIT["output"]}
     for other, why in (
         (WAIT | {"output": {"another": "one"}}, "parts that are not in this file"),
-        (changed, "not ours to change"),
+        (changed, "others manage its fields"),
     ):
         ours = file(tmp_path, ("AgentWorkflow", name, other), ("AgentRun", name, {"workflowRef": {"name": name}}))
         said = type_("ana", "run", ours)
@@ -281,9 +281,9 @@ def test_suspend_resume_cancel(type_: Type, name: str, tmp_path: Path) -> None:
     refused = type_("ana", "resume", name)
     assert refused.code == 2 and "neither suspended nor parked" in refused.err
     assert type_("ana", "suspend", name).out == (
-        f"{name} is suspended; go on with: kubectl agentrun resume {name} -n {NAMESPACE}\n"
+        f"{name} is suspended; continue with: kubectl agentrun resume {name} -n {NAMESPACE}\n"
     )
-    assert "(it was before)" in type_("ana", "suspend", name).out
+    assert "(it was already)" in type_("ana", "suspend", name).out
     assert "suspended by ana:" in type_("carl", "show", name).out
     resumed = type_("ben", "resume", name)
     assert resumed.code == 3 and f"{name} is no longer suspended" in resumed.out
@@ -341,7 +341,7 @@ def test_two_people_who_decide_at_once_both_count(
     first = type_("ben", "approve", name)
     assert first.code == 0 and "ask: 1 of 2 people have approved" in first.out
     twice = type_("ben", "approve", name)
-    assert twice.code == 2 and "you have decided ask already: Approved" in twice.err
+    assert twice.code == 2 and "you have already decided ask: Approved" in twice.err
     assert decide(carl, seen, "carl", "Approved", "") == 2  # as carl saw it before ben decided
     [after] = approvals_of(carl, found(plane, name))
     assert [entry["by"] for entry in after["status"]["decisions"]] == ["ben", "carl"]
@@ -449,7 +449,7 @@ def test_logs_of_pods_that_are_gone_are_the_stores(type_: Type, name: str, tmp_p
     assert type_("admin", "logs", name, "nothing").code == 2
     assert type_("ana", "cancel", name).code == 0
     followed = type_("ana", "logs", name, "-f")
-    assert followed.code == 0 and "turn model=m" in followed.out and "The role view has it" in followed.err
+    assert followed.code == 0 and "turn model=m" in followed.out and "The role view permits it" in followed.err
 
 
 def test_who_may_not_read_the_store_is_shown_the_status(
@@ -459,7 +459,7 @@ def test_who_may_not_read_the_store_is_shown_the_status(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
     said = type_("ana", "show", name)
     assert said.code == 0 and "shipped   Waiting" in said.out
-    assert len(said.err.splitlines()) == 1 and "without the timeline" in said.err
+    assert len(said.err.splitlines()) == 1 and "the timeline is left out" in said.err
     assert type_("ana", "audit", "verify", name).code == 4
 
 
@@ -479,7 +479,7 @@ def test_what_the_api_server_refuses_validate_says_by_line(type_: Type, name: st
     assert said.code == 2 and "may not run steps as the ServiceAccount payments" in said.err
     right = file(tmp_path, ("AgentRun", name, {"workflow": WAIT}))
     said = type_("ana", "validate", right, "-o", "json")
-    assert said.code == 0 and "the cluster takes it" in said.err and said.object["items"][0]["kind"] == "AgentRun"
+    assert said.code == 0 and "the cluster accepts it" in said.err and said.object["items"][0]["kind"] == "AgentRun"
     assert type_("ana", "show", name).code == 2  # nothing was made
 
 
@@ -506,7 +506,7 @@ def test_following_says_when_no_operator_comes(
 
     def tell(place: Any, text: str = "") -> None:
         said.append(text)
-        if "no operator has come" in text:
+        if "no operator has picked up the run" in text:
             at_work.send_signal(signal.SIGCONT)
 
     monkeypatch.setattr("agentrun.cli.terminal.board.tell", tell)
@@ -515,7 +515,7 @@ def test_following_says_when_no_operator_comes(
         ended = type_("ana", "run", file(tmp_path, ("AgentWorkflow", "wait", WAIT)), "--name", name)
     finally:
         at_work.send_signal(signal.SIGCONT)
-    assert ended.code == 3 and [text for text in said if "no operator has come" in text]
+    assert ended.code == 3 and [text for text in said if "no operator has picked up the run" in text]
 
 
 def test_kubectl_knows_the_plugin(plane: ControlPlane, release: None, tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ def test_where_nobody_knows_the_requester_nobody_decides(
         name = made(operator, fresh, requestedBy=unknown)
         said = decide(people["ben"], name, decision("ben")).refused()
         assert "nobody knows who made the run refund-1, so nobody can decide on it: it might be ben themselves" in said
-        assert "Make the run anew with the annotation agentrun.dev/requested-by: YOUR NAME" in said
+        assert "Create the run again with the annotation agentrun.dev/requested-by: YOUR NAME" in said
 
 
 @pytest.mark.parametrize("who", ["ben", "admin"])
@@ -298,7 +298,7 @@ def test_nobody_changes_what_is_asked(
 def test_the_spec_changes_for_nobody(people: dict[str, Api], admin: Api, asked: str) -> None:
     for who in (people["admin"], admin.acting_as(COLLECTOR)):
         answer = who.patch("approvals", asked, {"spec": {"digest": f"sha256:{'c' * 64}"}})
-        assert answer.status in {403, 422} and "spec cannot change" in answer.body["message"]
+        assert answer.status in {403, 422} and "spec cannot be changed" in answer.body["message"]
 
 
 def test_nobody_deletes_a_question_but_the_cluster_itself(

@@ -88,7 +88,7 @@ def test_without_stamping_a_forged_name_is_refused(
     people["ana"].create("agentruns", run(nameless)).ok()
     for who in ("ana", "admin"):
         said = people[who].patch("agentruns", nameless, {"metadata": {"annotations": {REQUESTED_BY: who}}}).refused()
-        assert f"{who} may not change who made this" in said and "(there is none). To have one, make it anew" in said
+        assert f"{who} may not change who made this" in said and "(there is none). To have one, create it again" in said
     people["eve"].patch("agentruns", nameless, {"spec": {"cancel": True}}).ok()
 
 
@@ -96,7 +96,7 @@ def test_a_command_never_changes(people: dict[str, Api], fresh: Iterator[str]) -
     name = next(fresh)
     people["ana"].create("agentcommands", command(name)).ok()
     answer = people["admin"].patch("agentcommands", name, {"spec": {"run": {"name": "refund-2"}}})
-    assert answer.status == 422 and "spec cannot change" in answer.body["message"]
+    assert answer.status == 422 and "spec cannot be changed" in answer.body["message"]
     assert people["ana"].patch("agentcommands", name, {"metadata": {"labels": {"a": "b"}}}).status == 403
     assert people["ana"].delete("agentcommands", name).status == 403
 

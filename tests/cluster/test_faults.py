@@ -220,7 +220,7 @@ def test_a_node_that_is_silent_for_a_while(
     operator.wait_for(namespace, "r", "Running", step="one")
     cluster.node.kubelet.send(signal.SIGSTOP)
     try:
-        assert "nothing is heard of node" in message(operator, namespace, "r", "NodeSilent", seconds=80)
+        assert "does not report" in message(operator, namespace, "r", "NodeSilent", seconds=80)
     finally:
         cluster.node.kubelet.send(signal.SIGCONT)
     cluster.node.wait()
@@ -240,7 +240,7 @@ def test_what_nobody_may_touch(operator: Operator, namespace: str, tools: ToolHo
         done = operator.kubectl(*words, status, "--subresource=status", user=user, check=False)
         assert done.returncode != 0 and "forbidden" in done.stderr.lower()
     done = operator.kubectl(*words, json.dumps({"spec": {"inputs": {"a": 1}}}), user="ana", check=False)
-    assert "inputs cannot change once the run is made" in done.stderr
+    assert "inputs cannot be changed once the run is created" in done.stderr
     release.set()
     operator.wait_for(namespace, "r", "Succeeded", seconds=60)
 

@@ -70,7 +70,7 @@ def test_the_types_may_come_after_the_operator_and_be_replaced(tmp_path: Path) -
             operator.ready(f"the status of {name}", lambda: plane.kubectl(*phase).stdout == "Waiting")
 
         try:
-            operator.ready("a word of what is missing", lambda: "does not list" in operator.said())
+            operator.ready("a word of what is missing", lambda: "cannot list from the API server" in operator.said())
             assert not ready()
             install()
             run("first")

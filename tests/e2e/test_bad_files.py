@@ -37,19 +37,19 @@ def steps(*given: dict[str, Any], **spec: Any) -> dict[str, Any]:
 
 FILES: dict[str, Bad] = {
     "empty": Bad("", ("is empty", "write a document")),
-    "blank": Bad("# nothing\n---\n", ("holds no document", "write one")),
+    "blank": Bad("# nothing\n---\n", ("contains no document", "write one")),
     "ten megabytes": Bad(HEAD + "#" * 10_000_000, ("larger than 4 MiB", "split it")),
     "not UTF-8": Bad(HEAD.encode() + b"  description: caf\xe9\n", (":5", "not UTF-8", "iconv")),
     "a NUL": Bad(HEAD + "  description: a\0b\n", (":5", r"U\+0000", "remove it")),
     "a YAML bomb": Bad(BOMB, (":5", "aliases expanded")),
     "deep": Bad("[" * 50_000, ("nested deeper than 64 levels", "flatter")),
-    "a key twice": Bad(HEAD + "  steps: []\n  steps: []\n", (":6", "steps", "stands twice", "keep one")),
+    "a key twice": Bad(HEAD + "  steps: []\n  steps: []\n", (":6", "steps", "occurs twice", "keep one")),
     "a tab": Bad(HEAD + "\tsteps: []\n", (":5", "a tab is not allowed", "use spaces")),
     "a tag": Bad(
         HEAD + "  description: !!python/object/apply:os.system [id]\n",
         (":5", "tag !!python/object/apply:os.system", "remove the tag"),
     ),
-    "another kind": Bad("apiVersion: v1\nkind: Pod\n", ("apiVersion", "AgentRun and AgentWorkflow")),
+    "another kind": Bad("apiVersion: v1\nkind: Pod\n", ("apiVersion", "AgentRun or AgentWorkflow")),
     "an unknown field": Bad(steps({**WAIT, "dependOn": []}), (r"spec\.steps\[0\]\.dependOn", "dependsOn")),
     "a cycle": Bad(
         steps({**WAIT, "name": "a", "dependsOn": ["b"]}, {**WAIT, "name": "b", "dependsOn": ["a"]}),
@@ -180,7 +180,7 @@ def test_the_errors_of_inputs_on_the_command_line(shop: Shop) -> None:
         (("-i", "count=seven"), "integer"),
         (("-i", "seven"), "KEY=VALUE"),
         (("-i", "other=1"), "other"),
-        (("--inputs", "list.yaml"), "must hold one object"),
+        (("--inputs", "list.yaml"), "must contain one object"),
         (("--inputs", "none.yaml"), "none.yaml"),
         (("--name", "No Name"), "No Name"),
     ):

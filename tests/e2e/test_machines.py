@@ -56,7 +56,7 @@ def test_a_killed_machine_is_no_different_from_a_killed_process(shop: Shop, rele
         killed_elsewhere(shop, name, change)
     release.set()
     listed = shop.agentrun("list")
-    assert listed.out.count("not seen from here") == len(ELSEWHERE), listed
+    assert listed.out.count("not visible from here") == len(ELSEWHERE), listed
     for name in ELSEWHERE:
         for words in (("show", name), ("signal", name, "go")):
             said = shop.agentrun(*words)

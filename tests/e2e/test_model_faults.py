@@ -177,7 +177,7 @@ def test_an_endpoint_that_is_down_is_named(run: LocalRun) -> None:
     failure = run.steps["down"]["failure"]
     assert failure["class"] == "Provider"
     assert "model nowhere at http://127.0.0.1:" in failure["message"]
-    assert "check endpoint, and that it is up" in failure["message"]
+    assert "check endpoint, and that the server is up" in failure["message"]
 
 
 def test_an_endpoint_that_hangs_meets_the_steps_timeout_once(run: LocalRun, stage: Shop) -> None:

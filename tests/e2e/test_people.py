@@ -20,7 +20,7 @@ def test_a_signal_is_told_of_and_its_payload_is_the_output(shop: Shop) -> None:
     assert "agentrun signal r paid [PAYLOAD]" in asked.err
     wrong = shop.agentrun("signal", "r", "payed")
     assert wrong.code == 2, wrong
-    assert "there are: paid, shipped" in wrong.err
+    assert "its signals: paid, shipped" in wrong.err
     assert shop.agentrun("signal", "r", "shipped", '{"by": ["post", 1]}').code == 0
     assert shop.agentrun("resume", "r").code == 3
     assert shop.agentrun("signal", "r", "paid", "not { JSON").code == 0
@@ -58,7 +58,7 @@ def test_a_timer_is_waited_for_and_the_wait_can_be_interrupted(shop: Shop) -> No
         run.send(signal.SIGINT)
         said = run.end()
     assert said.code == 130, said
-    assert "Go on with: agentrun resume long" in said.err
+    assert "Continue with: agentrun resume long" in said.err
     short = shop.agentrun("run", file, "--name", "short", "-i", "pause=500ms")
     assert short.code == 0, short
     [began, settled, *_] = shop.events("short")
@@ -72,7 +72,7 @@ def test_a_word_about_a_run_or_a_step_that_is_not_there_says_what_is(shop: Shop)
     assert shop.agentrun("run", file, "--name", "r").code == 3
     for words, says in (
         (("show", "none"), 'there is no run "none" in namespace default'),
-        (("approve", "r"), "waits for no approval"),
+        (("approve", "r"), "does not wait for an approval"),
         (("approve", "r", "none"), "none"),
         (("resolve", "r", "wait", "--retry"), "nothing to resolve"),
         (("fork", "r", "--from", "none"), "none"),

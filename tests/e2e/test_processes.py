@@ -58,7 +58,7 @@ def test_an_interrupted_driver_lets_the_call_end_and_says_how_to_go_on(
         release.set()
         said = run.end()
     assert said.code == code, said
-    assert "Go on with: agentrun resume r" in said.err
+    assert "Continue with: agentrun resume r" in said.err
     assert "Traceback" not in said.err
     assert [record["kind"] for record in shop.records("r", "slow")] == ["opened", "closed"]
     resumed = shop.agentrun("resume", "r")
@@ -75,7 +75,7 @@ def test_a_second_interrupt_kills_and_the_call_is_repeated_with_its_key(shop: Sh
         run.send(signal.SIGINT)
         said = run.end()
     assert said.code == 130, said
-    assert "Go on with: agentrun resume r" in said.err
+    assert "Continue with: agentrun resume r" in said.err
     assert "Traceback" not in said.err
     assert gone(pid), "the driver ended before the step that it killed: asyncio then leaves a traceback"
     release.set()

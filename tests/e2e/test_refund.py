@@ -53,7 +53,7 @@ def test_the_refund_from_file_to_payment(placed: Shop) -> None:
     for words in (approve[:3], [*approve[:4], "sales"]):
         refused = shop.agentrun(*words)
         assert refused.code == 2, refused
-        assert "who may: group finance. Nothing was written" in refused.err
+        assert "allowed to decide: group finance. Nothing was written" in refused.err
     approved = shop.agentrun(*approve, "--comment", "go ahead")
     assert approved.code == 0, approved
     again = shop.agentrun(*approve)

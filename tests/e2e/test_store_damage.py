@@ -97,7 +97,7 @@ def test_a_damaged_lease_is_named(run: LocalRun, tmp_path: Path) -> None:
         store.create(run.path.lease, content)
         with pytest.raises(Damaged, match=r"driver\.json: this is not a lease"):
             HolderWatch(store, run.path).look()
-        with pytest.raises(Damaged, match="delete it if nobody drives the run"):
+        with pytest.raises(Damaged, match="delete it if no driver is running"):
             asyncio.run(Lease(store, run.path, "writer").acquire(print))
 
 

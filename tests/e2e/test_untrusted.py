@@ -214,7 +214,7 @@ def test_the_model_is_told_why_a_call_was_not_made(outputs: dict[str, Said], sta
     results = [r for record in stage.records("r", "asks") for r in record["body"].get("results", ())]
     said = " ".join(r["output"] for r in results if r.get("isError"))
     for text in (
-        "would lead elsewhere", "is empty", "holds line breaks", "1e999", "nested deeper",
+        "would lead elsewhere", "is empty", "contains line breaks", "1e999", "nested deeper",
         "there is no tool",
     ):  # fmt: skip
         assert text in said, text

@@ -35,7 +35,8 @@ JOURNALS = sorted(Path(__file__).with_name("journals").glob("*.json"))
 CHANGED = {
     "undone-fan-out": (
         'no white"}',
-        'no white"}; these effects stay, for they were not undone: each[0] (HTTP 409 Conflict\\n{"error": "too late"})',
+        'no white"}; these effects remain, because they were not undone: '
+        'each[0] (HTTP 409 Conflict\\n{"error": "too late"})',
     )
 }
 """What today's code says on purpose in other words than the release, by journal: the end of ``message``, then and now.

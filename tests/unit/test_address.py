@@ -56,12 +56,12 @@ def test_the_url_of_a_call(endpoint: str, url: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("http://user:hunter2@h/v1", "a user and password stand in the URL"),
-        ("http://hunter2@h/v1", "a user and password stand in the URL"),
+        ("http://user:hunter2@h/v1", "the URL contains a user and a password"),
+        ("http://hunter2@h/v1", "the URL contains a user and a password"),
         ("http://h/v1#part", "has a fragment"),
         ("http://h/v1#", "has a fragment"),
-        ("http://{resource}.openai.azure.com/", "holds braces"),
-        ("http://h/${inputs.x}", "holds braces"),
+        ("http://{resource}.openai.azure.com/", "contains braces"),
+        ("http://h/${inputs.x}", "contains braces"),
         ("http://h/v1/responses", "ends with /responses, which is api: responses, but the model says api: chat"),
         ("http://h/v1/completions", "ends with /completions, which is another API"),
         ("http://h/v1/messages/", "ends with /messages, which is another API"),
@@ -107,11 +107,11 @@ def test_the_workflow_comes_before_the_environment() -> None:
     ("variable", "value", "words"),
     [
         ("OPENAI_BASE_URL", "nonsense", 'the environment variable OPENAI_BASE_URL: "nonsense" is not a URL; write one'),
-        ("OPENAI_BASE_URL", "http://u:hunter2@h", "OPENAI_BASE_URL: a user and password stand in the URL"),
+        ("OPENAI_BASE_URL", "http://u:hunter2@h", "OPENAI_BASE_URL: the URL contains a user and a password"),
         ("OPENAI_BASE_URL", "http://h/v1/responses", "OPENAI_BASE_URL: the path ends with /responses"),
-        ("OPENAI_API_KEY", "sk-hunter2\nX: 1", "OPENAI_API_KEY holds a line break"),
-        ("OPENAI_ORG_ID", "org\nX: 1", "OPENAI_ORG_ID holds a line break"),
-        ("OPENAI_PROJECT_ID", "pröj", "OPENAI_PROJECT_ID holds a line break or other characters"),
+        ("OPENAI_API_KEY", "sk-hunter2\nX: 1", "OPENAI_API_KEY contains a line break"),
+        ("OPENAI_ORG_ID", "org\nX: 1", "OPENAI_ORG_ID contains a line break"),
+        ("OPENAI_PROJECT_ID", "pröj", "OPENAI_PROJECT_ID contains a line break or other characters"),
     ],
 )
 def test_a_variable_that_cannot_be_used_is_named(

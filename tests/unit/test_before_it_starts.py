@@ -75,8 +75,8 @@ def circle(path: Path) -> None:
         (content(b""), "shop/token: key token of Secret shop is empty"),
         (content(b" \t\r\n"), "shop/token: key token of Secret shop is empty"),
         (content(b"\xff\xfet\x00"), "shop/token is not text (UTF-8)"),
-        (content(b"one\ntwo\n"), "shop/token: key token of Secret shop holds a line break"),
-        (content("schlüssel".encode()), "shop/token: key token of Secret shop holds"),
+        (content(b"one\ntwo\n"), "shop/token: key token of Secret shop contains a line break"),
+        (content("schlüssel".encode()), "shop/token: key token of Secret shop contains"),
         (content(b"\xef\xbb\xbf \r\n"), "shop/token: key token of Secret shop is empty"),
         (lambda path: path.parent.write_text("a file where its folder should be"), "does not hold shop/token"),
     ],
@@ -111,10 +111,10 @@ def test_a_model_without_a_key_is_named_before_anything_starts(
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b'"token-0123456789"\n', "stands in quotes, which are sent as a part of it"),
-        (b"'token-0123456789'", "stands in quotes"),
-        (b"Bearer token-0123456789", "begins with Bearer, which is sent twice then"),
-        (b"token 0123456789", "has a blank in it"),
+        (b'"token-0123456789"\n', "is in quotes, which are sent as part of it"),
+        (b"'token-0123456789'", "is in quotes"),
+        (b"Bearer token-0123456789", "begins with Bearer, which is then sent twice"),
+        (b"token 0123456789", "contains a space"),
         (b"\xef\xbb\xbftoken-0123456789\r\n", None),
     ],
 )
@@ -171,20 +171,24 @@ def test_a_step_that_is_done_needs_no_key_any_more(
         ("OPENAI_BASE_URL", '"http://127.0.0.1:1/v1"', "is not a URL"),
         ("OPENAI_BASE_URL", "http://127.0.0.1:99999/v1", "is not a URL"),
         ("OPENAI_BASE_URL", "http://[::1/v1", "is not a URL"),
-        ("OPENAI_BASE_URL", "http://user:hunter2@127.0.0.1:1/v1", "a user and password stand in the URL"),
-        ("OPENAI_ORG_ID", "café", "OPENAI_ORG_ID holds a line break or other characters that no HTTP header takes"),
-        ("OPENAI_PROJECT_ID", "two\nlines", "OPENAI_PROJECT_ID holds a line break"),
+        ("OPENAI_BASE_URL", "http://user:hunter2@127.0.0.1:1/v1", "the URL contains a user and a password"),
+        (
+            "OPENAI_ORG_ID",
+            "café",
+            "OPENAI_ORG_ID contains a line break or other characters that an HTTP header cannot carry",
+        ),
+        ("OPENAI_PROJECT_ID", "two\nlines", "OPENAI_PROJECT_ID contains a line break"),
         (
             "http_proxy",
             "ftp://127.0.0.1:1",
             "the proxy ftp://127.0.0.1:1 of http_proxy is of a kind that is not supported",
         ),
-        ("http_proxy", "http://:8080", "http_proxy names no proxy"),
-        ("http_proxy", "http://user:hunter2@127.0.0.1:80800", "http_proxy names no proxy"),
+        ("http_proxy", "http://:8080", "http_proxy does not name a proxy"),
+        ("http_proxy", "http://user:hunter2@127.0.0.1:80800", "http_proxy does not name a proxy"),
         ("all_proxy", "socks5://127.0.0.1:1", "the proxy socks5://127.0.0.1:1 of all_proxy is a SOCKS proxy"),
         ("SSL_CERT_FILE", "/nothing/ca.pem", "SSL_CERT_FILE is /nothing/ca.pem, which cannot be read"),
-        ("SSL_CERT_FILE", "/dev/null", "SSL_CERT_FILE is /dev/null, which holds no certificate"),
-        ("SSL_CERT_DIR", "/nothing", "SSL_CERT_DIR is /nothing, which is no folder with certificates"),
+        ("SSL_CERT_FILE", "/dev/null", "SSL_CERT_FILE is /dev/null, which contains no certificate"),
+        ("SSL_CERT_DIR", "/nothing", "SSL_CERT_DIR is /nothing, which is not a folder with certificates"),
     ],
 )
 def test_what_no_request_can_use_is_refused_before_anything_starts(
@@ -295,7 +299,7 @@ def test_a_warning_stops_nothing(
     said = agentrun("run", file(tmp_path, spec), "--name", "r")
     assert said.code == 3
     assert f"warning: model main at http://127.0.0.1:{closed_port} cannot be reached now" in said.err
-    assert "{{ … }} is the form of another tool" in said.err and "warning" not in said.out
+    assert "{{ … }} is the syntax of another tool" in said.err and "warning" not in said.out
 
 
 def test_validate_and_run_say_the_same(scene: Scene, agentrun: Type, tmp_path: Path) -> None:
@@ -312,7 +316,7 @@ def test_validate_and_run_say_the_same(scene: Scene, agentrun: Type, tmp_path: P
     for part in (
         '"ID" is not known',
         '"id" is a required property',
-        "inputs.order is missing: the schema knows only id",
+        "inputs.order is missing: the schema has only id",
     ):
         assert part in checked.err
     assert not scene.folder.exists()

@@ -209,7 +209,7 @@ def test_arguments_are_the_form_where_there_is_no_body() -> None:
         ({"a": {"b": "${args.x}"}}, "body.a is an object"),
         ({"a": ["1", ["2"]]}, r"body.a\[1\] is a list"),
         ({"a": "${args.deep}"}, "body.a is an object"),
-        (["${args.x}"], "is an object with a value for each field"),
+        (["${args.x}"], "must be an object with a value for each field"),
     ],
 )
 def test_what_a_form_cannot_hold_is_refused_by_its_place(template: Any, place: str) -> None:
@@ -288,12 +288,12 @@ def test_a_body_is_written_in_the_charset_and_form_that_its_type_names(kind: str
 @pytest.mark.parametrize(
     ("kind", "template", "words"),
     [
-        ("text/plain; charset=iso-8859-1", "${args.y}", 'holds "好", which its charset iso8859-1'),
-        ("application/x-www-form-urlencoded; charset=iso-8859-1", {"a": "${args.y}"}, "has no form for"),
+        ("text/plain; charset=iso-8859-1", "${args.y}", 'contains "好", which its charset iso8859-1'),
+        ("application/x-www-form-urlencoded; charset=iso-8859-1", {"a": "${args.y}"}, "cannot encode"),
         ("text/plain; charset=klingon", "${args.y}", 'charset "klingon"'),
-        ("application/xml", {"a": "${args.y}"}, "of type application/xml is a text"),
-        ("text/html", ["${args.y}"], "of type text/html is a text"),
-        ("multipart/mixed", {"a": 1}, "of type multipart/mixed is a text"),
+        ("application/xml", {"a": "${args.y}"}, "of type application/xml must be a text"),
+        ("text/html", ["${args.y}"], "of type text/html must be a text"),
+        ("multipart/mixed", {"a": 1}, "of type multipart/mixed must be a text"),
         ("multipart/form-data", "--x\r\n${args.y}", "names no boundary"),
         ("multipart/form-data", {"a": {"b": 1}}, "body.a is an object"),
         ("multipart/form-data; boundary=abc", {"a": "abc"}, "boundary"),

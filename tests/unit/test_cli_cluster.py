@@ -89,7 +89,7 @@ def test_as_a_plugin_a_cluster_is_meant_unless_a_store_is_named(
 
 def test_a_store_and_a_cluster_are_not_one_place(agentrun: Type) -> None:
     said = agentrun("list", "--store", "x", "--context", "here")
-    assert said.code == 2 and "give one of them" in said.err
+    assert said.code == 2 and "give only one" in said.err
 
 
 def test_a_context_that_is_not_there_is_named(agentrun: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,8 +102,8 @@ def test_a_context_that_is_not_there_is_named(agentrun: Type, tmp_path: Path, mo
     ("words", "why"),
     [
         (["approve", "r", "--as-group", "x"], "the API server knows who you are"),
-        (["resume", "r", "--secrets", "."], "Secrets from the namespace"),
-        (["drive", "r"], "drive is for a store"),
+        (["resume", "r", "--secrets", "."], "Secrets from the run's namespace"),
+        (["drive", "r"], "drive works on a store only"),
     ],
 )
 def test_what_means_nothing_on_a_cluster_is_refused_before_it_is_asked(
@@ -137,7 +137,7 @@ def status(code: int, message: str, **more: Any) -> bytes:
 @pytest.mark.parametrize(
     ("code", "body", "error", "words"),
     [
-        (404, b"404 page not found\n", NotInstalled, "helm install agentrun-crds"),
+        (404, b"404 page not found\n", NotInstalled, "--namespace agentrun --create-namespace"),
         (404, status(404, 'agentruns "r" not found', details={"name": "r"}), NotFound, "r"),
         (409, status(409, "there", reason="AlreadyExists"), AlreadyExists, "there"),
         (409, status(409, "changed", reason="Conflict"), Conflict, "changed"),
@@ -172,7 +172,7 @@ def test_a_missing_permission_names_the_role_that_has_it(verb: str, resource: st
     )
     found = str(refusal_of(read_status(403, status(403, said))))
     wanted = f"kubectl create rolebinding {role}-eve-example-com -n support --clusterrole={role} --user=eve@example.com"
-    assert found == f"{said}. The role {role} has it: {wanted}"
+    assert found == f"{said}. The role {role} permits it: {wanted}"
 
 
 def test_over_all_namespaces_the_binding_is_the_clusters() -> None:
@@ -331,7 +331,7 @@ def test_a_run_of_a_cluster_is_shown_and_told_nothing(scene: Scene, agentrun: Ty
     scene.event(run, "approvalRequested", step="ask", request=request("Go?", digest="sha256:aa"))
     said = agentrun("show", "c1")
     assert said.code == 0 and "kubectl agentrun show c1 -n default" in said.out
-    assert "somebody unknown" in said.out and "agentrun approve c1" not in said.out and "resume c1" not in said.out
+    assert "an unknown user" in said.out and "agentrun approve c1" not in said.out and "resume c1" not in said.out
     assert "ask: approval" in agentrun("list").out
     before = sorted(scene.store.list(""))
     for words in (
@@ -364,7 +364,7 @@ def test_what_only_a_cluster_obeys_is_said_once(scene: Scene, agentrun: Type, tm
     document = {"apiVersion": "agentrun.dev/v1alpha1", "kind": "AgentRun", "metadata": {"name": "w"}, "spec": spec}
     (tmp_path / "file.json").write_text(json.dumps(document))
     said = agentrun("run", str(tmp_path / "file.json"))
-    assert said.err.count("only a cluster obeys identity, ttlSecondsAfterFinished") == 1
+    assert said.err.count("identity, ttlSecondsAfterFinished: only a cluster uses this") == 1
 
 
 def test_the_command_that_goes_on_has_a_place_for_the_secrets(
@@ -374,9 +374,9 @@ def test_the_command_that_goes_on_has_a_place_for_the_secrets(
     models = [{**REFUND["models"][0], "credentials": key}, *REFUND["models"][1:]]
     run = scene.run(workflow=REFUND | {"models": models})
     scene.step(run, "triage", closed("yes"))
-    assert agentrun("suspend", "r1").out.endswith("go on with: agentrun resume r1 --secrets DIR\n")
+    assert agentrun("suspend", "r1").out.endswith("continue with: agentrun resume r1 --secrets DIR\n")
     monkeypatch.setenv("AGENTRUN_SECRETS", "/")
-    assert agentrun("suspend", "r1").out.endswith("go on with: agentrun resume r1 (it was before)\n")
+    assert agentrun("suspend", "r1").out.endswith("continue with: agentrun resume r1 (it was already)\n")
 
 
 GOOD: dict[str, Any] = {
@@ -494,4 +494,4 @@ def test_a_name_that_no_signal_can_have_is_refused_though_the_workflow_may_not_b
 ) -> None:
     Answers(monkeypatch, going(), [])
     assert typed(monkeypatch, "agentrun", "signal", "r", "Go", "--context", "here", "-n", "n") == 2
-    assert 'no signal can be called "Go"' in capsys.readouterr().err
+    assert '"Go" is not the name of a signal' in capsys.readouterr().err

@@ -36,7 +36,7 @@ def test_the_only_question_needs_no_name(scene: Scene, agentrun: Type) -> None:
     said = agentrun("approve", "r1", "--as-group", "finance", "--as-group", "ops", "--comment", "fine")
     assert said.code == 0
     assert "approved: sign-off: Refund?" in said.out and '{"amount": 5}' in said.out
-    assert said.out.endswith("go on with: agentrun resume r1\n")
+    assert said.out.endswith("continue with: agentrun resume r1\n")
     assert scene.events(run, "decided") == [
         {
             "step": "sign-off",
@@ -56,7 +56,7 @@ def test_who_is_no_approver_is_told_who_is_and_nothing_is_written(
 ) -> None:
     run = asking(scene)
     said = agentrun("reject", "r1", *groups)
-    assert said.code == 2 and "ben" in said.err and "who may: group finance" in said.err
+    assert said.code == 2 and "ben" in said.err and "allowed to decide: group finance" in said.err
     assert scene.events(run, "decided") == []
 
 
@@ -64,7 +64,7 @@ def test_a_decision_that_is_made_says_by_whom_and_stays(scene: Scene, agentrun: 
     run = asking(scene)
     assert agentrun("reject", "r1", "sign-off", "--as-group", "finance").code == 0
     said = agentrun("approve", "r1", "sign-off", "--as-group", "finance")
-    assert said.code == 2 and "is decided: Rejected by ben at " in said.err
+    assert said.code == 2 and "is already decided: Rejected by ben at " in said.err
     assert agentrun("approve", "r1").code == 2
     assert len(scene.events(run, "decided")) == 1
 
@@ -74,7 +74,7 @@ def test_one_person_counts_once(scene: Scene, agentrun: Type) -> None:
     first = agentrun("approve", "r1", "--as-group", "finance")
     assert first.code == 0 and "1 of 2 people have approved" in first.out
     second = agentrun("approve", "r1", "--as-group", "finance")
-    assert second.code == 2 and "you have decided sign-off already: Approved" in second.err
+    assert second.code == 2 and "you have already decided sign-off: Approved" in second.err
     assert len(scene.events(run, "decided")) == 1
 
 
@@ -89,7 +89,7 @@ def test_all_calls_of_a_step_are_decided_unless_one_is_named(scene: Scene, agent
     run = calls(scene)
     assert agentrun("reject", "r1", "triage", "--as-group", "finance", "--call", "1-1").code == 0
     assert [d["digest"] for d in scene.events(run, "decided")] == ["sha256:1"]
-    assert "there are: 1-0" in agentrun("approve", "r1", "--as-group", "finance", "--call", "1-1").err
+    assert "waiting calls: 1-0" in agentrun("approve", "r1", "--as-group", "finance", "--call", "1-1").err
     said = agentrun("approve", "r1", "--as-group", "finance")
     assert said.code == 0 and "pay 0" in said.out and "pay 1" not in said.out
 
@@ -136,7 +136,7 @@ def test_of_two_at_once_one_decides(scene: Scene, agentrun: Type, monkeypatch: p
 
     monkeypatch.setattr(type(scene.store), "create", create)
     said = agentrun("approve", "r1", "--as-group", "finance")
-    assert said.code == 2 and "is decided: Rejected by fay" in said.err
+    assert said.code == 2 and "is already decided: Rejected by fay" in said.err
     assert [d["by"] for d in scene.events(run, "decided")] == ["fay"]
 
 
@@ -160,7 +160,7 @@ def test_a_payload_is_json_or_text(scene: Scene, agentrun: Type, text: list[str]
 def test_a_signal_that_nobody_takes_or_that_is_too_large_is_refused(scene: Scene, agentrun: Type) -> None:
     run = scene.run(workflow=PEOPLE)
     said = agentrun("signal", "r1", "shiped")
-    assert said.code == 2 and "there are: shipped" in said.err
+    assert said.code == 2 and "its signals: shipped" in said.err
     assert agentrun("signal", "r1", "shipped", "x" * 70_000).code == 2
     assert scene.events(run, "signalled") == []
 
@@ -196,7 +196,7 @@ def test_an_unknown_outcome_is_resolved_once(
     body |= {"by": "ben", "verified": False}
     assert scene.events(run, "resolved") == [body]
     again = agentrun("resolve", "r1", "refund", "--retry")
-    assert again.code == 2 and f"resolved already: {answer}, by ben" in again.err
+    assert again.code == 2 and f"already resolved: {answer}, by ben" in again.err
     assert len(scene.events(run, "resolved")) == 1
 
 
@@ -214,11 +214,11 @@ def test_only_what_is_unknown_is_resolved(scene: Scene, agentrun: Type) -> None:
 def test_suspending_and_cancelling_twice_writes_once(scene: Scene, agentrun: Type) -> None:
     run = scene.run()
     assert agentrun("suspend", "r1").code == 0
-    assert "it was before" in agentrun("suspend", "r1").out
+    assert "it was already" in agentrun("suspend", "r1").out
     assert len(scene.events(run, "suspended")) == 1
     assert agentrun("list").out.splitlines()[1].split()[1] == "Suspended"
     assert json.loads(agentrun("cancel", "r1", "-o", "json").out)["spec"]["cancel"] is True
-    assert "not held up" in agentrun("suspend", "r1").out
+    assert "cannot be suspended" in agentrun("suspend", "r1").out
     assert len(scene.events(run, "cancelled")) == 1
 
 

@@ -26,7 +26,7 @@ ESC = "\x1b]52;c;aGFjaw==\x07\u202e"
 WHO = [
     ("suspended", {"by": "ana", "verified": True}, "suspended by ana"),
     ("unsuspended", {"by": "ana", "verified": False}, "unsuspended by ana (unverified)"),
-    ("cancelled", {"by": None, "verified": False, "late": False}, "cancelled by somebody unknown"),
+    ("cancelled", {"by": None, "verified": False, "late": False}, "cancelled by an unknown user"),
     # as the first journals of clusters have it, whoever it was
     ("cancelled", {"by": None, "verified": True, "late": False}, "cancelled"),
     ("suspended", {"by": f"ana{ESC}\nroot", "verified": True}, "suspended by ana"),
@@ -104,7 +104,7 @@ def test_one_damaged_run_does_not_hide_the_others(scene: Scene, agentrun: Type) 
     assert said.code == 0
     good, row = said.out.splitlines()[1:]
     assert good.startswith("good")
-    assert row.split()[:3] == ["bad", "Damaged", "-"] and "does not fit its hash" in row
+    assert row.split()[:3] == ["bad", "Damaged", "-"] and "does not match its hash" in row
     assert bad.manifest in said.err and "changed" in said.err
 
 
@@ -372,7 +372,7 @@ def test_an_export_that_was_changed_is_found_out(scene: Scene, agentrun: Type, t
     file.write_text(file.read_text()[:-30])
     assert agentrun("audit", "verify", str(file)).code == 1
     file.write_text("{}\n")
-    assert "no header" in agentrun("audit", "verify", str(file)).err
+    assert "not the header" in agentrun("audit", "verify", str(file)).err
 
 
 def damaged(scene: Scene, agentrun: Type, key: str, data: bytes | None) -> str:
@@ -399,17 +399,17 @@ def test_every_kind_of_damage_is_found_and_the_object_named(scene: Scene, agentr
     del resealed["hash"]
     forged = Record(str(run), "triage", 1, 2, 0.0, "failed", {"class": "Tool", "message": "x"}, resealed["prev"])
     cases: list[tuple[str, bytes | None, str, str]] = [
-        (second, changed, second, "does not fit its hash"),
+        (second, changed, second, "does not match its hash"),
         (second, b"{", second, "not a record"),
         (second, None, second, "missing"),
         (second, keep[third], second, "moved"),
         (second, forged.sealed()[1], third, "does not follow"),
-        (blob, b"other", blob, "does not fit its name"),
+        (blob, b"other", blob, "does not match its name"),
         (blob, None, blob, "missing"),
         (f"{triage}00000005.json", None, f"{triage}00000005.json", "cut off"),
         (run.manifest, keep[run.manifest].replace(b"4711", b"4712"), run.manifest, "hash"),
         (f"{run}/steps/extra/00000001.json", keep[second], f"{run}/steps/extra", "moved"),
-        (f"{run}/steps/other.txt", b"x", f"{run}/steps/other.txt", "no run has"),
+        (f"{run}/steps/other.txt", b"x", f"{run}/steps/other.txt", "agentrun writes no such object"),
         (f"{run.events}00000002.json", None, f"{run.events}00000002.json", "missing"),
     ]
     for key, data, named, why in cases:
@@ -435,7 +435,7 @@ def test_a_record_after_the_end_is_found(scene: Scene, agentrun: Type) -> None:
 def test_runs_that_say_the_same_do_not_differ(scene: Scene, agentrun: Type) -> None:
     refunded(scene, "r1"), refunded(scene, "r2")
     said = agentrun("diff", "r1", "r2")
-    assert (said.code, said.out) == (0, "r1 and r2 say the same\n")
+    assert (said.code, said.out) == (0, "r1 and r2 do not differ\n")
 
 
 def test_diff_names_the_first_records_that_part(scene: Scene, agentrun: Type) -> None:
@@ -464,7 +464,7 @@ def test_diff_names_the_first_records_that_part(scene: Scene, agentrun: Type) ->
         (["show", "../../etc"], 2, "not the name of a run"),
         (["frobnicate"], 2, "No such command"),
         (["show"], 2, "Missing argument"),
-        (["list", "--store", "ftp://x"], 4, "no kind of store"),
+        (["list", "--store", "ftp://x"], 4, "not a kind of store"),
         (["list", "-n", "A B"], 2, "not a namespace"),
         (["validate", "nothing.yaml"], 2, "nothing.yaml: does not exist"),
         (["audit", "verify", "no/such/file"], 2, "neither the name of a run nor a file"),

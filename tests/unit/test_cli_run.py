@@ -185,7 +185,7 @@ def test_a_parked_step_is_tried_again_when_a_person_resumes(scene: Scene, agentr
         nothing = log.append(Kind.OPENED, {"process": {}, "task": {"prompt": "x"}})
     view = StoredRun.read(scene.store, run)
     assert "resume" in view.entries["triage"]["waitingFor"]
-    assert _free(view) == ["triage is tried again"]
+    assert _free(view) == ["triage is retried"]
     assert [e["step"] for e in scene.events(run, "resumed")] == ["triage"]
     again = StoredRun.read(scene.store, run)
     assert "resume" not in again.entries["triage"].get("waitingFor", {})

@@ -107,9 +107,15 @@ BAD: list[tuple[Any, str]] = [
     ({"run": RUN, "resolve": {"step": "a", "callId": "", "retry": True}}, "spec.resolve.callId: must not be empty"),
     ({"resume": {}}, "spec.run: is missing"),
     ({"run": {}, "resume": {}}, "spec.run.name: is missing"),
-    ({"run": {"name": "A"}, "resume": {}}, "spec.run.name: must be a name of small letters, digits and hyphens, such"),
-    ({"run": RUN | {"uid": "x"}, "resume": {}}, "spec.run.uid: must be a uid: small hexadecimal digits and hyphens, f"),
-    ({"run": RUN, "resume": {"from": "a"}}, 'spec.resume.from: unknown field "from": known are step'),
+    (
+        {"run": {"name": "A"}, "resume": {}},
+        "spec.run.name: must be a name of lower-case letters, digits and hyphens, such",
+    ),
+    (
+        {"run": RUN | {"uid": "x"}, "resume": {}},
+        "spec.run.uid: must be a uid: lower-case hexadecimal digits and hyphens, f",
+    ),
+    ({"run": RUN, "resume": {"from": "a"}}, 'spec.resume.from: unknown field "from": known fields: step'),
     ({"run": RUN, "signal": {}}, "spec.signal.name: is missing"),
     ({"run": RUN, "cancel": {}}, 'spec.cancel: unknown field "cancel"'),
     ([], "spec: must be an object, found a list"),

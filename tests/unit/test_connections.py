@@ -96,10 +96,10 @@ UNFIT = [
     ("all_proxy", "socks5h://u:secret-0@p:1", "the proxy socks5h://p:1 of all_proxy is a SOCKS proxy"),
     ("http_proxy", "socks4://p:1", "of a kind that is not supported (socks4)"),
     ("HTTP_PROXY", "ftp://p:1", "the proxy ftp://p:1 of HTTP_PROXY is of a kind"),
-    ("http_proxy", "http://p:port", "http_proxy names no proxy"),
-    ("http_proxy", "http://[p", "http_proxy names no proxy"),
-    ("http_proxy", "://", "http_proxy names no proxy"),
-    ("http_proxy", "http://a b", "http_proxy names no proxy"),
+    ("http_proxy", "http://p:port", "http_proxy does not name a proxy"),
+    ("http_proxy", "http://[p", "http_proxy does not name a proxy"),
+    ("http_proxy", "://", "http_proxy does not name a proxy"),
+    ("http_proxy", "http://a b", "http_proxy does not name a proxy"),
 ]
 
 
@@ -151,7 +151,7 @@ async def test_a_proxy_that_is_not_there_is_named(shop: ToolBench, monkeypatch: 
         pass
     monkeypatch.setenv("HTTP_PROXY", gone.url.replace("http://", "http://me:secret-0@"))
     failure = await shop.fails(url="http://shop.invalid/orders")
-    assert f"the proxy {gone.url} of HTTP_PROXY: nobody listens there" in failure.message
+    assert f"the proxy {gone.url} of HTTP_PROXY: nothing listens there" in failure.message
     assert failure.happened == "no"
 
 
@@ -179,11 +179,11 @@ def unfit(tmp_path: Path) -> dict[str, Path]:
     ("variable", "name", "words"),
     [
         ("SSL_CERT_FILE", "gone.pem", "cannot be read (No such file"),
-        ("SSL_CERT_FILE", "empty.pem", "holds no certificate in PEM form"),
-        ("SSL_CERT_FILE", "der.crt", "holds no certificate in PEM form"),
+        ("SSL_CERT_FILE", "empty.pem", "contains no certificate in PEM form"),
+        ("SSL_CERT_FILE", "der.crt", "contains no certificate in PEM form"),
         ("SSL_CERT_FILE", "folder", "which"),
-        ("SSL_CERT_DIR", "gone.pem", "no folder with certificates"),
-        ("SSL_CERT_DIR", "folder", "no folder with certificates"),
+        ("SSL_CERT_DIR", "gone.pem", "not a folder with certificates"),
+        ("SSL_CERT_DIR", "folder", "not a folder with certificates"),
     ],
 )
 async def test_certificates_that_cannot_be_used_are_named(
@@ -221,9 +221,9 @@ def caused(error: BaseException, cause: BaseException) -> BaseException:
     [
         (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
         (socket.gaierror(-2, "Name or service not known"), "cannot be resolved"),
-        (ConnectionRefusedError(111, "refused"), "nobody listens there"),
+        (ConnectionRefusedError(111, "refused"), "nothing listens there"),
         (ssl.SSLCertVerificationError("bad"), "SSL_CERT_FILE"),
-        (ExceptionGroup("several", [ConnectionRefusedError(111, "refused")]), "nobody listens there"),
+        (ExceptionGroup("several", [ConnectionRefusedError(111, "refused")]), "nothing listens there"),
         (ValueError("odd"), "All connection attempts failed"),
     ],
 )
@@ -289,9 +289,9 @@ def test_any_bytes_are_an_answer_or_none(heard: bytes) -> None:
         (20, {}, "name its certificate in SSL_CERT_FILE"),
         (19, {"REQUESTS_CA_BUNDLE": "/x"}, "in SSL_CERT_FILE (REQUESTS_CA_BUNDLE is not read)"),
         (18, {"CURL_CA_BUNDLE": "/x", "NODE_EXTRA_CA_CERTS": "/y"}, "(CURL_CA_BUNDLE and NODE_EXTRA_CA_CERTS are not"),
-        (20, {"SSL_CERT_FILE": "/ca.pem"}, "SSL_CERT_FILE is /ca.pem, which does not hold its authority"),
-        (10, {"REQUESTS_CA_BUNDLE": "/x"}, "the other side, or the address, has to be corrected"),  # it has expired
-        (62, {}, "the other side, or the address, has to be corrected"),  # it is another host's
+        (20, {"SSL_CERT_FILE": "/ca.pem"}, "SSL_CERT_FILE is /ca.pem, which does not contain its authority"),
+        (10, {"REQUESTS_CA_BUNDLE": "/x"}, "correct the server's certificate, or the address"),  # it has expired
+        (62, {}, "correct the server's certificate, or the address"),  # it is another host's
     ],
 )
 def test_what_to_do_about_a_certificate(

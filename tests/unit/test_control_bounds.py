@@ -53,7 +53,7 @@ def test_a_run_that_cannot_be_read_is_refused_by_name_and_the_others_go_on(world
     for n in range(20):
         reason, message = ready(world, f"bad-{n}")
         assert reason == Reason.INVALID_SPEC
-        assert message == f"{DEEP}. A spec does not change: delete the run and make another"
+        assert message == f"{DEEP}. The spec of a run cannot be changed: delete the run and create another"
         assert world.status(f"bad-{n}")["phase"] == "Stalled"
     written = len(world.statuses)
     operator.kill()
@@ -79,10 +79,15 @@ def test_a_run_that_cannot_be_read_is_cancelled_and_deleted_as_any_other(world: 
 def test_a_workflow_that_cannot_be_read_is_named_to_those_who_refer_to_it(world: ClusterWorld) -> None:
     world.api.workflows["w"] = {"metadata": {"name": "w"}, "spec": {}, UNREADABLE: DEEP}
     world.api.apply_run("r", {"workflowRef": {"name": "w"}})
-    world.operator()
+    operator = world.operator()
     world.settle()
-    assert ready(world)[0] == Reason.INVALID_SPEC
-    assert ready(world)[1].startswith(f"AgentWorkflow w: {DEEP}.")
+    advice = "Correct the AgentWorkflow, and the run begins automatically"
+    assert ready(world) == (Reason.INVALID_SPEC, f"AgentWorkflow w: {DEEP}. {advice}")
+    world.api.workflows["w"] = {"apiVersion": API_VERSION, "kind": "AgentWorkflow", "metadata": {"name": "w"}}
+    world.api.workflows["w"]["spec"] = {"steps": [NEVER]}
+    operator.controller.workflow_seen(WorkflowView("n", "w"))
+    world.settle()
+    assert ready(world)[0] == Reason.AWAITING_SIGNAL
 
 
 def test_a_command_that_cannot_be_read_is_refused_and_removed(world: ClusterWorld) -> None:
@@ -238,7 +243,7 @@ def test_signals_that_nobody_waits_for_are_bounded(
     assert taken == 30 if payload is None else 5 < taken < 20
     refused = [message for reason, message in world.api.events if reason == "CommandRefused"]
     assert len(refused) == 40 - taken
-    assert f"{taken} signals wait in the run that no step has taken" in refused[0]
+    assert f"{taken} signals that no step has taken" in refused[0]
 
 
 def test_a_signal_that_a_step_took_makes_room(world: ClusterWorld, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +290,7 @@ def test_a_status_that_does_not_fit_is_made_smaller_and_says_so(world: ClusterWo
     ends(world, operator)
     status = world.status()
     assert ready(world)[0] == Reason.AWAITING_APPROVAL
-    assert "cut" in ready(world)[1]
+    assert "shortened" in ready(world)[1]
     assert status["journal"]
     assert (len(status.get("steps", ())) == 61) is (most == 6000)
     written = len(world.statuses)
@@ -307,7 +312,7 @@ def test_where_no_status_fits_an_event_says_it(world: ClusterWorld) -> None:
     assert not world.statuses
     told = [message for reason, message in world.api.events if reason == "StatusRefused"]
     assert "etcdserver: request is too large" in told[0]
-    assert "It would say InvalidSpec: spec.workflow.steps[0]: does nothing" in told[0]
+    assert "The status would be InvalidSpec: spec.workflow.steps[0]: does nothing" in told[0]
 
 
 def test_a_run_whose_status_might_not_fit_never_begins(world: ClusterWorld) -> None:
@@ -318,7 +323,7 @@ def test_a_run_whose_status_might_not_fit_never_begins(world: ClusterWorld) -> N
     ends(world, operator)
     assert not world.created
     assert ready(world)[0] == Reason.INVALID_SPEC
-    assert "more than 1,400,000: the API server has no room for its status" in ready(world)[1]
+    assert "more than 1,400,000: this leaves no room for its status in the API server" in ready(world)[1]
 
 
 def test_an_output_that_nests_deep_stands_in_the_journal_alone(world: ClusterWorld) -> None:

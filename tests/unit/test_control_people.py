@@ -166,9 +166,7 @@ def test_a_command_is_never_taken_by_a_run_made_after_it(world: ClusterWorld, ve
     assert not bodies(world, EventKind.SIGNALLED) and not bodies(world, EventKind.RESUMED)
     assert world.api.answers() == {planted: "Rejected"}
     uid = world.api.all("runs")[0].uid
-    assert refusals(world) == [
-        f"{planted}: it is not known to be younger than the run: make it anew, with spec.run.uid: {uid}"
-    ]
+    assert refusals(world) == [f"{planted}: it may be older than the run: create it again, with spec.run.uid: {uid}"]
 
 
 def test_a_command_made_in_the_second_of_the_run_needs_its_uid(world: ClusterWorld) -> None:
@@ -197,7 +195,7 @@ def test_a_command_for_a_run_that_had_the_name_before_is_refused(world: ClusterW
     quietly(world, operator, 2 * GRACE)
     assert world.api.answers() == {name: "Rejected"} and not bodies(world, EventKind.SIGNALLED)
     (said,) = refusals(world)
-    assert f"{name}: it is for the AgentRun r with the uid {before}, and the one there is another" in said
+    assert f"{name}: it is for AgentRun r with uid {before}, but the AgentRun of that name has another uid" in said
 
 
 # -- what is left ------------------------------------------------------------------------------------------------------
@@ -317,7 +315,7 @@ def test_what_cannot_be_looked_for_keeps_nothing_else(world: ClusterWorld, caplo
     quietly(world, operator, 2 * GRACE)
     assert not world.api.objects["approvals"]
     assert [view.run.name for view in world.api.all("commands") if view.open] == ["odd"]
-    assert "what is left of that run is not removed now" in caplog.text
+    assert "cannot remove what is left of that run" in caplog.text
     del world.api.objects["runs"]["odd"]
 
 

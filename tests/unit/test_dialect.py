@@ -438,9 +438,9 @@ def test_where_a_call_of_a_response_stands(item: Any) -> None:
 @pytest.mark.parametrize(
     ("read", "answer", "words"),
     [
-        (chat_turn.read_turn, {}, "it holds no choice"),
-        (chat_turn.read_turn, {"choices": None}, "it holds no choice"),
-        (chat_turn.read_turn, {"choices": [None]}, "it holds no choice"),
+        (chat_turn.read_turn, {}, "it has no choices"),
+        (chat_turn.read_turn, {"choices": None}, "it has no choices"),
+        (chat_turn.read_turn, {"choices": [None]}, "it has no choices"),
         (chat_turn.read_turn, {"output": []}, "write api: responses"),
         (chat_turn.read_turn, {"choices": [{"message": {"role": "user", "content": "hi"}}]}, "not the assistant's"),
         (

@@ -53,8 +53,8 @@ def laughs() -> str:
 
 
 FILES = {
-    "empty": (b"", "wf.yaml: is empty: write a document (AgentRun and AgentWorkflow of agentrun.dev/v1alpha1)"),
-    "comments": ("# nothing\n---\n# more\n", "wf.yaml: holds no document, only blanks or comments: write one"),
+    "empty": (b"", "wf.yaml: is empty: write a document (AgentRun or AgentWorkflow of agentrun.dev/v1alpha1)"),
+    "comments": ("# nothing\n---\n# more\n", "wf.yaml: contains no document, only white space or comments: write one"),
     "10 MB": (b"a" * 10_000_000, "wf.yaml: is larger than 4 MiB: keep data out of it, or split it"),
     "UTF-16": (HEAD.encode("utf-16"), "wf.yaml: is UTF-16, not UTF-8: convert it with iconv -f UTF-16 -t UTF-8 FILE"),
     "UTF-16 BE": (b"\xfe\xff\0a", "wf.yaml: is UTF-16, not UTF-8: convert it"),
@@ -63,8 +63,8 @@ FILES = {
         b"a: b\nc: caf\xe9\n",
         "wf.yaml:2: is not UTF-8 (byte 0xe9 at line 2): save it as UTF-8, or convert it",
     ),
-    "NUL": (b"a: b\nc: \0\n", "wf.yaml:2: holds the control character U+0000 at line 2, column 4: remove it"),
-    "escape": (b"a: \x1b[31m\n", "wf.yaml:1: holds the control character U+001B at line 1, column 4: remove it"),
+    "NUL": (b"a: b\nc: \0\n", "wf.yaml:2: contains the control character U+0000 at line 2, column 4: remove it"),
+    "escape": (b"a: \x1b[31m\n", "wf.yaml:1: contains the control character U+001B at line 1, column 4: remove it"),
     "list": ("- a\n", "wf.yaml:1: is a list, not an object with apiVersion, kind, metadata and spec"),
     "text": ("hello\n", "wf.yaml:1: is text, not an object"),
     "tab": (
@@ -77,19 +77,19 @@ FILES = {
     "brace": (HEAD + "spec: {a: [b}\n", "wf.yaml:4: not valid YAML at line 4, column 13: a , or ] is expected here"),
     "quote": (
         HEAD + "spec: 'a\n",
-        "wf.yaml:4: not valid YAML at line 4, column 7: the quotes that open here do not close: close them",
+        "wf.yaml:4: not valid YAML at line 4, column 7: the quotes that open here are not closed: close them",
     ),
     "indentation": (
         HEAD + "  a: b\n",
         "wf.yaml:4: not valid YAML at line 4, column 3: a key is expected here: check the indentation",
     ),
-    "key twice": (HEAD + "kind: b\n", "wf.yaml:4: kind: the key stands twice (lines 2 and 4): keep one"),
-    "inner key twice": (step("{name: a, name: b}"), "wf.yaml:6: spec.steps[0].name: the key stands twice (line 6)"),
-    "merge twice": ("a: &a {b: c}\nd: {<<: *a, <<: *a}\n", "wf.yaml:2: d: the key << stands twice: merge a list"),
+    "key twice": (HEAD + "kind: b\n", "wf.yaml:4: kind: the key occurs twice (lines 2 and 4): keep one"),
+    "inner key twice": (step("{name: a, name: b}"), "wf.yaml:6: spec.steps[0].name: the key occurs twice (line 6)"),
+    "merge twice": ("a: &a {b: c}\nd: {<<: *a, <<: *a}\n", "wf.yaml:2: d: the key << occurs twice: merge a list"),
     "merge of text": ("a: &a b\nc: {<<: *a}\n", "wf.yaml:2: c.<<: << merges objects only"),
     "self": (
         "a: &a [*a]\n",
-        "wf.yaml:1: a[0]: the alias *a stands inside what it refers to: a value cannot hold itself",
+        "wf.yaml:1: a[0]: the alias *a is inside the value that it refers to: a value cannot contain itself",
     ),
     "no anchor": ("a: *b\n", "wf.yaml:1: a: the alias *b has no anchor &b before it in this document"),
     "other document": ("a: &b c\n---\nd: *b\n", "wf.yaml:3: d: the alias *b has no anchor"),
@@ -114,39 +114,43 @@ FILES = {
     "python": ("a: !!python/object/apply:os.system [x]\n", "a: the tag !!python/object/apply:os.system is not allowed"),
     "own tag": (
         "a: !secret b\n",
-        "wf.yaml:1: a: the tag !secret is not allowed: only plain values are read; remove the t",
+        "wf.yaml:1: a: the tag !secret is not allowed: only plain values are supported; remove",
     ),
     "tags": ("%TAG ! a\n" * 300_000, "wf.yaml:1: the directive %TAG is not allowed: remove it"),
-    "NaN": ("a: .NaN\n", "wf.yaml:1: a: .NaN is not a number in JSON: give a finite one"),
+    "NaN": ("a: .NaN\n", "wf.yaml:1: a: .NaN is not a number in JSON: use a finite number"),
     "infinity": ("a: [b, -.inf]\n", "wf.yaml:1: a[1]: -.inf is not a number in JSON"),
     "octal": (
         "a: 0123\n",
-        "wf.yaml:1: a: readers of YAML disagree about 0123: write a plain decimal number, or put it in q",
+        "wf.yaml:1: a: YAML parsers disagree about 0123: write a plain decimal number, or put it in q",
     ),
-    "hexadecimal": ("a: 0x1F\n", "wf.yaml:1: a: readers of YAML disagree about 0x1F"),
-    "underscores": ("a: 1_000\n", "wf.yaml:1: a: readers of YAML disagree about 1_000"),
+    "hexadecimal": ("a: 0x1F\n", "wf.yaml:1: a: YAML parsers disagree about 0x1F"),
+    "underscores": ("a: 1_000\n", "wf.yaml:1: a: YAML parsers disagree about 1_000"),
     "64 bits": ("a: 9223372036854775808\n", "wf.yaml:1: a: this whole number does not fit 64 bits: write it in quotes"),
     "overflow": ("a: 1e999\n", "wf.yaml:1: a: this number is too large or too long: write it in quotes"),
     "digits": (f"a: 1.{'1' * 100_000}\n", "wf.yaml:1: a: this number is too large or too long"),
     "no apiVersion": (
         "kind: AgentRun\n",
-        "wf.yaml:1: apiVersion: is missing: known are AgentRun and AgentWorkflow of age",
+        "wf.yaml:1: apiVersion: is missing: use AgentRun or AgentWorkflow of age",
     ),
-    "apiVersion": (HEAD.replace("v1alpha1", "v1"), 'wf.yaml:1: apiVersion: "agentrun.dev/v1" is not known: known are'),
+    "apiVersion": (HEAD.replace("v1alpha1", "v1"), 'wf.yaml:1: apiVersion: "agentrun.dev/v1" is not supported: use'),
     "no kind": (
         "apiVersion: agentrun.dev/v1alpha1\n",
-        "wf.yaml:1: kind: is missing: known are AgentRun and AgentWorkfl",
+        "wf.yaml:1: kind: is missing: use AgentRun or AgentWorkfl",
     ),
-    "kind": (HEAD.replace("AgentWorkflow", "agentRun"), 'kind: "agentRun" is not known: did you mean AgentRun?'),
-    "other kind": (HEAD.replace("AgentWorkflow", "Pod"), 'wf.yaml:2: kind: "Pod" is not known: known are AgentRun and'),
+    "kind": (HEAD.replace("AgentWorkflow", "agentRun"), 'kind: "agentRun" is not supported: did you mean AgentRun?'),
+    "other kind": (HEAD.replace("AgentWorkflow", "Pod"), 'wf.yaml:2: kind: "Pod" is not supported: use AgentRun or'),
     "kind of number": (
         HEAD.replace("AgentWorkflow", "3"),
-        "wf.yaml:2: kind: must be text, found the number 3: known a",
+        "wf.yaml:2: kind: must be text, found the number 3: use Ag",
     ),
-    "approval": (HEAD.replace("AgentWorkflow", "Approval"), "wf.yaml:2: kind: Approvals are made by the runtime"),
+    "approval": (
+        HEAD.replace("AgentWorkflow", "Approval"),
+        "wf.yaml:2: kind: an Approval is created while a run waits, never from a file: decide with agentrun approve or "
+        "agentrun reject",
+    ),
     "command": (
         HEAD.replace("AgentWorkflow", "AgentCommand"),
-        "wf.yaml:2: kind: AgentCommands are made by agentrun signal, resume and resolve, never from a file",
+        "wf.yaml:2: kind: an AgentCommand is created by agentrun signal, resume or resolve, never from a file",
     ),
     "policy": (HEAD.replace("AgentWorkflow", "AgentPolicy"), "kind: AgentPolicy is not supported by this version"),
     "no spec": (HEAD, "wf.yaml:1: spec: is missing"),
@@ -175,7 +179,7 @@ FIELDS = {
         step(f"{{name: a, depends_on: [b], agent: {AGENT}}}"),
         'unknown field "depends_on": did you mean dependsOn?',
     ),
-    "strange": (step("{name: a, wait: {duration: 1h, zzz: 1}}"), "known are duration, until, signal, timeout"),
+    "strange": (step("{name: a, wait: {duration: 1h, zzz: 1}}"), "known fields: duration, until, signal, timeout"),
     "missing": (step("{name: a, agent: {}}"), "wf.yaml:6: spec.steps[0].agent.prompt: is missing"),
     "number for text": (
         step("{name: a, agent: {prompt: 3}}"),
@@ -215,7 +219,7 @@ FIELDS = {
     ),
     "name": (
         step(f"{{name: A b, agent: {AGENT}}}"),
-        'a name of small letters, digits and hyphens, such as "look-up-order"',
+        'a name of lower-case letters, digits and hyphens, such as "look-up-order"',
     ),
     "tool name": (step("{name: a, tool: {name: a.b}}"), 'begins with a letter, such as "look_up_order", found "a.b"'),
     "duration": (
@@ -250,46 +254,47 @@ FIELDS = {
     ),
     "for each": (
         step("{name: a, wait: {duration: 1h}, forEach: {items: [1]}}"),
-        "forEach goes with agent and tool only",
+        "forEach applies to agent and tool only",
     ),
     "pod of an approval": (
         step("{name: a, approval: {subject: x, approvers: {users: [b]}}, image: c}"),
-        "spec.steps[0]: identity, image, resources, nodeSelector and tolerations go with agent and tool only: people",
+        "spec.steps[0]: identity, image, resources, nodeSelector and tolerations apply to agent and tool only: an",
     ),
     "resource": (
         step(f"{{name: a, agent: {AGENT}, resources: {{requests: {{memry: 1Gi}}}}}}"),
-        "resources.requests: has a resource that no node offers: known are cpu, memory, ephemeral-storage, and names",
+        "resources.requests: has a resource that no node offers: use cpu, memory, ephemeral-storage, or a name",
     ),
     "quantity": (
         step(f"{{name: a, agent: {AGENT}, resources: {{limits: {{cpu: 2}}}}}}"),
-        'limits.cpu: must be an amount as Kubernetes writes it, in quotes, such as "500m", "2" or "1Gi", found the n',
+        'limits.cpu: must be a quantity as in Kubernetes, in quotes, such as "500m", "2" or "1Gi", found the n',
     ),
     "label": (
         step(f"{{name: a, agent: {AGENT}, nodeSelector: {{'a b': c}}}}"),
-        "nodeSelector: has a key that no node can carry: write one such as disktype or example.com/pool",
+        "nodeSelector: has a key that cannot be the label of a node: write one such as disktype or example.com/pool",
     ),
     "default label": (
         f"{STEPS}  defaults: {{nodeSelector: {{-a: c}}}}\n",
-        "spec.defaults.nodeSelector: has a key that no node can carry",
+        "spec.defaults.nodeSelector: has a key that cannot be the label of a node",
     ),
     "toleration": (
         step(f"{{name: a, agent: {AGENT}, tolerations: [{{key: b, value: c, operator: Exists}}]}}"),
-        "tolerations[0]: value goes with operator Equal only",
+        "tolerations[0]: value is allowed with operator Equal only",
     ),
     "service account": (
         RUN + "  workflowRef: {name: a}\n  identity: {serviceAccountName: Ana}\n",
-        'serviceAccountName: must be the name of a ServiceAccount: small letters, digits, hyphens and dots, such as "r',
+        "serviceAccountName: must be the name of a ServiceAccount: lower-case letters, digits, hyphens and dots, such "
+        "as",
     ),
     "two waits": (
         step("{name: a, wait: {duration: 1h, signal: b}}"),
         "wait: give exactly one of duration, until and signal",
     ),
     "no wait": (step("{name: a, wait: {}}"), "spec.steps[0].wait: give exactly one of duration, until and signal"),
-    "wait timeout": (step("{name: a, wait: {duration: 1h, timeout: 2h}}"), "wait: timeout goes with signal only"),
+    "wait timeout": (step("{name: a, wait: {duration: 1h, timeout: 2h}}"), "wait: timeout applies to signal only"),
     "nobody": (step("{name: a, approval: {subject: x, approvers: {}}}"), "approvers: give at least one user or group"),
     "class twice": (
         step(f"{{name: a, agent: {AGENT}, retry: {{classes: [Tool, Tool]}}}}"),
-        "retry.classes: names Tool twice: keep on",
+        "retry.classes: lists Tool twice: keep on",
     ),
     "no workflow": (RUN + "  inputs: {}\n", "wf.yaml:4: spec: give exactly one of workflowRef and workflow"),
     "step twice": (
@@ -458,7 +463,7 @@ def test_scalars_are_those_of_yaml_1_2() -> None:
 
 @pytest.mark.parametrize("text", ["{on: 1}", "[yes]", "a: No", "{a: OFF}"])
 def test_words_that_kubectl_reads_as_booleans_are_refused(text: str) -> None:
-    with pytest.raises(InvalidDocument, match="is a truth value for some readers"):
+    with pytest.raises(InvalidDocument, match="some YAML parsers read"):
         read(text)
 
 
@@ -623,9 +628,9 @@ def test_an_object_of_an_api_server_is_read_as_a_file_is() -> None:
         (from_server({}), "AgentRun refund-1: spec: give exactly one of workflowRef and workflow"),
         (
             from_server({"workflowRef": {"name": "a"}, "x": 1}),
-            'AgentRun refund-1: spec.x: unknown field "x": known are wo',
+            'AgentRun refund-1: spec.x: unknown field "x": known fields: wo',
         ),
-        (from_server({}, "Pod"), 'Pod refund-1: kind: "Pod" is not known'),
+        (from_server({}, "Pod"), 'Pod refund-1: kind: "Pod" is not supported'),
         (from_server({}, metadata=None), "AgentRun None: metadata: must be an object, found nothing (null)"),
         (from_server({"workflowRef": {"name": "a"}}, extra=1), 'AgentRun refund-1: extra: unknown field "extra"'),
         (from_server({"inputs": [0] * 100_001}), "AgentRun refund-1: more than 100,000 values: shorten it"),
@@ -687,7 +692,7 @@ def test_what_only_a_cluster_obeys_is_named_once() -> None:
 
 @pytest.mark.parametrize("text", ["{{ .Values.prompt }}", "{{inputs.parameters.x}}", "{ {a: 1}: 2}"])
 def test_two_braces_where_a_text_is_meant(text: str) -> None:
-    with pytest.raises(InvalidDocument, match=r"if \{\{ … \}\} is to stand in a text, put the whole text in quotes"):
+    with pytest.raises(InvalidDocument, match=r"to write \{\{ … \}\} in a text, put the whole text in quotes"):
         parse(f"a: {text}\n".encode(), "f.yaml")
 
 

@@ -108,7 +108,7 @@ async def test_errors_of_every_shape_over_http() -> None:
     [
         (
             reply(PAGE, content_type="text/html; charset=utf-8"),
-            "no JSON but an HTML page: Sign & go in; check endpoint",
+            "not JSON but an HTML page: Sign & go in; check endpoint",
         ),
         (reply(PAGE, content_type="application/json"), "an HTML page"),
         (reply(b"<p>Please wait</p>", content_type="text/html"), "an HTML page: Please wait"),
@@ -125,7 +125,7 @@ async def test_what_cannot_become_json_is_named_and_not_asked_for_again(api: str
     async with model_bench(api) as model:
         failure = await model.fails(answer)
         assert words in failure.message
-        assert "most often ends with /v1" in failure.message
+        assert "usually ends with /v1" in failure.message
         assert (failure.retryable, len(model.server.received)) == (False, 1)
 
 

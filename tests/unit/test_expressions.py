@@ -128,7 +128,7 @@ def test_references_are_known_before_anything_runs(text: str, variables: set[str
         ("size(steps)", "only be used as steps.NAME or steps['NAME']"),
         ("steps", "only be used as steps.NAME"),
         ("steps.map(s, s)", "only be used as steps.NAME"),
-        ("steps[inputs.text]", "must be plain to see"),
+        ("steps[inputs.text]", "must be literal"),
         ("run.nam", "run has no .nam, only name, namespace, outcome, requestedBy; did you mean name?"),
         (
             "inputz.a",
@@ -168,9 +168,9 @@ def test_references_are_known_before_anything_runs(text: str, variables: set[str
         ("1" * 1025, "1,025 characters, at most 1,024"),
         ("'\x00'", "not text"),
         ("'\ud800'", "not text"),
-        ("b'a'", "bytes have no form in JSON"),
-        ("bytes('a')", "bytes have no form in JSON"),
-        ("google.protobuf.Timestamp{seconds: 1}", "has no form in JSON"),
+        ("b'a'", "bytes cannot be written in JSON"),
+        ("bytes('a')", "bytes cannot be written in JSON"),
+        ("google.protobuf.Timestamp{seconds: 1}", "cannot be written in JSON"),
         ("inputs.?x", ".orValue("),
         ("inputs.text.matches(inputs.text)", "must be a literal text"),
         ("inputs.text.matches('(a{100}){100}')", "the pattern of matches() is too large"),
@@ -198,20 +198,20 @@ def test_what_is_refused_before_anything_runs(text: str, expected: str) -> None:
         ("inputs.list[index + 5]", "there is no [7]: the list has 3 elements"),
         ("inputs.text.more", "inputs.text.more is missing: inputs.text is a string"),
         ("inputs.text.more == 1", "inputs.text.more is missing: inputs.text is a string"),
-        ("inputs.list.map(x, x.k)", "a field is read of something that is not an object"),
+        ("inputs.list.map(x, x.k)", "a field is read from a value that is not an object"),
         ("[{'a': 1}].map(x, x.b)", 'there is no "b" in the object'),
         ("inputs.text + 1", "+ does not take string and int"),
         ("{true: 1}", "the key true of an object is not a text"),
         ("inputs.text && true", "&& takes only true and false"),
-        ("inputs.text ? 1 : 2", "what stands before ? is not true or false"),
+        ("inputs.text ? 1 : 2", "the condition before ? must be true or false"),
         ("inputs.none.size()", "size() does not take null"),
         ("1 / (inputs.int - 3)", "divide by zero"),
         ("9223372036854775807 + inputs.int", "integer overflow"),
         ("int(inputs.text)", "cannot convert string to int"),
-        ("inputs.float / 0.0", "the number inf has no form in JSON"),
-        ("double('nan')", "the number nan has no form in JSON"),
+        ("inputs.float / 0.0", "the number inf cannot be written in JSON"),
+        ("double('nan')", "the number nan cannot be written in JSON"),
         ("{1: 2}", "is not a text"),
-        ("type(1)", "has no form in JSON"),
+        ("type(1)", "cannot be written in JSON"),
         ("[1].map(x, inputs.?zz)", ".orValue("),
         ("inputs.text.matches('[')", "invalid regular expression"),
     ],
@@ -243,11 +243,14 @@ def test_conditions() -> None:
     assert compile_expression("steps.triage.output.refund", SCOPE, "bool").returns_bool is None
     assert compile_expression("1 + 1", SCOPE).returns_bool is False
     for text in ("1 + 1", "'true'", "[true]", "steps.triage"):
-        with pytest.raises(ExpressionError, match="a condition is true or false"):
+        with pytest.raises(ExpressionError, match="a condition must be true or false"):
             compile_expression(text, SCOPE, "bool")
-    assert reason("inputs.text", want="bool") == "a condition is true or false, but this gives a string"
-    assert reason("inputs.?none.orValue(1)", want="bool") == "a condition is true or false, but this gives null"
-    assert reason("index == 2 ? inputs.list : []", want="bool") == "a condition is true or false, but this gives a list"
+    assert reason("inputs.text", want="bool") == "a condition must be true or false, but this gives a string"
+    assert reason("inputs.?none.orValue(1)", want="bool") == "a condition must be true or false, but this gives null"
+    assert (
+        reason("index == 2 ? inputs.list : []", want="bool")
+        == "a condition must be true or false, but this gives a list"
+    )
 
 
 @pytest.mark.parametrize("text", ["inputs.x", "[inputs.x][0]"])
@@ -276,9 +279,9 @@ def test_what_the_runtime_would_cut_short_or_crash_on() -> None:
     # Passed on whole they are exact.
     assert [value(f"inputs.{k}", data) for k in ("nul", "half", "key", "huge")] == ["a\0b", "\ud800", {"a\0": 1}, 2**70]
     # Computed with, they are refused: the runtime would see "a" for "a\0b".
-    assert "inputs.nul cannot be computed with: its text holds a NUL" in reason("inputs.nul == 'a'", data)
+    assert "inputs.nul cannot be used: its text contains a NUL" in reason("inputs.nul == 'a'", data)
     assert "half of a surrogate pair" in reason("inputs.half + ''", data)
-    assert "inputs.key cannot be computed with" in reason("inputs.key.size()", data)
+    assert "inputs.key cannot be used" in reason("inputs.key.size()", data)
     assert "does not fit into 64 bits" in reason("inputs.huge > 1", data)
     assert "nested deeper than 200 levels" in reason("size(inputs.deep)", data)
     assert "nested too deeply" in reason("inputs.deep", data)
@@ -432,7 +435,7 @@ def test_values_come_back_through_the_runtime(given_value: Any) -> None:
     try:
         result = value("[inputs.x][0]", {"inputs": {"x": given_value}})
     except ExpressionError as error:
-        assert "cannot be computed with" in error.reason  # noqa: PT017 - either outcome is right, for its reason
+        assert "cannot be used" in error.reason  # noqa: PT017 - either outcome is right, for its reason
         assert any(c in repr(given_value) for c in ("\\x00", "\\ud")) or max_int(given_value) >= 2**63
     else:
         assert sorted_json(result) == sorted_json(given_value)
@@ -663,7 +666,7 @@ def test_the_estimate_is_never_below_what_was_made(words: list[str], text: str) 
 
 
 LITERAL = "write $${%s} for a literal ${%s}"
-ENVIRONMENT = "variables of the environment are not reachable here"
+ENVIRONMENT = "environment variables are not available here"
 
 
 @pytest.mark.parametrize(
@@ -679,9 +682,9 @@ ENVIRONMENT = "variables of the environment are not reachable here"
         ("${@}", (LITERAL % ("@", "@"),)),
         (
             "${{ github.sha }}",
-            ("the form of another tool", "agentrun's is ${inputs.NAME}", "write $${{ for a literal ${{"),
+            ("the syntax of another tool", "agentrun's is ${inputs.NAME}", "write $${{ for a literal ${{"),
         ),
-        ("${{ inputs.text }}", ("the form of another tool",)),
+        ("${{ inputs.text }}", ("the syntax of another tool",)),
         ("${inputs.order-id}", ("- subtracts: for the field order-id write inputs['order-id']",)),
         ("${inputs.a.b-c-d + 1}", ("- subtracts: for the field b-c-d write inputs.a['b-c-d']",)),
     ],
@@ -742,5 +745,5 @@ def test_an_object_becomes_the_same_text_each_time(text: str) -> None:
 @pytest.mark.parametrize("text", ["{inputs: 1}", "{[1]: inputs.n}", "{{'a': 1}: 1}", "{inputs.o: 1}", "{1.5: 1}"])
 def test_a_key_that_is_no_text_is_refused_in_words(text: str) -> None:
     """One of them ended the command with a traceback."""
-    with pytest.raises(ExpressionError, match="the key of an object is a text, but this one is of type"):
+    with pytest.raises(ExpressionError, match="the key of an object must be a text, but this one is of type"):
         compile_expression(text, Scope(("inputs",), None)).evaluate(Values({"inputs": {"o": {}, "n": 1}}))

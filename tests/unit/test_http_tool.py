@@ -90,7 +90,7 @@ def test_dots_are_found_however_they_come_together(url: str) -> None:
 async def test_a_value_cannot_leave_its_header(shop: ToolBench, value: str) -> None:
     output = await shop.call({"v": value}, headers={"X-Value": "v${args.v}v"})
     assert output.is_error
-    assert output.text.startswith("the value of header X-Value holds line breaks")
+    assert output.text.startswith("the value of header X-Value contains line breaks")
     assert shop.server.received == []
 
 
@@ -131,7 +131,7 @@ def test_values_never_change_what_the_url_means(path: str, query: str) -> None:
         (
             reply(b"plain \xe4", content_type="text/plain; charset=unicode_escape"),
             "plain �",
-            '(its charset "unicode_escape" is not known',
+            '(its charset "unicode_escape" is not supported',
         ),
         (
             reply(b"plain \xe4", content_type="text/plain; charset=nonsense"),
@@ -234,7 +234,7 @@ async def test_too_large_an_answer(shop: ToolBench, answer: Any) -> None:
     found = await shop.call({}, answer, maxBytes=1000)
     assert (found.status, found.is_error) == (200, True)
     what = "the call was answered with HTTP 200 OK, but its body is larger than the tool's maxBytes, 1000"
-    assert found.text.startswith(f"{what}\nWhat came: xxx")
+    assert found.text.startswith(f"{what}\nReceived: xxx")
     assert found.kept is not None and (found.kept["bytes"], found.kept["whole"]) == (1001, False)
     exactly = await shop.call({}, reply(b"x" * 1000, content_type="text/plain"), maxBytes=1000)
     assert not exactly.is_error
@@ -396,7 +396,7 @@ async def test_the_secret_is_read_for_each_call(shop: ToolBench) -> None:
         ({"url": "https://shop.example${args.x}"}, "http.url", "not in the scheme, host or port"),
         ({"url": "https://shop.example:${args.port}/"}, "http.url", "not in the scheme, host or port"),
         ({"url": "https://a${args.x}@shop.example/"}, "http.url", "not in the scheme, host or port"),
-        ({"url": "https://user:pass@shop.example/"}, "http.url", "holds credentials"),
+        ({"url": "https://user:pass@shop.example/"}, "http.url", "contains credentials"),
         ({"url": "https:///orders"}, "http.url", "no valid host"),
         ({"url": "https://shop.example:99999/"}, "http.url", "no valid host"),
         ({"url": "https://shop.example\\@evil.example/"}, "http.url", "no valid host"),
@@ -411,7 +411,7 @@ async def test_the_secret_is_read_for_each_call(shop: ToolBench) -> None:
         ({"headers": {"X Y": "5"}}, "http.headers.X Y", "not the name of a header"),
         ({"headers": {"X\r\nY": "5"}}, "http.headers.X\r\nY", "not the name of a header"),
         ({"headers": {"X-A": "1", "x-a": "2"}}, "http.headers.x-a", "the same header as X-A"),
-        ({"headers": {"authorization": "x"}, "auth": AUTH}, "http.headers.authorization", "besides auth"),
+        ({"headers": {"authorization": "x"}, "auth": AUTH}, "http.headers.authorization", "together with auth"),
         ({"method": "GET", "body": {"a": 1}}, "http.body", "has no body"),
         ({"body": {"a": ["${args.}"]}}, "http.body.a[0]", ""),
         ({"output": "response.body +"}, "http.output", ""),

@@ -57,7 +57,7 @@ def test_what_names_an_instant(text: str, at: float) -> None:
     ],
 )
 def test_what_names_none_says_how_to_write_one(text: str) -> None:
-    with pytest.raises(ValueError, match="is no instant: write RFC 3339, for example 2027-01-31T09:00:00Z"):
+    with pytest.raises(ValueError, match="is not an instant: write RFC 3339, for example 2027-01-31T09:00:00Z"):
         moment(text)
 
 

@@ -69,7 +69,7 @@ def test_a_field_that_is_missing_is_damage(field: str) -> None:
 
 
 def test_a_field_more_is_damage() -> None:
-    with pytest.raises(Damaged, match="does not fit its hash"):
+    with pytest.raises(Damaged, match="does not match its hash"):
         parse(canonical(content() | {"note": "mine"}), KEY)
 
 

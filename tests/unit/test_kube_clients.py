@@ -127,9 +127,9 @@ async def test_what_was_not_done_is_asked_again(create: Create, tmp_path: Path, 
 
 @pytest.mark.parametrize(("create", "requests"), [(by_the_operator, 4), (by_the_command_line, 1)])
 async def test_only_the_operator_asks_again_after_a_lost_answer(create: Create, tmp_path: Path, requests: int) -> None:
-    """Its names follow from what they are for. A person is told that it may have been done."""
+    """Its names follow from what they are for. A person is told that the request may have been carried out."""
     async with loopback() as server:
         server.then(cut())
-        with pytest.raises(Unavailable, match=r"no connection to|it may have been done"):
+        with pytest.raises(Unavailable, match=r"no connection to|the request may have been carried out"):
             await create(server.url, tmp_path)
         assert len(server.received) == requests

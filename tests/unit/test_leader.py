@@ -248,7 +248,7 @@ def test_a_stopped_leader_that_wakes_up_may_write_nothing() -> None:
         a.skip = GIVE_UP - PERIOD - 0.5
         a.leader.check()
         a.skip = GIVE_UP
-        with pytest.raises(NotLeader, match="a does not lead"):  # before any other of its code has run
+        with pytest.raises(NotLeader, match="a is not the leader"):  # before any other of its code has run
             a.leader.check()
         await until(lambda: a.changes == [True, False], 1)
         await until(a.leader.is_leader, PERIOD)  # nobody took the Lease: it is its again

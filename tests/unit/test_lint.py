@@ -91,10 +91,13 @@ def paying(args: dict[str, Any], name: str = "a", **more: Any) -> dict[str, Any]
     [
         (
             "timestamp('2027-13-01T00:00:00Z') < timestamp(inputs.any)",
-            "timestamp() is given no instant: write RFC 3339",
+            "the argument of timestamp() is not an instant: write RFC 3339",
         ),
-        ("timestamp('2027-01-01') < timestamp(inputs.any)", "timestamp() is given no instant"),
-        ("duration(inputs.any) > duration('1 hour')", "duration() is given no length of time: write for example '90s'"),
+        ("timestamp('2027-01-01') < timestamp(inputs.any)", "the argument of timestamp() is not an instant"),
+        (
+            "duration(inputs.any) > duration('1 hour')",
+            "the argument of duration() is not a duration: write for example '90s'",
+        ),
         ("inputs.orderId.matches('[')", "invalid regular expression: missing ]"),
         ("matches(inputs.orderId, '(?=a)b')", "invalid regular expression"),
         ("1 / 0 == 1", "divide by zero"),
@@ -212,8 +215,8 @@ def test_large_arguments_are_left_to_the_moment_they_are_sent() -> None:
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        ({}, "id is missing, which the request of tool open names; given is nothing"),
-        ({"ID": 1}, "id is missing, which the request of tool open names; given is ID"),
+        ({}, "id is missing, but the request of tool open uses it; given: nothing"),
+        ({"ID": 1}, "id is missing, but the request of tool open uses it; given: ID"),
         ({"idd": 1, "q": 2}, "did you mean idd?"),
         ({"id": "${inputs.orderId}"}, ""),
     ],
@@ -236,24 +239,24 @@ BEFORE = [AGENT, JUDGE, ASK, PAUSE, SIGNAL, EACH, paying({"amount": 1}, "called"
 @pytest.mark.parametrize(
     ("expression", "expected"),
     [
-        ("inputs.order_id", "inputs.order_id is missing: the schema knows only orderId, "),
+        ("inputs.order_id", "inputs.order_id is missing: the schema has only orderId, "),
         ("inputs['order-id'] == ''", "inputs['order-id'] is missing"),
         ("inputs.orderId.x", "inputs.orderId.x is missing: inputs.orderId is a string"),
         ("inputs.note.x", "inputs.note.x is missing: inputs.note is a string or null"),
         ("inputs.lines.sku", "inputs.lines.sku is missing: inputs.lines is a list"),
-        ("inputs.lines[0].price", "inputs.lines[0].price is missing: the schema knows only sku"),
-        ("inputs.to.town", "inputs.to.town is missing: the schema knows only city"),
+        ("inputs.lines[0].price", "inputs.lines[0].price is missing: the schema has only sku"),
+        ("inputs.to.town", "inputs.to.town is missing: the schema has only city"),
         ("inputs.to[0]", "inputs.to[0] is missing: inputs.to is an object"),
         ("inputs.named.a.b", "inputs.named.a.b is missing: inputs.named.a is a string"),
         ("inputs.lines.map(l, inputs.nosuch)", "inputs.nosuch is missing"),
         ("has(inputs.note) ? inputs.nosuch : ''", "inputs.nosuch is missing"),
         ("steps.text.output.x", "steps.text.output.x is missing: steps.text.output is a string"),
-        ("steps.judge.output.price", "steps.judge.output.price is missing: the schema knows only sku"),
-        ("steps.ask.output.approvedBy", "the schema knows only approved, by, comment"),
+        ("steps.judge.output.price", "steps.judge.output.price is missing: the schema has only sku"),
+        ("steps.ask.output.approvedBy", "the schema has only approved, by, comment"),
         ("steps.ask.output.by[0].name", "steps.ask.output.by[0] is a string"),
         ("steps.pause.output.x", "steps.pause.output is null"),
         ("steps.each.output.sku", "steps.each.output is a list"),
-        ("steps.each.output[0].price", "the schema knows only sku"),
+        ("steps.each.output[0].price", "the schema has only sku"),
         ("inputs.orderId", ""),
         ("inputs.lines[0].sku", ""),
         ("inputs.to.city", ""),
@@ -300,7 +303,7 @@ def test_an_item_has_the_schema_of_its_list() -> None:
         "properties": CLOSED["properties"] | {"lines": {"type": "array", "items": CLOSED["$defs"]["line"]}}
     }
     [found] = problems(step | {"forEach": {"items": "${inputs.lines}"}}, inputs=plain)
-    assert "item.nosuch is missing: the schema knows only sku" in found
+    assert "item.nosuch is missing: the schema has only sku" in found
     assert problems(step | {"forEach": {"items": "${inputs.any}"}}, inputs=plain) == []
 
 
@@ -315,9 +318,9 @@ def test_an_argument_that_closed_parameters_lack_is_found_in_the_request() -> No
     [
         (
             {"agent": {"prompt": "x", "tools": ["pay", "open", "pay"]}},
-            "agent.tools[2]: the tool pay stands twice: keep one",
+            "agent.tools[2]: the tool pay is listed twice: keep one",
         ),
-        ({"wait": {"until": "tomorrow"}}, 'wait.until: "tomorrow" is no instant: write RFC 3339'),
+        ({"wait": {"until": "tomorrow"}}, 'wait.until: "tomorrow" is not an instant: write RFC 3339'),
         ({"wait": {"until": "2027-01-31T09:00:00"}}, "wait.until: "),
         ({"wait": {"until": "9999-12-31T23:59:60z"}}, ""),
         ({"wait": {"until": "${inputs.any}"}}, ""),

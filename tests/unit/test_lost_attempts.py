@@ -70,7 +70,7 @@ def driver(scene: Scene, code: int) -> Driver:
         (-signal.SIGSEGV, "its process was ended by SIGSEGV"),
         (1, "its process left with exit code 1 (it crashed: agentrun logs has the trace)"),
         (2, "its process left with exit code 2"),
-        (5, "its process left with exit code 5 (another attempt took the step over)"),
+        (5, "its process left with exit code 5 (another attempt took over the step)"),
         (127, "its process left with exit code 127"),
     ],
 )

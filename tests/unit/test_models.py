@@ -332,7 +332,7 @@ def missing(ref: SecretKey) -> str:
         (None, missing, "there is no API key; set OPENAI_API_KEY, or give the model credentials"),
         (True, missing, "key api-key of Secret model-key cannot be read"),
         (True, lambda _: "\n", "key api-key of Secret model-key is empty"),
-        (True, lambda _: "sk-a\r\nX-Evil: 1", "key api-key of Secret model-key holds a line break"),
+        (True, lambda _: "sk-a\r\nX-Evil: 1", "key api-key of Secret model-key contains a line break"),
     ],
 )
 def test_no_key(monkeypatch: pytest.MonkeyPatch, credentials: Any, secret: Any, words: str) -> None:

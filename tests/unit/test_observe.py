@@ -226,7 +226,7 @@ def test_the_process_is_alive_until_its_loop_has_long_not_come_round(served: Ser
     served.clock.now += HEARTBEAT_MAX
     assert served.ask("/healthz")[0] == 200
     served.clock.now += 15
-    assert served.ask("/healthz")[:2] == (503, "the event loop has not come round for 75 s (at most 60 s)\n")
+    assert served.ask("/healthz")[:2] == (503, "the event loop has not run for 75 s (at most 60 s)\n")
     served.health.beat()
     assert served.ask("/healthz")[0] == 200
 
@@ -400,8 +400,8 @@ def test_the_metrics_may_have_an_address_of_their_own() -> None:
         Server(Address("127.0.0.1", 0), None, metrics) as scraped,
     ):
         one, other = (Served(Clock(), health, metrics, at.port) for at in (probes, scraped))
-        assert one.ask("/healthz")[0] == 200 and one.ask("/metrics")[:2] == (404, "here are /healthz, /readyz\n")
-        assert other.ask("/metrics")[0] == 200 and other.ask("/readyz")[:2] == (404, "here are /metrics\n")
+        assert one.ask("/healthz")[0] == 200 and one.ask("/metrics")[:2] == (404, "available here: /healthz, /readyz\n")
+        assert other.ask("/metrics")[0] == 200 and other.ask("/readyz")[:2] == (404, "available here: /metrics\n")
 
 
 def test_idle_connections_do_not_keep_the_kubelet_out(served: Served) -> None:
@@ -547,7 +547,7 @@ def test_objects_are_not_dumped(log: tuple[logging.Logger, io.StringIO]) -> None
     assert [line["msg"] for line in lines(written)] == [
         "<dict of 1> '<list of 1>' <bytes of 7> 7",
         "<dict of 1>",
-        "%d of %s (its arguments do not fit)",
+        "%d of %s (its arguments do not match)",
     ]
 
 
@@ -616,5 +616,5 @@ def test_every_line_of_a_process_is_json_to_its_last_breath(level: str, told: di
     assert said.count("botocore.auth") == 1
     assert [record["level"] for record in records if record["logger"] == "py.warnings"] == ["warning"]
     thread, process = records[-2:]
-    assert thread["msg"] == "thread t ended by an error" and "ZeroDivisionError" in thread["traceback"]
-    assert process["msg"] == "the process ends by an error" and process["traceback"].endswith("SystemError: the end")
+    assert thread["msg"] == "thread t ended with an error" and "ZeroDivisionError" in thread["traceback"]
+    assert process["msg"] == "the process ends with an error" and process["traceback"].endswith("SystemError: the end")

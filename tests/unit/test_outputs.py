@@ -55,7 +55,7 @@ def test_a_fan_out_whose_items_give_too_much_fails_and_says_what_to_do(little: i
         most = max(most, live.outputs.bytes if live is not None else 0)
     status = world.status()
     assert status["phase"] == "Failed"
-    assert "outputs of its steps take" in status["message"] and "let each give less" in status["message"]
+    assert "outputs of its steps take" in status["message"] and "make each smaller" in status["message"]
     begun = {path for path, _ in world.created if path.startswith("f.") and not path.endswith("compensate")}
     assert 11 < len(begun) < 20, "nothing new began"
     assert 500 < most <= little

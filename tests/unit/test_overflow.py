@@ -253,6 +253,6 @@ async def test_a_bound_that_shrinks_for_ever_is_given_up() -> None:
     ]
     async with model_bench("responses") as model:
         failure = await model.fails(*answers, max_output_tokens=100_000)
-        assert "refused 12 things of one request" in failure.message
+        assert "refused 12 parts of one request" in failure.message
         assert len(model.server.received) == 12
         assert (await model.ask(OK)).text == "hello"

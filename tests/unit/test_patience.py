@@ -105,7 +105,7 @@ def test_who_looks_at_the_run_is_told_and_the_pauses_grow(
     assert len(slow.tried) < 15
     first = told(world)[0]
     assert "did not answer within 5 s (patch it), when its status was written: 1 in a row" in first
-    assert "tried again in 5 s" in first and "keep data out of the spec" in first
+    assert "retried in 5 s" in first and "keep data out of the spec" in first
     assert sum("when its status was written" in r.getMessage() for r in caplog.records) == len(told(world))
     slow.names.clear()
     world.wait(PAUSE_MAX + 1)

@@ -201,7 +201,7 @@ IMAGE_GONE = 'Back-off pulling image "agentrun:1"'
                 "conditions": [{"type": "Ready", "status": "False"}],
             },
             Reason.NODE_SILENT,
-            "nothing is heard of node None; should it stay so, another pod follows",
+            "node None does not report; if that lasts, another pod replaces this one",
         ),
         (
             contained("Pending", {"waiting": {"reason": "ErrImageNeverPull"}}),
@@ -250,10 +250,10 @@ IMAGE_GONE = 'Back-off pulling image "agentrun:1"'
             Reason.RETRYING,
             "PreemptionByScheduler: for x",
         ),
-        ({"phase": "Failed"}, Reason.RETRYING, "its node lost it before it ended"),
-        (ended(137), Reason.RETRYING, "exit code 137 (SIGKILL) without a word"),
-        (ended(9), Reason.RETRYING, "exit code 9 without a word"),
-        (ended(5), Reason.RETRYING, "exit code 5: another attempt has the step"),
+        ({"phase": "Failed"}, Reason.RETRYING, "its node lost the pod before it ended"),
+        (ended(137), Reason.RETRYING, "exit code 137 (SIGKILL) without a message"),
+        (ended(9), Reason.RETRYING, "exit code 9 without a message"),
+        (ended(5), Reason.RETRYING, "exit code 5: another attempt took over the step"),
         (
             ended(1, "Traceback (most recent call last):\n  File x\nModuleNotFoundError: No module named 'agentrun'\n"),
             Reason.RETRYING,

@@ -110,7 +110,7 @@ def test_a_holder_without_a_sign_of_life_is_dead_after_the_length_of_a_lease(wat
     said: list[str] = []
     assert watched.watch.decide(said.append, watched.sleep) is False
     assert watched.now == LENGTH
-    assert len(said) == 1 and "still lives" in said[0]
+    assert len(said) == 1 and "is still alive" in said[0]
 
 
 def test_a_renewal_is_a_sign_of_life(watched: Watched) -> None:

@@ -354,14 +354,15 @@ async def test_what_is_known_is_not_sent(model: ModelBench, chatty: ModelBench) 
         (error("Invalid 'tools[0].function.name': string does not match pattern.", param="tools[0].function.name"),
                 "name"),
         (error("Invalid value for 'messages[0].content'", param="messages[0].content"), "messages[0].content"),
-        (error("registry.ollama.ai/library/gemma does not support tools"), "it takes no tools: name another model"),
-        (error("No endpoints found that support tool use."), "it takes no tools: name another model"),
+        (error("registry.ollama.ai/library/gemma does not support tools"), "it does not support tools: name"),
+        (error("No endpoints found that support tool use."), "it does not support tools: name another model"),
         (error("Unsupported tool type: function"), "Unsupported tool type"),
-        (unsupported("tools"), "it takes no tools: name another model"),
-        (forbidden("tools"), "it takes no tools: name another model"),
-        (error("This model only support stream mode, please enable the stream parameter"), "a stream alone"),
-        ({"detail": "Stream must be set to true"}, "a stream alone"),
-        (error("\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set"), "no tools"),
+        (unsupported("tools"), "it does not support tools: name another model"),
+        (forbidden("tools"), "it does not support tools: name another model"),
+        (error("This model only support stream mode, please enable the stream parameter"), "only as a stream"),
+        ({"detail": "Stream must be set to true"}, "only as a stream"),
+        (error("\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set"),
+                "support tools"),
         (error("Please include more detail in the text you store; strict rules apply"), "more detail"),
         (error("Invalid 'max_tokens': integer below minimum value. Expected a value >= 16"), "below minimum"),
         (error("The encrypted content gAAA could not be verified.", code="invalid_encrypted_content"), "verified"),
@@ -394,11 +395,11 @@ async def test_a_bound_that_a_budget_needs_is_never_dropped(chatty: ModelBench, 
     refused: set[str] = set()
     answers = [reply(unsupported(name), status=400) for name in ("max_completion_tokens", "max_tokens")]
     failure = await chatty.fails(*answers, refused=refused, **EVERYTHING)
-    assert "it takes no bound of the answer: take out maxOutputTokens" in failure.message
+    assert "it does not accept a limit on the answer: remove maxOutputTokens" in failure.message
     assert refused == {"max_completion_tokens"}
     assert len(chatty.server.received) == 2
     failure = await model.fails(reply(unsupported("max_output_tokens"), status=400), **EVERYTHING)
-    assert "it takes no bound of the answer" in failure.message
+    assert "it does not accept a limit on the answer" in failure.message
     assert len(model.server.received) == 1
 
 

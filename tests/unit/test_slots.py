@@ -238,13 +238,13 @@ def test_who_waits_is_told_for_which_bound_and_behind_how_many() -> None:
     line = Line(Bounds(whole=3, namespace=2))
     line.visit(run("a"), "s", "t")
     why = line.visit(run("b", created=1), "s")[1]
-    assert why.startswith("the namespace has 2 pods of steps") and why.endswith(
+    assert why.startswith("the namespace has 2 step pods") and why.endswith(
         "; no run of the namespace ahead of this one"
     )
     assert line.visit(run("c", created=2), "s")[1].endswith("; 1 run of the namespace ahead of this one")
     line.visit(run("x", "b"), "s")
     why = line.visit(run("y", "b"), "s")[1]
-    assert why.startswith("the cluster has 3 pods of steps") and "steps.maxPods)" in why
+    assert why.startswith("the cluster has 3 step pods") and "steps.maxPods)" in why
 
 
 class LineMachine(RuleBasedStateMachine):

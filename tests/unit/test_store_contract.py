@@ -130,7 +130,7 @@ def test_keys_that_are_refused(store: Store) -> None:
             lambda key=key: store.swap(key, b"", None),
             lambda key=key: store.swap(key, b"", "version"),
         ):
-            with pytest.raises(InvalidKey, match="is no key"):
+            with pytest.raises(InvalidKey, match="is not a key"):
                 attempt()
     for prefix in ("/", "a//", "..", "a/../", "a/.", "é", "a\n"):
         with pytest.raises(InvalidKey):

@@ -168,7 +168,7 @@ def test_the_last_word_says_which_effects_stay_and_why() -> None:
     world.go()
     world.succeed("a.compensate")
     last = world.go()
-    stays = "these effects stay, for they were not undone: "
+    stays = "these effects remain, because they were not undone: "
     assert last.status["message"].startswith(f"d: HTTP 422; {stays}")
     assert {"b (it is gone)", "c (HTTP 400)"} == set(last.status["message"].partition(stays)[2].split(", "))
     assert world.ended["notUndone"] == {"b": "it is gone", "c": "HTTP 400"}

@@ -50,12 +50,12 @@ class Admission:
                 await self._kube.get(f"{API}/validatingadmissionpolicybindings/{name}")
         except NotFound as error:
             self._there = False
-            log.error("decisions are not taken until the chart's admission policies are installed: %s", error)
+            log.error("decisions are not accepted until the chart's admission policies are installed: %s", error)
         except Refused as error:
             self._there = False
-            log.error("decisions are not taken until the operator may read the admission policies: %s", error)
+            log.error("decisions are not accepted until the operator may read the admission policies: %s", error)
         except ClusterError as error:
-            log.warning("the admission policies cannot be looked at: %s", error)
+            log.warning("the admission policies cannot be read: %s", error)
             return
         else:
             self._there = True

@@ -90,7 +90,7 @@ class KubernetesCluster:
         """As ``Cluster.get_written``."""
         found = await self._get(path_of(RUNS, *run.ref))
         if found is None or found["metadata"]["uid"] != run.uid:
-            raise Conflict(f"AgentRun {run.ref.namespace}/{run.ref.name} ({run.uid}) is gone")
+            raise Conflict(f"AgentRun {run.ref.namespace}/{run.ref.name} ({run.uid}) no longer exists")
         size = len(json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode(errors="replace"))
         labels, spec = found["metadata"].get("labels") or {}, found.get("spec") or {}
         return Written(labels, spec, size, found.get(UNREADABLE, ""))
@@ -109,10 +109,10 @@ class KubernetesCluster:
         except AlreadyExists:
             found = await self._get(path_of(PODS, namespace, name))
             if found is None:  # it was deleted in between
-                raise Unavailable(f"pod {namespace}/{name} was there and is gone: try again", 0.0) from None
+                raise Unavailable(f"pod {namespace}/{name} was deleted in the meantime: try again", 0.0) from None
             if not owned_by(found, run.uid):
                 raise Refused(
-                    f"there is a pod {namespace}/{name} already, and it belongs to {_owner(found)}, not to AgentRun"
+                    f"pod {namespace}/{name} already exists and belongs to {_owner(found)}, not to AgentRun"
                     f" {run.ref.name} ({run.uid}): delete that pod"
                 ) from None
             made = found
@@ -120,7 +120,7 @@ class KubernetesCluster:
             raise Unavailable(str(error), 0.0) from error
         view = pod_view(made)
         if view is None:
-            raise Refused(f"pod {namespace}/{name} does not say any more what it was told to run: delete that pod")
+            raise Refused(f"pod {namespace}/{name} no longer says what it was created to run: delete that pod")
         return view
 
     async def find_pod(self, run: RunView, pinned: PinnedRun, start: Start) -> PodView | None:
@@ -145,7 +145,7 @@ class KubernetesCluster:
         except AlreadyExists:
             found = await self._get(path_of(APPROVALS, namespace, name))
             if found is None:
-                raise Unavailable(f"Approval {namespace}/{name} was there and is gone: try again", 0.0) from None
+                raise Unavailable(f"Approval {namespace}/{name} was deleted in the meantime: try again", 0.0) from None
             asked, wanted = found["spec"], approval["spec"]
             if asked["run"]["uid"] != wanted["run"]["uid"] or asked["digest"] != wanted["digest"]:
                 raise
@@ -267,7 +267,13 @@ class KubernetesCluster:
         except AlreadyExists:
             return
         except ClusterError as error:  # also NotLeader: an Event is best effort
-            _log.info("an Event of %s %s/%s was not told: %s", about["kind"], about["namespace"], about["name"], error)
+            _log.info(
+                "an Event about %s %s/%s could not be created: %s",
+                about["kind"],
+                about["namespace"],
+                about["name"],
+                error,
+            )
 
     async def _get(self, path: str) -> dict[str, Any] | None:
         try:

@@ -69,7 +69,7 @@ class ApiLists:
                 if all(other == space or (other, kind.plural) in self._refused for other in paths):
                     raise
                 if not self.passed_over(space):
-                    log.error("namespace %s is passed over, and its runs stand still: %s", space, error)
+                    log.error("namespace %s is skipped, and its runs do not progress: %s", space, error)
                 self._refused.add((space, kind.plural))
             else:
                 self._refused.discard((space, kind.plural))

@@ -54,9 +54,9 @@ _TEXT_MAX = 400
 
 _EXITS: Mapping[object, str] = {
     Exit.USAGE: "it was not told which step to run",
-    Exit.WAITING: "it was told to leave before it began",
+    Exit.WAITING: "it was asked to stop before it began",
     Exit.STORE: "the store is out of reach or unfit",
-    Exit.FENCED: "another attempt has the step",
+    Exit.FENCED: "another attempt took over the step",
 }
 """The meaning of the runner's exit codes, if it left no message (docs/reference/)."""
 
@@ -132,7 +132,10 @@ def pod_view(obj: Json) -> PodView | None:
     ):
         # The kubelet sets both or neither. Only the node controller sets Ready alone: nothing is heard of the node.
         node = (obj.get("spec") or {}).get("nodeName")
-        trouble = Reason.NODE_SILENT, _line(f"nothing is heard of node {node}; should it stay so, another pod follows")
+        trouble = (
+            Reason.NODE_SILENT,
+            _line(f"node {node} does not report; if that lasts, another pod replaces this one"),
+        )
     return PodView(
         name=meta["name"],
         namespace=meta["namespace"],
@@ -220,7 +223,7 @@ def _obstacles(status: Json, container: Json, state: Json) -> Iterator[tuple[Rea
     """The reasons why the pod does not start."""
     for found in status.get("conditions") or ():
         if found.get("type") == "PodScheduled" and found.get("status") == "False":
-            yield Reason.UNSCHEDULABLE, _line(found.get("message") or found.get("reason") or "no node takes it")
+            yield Reason.UNSCHEDULABLE, _line(found.get("message") or found.get("reason") or "no node accepts the pod")
     waiting = state.get("waiting") or {}
     reason, message = waiting.get("reason"), waiting.get("message") or ""
     if reason in _IMAGE:
@@ -241,7 +244,7 @@ def _end(obj: Json, status: Json, terminated: Json | None, word: str) -> tuple[t
         what = f"{reason}: {message}" if message else str(reason)
         return (Reason.RETRYING, _line(what)), _LOST.get(str(reason), Lost.OTHER)
     if terminated is None:
-        return (Reason.RETRYING, "its node lost it before it ended"), Lost.OTHER
+        return (Reason.RETRYING, "its node lost the pod before it ended"), Lost.OTHER
     code, how = terminated.get("exitCode"), terminated.get("reason")
     if how == "OOMKilled":
         what = f"out of memory{_limit(obj)}: give the step more in resources.limits.memory"
@@ -252,7 +255,7 @@ def _end(obj: Json, status: Json, terminated: Json | None, word: str) -> tuple[t
     if code == Exit.STORE:
         return (Reason.STORE_UNAVAILABLE, _line(said)), Lost.OTHER
     what = f"exit code {code}" + _SIGNALS.get(code, "")
-    return (Reason.RETRYING, _line(f"{what}: {said}" if said else f"{what} without a word")), Lost.CRASHED
+    return (Reason.RETRYING, _line(f"{what}: {said}" if said else f"{what} without a message")), Lost.CRASHED
 
 
 def _limit(obj: Json) -> str:

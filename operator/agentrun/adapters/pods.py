@@ -126,7 +126,7 @@ def _text(env: Mapping[str, str], name: str, kind: Any, what: str) -> str:
         try:
             TypeAdapter(kind).validate_python(text)
         except ValidationError:
-            raise BadSettings(f"{name} is {quoted(text)}, which cannot be the name of any {what}: correct it") from None
+            raise BadSettings(f"{name} is {quoted(text)}, which cannot be the name of a {what}: correct it") from None
     return text
 
 
@@ -141,7 +141,7 @@ def _json(env: Mapping[str, str], name: str, kind: Any, default: Any, check: Any
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise BadSettings(f"{name}{f' ({place})' if place else ''}: {first['msg']}; it is JSON, as in a pod") from None
+        raise BadSettings(f"{name}{f' ({place})' if place else ''}: {first['msg']}; write JSON, as in a pod") from None
     except ValueError as error:
         raise BadSettings(f"{name}: {error}") from None
     return found

@@ -46,8 +46,8 @@ class Settings:
             raise BadSetting(f"AGENTRUN_ADMISSION is {quoted(admission)}: write true or false")
         if admission == "true" and not policies:
             raise BadSetting(
-                "AGENTRUN_ADMISSION_POLICIES is empty: name the policies that vouch for decisions, as the chart does, "
-                "or set AGENTRUN_ADMISSION=false where something else guards approvals/status"
+                "AGENTRUN_ADMISSION_POLICIES is empty: name the policies that verify decisions, as the chart does, "
+                "or set AGENTRUN_ADMISSION=false if something else guards approvals/status"
             )
         return cls(
             pods=PodSettings.from_environment(environment),
@@ -69,7 +69,7 @@ class Settings:
 def _bound(environment: Mapping[str, str], name: str) -> int | None:
     text = environment.get(name, "").strip()
     if not re.fullmatch("[0-9]{0,9}", text):
-        raise BadSetting(f"{name} is {quoted(text)}: write a whole number; 0 or nothing: there is no bound")
+        raise BadSetting(f"{name} is {quoted(text)}: write a whole number; 0 or empty means no limit")
     return int(text or "0") or None
 
 

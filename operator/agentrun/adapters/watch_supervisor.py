@@ -75,9 +75,7 @@ async def _watch(
     while await _types_are_there(controller, stop):
         namespaces = lists.answering  # one refused watch would end all others
         if not namespaces and not lists.everywhere:
-            log.error(
-                "none of the namespaces that are watched answers whole; they are asked again in %.0f s", PAUSE_MAX
-            )
+            log.error("none of the watched namespaces can be listed completely; retrying in %.0f s", PAUSE_MAX)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), PAUSE_MAX)
             continue
@@ -101,11 +99,11 @@ async def _watch(
         if stop.is_set():
             return
         if others in done:
-            log.warning("the watches begin anew: of the namespaces that are watched, %s answer", lists.answering)
+            log.warning("restarting the watches: of the watched namespaces, %s can be listed", lists.answering)
             continue
         why = "; ".join(str(task.exception()) for task in done if not task.cancelled()) or "no reason given"
         pause = PAUSE_FIRST if time.monotonic() - began > PAUSE_MAX else min(2 * pause, PAUSE_MAX)
-        log.error("the watches ended: %s; they begin anew in %.0f s", why[:500], pause)
+        log.error("the watches ended: %s; restarting them in %.0f s", why[:500], pause)
         for kind in KEPT:
             health.watch(kind.plural, False)
         with suppress(TimeoutError):

@@ -41,7 +41,7 @@ def _viewed(to_view: ToView, clock: Callable[[], float], obj: Mapping[str, Any])
         return to_view(obj, clock())
     except Exception:
         about = obj.get("metadata") or {}
-        log.exception("%s/%s cannot be read, and counts as not there", about.get("namespace"), about.get("name"))
+        log.exception("%s/%s cannot be read, and is treated as missing", about.get("namespace"), about.get("name"))
         return None
 
 

@@ -41,7 +41,7 @@ DecidedReason = Literal["Approved", "Rejected", "Expired", "Cancelled"]
 
 
 class RunRef(Spec):
-    """The run that asks. The uid, since another run may have the name later."""
+    """The run that asks. It has the uid, because another run may have the name later."""
 
     name: Name
     uid: Uid

@@ -78,7 +78,7 @@ def moment(text: str) -> float:
             at = datetime.fromisoformat(f"{leap[1]}:59{leap[2]}" if leap else text.upper())
     except ValueError:
         form = "write RFC 3339, for example 2027-01-31T09:00:00Z"
-        raise ValueError(f"{quoted(text)} is no instant: {form}") from None
+        raise ValueError(f"{quoted(text)} is not an instant: {form}") from None
     if at.tzinfo is None:
         raise ValueError(f"{quoted(text)} has no time zone: end it with Z or an offset")
     return (at - _EPOCH).total_seconds() + bool(leap)

@@ -63,12 +63,12 @@ def _unchanged() -> Iterator[Schema]:
             yield {
                 "rule": f"has(self.{field}) == has(oldSelf.{field}) && "
                 f"(!has(self.{field}) || self.{field} == oldSelf.{field})",
-                "message": f"{field} cannot change once the run is made: make another run",
+                "message": f"{field} cannot be changed once the run is created: create another run",
                 "fieldPath": f".{field}",
             }
 
 
-_SAME: Schema = {"rule": "self == oldSelf", "message": "spec cannot change: it is what was asked or told"}
+_SAME: Schema = {"rule": "self == oldSelf", "message": "spec cannot be changed once the object is created"}
 """A transition rule for a spec that is required: such a spec cannot be removed and added again."""
 
 RULES: dict[type[Spec], list[Schema]] = {
@@ -264,8 +264,8 @@ def definitions() -> dict[str, Schema]:
     found = (
         _definition(AgentRun, "arun", "One durable execution of a workflow.", RUN_COLUMNS, RUN_STATUS),
         _definition(AgentWorkflow, "awf", "A workflow that runs refer to by name.", WORKFLOW_COLUMNS),
-        _definition(Approval, "appr", "What people are asked, and decided.", APPROVAL_COLUMNS, APPROVAL_STATUS),
-        _definition(AgentCommand, "acmd", "What a person tells a run.", COMMAND_COLUMNS, COMMAND_STATUS),
+        _definition(Approval, "appr", "A question to people, and their decisions.", APPROVAL_COLUMNS, APPROVAL_STATUS),
+        _definition(AgentCommand, "acmd", "A command of a person to a run.", COMMAND_COLUMNS, COMMAND_STATUS),
     )
     return {f"{definition['spec']['names']['plural']}.yaml": definition for definition in found}
 

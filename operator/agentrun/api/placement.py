@@ -19,9 +19,9 @@ QUANTITY_PATTERN = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+
 LABEL_KEY_PATTERN = r"^([a-z0-9][-a-z0-9.]*/)?[a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?$"
 LABEL_VALUE_PATTERN = r"^([a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?)?$"
 
-TOLERATION_KEY = "without a key, a toleration needs operator Exists: it tolerates every taint then"
-TOLERATION_VALUE = "value goes with operator Equal only"
-TOLERATION_SECONDS = "tolerationSeconds goes with effect NoExecute only"
+TOLERATION_KEY = "a toleration without a key needs operator Exists, and tolerates every taint"
+TOLERATION_VALUE = "value is allowed with operator Equal only"
+TOLERATION_SECONDS = "tolerationSeconds is allowed with effect NoExecute only"
 
 _RESOURCES = ("cpu", "memory", "ephemeral-storage")
 
@@ -36,13 +36,13 @@ NodeSelector = Annotated[dict[str, LabelValue], Field(max_length=20)]
 
 
 class Identity(Spec):
-    """Whom the pods of a run or a step act as: a ServiceAccount in the run's namespace."""
+    """The identity of the pods of a run or a step: a ServiceAccount in the run's namespace."""
 
     service_account_name: ServiceAccountName
 
 
 class Resources(Spec):
-    """What the runner's container asks for, and what it may use at most."""
+    """The requests and limits of the runner's container."""
 
     requests: Annotated[dict[str, Quantity], Field(max_length=10)] = {}
     limits: Annotated[dict[str, Quantity], Field(max_length=10)] = {}
@@ -53,14 +53,14 @@ class Resources(Spec):
         for name in amounts:
             if name not in _RESOURCES and not ("/" in name and re.fullmatch(LABEL_KEY_PATTERN, name)):
                 raise ValueError(
-                    "has a resource that no node offers: known are "
-                    f"{', '.join(_RESOURCES)}, and names with a domain such as nvidia.com/gpu"
+                    "has a resource that no node offers: use "
+                    f"{', '.join(_RESOURCES)}, or a name with a domain such as nvidia.com/gpu"
                 )
         return amounts
 
 
 class Toleration(Spec):
-    """A taint of nodes that the pod may run on all the same."""
+    """A taint that the pod tolerates."""
 
     key: LabelKey | None = None
     operator: Literal["Exists", "Equal"] = "Equal"
@@ -90,5 +90,7 @@ def known_labels(selector: dict[str, str] | None) -> dict[str, str] | None:
     """
     for key in selector or ():
         if len(key) > 317 or not re.fullmatch(LABEL_KEY_PATTERN, key):
-            raise ValueError("has a key that no node can carry: write one such as disktype or example.com/pool")
+            raise ValueError(
+                "has a key that cannot be the label of a node: write one such as disktype or example.com/pool"
+            )
     return selector

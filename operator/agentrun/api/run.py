@@ -88,7 +88,7 @@ class Reason(StrEnum):
 
 
 class Budget(Spec):
-    """Ceilings for the whole run, reserved before each call."""
+    """Limits for the whole run, reserved before each call."""
 
     model_calls: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
     tokens: Annotated[int, Field(ge=0, le=10**12)] | None = None
@@ -107,7 +107,7 @@ StepLabel = Annotated[str, Field(min_length=1, max_length=60, pattern=LABEL_PATT
 
 
 class Source(Spec):
-    """The point of another run from which this one goes on: before ``step``, or after its record ``seq``."""
+    """The point of another run from which this one continues: before ``step``, or after its record ``seq``."""
 
     run: Annotated[str, Field(min_length=1, max_length=253)]
     step: StepLabel
@@ -119,7 +119,7 @@ CHANGED_BY = {"suspend": SUSPEND_BY, "cancel": CANCEL_BY, "ttlSecondsAfterFinish
 
 
 class RunSpec(Spec):
-    """What one execution does. Immutable once it runs, but for ``suspend``, ``cancel`` and retention."""
+    """What one execution does. Immutable, except for ``suspend``, ``cancel`` and ``ttlSecondsAfterFinished``."""
 
     workflow_ref: WorkflowRef | None = None
     workflow: WorkflowSpec | None = None

@@ -63,11 +63,11 @@ _STEP = _object(
                 "tool": _text(64),
                 "callId": _text(253),
                 "budget": _text(253),
-                "pod": _text(32768, description="What is wrong with its pod."),
-                "place": _text(32768, description="Why there is no place for its pod."),
-                "work": _text(32768, description="Which of its expressions costs more than the run may."),
+                "pod": _text(32768, description="What is wrong with the step's pod."),
+                "place": _text(32768, description="Why there is no place for the step's pod."),
+                "work": _text(32768, description="The expression that takes more work than the run has left."),
             },
-            description="What ends the wait: people, a signal, a time, or a verb; and what it is about.",
+            description="What ends the wait (people, a signal, a time or a verb), and what it is about.",
         ),
         "failure": _object(
             {
@@ -75,12 +75,12 @@ _STEP = _object(
                 "message": _text(32768),
                 "retryAfter": {"type": "number"},
                 "retryable": {"type": "boolean"},
-                "happened": {"type": "boolean", "description": "The call was carried out all the same."},
+                "happened": {"type": "boolean", "description": "The call was carried out although the step failed."},
             },
             "class",
         ),
         "items": _object(
-            {state.value: _COUNT for state in StepState}, description="Of a fan-out: how many items are in each state."
+            {state.value: _COUNT for state in StepState}, description="For a fan-out: how many items are in each state."
         ),
         "output": _FREE,
     },
@@ -90,8 +90,10 @@ _STEP = _object(
 RUN_STATUS = _object(
     {
         "observedGeneration": _COUNT,
-        "phase": _text(64, description="Derived from the conditions, for columns; read the conditions."),
-        "workflowDigest": _text(100, description="Of the workflow that the run pinned when it started."),
+        "phase": _text(
+            64, description="A summary of the conditions, for columns. Programs should read the conditions."
+        ),
+        "workflowDigest": _text(100, description="The digest of the workflow that the run pinned when it started."),
         "startTime": _TIME,
         "completionTime": _TIME,
         "conditions": _named(_CONDITION, "type", 16),
@@ -106,18 +108,22 @@ RUN_STATUS = _object(
         "steps": _named(_STEP, "name", 100_000),
         "output": _FREE,
         "journal": _text(2048, description="Where the run's journal is."),
-        "message": _text(32768, description="For people: what the run does, or what frees it."),
+        "message": _text(32768, description="For people: what the run does, or what it needs to continue."),
     },
-    description="What the operator saw last. Bodies are in the journal.",
+    description="The state that the operator observed last. Contents are in the journal.",
     # One writer owns the whole status, so the API server need not keep and compare managers field by field.
     **{"x-kubernetes-map-type": "atomic"},
 )
 
 _DECISION = _object(
     {
-        "by": _text(USER_MAX, minLength=1, description="Who decides: the user that the API server knows you as."),
+        "by": _text(
+            USER_MAX,
+            minLength=1,
+            description="The person who decides: the name by which the API server knows the user.",
+        ),
         "decision": {"type": "string", "enum": list(get_args(Verdict))},
-        "digest": _text(71, pattern=DIGEST_PATTERN, description="spec.digest: what exactly is decided."),
+        "digest": _text(71, pattern=DIGEST_PATTERN, description="The spec.digest of the question that is decided."),
         "comment": _text(COMMENT_MAX),
         "at": _TIME,
     },
@@ -126,7 +132,7 @@ _DECISION = _object(
 
 APPROVAL_STATUS = _object(
     {"decisions": _named(_DECISION, "by", MAX_DECISIONS), "conditions": _named(_CONDITION, "type", 16)},
-    description="What people decided, each in their own name, and what came of it.",
+    description="The decisions of people, each in their own name, and the outcome.",
 )
 
 COMMAND_STATUS = _object(

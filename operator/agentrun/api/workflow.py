@@ -31,13 +31,14 @@ DEFAULT_PARALLEL = 10
 DEFAULT_MAX_TURNS = 20
 
 ONE_KIND = "give exactly one of agent, tool, approval and wait"
-FOR_EACH_KINDS = "forEach goes with agent and tool only: people are asked, and a run waits, once"
+FOR_EACH_KINDS = "forEach applies to agent and tool only: an approval or a wait happens once"
 POD_KINDS = (
-    "identity, image, resources, nodeSelector and tolerations go with agent and tool only: "
-    "people are asked, and a run waits, without a pod"
+    "identity, image, resources, nodeSelector and tolerations apply to agent and tool only: an approval or a wait has "
+    "no "
+    "pod"
 )
 ONE_WAIT = "give exactly one of duration, until and signal"
-WAIT_TIMEOUT = "timeout goes with signal only: duration and until end by themselves"
+WAIT_TIMEOUT = "timeout applies to signal only: duration and until end by themselves"
 SOMEBODY = "give at least one user or group"
 
 JsonSchema = Annotated[dict[str, Any], Field(max_length=1000)]
@@ -45,7 +46,7 @@ JsonSchema = Annotated[dict[str, Any], Field(max_length=1000)]
 
 
 class Effect(StrEnum):
-    """What calling a tool again would do: the delivery contract hangs on it (docs/contract.md)."""
+    """What calling a tool again would do. The delivery contract depends on it (docs/contract.md)."""
 
     READ_ONLY = "ReadOnly"
     IDEMPOTENT = "Idempotent"
@@ -74,7 +75,7 @@ class SecretKey(Spec):
 
 
 class SecretRef(Spec):
-    """Where a secret value is read from; the value itself never stands in a document."""
+    """Where a secret value is read from. The value itself is never in a document."""
 
     secret_ref: SecretKey
 
@@ -113,7 +114,7 @@ RetryClass = Literal["RateLimited", "Provider", "Tool", "Invalid", "Infrastructu
 
 
 class Retry(Spec):
-    """How often a failed attempt of a step is followed by another one."""
+    """How often a failed attempt of a step is retried, and after which pause."""
 
     limit: Annotated[int, Field(ge=0, le=100)] = 2
     backoff: Backoff = Backoff()
@@ -123,12 +124,12 @@ class Retry(Spec):
     @classmethod
     def _each_once(cls, classes: list[RetryClass]) -> list[RetryClass]:
         if twice := next((item for n, item in enumerate(classes) if item in classes[:n]), None):
-            raise ValueError(f"names {twice} twice: keep one")
+            raise ValueError(f"lists {twice} twice: keep one")
         return classes
 
 
 class Defaults(Spec):
-    """What steps take where they say nothing themselves."""
+    """Defaults for steps that do not set these fields themselves."""
 
     model: Name | None = None
     timeout: Duration | None = None
@@ -175,7 +176,7 @@ class Approvers(Spec):
 
 
 class ToolApproval(Spec):
-    """When a call of this tool needs people first. Without ``when``, always."""
+    """When a call of this tool needs an approval. Without ``when``, always."""
 
     when: Expression | None = None
     approvers: Approvers

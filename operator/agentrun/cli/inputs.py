@@ -70,7 +70,7 @@ def _read_file(file: str) -> dict[str, Any]:
         raise _refused("is not UTF-8", source) from error
     nodes = yaml_reader.read(text, source)
     if len(nodes) != 1 or not isinstance(nodes[0].value, dict):
-        raise _refused("must hold one object, from the names of inputs to their values", source)
+        raise _refused("must contain one object that maps the names of inputs to their values", source)
     found: dict[str, Any] = json.loads(json.dumps(nodes[0].value))  # YAML aliases share one value; a copy does not
     return found
 

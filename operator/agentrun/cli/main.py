@@ -27,18 +27,18 @@ from agentrun.cli.place import KUBECTL
 VERBS = {
     "validate": "Check files without running anything.",
     "run": "Run a file and follow it.",
-    "list": "The runs of a namespace, newest first.",
-    "show": "How a run stands, and its timeline.",
-    "logs": "What the processes of a run's steps logged.",
+    "list": "List the runs of a namespace, newest first.",
+    "show": "Show the status and the timeline of a run.",
+    "logs": "Print the logs of a run's steps.",
     "approve": "Approve what a run waits for.",
     "reject": "Reject what a run waits for.",
     "signal": "Send a signal to a run.",
-    "resume": "Go on with a run that waits, is suspended, or lost its driver.",
-    "suspend": "Let a run start nothing new until it is resumed.",
-    "cancel": "End a run: compensations and finally still run.",
-    "resolve": "Say what became of a call whose outcome is unknown.",
-    "fork": "A new run that shares the past of another.",
-    "diff": "Where two runs part.",
+    "resume": "Continue a run that is parked, suspended or without a driver.",
+    "suspend": "Suspend a run: it starts nothing new until it is resumed.",
+    "cancel": "Cancel a run: its compensations and finally steps still run.",
+    "resolve": "Record the outcome of a call whose outcome is unknown.",
+    "fork": "Start a new run from a point of another run.",
+    "diff": "Show where two runs differ.",
     "audit": "Verify or export the journal of a run.",
     "drive": "",
 }
@@ -154,7 +154,7 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + 13
     except _NotWritten as error:
-        print(f"agentrun: the answer could not be written: {error}", file=sys.stderr)
+        print(f"agentrun: standard output could not be written: {error}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 74  # EX_IOERR of sysexits.h, not 1, which means a failed run
     sys.exit(code)

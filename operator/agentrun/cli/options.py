@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _STORE_ONLY = {
-    "secrets": "there the pods of steps get their Secrets from the namespace",
-    "groups": "there the API server knows who you are and which groups you are in (kubectl auth whoami)",
+    "secrets": "step pods read their Secrets from the run's namespace",
+    "groups": "the API server knows who you are and which groups you are in (kubectl auth whoami)",
 }
 """Parameters that have no meaning on a cluster, and why."""
 
@@ -31,7 +31,9 @@ _STORE_ONLY = {
 def place_options(command: F) -> F:
     """Add the options for the place (a store or a cluster, the namespace) and for the form of output to ``command``."""
     for option in (
-        click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="Answer in this form."),
+        click.option(
+            "-o", "--output", type=click.Choice(["json", "yaml"]), help="Print the result as an object in this format."
+        ),
         click.option(
             "-n", "--namespace", metavar="NAMESPACE", help=f"Namespace of the run ({NAMESPACE}; or the context's)."
         ),
@@ -77,10 +79,10 @@ def _place(context: click.Context, after: dict[str, str | None]) -> AnyPlace:
     given = {field: after[field] or before.get(field) for field in PLACE}
     where = given["namespace"]
     if where is not None and not NAME.fullmatch(where):
-        raise click.BadParameter(f"{quoted(where)} is not a namespace: small letters, digits and hyphens")
+        raise click.BadParameter(f"{quoted(where)} is not a namespace: use lower-case letters, digits and hyphens")
     cluster = given["context"] or given["kubeconfig"]
     if cluster and given["store"]:
-        raise click.UsageError("--store is a store, --context and --kubeconfig are a cluster: give one of them")
+        raise click.UsageError("--store names a store, --context and --kubeconfig name a cluster: give only one")
     form: Any = given["output"]
     program = context.find_root().info_name or ""
     if cluster or (program == KUBECTL and not given["store"]):
@@ -93,7 +95,7 @@ def _check_meant(context: click.Context, given: Iterable[str]) -> None:
     for parameter in _STORE_ONLY.keys() & given:
         if context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
             option = next(p for p in context.command.params if p.name == parameter).opts[-1]
-            raise click.UsageError(f"{option} means nothing on a cluster: {_STORE_ONLY[parameter]}")
+            raise click.UsageError(f"{option} has no effect on a cluster: {_STORE_ONLY[parameter]}")
 
 
 def _backend(context: click.Context, place: AnyPlace) -> Backend[Any]:

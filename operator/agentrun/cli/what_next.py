@@ -37,7 +37,7 @@ def what_next(backend: Backend[R], run: R) -> list[str]:
     return lines
 
 
-def tell_who_goes_on(backend: Backend[R], run: R, *, otherwise: str = "go on with") -> None:
+def tell_who_goes_on(backend: Backend[R], run: R, *, otherwise: str = "continue with") -> None:
     """Print the command that resumes the run, unless an operator or a driver that is surely alive goes on with it.
 
     Called after a command was recorded. ``otherwise`` introduces the verb if nobody drives the run.
@@ -46,7 +46,7 @@ def tell_who_goes_on(backend: Backend[R], run: R, *, otherwise: str = "go on wit
     if run.mover is Mover.NOBODY:
         tell(backend.place, f"{otherwise}: {resume}")
     elif run.mover is Mover.UNSEEN:
-        who = f"{run.driver_name} drives {run.name} and cannot be seen from here"
+        who = f"{run.driver_name} drives {run.name} and is not visible from here"
         tell(backend.place, f"{who}; if it is gone: {resume}")
 
 

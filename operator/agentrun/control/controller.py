@@ -198,14 +198,14 @@ class Controller:
             except ClusterError as error:
                 pause = self.queue.retry(ref, error.retry_after if isinstance(error, Unavailable) else None)
                 result = "requeue"
-                log.warning("%s/%s: %s; again in %.1f s", *ref, error, pause)
+                log.warning("%s/%s: %s; retrying in %.1f s", *ref, error, pause)
             except asyncio.CancelledError:
                 raise
             except Exception:
                 # A bug of ours must not stop other runs, nor this one for ever: log it and try again.
                 result = "error"
                 pause = self.queue.retry(ref)
-                log.exception("%s/%s: the visit failed; again in %.1f s", *ref, pause)
+                log.exception("%s/%s: the reconcile failed; retrying in %.1f s", *ref, pause)
             finally:
                 self.queue.done(ref)
                 self.metrics.reconciled(result, self.monotonic() - began)
@@ -226,13 +226,13 @@ class Controller:
                 try:
                     await self.cluster.sweep_pods(namespace)
                 except ClusterError as error:
-                    log.warning("ended pods in %s are not removed now: %s", namespace, error)
+                    log.warning("cannot remove the ended pods in %s: %s", namespace, error)
             # A container that somebody else injected keeps a pod Running after its attempt ended. No sweep finds it.
             for pod in [p for p in ended if p.ended is not None and p.ended < old - SWEEP and p.grace is None]:
                 try:
                     await self.cluster.delete_pod(pod)
                 except ClusterError as error:
-                    log.warning("ended pod %s/%s is not removed now: %s", pod.namespace, pod.name, error)
+                    log.warning("cannot remove the ended pod %s/%s: %s", pod.namespace, pod.name, error)
 
     async def _mind_the_clock(self) -> None:
         wall, steady = self.clock(), self.monotonic()

@@ -94,7 +94,7 @@ def commanded(live: RunState, run: RunView, view: CommandView, vouched: bool) ->
     # A command without a uid may be meant for an earlier run of that name. The API server's times are whole seconds, so
     # only a later second proves that the command is younger than the run.
     if command.run_uid is None and command.at <= run.created:
-        return Refusal(f"it is not known to be younger than the run: make it anew, with spec.run.uid: {run.uid}")
+        return Refusal(f"it may be older than the run: create it again, with spec.run.uid: {run.uid}")
     if problem := _no_room(live, index, command.verb):
         return Refusal(problem)
     author = Author(view.by, verified=view.by is not None and vouched, command=view.uid, on_cluster=True)
@@ -111,12 +111,12 @@ def _no_room(live: RunState, index: EventIndex, verb: Signal | Resume | Resolve)
         kind = EventKind.RESUMED if resumes else EventKind.RESOLVED
         if (len(index.resumed) if resumes else sum(map(len, index.resolved.values()))) < WORDS_MAX:
             return ""
-        return f"{WORDS_MAX:,} commands of this kind ({kind}) stand in the run's journal, which takes no more of them"
+        return f"the run's journal has {WORDS_MAX:,} commands of this kind ({kind}), and takes no more of them"
     taken = {event.body.get("signal") for event in index.settled.values()}
     left = [event for event in chain(*index.signals.values()) if event.seq not in taken]
     if len(left) < SIGNALS_MAX and sum(map(live.footprint_of, left)) < SIGNALS_BYTES:
         return ""
     return (
-        f"{len(left):,} signals wait in the run that no step has taken, which is all that it holds: send the signal"
-        " once a step waits for it"
+        f"the run has {len(left):,} signals that no step has taken, and takes no more: send the signal once a step"
+        " waits for it"
     )

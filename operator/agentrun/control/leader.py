@@ -119,7 +119,7 @@ class Leader:
     def check(self) -> None:
         """Raise NotLeader if this process does not lead. Call it right before each write."""
         if self._left() <= 0:
-            raise NotLeader(f"{self._identity} does not lead: its Lease was last renewed too long ago, or never")
+            raise NotLeader(f"{self._identity} is not the leader: its Lease was last renewed too long ago, or never")
 
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
         """Wait until this process leads, then run ``work`` as long as it does. Repeat until cancelled.
@@ -133,7 +133,7 @@ class Leader:
         while True:
             while not await self._try(self._stand_by):  # noqa: ASYNC110  (only a request tells whether it is free)
                 await asyncio.sleep(PERIOD)
-            _log.info("%s leads", self._identity)
+            _log.info("%s is the leader", self._identity)
             self._on_change(True)
             working = asyncio.ensure_future(work())
             try:
@@ -144,7 +144,7 @@ class Leader:
                 await asyncio.wait([working])
                 self._renewed = None
                 self._on_change(False)
-                _log.info("%s leads no longer", self._identity)
+                _log.info("%s is no longer the leader", self._identity)
                 if held:
                     await self._try(self._release)
             try:
@@ -170,7 +170,7 @@ class Leader:
             async with asyncio.timeout(min(ANSWER, left) if left > 0 else ANSWER):
                 return await step()
         except (ClusterError, TimeoutError) as error:
-            _log.warning("the Lease could not be had: %s", error or f"no answer within {ANSWER:g} s")
+            _log.warning("cannot get or renew the Lease: %s", error or f"no answer within {ANSWER:g} s")
             return False
 
     async def _stand_by(self) -> bool:

@@ -72,10 +72,10 @@ class Leftovers:
                 try:
                     await self._remove(ref, views)
                 except ClusterError as error:
-                    log.info("%s/%s: what is left of that run is not removed now: %s", *ref, error)
+                    log.info("%s/%s: cannot remove what is left of that run: %s", *ref, error)
                 except Exception:
                     # A bug of ours, or an object that nobody expected, must not hold up the others.
-                    log.exception("%s/%s: what is left of that run is not removed now", *ref)
+                    log.exception("%s/%s: cannot remove what is left of that run", *ref)
 
         async with asyncio.TaskGroup() as tasks:
             for ref, views in by_run.items():
@@ -116,10 +116,11 @@ class Leftovers:
                     await self.answers.remove(view)
                 else:
                     await self.answers.give(view, why)
-            log.info("%s/%s: removed or rejected %s, which was left of a run that is gone", *ref, view.name)
+            log.info("%s/%s: removed or rejected %s, which a deleted run left behind", *ref, view.name)
 
 
 def _why(command: CommandView, there: str | None) -> str:
+    run = f"AgentRun {command.run.name}"
     if there is None:
-        return f"there is no AgentRun {command.run.name}"
-    return f"it is for the AgentRun {command.run.name} with the uid {command.run_uid}, and the one there is another"
+        return f"there is no {run}"
+    return f"it is for {run} with uid {command.run_uid}, but the AgentRun of that name has another uid"

@@ -47,7 +47,7 @@ async def _patiently(
         try:
             return await _listed(indexer, pages(), skipped)
         except ClusterError as error:
-            log.warning("the API server does not list: %s; again in %.0f s", error, pause)
+            log.warning("cannot list from the API server: %s; retrying in %.0f s", error, pause)
             asked = error.retry_after if isinstance(error, Unavailable) else None
             await asyncio.sleep(max(asked or 0.0, pause))
             pause = min(2 * pause, 30.0)

@@ -104,7 +104,7 @@ class Patience:
         return None
 
     async def _tell(self, run: RunView, what: str, error: TooSlow, times: int, when: str, advice: str) -> None:
-        said = f"{error}, {what}: {times} in a row. It is tried again{when}. {advice}"
+        said = f"{error}, {what}: {times} in a row. It is retried{when}. {advice}"
         run_log(run).warning("%s", said)
         await self.cluster.record_event(run, "Warning", "ApiServerSlow", said)
 
@@ -117,6 +117,6 @@ class Patience:
         self._late.clear()
 
 
-_KEPT = "The journal has all that the run did"
-_LARGE = f"{_KEPT}. The object is large, and each write of it is long work: keep data out of the spec of the next run"
-_SMALL = f"{_KEPT}. The object is small: look at the load of the API server, and at the webhooks for agentruns"
+_KEPT = "The journal has everything that the run did"
+_LARGE = f"{_KEPT}. The object is large, so each write of it takes long: keep data out of the spec of the next run"
+_SMALL = f"{_KEPT}. The object is small: check the load of the API server, and the webhooks for agentruns"

@@ -197,11 +197,11 @@ class Slots:
         ahead = bisect_left(self._line[space], place)
         most, whole = self._bounds.namespace, self._bounds.whole
         if most is not None and sum(self._used.get(space, Pods())) >= most:
-            why = f"the namespace has {most} pods of steps, as many as it may have at once (steps.maxPodsPerNamespace)"
+            why = f"the namespace has {most} step pods, as many as it may have at once (steps.maxPodsPerNamespace)"
         elif whole is not None and sum(map(sum, self._used.values())) >= whole:
-            why = f"the cluster has {whole} pods of steps, as many as there may be at once (steps.maxPods)"
+            why = f"the cluster has {whole} step pods, as many as it may have at once (steps.maxPods)"
         else:
-            why = "the places that are free are for runs that have waited for longer"
+            why = "the free places are for runs that have waited longer"
         others = {0: "no run", 1: "1 run"}.get(ahead, f"{ahead} runs")
         return f"{why}; {others} of the namespace ahead of this one"
 

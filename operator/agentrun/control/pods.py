@@ -61,7 +61,7 @@ class Pods:
             # The cache may be behind, and this leader may be new: ask the API server itself before the first pod.
             now = await self.cluster.get_run(run.ref)
             if now is None or now.uid != run.uid or now.deleting or now.finished is not None:
-                raise Conflict(f"run {run.ref.name} is not as it was last seen")
+                raise Conflict(f"run {run.ref.name} has changed since it was last seen")
             live.mark_checked()
         room = asyncio.Semaphore(CREATIONS)
 

@@ -123,11 +123,11 @@ class Reconciler:
             await self.status.show_trouble(run, wait.reason, wait.message, stalled=stalled, again=wait.again)
         except Damaged as error:
             self.live.pop(ref)
-            message = f"{error}. Restore the object, and the run goes on by itself; or delete the run"
+            message = f"{error}. Restore the object, and the run continues automatically; or delete the run"
             await self.status.show_trouble(run, Reason.JOURNAL_DAMAGED, message, stalled=True, again=10 * REPAIR)
         except StoreError as error:
             self.live.pop(ref)  # a write whose answer was lost may be there: the next visit reads the journal again
-            message = f"{error}. The run goes on by itself when the store answers"
+            message = f"{error}. The run continues automatically when the store answers"
             pause = self.queue.retry(ref)
             await self.status.show_trouble(run, Reason.STORE_UNAVAILABLE, message, stalled=False, again=pause)
         except Conflict:

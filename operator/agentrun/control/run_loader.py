@@ -231,8 +231,8 @@ class RunLoader:
                 return written.labels, written.spec
         if not problem:
             problem = (
-                f"the object has {written.size:,} bytes, more than {OBJECT_MAX:,}: the API server has no room for its"
-                " status then; keep data out of the spec"
+                f"the object has {written.size:,} bytes, more than {OBJECT_MAX:,}: this leaves no room for its status"
+                " in the API server; keep data out of the spec"
             )
         raise NotReady(Reason.INVALID_SPEC, f"{problem}. {_ANOTHER}")
 
@@ -251,7 +251,7 @@ class RunLoader:
         source = self.cache.run(RunRef(run.ref.namespace, name))
         if source is None or await self.journal.read_manifest(path_of(source)) is None:
             where = f"in namespace {run.ref.namespace}"
-            message = f"there is no run {quoted(name)} {where} to go on from: its AgentRun must exist"
+            message = f"there is no run {quoted(name)} {where} to fork from: its AgentRun must exist"
             raise NotReady(Reason.SOURCE_NOT_FOUND, message, _look_again(run))
         loop = asyncio.get_running_loop()
 
@@ -286,10 +286,11 @@ def said(error: InvalidDocument) -> str:
     lines = [": ".join(part for part in (dotted(p.path), p.message) if part) for p in error.problems[:10]]
     more = f" (and {len(error.problems) - 10} more)" if len(error.problems) > 10 else ""
     where = f"{error.source}: " if error.source.startswith("AgentWorkflow") else ""
-    return f"{where}{'; '.join(lines)}{more}. {_ANOTHER}"
+    return f"{where}{'; '.join(lines)}{more}. {_CORRECTED if where else _ANOTHER}"
 
 
-_ANOTHER = "A spec does not change: delete the run and make another"
+_ANOTHER = "The spec of a run cannot be changed: delete the run and create another"
+_CORRECTED = "Correct the AgentWorkflow, and the run begins automatically"
 
 
 def _object(kind: str, ref: RunRef, spec: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:

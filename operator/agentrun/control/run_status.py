@@ -75,7 +75,7 @@ def unasked(planned: Mapping[str, Any], why: str) -> dict[str, Any]:
     if headline(planned)[0] in STALLED:
         return dict(planned)
     why = printable(why, MESSAGE_MAX // 2)
-    message = f"{why}. People are asked once that is mended; agentrun cancel RUN ends the run"
+    message = f"{why}. People are asked once that is fixed; agentrun cancel RUN ends the run"
     about = {"reason": str(Reason.APPROVAL_REFUSED), "message": message}
     conditions = [{**condition, **about} for condition in planned["conditions"]]
     return {**planned, "phase": "Waiting", "message": message, "conditions": conditions}
@@ -192,13 +192,14 @@ def smaller(status: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     yield {key: status[key] for key in kept if key in status} | {"conditions": bare}
 
 
-_CUT = "cut: no room in the object"
+_CUT = "shortened: no room in the object"
 _SHORT = 200
 
 
 def _shortened(message: str) -> str:
     """The beginning of a message, with a note that the status was cut."""
-    return f"{message[:_SHORT]}{'…' if len(message) > _SHORT else ''} ({_CUT}; agentrun show and the journal have all)"
+    whole = "agentrun show and the journal have the full text"
+    return f"{message[:_SHORT]}{'…' if len(message) > _SHORT else ''} ({_CUT}; {whole})"
 
 
 def labels_of(keys: Iterable[tuple[StepKey, str]]) -> dict[str, str]:

@@ -145,7 +145,7 @@ class StatusWriter:
             with self.cache.runs.expecting():
                 self.cache.runs.put(await self.cluster.observe(run))
 
-        await self.patience.write(run, "when it was told that its spec was seen", patch)
+        await self.patience.write(run, "when its observed generation was written", patch)
 
     async def _patch(self, run: RunView, status: dict[str, Any]) -> RunView | None:
         """Write the status, or as much of it as the API server accepts. Return the run after the write.
@@ -172,10 +172,11 @@ class StatusWriter:
                 after = await write(less)
             except Invalid:
                 continue
-            run_log(run).warning("the status is cut, since the API server does not take it whole: %s", refusal)
+            run_log(run).warning("the status is shortened, because the API server rejects the full one: %s", refusal)
             return after
         reason, message = run_status.headline(status)
-        what = f"the API server takes no status of this run ({refusal}). It would say {reason}: {message[:500]}"
+        lost = f"The status would be {reason}: {message[:500]}"
+        what = f"the API server rejects every status of this run ({refusal}). {lost}"
         run_log(run).error("%s", what)
         await self.cluster.record_event(run, "Warning", "StatusRefused", what)
         return None

@@ -81,7 +81,12 @@ class Thinking:
             if took > TOO_LONG:
                 work.exhaust()
                 name = snapshot.run.get("name")
-                _log.warning("%s/%s: a slice of its plan took %.1f s: it computes nothing more", namespace, name, took)
+                _log.warning(
+                    "%s/%s: a slice of its plan took %.1f s: its expressions are not evaluated any more",
+                    namespace,
+                    name,
+                    took,
+                )
         return planned
 
     def close(self) -> None:

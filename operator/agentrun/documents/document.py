@@ -28,11 +28,13 @@ from agentrun.documents.yaml_reader import Node
 MAX_BYTES = 4 * 1024 * 1024
 
 KINDS: dict[str, type[AgentRun] | type[AgentWorkflow]] = {"AgentRun": AgentRun, "AgentWorkflow": AgentWorkflow}
-_KNOWN = f"{' and '.join(KINDS)} of {API_VERSION}"
+_KNOWN = f"{' or '.join(KINDS)} of {API_VERSION}"
 _OTHER_KINDS = {
-    "Approval": "Approvals are made by the runtime while a run waits, never from a file: answer with agentrun approve",
+    "Approval": (
+        "an Approval is created while a run waits, never from a file: decide with agentrun approve or agentrun reject"
+    ),
     "AgentCommand": (
-        "AgentCommands are made by agentrun signal, resume and resolve, never from a file: give the command itself"
+        "an AgentCommand is created by agentrun signal, resume or resolve, never from a file: use that command"
     ),
     "AgentPolicy": "AgentPolicy is not supported by this version: remove the document",
 }
@@ -75,7 +77,7 @@ def load(path: FilePath | Literal["-"]) -> list[Document]:
     except IsADirectoryError:
         raise _refused("is a directory: name a file in it", source) from None
     except PermissionError:
-        raise _refused("may not be read by this user: check its permissions", source) from None
+        raise _refused("cannot be read by this user: check its permissions", source) from None
     except OSError as error:
         raise _refused(f"cannot be read: {error.strerror or error}", source) from error
     return parse(data, source)
@@ -89,7 +91,7 @@ def parse(data: bytes, source: str) -> list[Document]:
     """
     nodes = yaml_reader.read(_decoded(data, source), source)
     if not nodes:
-        raise _refused(f"holds no document, only blanks or comments: write one ({_KNOWN})", source)
+        raise _refused(f"contains no document, only white space or comments: write one ({_KNOWN})", source)
     return [_document(node, source) for node in nodes]
 
 
@@ -139,7 +141,7 @@ def _decoded(data: bytes, source: str) -> str:
         line = text.count("\n", 0, found.start()) + 1
         column = found.start() - text.rfind("\n", 0, found.start())
         raise _refused(
-            f"holds the control character U+{ord(found[0]):04X} at line {line}, column {column}: remove it "
+            f"contains the control character U+{ord(found[0]):04X} at line {line}, column {column}: remove it "
             "(is this a text file?)",
             source,
             line,
@@ -170,17 +172,17 @@ def _kind_problem(raw: dict[str, Any]) -> Problem | None:
     kind, version = raw.get("kind"), raw.get("apiVersion")
     for name, value in (("apiVersion", version), ("kind", kind)):
         if value is None:
-            return Problem((name,), f"is missing: known are {_KNOWN}")
+            return Problem((name,), f"is missing: use {_KNOWN}")
         if not isinstance(value, str):
-            return Problem((name,), f"must be text, found {described(value)}: known are {_KNOWN}")
+            return Problem((name,), f"must be text, found {described(value)}: use {_KNOWN}")
     if version == API_VERSION and kind in KINDS:
         return None
     if version == API_VERSION and kind in _OTHER_KINDS:
         return Problem(("kind",), _OTHER_KINDS[kind])
     if version != API_VERSION:
-        return Problem(("apiVersion",), f"{described(version)} is not known: known are {_KNOWN}")
+        return Problem(("apiVersion",), f"{described(version)} is not supported: use {_KNOWN}")
     return Problem(
-        ("kind",), f"{described(kind)} is not known{suggestion(str(kind), list(KINDS)) or f': known are {_KNOWN}'}"
+        ("kind",), f"{described(kind)} is not supported{suggestion(str(kind), list(KINDS)) or f': use {_KNOWN}'}"
     )
 
 

@@ -36,23 +36,23 @@ from agentrun.api.workflow import DATA_KEY_PATTERN, SUBDOMAIN_PATTERN, URL_PATTE
 MAX_PROBLEMS = 50
 
 FORMS = {
-    NAME_PATTERN: 'a name of small letters, digits and hyphens, such as "look-up-order"',
+    NAME_PATTERN: 'a name of lower-case letters, digits and hyphens, such as "look-up-order"',
     LABEL_PATTERN: 'a step, or an item of one, such as "letter" or "letter[3]"',
     TOOL_PATTERN: 'a name of letters, digits, _ and - that begins with a letter, such as "look_up_order"',
     DURATION_PATTERN: "a duration such as 30s, 10m, 1h30m or 7d",
     MONEY_PATTERN: 'an amount of USD in quotes, such as "2.50"',
     URL_PATTERN: 'a URL that begins with https:// or http:// and has no spaces, such as "https://models.internal/v1"',
-    SUBDOMAIN_PATTERN: 'the name of a Secret: small letters, digits, hyphens and dots, such as "model-key"',
+    SUBDOMAIN_PATTERN: 'the name of a Secret: lower-case letters, digits, hyphens and dots, such as "model-key"',
     SERVICE_ACCOUNT_PATTERN: (
-        'the name of a ServiceAccount: small letters, digits, hyphens and dots, such as "refunds-agent"'
+        'the name of a ServiceAccount: lower-case letters, digits, hyphens and dots, such as "refunds-agent"'
     ),
     IMAGE_PATTERN: 'an image without spaces, such as "registry.example.com/runner:1"',
-    QUANTITY_PATTERN: 'an amount as Kubernetes writes it, in quotes, such as "500m", "2" or "1Gi"',
+    QUANTITY_PATTERN: 'a quantity as in Kubernetes, in quotes, such as "500m", "2" or "1Gi"',
     LABEL_KEY_PATTERN: 'the key of a label or taint, such as "disktype" or "example.com/pool"',
     LABEL_VALUE_PATTERN: 'the value of a label: letters, digits, -, _ and ., such as "ssd"',
     KEY_PATTERN: 'a step, an item of one, or the compensation of either, such as "letter[3].compensate"',
     DIGEST_PATTERN: "a digest such as sha256: and 64 hexadecimal digits",
-    UID_PATTERN: "a uid: small hexadecimal digits and hyphens",
+    UID_PATTERN: "a uid: lower-case hexadecimal digits and hyphens",
     DATA_KEY_PATTERN: 'a key in a Secret: letters, digits, -, _ and ., such as "api-key"',
 }
 """For each pattern of the models, its description in words."""
@@ -156,7 +156,7 @@ def _unknown_field(path: tuple[int | str, ...], model: type[BaseModel]) -> str:
     name = str(path[-1])
     owner = _model(_annotation(model, path[:-1]))
     known = [info.alias or key for key, info in owner.model_fields.items()] if owner else []
-    said = suggestion(name, known) or (f": known are {', '.join(known)}" if known else ": remove it")
+    said = suggestion(name, known) or (f": known fields: {', '.join(known)}" if known else ": remove it")
     return f'unknown field "{shown(name)}"{said}'
 
 

@@ -32,10 +32,12 @@ _REASONS = {
     "could not find expected ':'": 'a "key: value" is expected here: a colon is missing, or a quote is not closed',
     "did not find expected ',' or ']'": "a , or ] is expected here: the list in brackets is not closed",
     "did not find expected ',' or '}'": "a , or } is expected here: the object in braces is not closed",
-    "found unexpected end of stream": "the quotes that open here do not close: close them",
-    "did not find expected node content": "a value is expected here: a bracket is not closed, or a comma is spare",
+    "found unexpected end of stream": "the quotes that open here are not closed: close them",
+    "did not find expected node content": (
+        "a value is expected here: a bracket is not closed, or there is one comma too many"
+    ),
 }
-_TWO_BRACES = "; if {{ … }} is to stand in a text, put the whole text in quotes (agentrun's own form is ${inputs.NAME})"
+_TWO_BRACES = "; to write {{ … }} in a text, put the whole text in quotes (agentrun's own form is ${inputs.NAME})"
 _SURROGATES = re.compile(r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|.)", re.DOTALL)
 _BREAKS = {0x85: "\\N", 0x2028: "\\L", 0x2029: "\\P"}
 """Line breaks to YAML, letters like any other to JSON: escaped, they are not folded."""
@@ -136,7 +138,7 @@ def _explain(error: yaml.MarkedYAMLError, text: str, builder: _Builder) -> Never
             else f"the character {shown(at)} cannot begin a value: put the value in quotes"
         )
     if error.context_mark and error.context_mark.line < line:
-        reason += f" (inside what begins at line {error.context_mark.line + 1})"
+        reason += f" (inside the part that begins at line {error.context_mark.line + 1})"
     builder.refuse(f"not valid YAML at line {line + 1}, column {column + 1}: {reason}", line + 1, at=())
 
 
@@ -226,7 +228,7 @@ class _Builder:
             self.refuse(f"the alias *{name} has no anchor &{name} before it in this document", line)
         target = self._anchors[anchor]
         if target is None:
-            self.refuse(f"the alias *{name} stands inside what it refers to: a value cannot hold itself", line)
+            self.refuse(f"the alias *{name} is inside the value that it refers to: a value cannot contain itself", line)
         if len(self._stack) + target.height > MAX_DEPTH:
             self.refuse(
                 f"the alias *{name} nests deeper than {MAX_DEPTH} levels: make it flatter", line, self._path()[:8]
@@ -250,14 +252,14 @@ class _Builder:
         assert isinstance(children, dict)
         if plain and key == "<<":
             if frame.merges is not None:
-                self.refuse("the key << stands twice: merge a list, <<: [*a, *b]", line)
+                self.refuse("the key << occurs twice: merge a list, <<: [*a, *b]", line)
             frame.merges, frame.merging = [], True
             return
         if plain and not isinstance(self._resolve(key, line, key=True), str):
             self.refuse(f'the key {shown(key) or "(nothing)"} is not a text: write it in quotes, "{shown(key)}"', line)
         if key in children:
             lines = f"lines {children[key].line} and {line}" if children[key].line != line else f"line {line}"
-            self.refuse(f"the key stands twice ({lines}): keep one", line, (*self._path(), shown(key)))
+            self.refuse(f"the key occurs twice ({lines}): keep one", line, (*self._path(), shown(key)))
         self._text += len(key)
         frame.node.text += len(key)
         frame.key, frame.key_line = key, line
@@ -301,7 +303,7 @@ class _Builder:
         tag = getattr(event, "tag", None)
         if tag is not None:
             short = shown(tag.replace("tag:yaml.org,2002:", "!!"))
-            self.refuse(f"the tag {short} is not allowed: only plain values are read; remove the tag", line)
+            self.refuse(f"the tag {short} is not allowed: only plain values are supported; remove the tag", line)
 
     def _resolve(self, text: str, line: int, *, key: bool = False) -> Any:
         """The value of an unquoted scalar; ``key``: of one that is to be a key."""
@@ -311,7 +313,7 @@ class _Builder:
             self.refuse(str(error), line)
         if text in LETTERS and text not in self._doubts:
             path = (*self._path(), text) if key else self._path()
-            why = f'kubectl reads an unquoted {text} as {LETTERS[text]}: write "{text}", if kubectl applies the file'
+            why = f'kubectl reads an unquoted {text} as {LETTERS[text]}: write "{text}" if kubectl will apply the file'
             self._doubts[text] = Problem(path, why)
         return value
 

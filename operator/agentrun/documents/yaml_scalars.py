@@ -41,11 +41,11 @@ def scalar(text: str) -> str | int | float | bool | None:
     if text in _WORDS:
         return _WORDS[text]
     if text in _DISPUTED_WORDS:
-        raise Disputed(f'{text} is a truth value for some readers of YAML: write true or false, or "{text}"')
+        raise Disputed(f'some YAML parsers read {text} as a boolean: write true or false, or "{text}"')
     if text[0] not in _NUMERIC:
         return text
     if _NOT_FINITE.fullmatch(text):
-        raise Disputed(f"{shown(text)} is not a number in JSON: give a finite one")
+        raise Disputed(f"{shown(text)} is not a number in JSON: use a finite number")
     if _INTEGER.fullmatch(text):
         if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
             raise Disputed("this whole number does not fit 64 bits: write it in quotes, as text")
@@ -55,7 +55,5 @@ def scalar(text: str) -> str | int | float | bool | None:
             raise Disputed("this number is too large or too long: write it in quotes, as text")
         return number
     if _DISPUTED.fullmatch(text):
-        raise Disputed(
-            f"readers of YAML disagree about {shown(text)}: write a plain decimal number, or put it in quotes"
-        )
+        raise Disputed(f"YAML parsers disagree about {shown(text)}: write a plain decimal number, or put it in quotes")
     return text

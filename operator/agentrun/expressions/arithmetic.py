@@ -72,7 +72,7 @@ def _decimal(number: float) -> float:
     """``number`` as a decimal. Raises ValueError if the decimal would be a different number."""
     if isinstance(number, int) and abs(number) > EXACT_MAX:
         raise ValueError(
-            f"{number} is too large to be computed with together with a decimal: above 2^53 it would become another "
+            f"{number} is too large for arithmetic with a decimal: above 2^53 it would become another "
             "number; write double(…) around it where that does not matter"
         )
     return float(number)

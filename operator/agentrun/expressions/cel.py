@@ -85,9 +85,9 @@ class Expression:
         self.returns_bool: bool | None = None if returned == "DYN" else returned == "BOOL"
         """False: the result is surely not a boolean. None: only the evaluation can tell."""
         if want == "bool" and self.returns_bool is False:
-            raise ExpressionError(f"a condition is true or false, but this is of type {returned.lower()}", text)
+            raise ExpressionError(f"a condition must be true or false, but this is of type {returned.lower()}", text)
         if returned.startswith("optional_type"):
-            raise ExpressionError("the result is optional: say with .orValue(…) what it is when there is none", text)
+            raise ExpressionError("the result is an optional value: give a default with .orValue(…)", text)
         self._path = diagnostics.path_of(tree)
         if self._path is not None and self._path[0] not in variables:
             self._path = None  # the name of a type
@@ -134,7 +134,9 @@ class Expression:
         else:
             result, size = self._found(self._path, values)
         if self.want == "bool" and not isinstance(result, bool):
-            raise ExpressionError(f"a condition is true or false, but this gives {diagnostics.kind(result)}", self.text)
+            raise ExpressionError(
+                f"a condition must be true or false, but this gives {diagnostics.kind(result)}", self.text
+            )
         return result, size
 
     def _found(self, path: Keys, values: Values) -> tuple[JSON, int]:
@@ -176,7 +178,7 @@ class Expression:
                 values.pay(_READ * reader.parts)  # known only now; a result that is too large is not read further
         except TooExpensive:
             raise ExpressionError(
-                "evaluating this would take too much: make its lists shorter (about 1,500 elements for map and "
+                "evaluating this would take too much work: make its lists shorter (about 1,500 elements for map and "
                 "filter) or build less text in it",
                 self.text,
             ) from None
@@ -190,7 +192,7 @@ class Expression:
             for place, reason in unusable.items():
                 common = min(len(keys), len(place))
                 if keys[:common] == place[:common]:
-                    raise ExpressionError(f"{diagnostics.written(place)} cannot be computed with: {reason}", self.text)
+                    raise ExpressionError(f"{diagnostics.written(place)} cannot be used: {reason}", self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +259,7 @@ def compile_expression(text: str, scope: Scope, want: Literal["bool"] | None = N
     if tally is not None and tally.weight > tally.limit:
         raise ExpressionError(TOO_MANY)
     for name in misnamed_steps(text, scope):
-        raise ExpressionError(f"write steps['{name}']: {name} cannot stand after a dot", text)
+        raise ExpressionError(f"write steps['{name}']: {name} cannot follow a dot", text)
     expression = _expression(text, scope.variables, want)
     if tally is not None:
         tally.weight += expression.weight
@@ -265,10 +267,8 @@ def compile_expression(text: str, scope: Scope, want: Literal["bool"] | None = N
         for step in sorted(expression.step_references):
             if step not in scope.steps:
                 near = diagnostics.nearest(step, scope.steps)
-                why = (
-                    f"there is no step {step} to refer to here{near} (a step sees those that it depends on: dependsOn)"
-                )
-                raise ExpressionError(why, text)
+                seen = "a step can use the steps that it depends on: dependsOn"
+                raise ExpressionError(f"there is no step {step} to refer to here{near} ({seen})", text)
     return expression
 
 
@@ -282,5 +282,5 @@ def forget() -> None:
 def _expression(text: str, variables: tuple[str, ...], want: Literal["bool"] | None) -> Expression:
     # The scope's steps are not part of the cache key, because there may be a thousand of them.
     if _NOT_TEXT.search(text):
-        raise ExpressionError("the expression holds characters that are not text", quoted(text))
+        raise ExpressionError("the expression contains characters that are not text", quoted(text))
     return Expression(text, variables, want)

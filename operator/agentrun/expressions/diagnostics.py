@@ -184,11 +184,11 @@ def failed(message: str, node: Node, values: Mapping[str, JSON]) -> str:
     if found := re.match(r"Index error: index=(-?\d+) size=(\d+)", text):
         return f"there is no [{found[1]}]: the list has {found[2]} elements"
     if text.startswith("String to Timestamp"):
-        return "timestamp() is given no instant: write RFC 3339, for example '2027-01-31T09:00:00Z'"
+        return "the argument of timestamp() is not an instant: write RFC 3339, for example '2027-01-31T09:00:00Z'"
     if text.startswith("String to Duration"):
-        return "duration() is given no length of time: write for example '90s' or '1h30m'"
+        return "the argument of duration() is not a duration: write for example '90s' or '1h30m'"
     if text.startswith("Applying SELECT"):
-        return _missing(None, node, values) or "a field is read of something that is not an object"
+        return _missing(None, node, values) or "a field is read from a value that is not an object"
     if found := re.match(r"Invalid map key type: '(\w+)'", text):
         return _no_key(found[1])
     if text.startswith("Iteration budget exceeded"):
@@ -197,7 +197,7 @@ def failed(message: str, node: Node, values: Mapping[str, JSON]) -> str:
 
 
 def _no_key(kind: str) -> str:
-    return f"the key of an object is a text, but this one is of type {_TYPES.get(kind, kind)}"
+    return f"the key of an object must be a text, but this one is of type {_TYPES.get(kind, kind)}"
 
 
 def _compiler(what: str, text: str, line: int, column: int, variables: Collection[str]) -> tuple[str, str]:
@@ -256,14 +256,14 @@ def meant(expression: str, variables: Collection[str]) -> str:
     """A hint for a ``${…}`` that is not a valid expression and perhaps was not meant as one."""
     text = expression.strip()
     if text.startswith("{"):
-        return "; ${{ … }} is the form of another tool: agentrun's is ${inputs.NAME}; write $${{ for a literal ${{"
+        return "; ${{ … }} is the syntax of another tool: agentrun's is ${inputs.NAME}; write $${{ for a literal ${{"
     root = re.match(r"\w*", text)
     if root and (root[0] in variables or nearest(root[0], variables)):
         return ""  # one of ours, with a mistake in it
     shown = text if len(text) <= 40 and text.isprintable() else "…"
     hint = f"; write $${{{shown}}} for a literal ${{{shown}}}"
     if _ENVIRONMENT.match(text):
-        hint += "; variables of the environment are not reachable here: pass what is needed as an input"
+        hint += "; environment variables are not available here: pass the value as an input"
     return hint
 
 
@@ -301,7 +301,7 @@ def _no_overload(call: str) -> str:
     if name in ("_?_:_", "<jump_condition>"):
         if types[:1] in (["bool"], ["dyn"]):
             return f"both results of ?: must have one type, not {types[1]} and {types[-1]}: wrap them in dyn()"
-        return "what stands before ? is not true or false"
+        return "the condition before ? must be true or false"
     if name in ("_&&_", "_||_", "!_"):
         return f"{name.strip('_')} takes only true and false"
     operator = name.strip("_@") if re.match(r"_.*_|-_|@in", name) else f"{name}()"

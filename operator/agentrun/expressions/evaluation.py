@@ -133,7 +133,10 @@ class Values:
         """The variables without what the runtime cannot handle. Raises Unfit if they are larger than WEIGHT_MAX."""
         if self._screened is None:
             if self._weight > WEIGHT_MAX:
-                raise Unfit("what it looks into has too many parts (some 250,000 are possible): let the step give less")
+                raise Unfit(
+                    "the value that it reads has too many parts (about 250,000 are possible): let the step give a "
+                    "smaller output"
+                )
             self.pay(self._weight)
         return self.screen()
 
@@ -203,7 +206,7 @@ class Reader:
         try:
             found = value.value()
         except TypeError:
-            raise Unfit("it is an optional value: say with .orValue(…) what it is when there is none") from None
+            raise Unfit("it is an optional value: give a default with .orValue(…)") from None
         if isinstance(found, str):
             # The value of an error is a str too. The type is compared only here, because that is the slowest part.
             if value.type().name() == "ERROR":
@@ -213,7 +216,7 @@ class Reader:
             self._add(5)
         elif isinstance(found, float):
             if not math.isfinite(found):
-                raise Unfit(f"the number {found} has no form in JSON")
+                raise Unfit(f"the number {found} cannot be written in JSON")
             self._add(8)
         elif isinstance(found, list):
             self._add(2 + len(found))
@@ -231,7 +234,7 @@ class Reader:
             self._add(20)
             return _seconds(found)
         else:
-            raise Unfit(f"the result is of type {value.type().name().lower()}, which has no form in JSON")
+            raise Unfit(f"the result is of type {value.type().name().lower()}, which cannot be written in JSON")
         return found
 
     def _key(self, key: object) -> str:
@@ -279,11 +282,11 @@ def _screen(value: JSON, path: Keys, unusable: dict[Keys, str]) -> JSON:
     elif isinstance(value, dict):
         if all(isinstance(key, str) and not _FOUL.search(key) for key in value):
             return {key: _screen(item, (*path, key), unusable) for key, item in value.items()}
-        unusable[path] = "a key holds a NUL character or half of a surrogate pair"
+        unusable[path] = "a key contains a NUL character or half of a surrogate pair"
     elif isinstance(value, str):
         if not _FOUL.search(value):
             return value
-        unusable[path] = "its text holds a NUL character or half of a surrogate pair"
+        unusable[path] = "its text contains a NUL character or half of a surrogate pair"
     elif isinstance(value, int):
         if -(1 << 63) <= value < 1 << 64:
             return value

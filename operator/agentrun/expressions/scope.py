@@ -104,7 +104,7 @@ def _accessed(node: Node, variables: tuple[str, ...], local: frozenset[str]) -> 
     target, key = node.args[0], _key(node)
     if _global(target, local) == "steps":
         if not isinstance(key, str):
-            raise ExpressionError("which step is meant must be plain to see: steps.NAME or steps['NAME']")
+            raise ExpressionError("the name of the step must be literal: steps.NAME or steps['NAME']")
         yield "steps", key
         return
     if target.args and _global(target.args[0], local) == "steps":
@@ -154,12 +154,12 @@ def _check_field(owner: str, key: object, fields: frozenset[str]) -> None:
 
 def _check_supported(node: Node) -> None:
     if node.kind == "message":
-        raise ExpressionError(f"the message {node.name} has no form in JSON")
+        raise ExpressionError(f"the message {node.name} cannot be written in JSON")
     if isinstance(node.value, bytes) or (node.kind == "call" and node.name == "bytes"):
-        raise ExpressionError("bytes have no form in JSON; use text")
+        raise ExpressionError("bytes cannot be written in JSON; use text")
     if node.kind == "call" and node.name == "matches":
         pattern = node.args[1].value
         if not isinstance(pattern, str):
             raise ExpressionError("the pattern of matches() must be a literal text")
         if pattern_size(pattern) > PATTERN_MAX:
-            raise ExpressionError("the pattern of matches() is too large: use smaller repetitions than {n} there")
+            raise ExpressionError("the pattern of matches() is too large: use repetitions smaller than {n}")

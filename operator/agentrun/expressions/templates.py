@@ -42,7 +42,7 @@ RENDER_MAX = 4 * COST_MAX
 
 _OPEN = re.compile(r"\$?\$\{")
 _INSIDE = re.compile(LITERAL + r"""|[{}'"]""", re.DOTALL)
-_TOO_LARGE = f"the text with its values put in is larger than {RESULT_MAX // 1024} KiB"
+_TOO_LARGE = f"the text with its inserted values is larger than {RESULT_MAX // 1024} KiB"
 
 Escape = Callable[[str], str]
 
@@ -107,7 +107,7 @@ class Template:
                 text = escape(text)
             total += len(text)
             if values.spent - before > RENDER_MAX:
-                raise ExpressionError("its expressions take too much together: make their lists shorter")
+                raise ExpressionError("its expressions take too much work together: make their lists shorter")
             if total > RESULT_MAX:
                 raise ExpressionError(_TOO_LARGE)
             texts.append(text)
@@ -205,9 +205,9 @@ class _Rendering:
             size = len(value)
         self._size += size
         if self._values.spent - self._before > RENDER_MAX:
-            raise ExpressionError("its expressions take too much together: make their lists shorter")
+            raise ExpressionError("its expressions take too much work together: make their lists shorter")
         if self._size > RESULT_MAX:
-            raise ExpressionError(f"the values put in are larger than {RESULT_MAX // 1024} KiB altogether")
+            raise ExpressionError(f"the inserted values are larger than {RESULT_MAX // 1024} KiB altogether")
         return value
 
 

@@ -80,7 +80,7 @@ def verify(objects: Objects, run: RunPath) -> Verdict:
     for key in blobs:
         verdict.blobs += 1
         if sha256(objects.get(key)).removeprefix("sha256:") != key.rpartition("/")[2]:
-            verdict.blame(key, "the content does not fit its name; the object was changed after it was written")
+            verdict.blame(key, "the content does not match its name; the object was changed after it was written")
     chains: dict[str, list[str]] = {run.events: []}
     for key in keys:
         _sort(run, key, chains, verdict)
@@ -121,7 +121,7 @@ def read_export(lines: Iterable[bytes]) -> tuple[RunPath, Exported]:
     numbered = enumerate(lines, 1)
     header = _line(*next(numbered, (1, b"")))
     if header.get("format") != FORMAT or not isinstance(header.get("run"), str):
-        raise NotAnExport("line 1 is no header of an export: write one with agentrun audit export RUN")
+        raise NotAnExport("line 1 is not the header of an export: write one with agentrun audit export RUN")
     if header.get("version") != VERSION:
         raise NotAnExport(
             f"the export has version {quoted(header.get('version'))}; this agentrun reads {VERSION}: upgrade it"
@@ -191,7 +191,7 @@ def _manifest(objects: Objects, run: RunPath, keys: list[str], verdict: Verdict)
         if claimed != run:
             verdict.blame(run.manifest, f"it belongs to {claimed}; the object was moved")
         if manifest["workflowDigest"] != digest_of(manifest["workflow"]):
-            verdict.blame(run.manifest, "the workflow does not fit its digest")
+            verdict.blame(run.manifest, "the workflow does not match its digest")
     except Damaged as error:
         verdict.blame(run.manifest, _short(error, run.manifest))
     except KeyError as error:
@@ -210,7 +210,7 @@ def _sort(run: RunPath, key: str, chains: dict[str, list[str]], verdict: Verdict
     elif place[0] == "steps" and len(place) == 2 and is_record and _is_step(place[1]):
         chains.setdefault(f"{run}/{folder}/", []).append(key)
     elif rest not in ("run.json", "driver.json") and place[0] not in ("blobs", "logs"):
-        verdict.blame(key, "no run has such an object; it was put there by hand")
+        verdict.blame(key, "agentrun writes no such object; it was put there by hand")
 
 
 def _is_step(name: str) -> bool:
@@ -230,7 +230,7 @@ def _chain(
     for key in sorted(keys):
         number = int(key.rpartition("/")[2].removesuffix(".json"))
         for missing in range(expected, min(number, expected + 20)):
-            verdict.blame(entry(prefix, missing), "the record is missing though later ones are there")
+            verdict.blame(entry(prefix, missing), "the record is missing although later ones exist")
             unbroken = False
         expected = number + 1
         verdict.records += 1
@@ -254,7 +254,7 @@ def _body(
     """The body of an event; None for a step's record, or if a finding says what is wrong with the body."""
     body, digest = record.body, record.body.get("$blob")
     if digest is not None and run.blob(str(digest)) not in blobs:
-        verdict.blame(run.blob(str(digest)), f"the object is missing though {key} refers to it")
+        verdict.blame(run.blob(str(digest)), f"the object is missing although {key} refers to it")
         return None
     if record.step:
         return None
@@ -287,7 +287,7 @@ def _heads(
     for prefix in chains:
         step = prefix.rstrip("/").rpartition("/")[2]
         if prefix != run.events and step not in heads:
-            verdict.blame(prefix, "the run's end knows nothing of this step's log; it was added later")
+            verdict.blame(prefix, "the run's end does not name this step's log; it was added later")
 
 
 def _short(error: Damaged, key: str) -> str:

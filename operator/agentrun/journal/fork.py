@@ -91,7 +91,7 @@ def forked_manifest(
         raise ForkRefused(f"run {source['name']} has no step {quoted(at.name)}")
     changes = {k: v for k, v in {"prompt": prompt, "model": model}.items() if v is not None}
     if changes and "agent" not in step:
-        raise ForkRefused(f"{at.name} is no agent step: it has no {' and no '.join(changes)} to change")
+        raise ForkRefused(f"{at.name} is not an agent step: it has no {' and no '.join(changes)} to change")
     if changes:
         step["agent"] |= changes
     try:

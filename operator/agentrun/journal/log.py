@@ -46,7 +46,7 @@ def load_body(store: Store, owner: LogOwner, record: Record) -> Record:
     if digest is None:
         return record
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-        raise Damaged(f"{record.run}/{record.step}, number {record.seq}: {quoted(digest)} is no name of a blob")
+        raise Damaged(f"{record.run}/{record.step}, number {record.seq}: {quoted(digest)} is not the name of a blob")
     return replace(record, body=_parse_body(read_blob(store, owner, digest), owner.blob(digest)))
 
 
@@ -60,9 +60,9 @@ def read_blob(store: Store, owner: LogOwner, digest: str) -> bytes:
     try:
         data = store.get(key)
     except KeyMissing as error:
-        raise Damaged(f"{key}: the object is missing though a record refers to it") from error
+        raise Damaged(f"{key}: the object is missing although a record refers to it") from error
     if sha256(data) != digest:
-        raise Damaged(f"{key}: the content does not fit its name; the object was changed after it was written")
+        raise Damaged(f"{key}: the content does not match its name; the object was changed after it was written")
     return data
 
 
@@ -109,7 +109,7 @@ def _get_all(store: Store, keys: Sequence[str]) -> list[bytes]:
         try:
             return store.get(key)
         except KeyMissing as error:
-            raise Damaged(f"{key}: the record is missing though later ones are there") from error
+            raise Damaged(f"{key}: the record is missing although later ones exist") from error
 
     return each(get, keys, remote=store.remote)
 
@@ -331,7 +331,7 @@ def parse_manifest(data: bytes, key: str) -> RunManifest:
     except (ValueError, RecursionError):  # a number or a depth that canonical JSON does not allow
         fits = False
     if not fits:
-        raise Damaged(f"{key}: the content does not fit its hash; the object was changed after it was written")
+        raise Damaged(f"{key}: the content does not match its hash; the object was changed after it was written")
     return cast(RunManifest, manifest)
 
 

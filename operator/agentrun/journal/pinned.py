@@ -54,7 +54,7 @@ class PinnedRun:
         try:
             return moment(self.manifest["createdAt"])
         except (KeyError, TypeError, ValueError) as error:
-            raise Damaged(f"{self.run.manifest}: createdAt is no instant; the object was damaged") from error
+            raise Damaged(f"{self.run.manifest}: createdAt is not an instant; the object was damaged") from error
 
     def snapshot(
         self,

@@ -73,9 +73,9 @@ def parse(data: bytes, key: str) -> Record:
         if type(version) is not int or version < 1:
             raise ValueError(f"its schema version is {quoted(version)}")
         if sha256(canonical(value)) != digest:
-            raise Damaged(f"{key}: the content does not fit its hash; the object was changed after it was written")
+            raise Damaged(f"{key}: the content does not match its hash; the object was changed after it was written")
         if type(value["body"]) is not dict or type(value["attempt"]) is not int:
-            raise ValueError("its body is no object, or its attempt is no number")
+            raise ValueError("its body is not an object, or its attempt is not a number")
         return Record(
             value["run"],
             value["step"],

@@ -66,7 +66,7 @@ def _check_free(store: Store, run: RunPath) -> None:
     if taken != run.uid:
         raise RunExists(
             f"a run named {run.name} exists in {run.namespace}: give another name with --name, "
-            f"or go on with it: agentrun resume {run.name}"
+            f"or continue it with agentrun resume {run.name}"
         )
 
 

@@ -40,5 +40,5 @@ async def decoded(verb: Verb, path: str, data: bytes) -> dict[str, Any]:
         return read(data) if len(data) <= APART else await asyncio.to_thread(read, data)
     except Unreadable as error:
         raise Unavailable(
-            f"what answers is no API server, or was cut off ({verb} {path}): the answer {error}"
+            f"the response is not from an API server, or was cut off ({verb} {path}): the answer {error}"
         ) from None

@@ -211,7 +211,8 @@ class Driver:
         """
         if self._room.tried_enough and not self._children:
             raise NoProcess(
-                f"run {self.pinned.run.name}: no process can be started for step {key.label}: {why(error)}. Then go on"
+                f"run {self.pinned.run.name}: no process can be started for step {key.label}: {why(error)}. Then "
+                "continue"
                 f" with: agentrun resume {self.pinned.run.name}"
             ) from error
         if self._room.refused(self.elapsed()):
@@ -264,7 +265,7 @@ class Driver:
                 self._attempts.mark_gone(key, state.attempt)
 
     def _await_orphan(self, key: StepKey, state: Folded) -> None:
-        self.watcher.tell(f"{key.label}: waiting for the attempt that the driver before has left behind")
+        self.watcher.tell(f"{key.label}: waiting for the attempt that the previous driver left behind")
         self._running[key] = Execution(state.attempt, self.clock(), stopping=True)
         self._spawn(self._outlive(key, state))
 
@@ -275,9 +276,9 @@ class Driver:
                 while surely_alive(state.process):  # noqa: ASYNC110  (not our child: nothing reports its end)
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            self.watcher.tell(f"{key.label}: process {state.process['pid']} does not leave; going on without it")
+            self.watcher.tell(f"{key.label}: process {state.process['pid']} does not stop; continuing without it")
             adrift = True
-        await self._gone(key, state.attempt, None, "its driver died, and it left no last word", adrift=adrift)
+        await self._gone(key, state.attempt, None, "its driver died, and it left no result", adrift=adrift)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -315,7 +316,7 @@ class Driver:
             child.stop()
         following = [task for task in self._tasks if not task.done()]
         if self._children:
-            self.watcher.tell("waiting for running steps to commit and leave; Ctrl-C again kills them")
+            self.watcher.tell("waiting for running steps to commit and stop; Ctrl-C again kills them")
         try:
             await asyncio.gather(*(child.ended() for child in list(self._children.values())))
         except asyncio.CancelledError:

@@ -95,7 +95,7 @@ class HolderWatch:
     def waiting(self) -> str:
         """The line that says why the caller waits for ``look``."""
         host = self.process.get("host") if self.process else None
-        return f"waiting {LENGTH:.0f} s to see whether the driver on {host} still lives"
+        return f"waiting {LENGTH:.0f} s to see whether the driver on {host} is still alive"
 
 
 class Lease:
@@ -229,5 +229,5 @@ def _holder(data: bytes, key: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not isinstance(found.get("process", {}), dict):
-        raise Damaged(f"{key}: this is not a lease; the object was damaged: delete it if nobody drives the run")
+        raise Damaged(f"{key}: this is not a lease; the object was damaged: delete it if no driver is running")
     return found

@@ -155,6 +155,6 @@ def how_it_ended(code: int) -> str:
     known = {
         Exit.FAILED: "it crashed: agentrun logs has the trace",
         Exit.STORE: "the store was out of reach, or an object of it is damaged",
-        Exit.FENCED: "another attempt took the step over",
+        Exit.FENCED: "another attempt took over the step",
     }
     return f"its process left with exit code {code}" + (f" ({known[Exit(code)]})" if code in set(known) else "")

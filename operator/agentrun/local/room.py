@@ -52,7 +52,7 @@ def why(error: OSError) -> str:
 
 _REMEDIES: dict[int | None, str] = {
     errno.EMFILE: ": raise the limit of open files (ulimit -n) or lower forEach.maxParallel",
-    errno.ENFILE: ": this machine has no open files left; end what holds them",
+    errno.ENFILE: ": this machine has no open files left; end the processes that hold them",
     errno.EAGAIN: ": the limit of processes is reached (ulimit -u); raise it or end some",
     errno.ENOMEM: ": free some memory, or lower forEach.maxParallel",
 }

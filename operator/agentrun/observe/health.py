@@ -61,7 +61,7 @@ class Health:
         age = self._clock() - self._beat
         if age <= HEARTBEAT_MAX:
             return None
-        return f"the event loop has not come round for {age:.0f} s (at most {HEARTBEAT_MAX:.0f} s)"
+        return f"the event loop has not run for {age:.0f} s (at most {HEARTBEAT_MAX:.0f} s)"
 
     def ready(self) -> str | None:
         """None if the operator is ready, else what it waits for, one item a line. A standby is ready too."""

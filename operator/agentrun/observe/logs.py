@@ -103,7 +103,7 @@ def _message(record: logging.LogRecord) -> str:
             return text % {key: _argument(value) for key, value in args.items()}
         return text % tuple(_argument(value) for value in args)
     except (TypeError, ValueError, KeyError):  # else logging would print the raw arguments, and drop the line
-        return f"{text} (its arguments do not fit)"
+        return f"{text} (its arguments do not match)"
 
 
 def _argument(value: object) -> object:
@@ -161,11 +161,11 @@ def _process_ends(kind: type[BaseException], error: BaseException, trace: Traceb
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
     else:
-        logging.getLogger("agentrun").critical("the process ends by an error", exc_info=(kind, error, trace))
+        logging.getLogger("agentrun").critical("the process ends with an error", exc_info=(kind, error, trace))
 
 
 def _thread_ends(ended: threading.ExceptHookArgs) -> None:
     if ended.exc_value is not None:
         name = ended.thread.name if ended.thread is not None else "?"
         trace = (ended.exc_type, ended.exc_value, ended.exc_traceback)
-        logging.getLogger("agentrun").critical("thread %s ended by an error", name, exc_info=trace)
+        logging.getLogger("agentrun").critical("thread %s ended with an error", name, exc_info=trace)

@@ -124,20 +124,24 @@ class Metrics:
             "agentrun_store_request_seconds", "How long the store takes.", REQUEST_BUCKETS, "operation"
         )
         self._watch_age = gauge(
-            "agentrun_watch_age_seconds", "Since a watch or a list of the resource last said anything.", "resource"
+            "agentrun_watch_age_seconds",
+            "Time since a watch or a list of the resource last delivered anything.",
+            "resource",
         )
         self._leader = gauge("agentrun_leader", "1 while this replica holds the Lease, else 0.")
         runs = gauge("agentrun_runs", "Runs that have not ended, as this replica sees them, by state.", "state")
         self._runs = {reason: runs.labels(str(reason)) for reason in LIVE}
-        ended = counter("agentrun_runs_ended_total", "Runs that this replica saw to their end.", "outcome")
+        ended = counter("agentrun_runs_ended_total", "Runs that ended while this replica led.", "outcome")
         self._ended = {outcome: ended.labels(str(outcome)) for outcome in Outcome}
         self._started = counter("agentrun_steps_started_total", "Attempts of steps started: pods created.")
         self._queued_steps = gauge(
-            "agentrun_steps_queued", "Attempts of steps that wait for a place for a pod: a bound is reached."
+            "agentrun_steps_queued", "Attempts of steps that wait for a place for a pod, because a limit is reached."
         )
         self._step_pods = gauge("agentrun_step_pods", "Pods of steps that have not ended, as this replica sees them.")
         lost = counter(
-            "agentrun_step_attempts_lost_total", "Attempts whose pod ended without the runner's last word.", "reason"
+            "agentrun_step_attempts_lost_total",
+            "Attempts whose pod ended without a termination message of the runner.",
+            "reason",
         )
         self._lost = {reason: lost.labels(str(reason)) for reason in Lost}
         self._lag = histogram(

@@ -105,7 +105,7 @@ class Server:
         self._thread.start()
         self._up.wait()
         if self._loop is None:
-            raise CannotListen("the server of the probes did not start; the log says why")
+            raise CannotListen("the server for probes and metrics did not start; the log says why")
         return self
 
     def __exit__(
@@ -199,7 +199,7 @@ class Server:
         if path == "/metrics" and metrics is not None:
             return Answer(HTTPStatus.OK, *metrics.render(headers.get("accept", "")))
         there = ["/healthz", "/readyz"] * (health is not None) + ["/metrics"] * (metrics is not None)
-        return Answer(HTTPStatus.NOT_FOUND, f"here are {', '.join(there)}\n".encode())
+        return Answer(HTTPStatus.NOT_FOUND, f"available here: {', '.join(there)}\n".encode())
 
 
 def _note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -208,7 +208,7 @@ def _note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     if not isinstance(error, OSError):
         loop.default_exception_handler(context)
     elif "accept" in str(context.get("message")):
-        log.warning("a probe or a scrape is kept waiting: %s", error)
+        log.warning("a probe or a scrape could not be accepted: %s", error)
 
 
 def _probe(problem: str | None) -> Answer:

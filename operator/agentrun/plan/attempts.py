@@ -120,7 +120,7 @@ def _held_back(
     due = lost_at + (0.0 if parked else loss_delay(losses - 1))
     if known.now >= due:
         return None
-    waiting = {"retry": due, "because": f"the attempt before was lost{why}"}
+    waiting = {"retry": due, "because": f"the previous attempt was lost{why}"}
     reason = trouble[0] if trouble else Reason.RETRYING
     return Standing(StepState.WAITING, fact, reason, waiting, wake_at=due)
 

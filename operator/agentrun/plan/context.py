@@ -184,7 +184,7 @@ class PlanContext:
                 for step in steps:
                     fact = self.groups[step].whole.fact
                     if is_left_out(fact):
-                        raise ExpressionError(f"the output of {step} is not kept: the outputs of the run take too much")
+                        raise ExpressionError(f"the output of {step} is not kept: the outputs of the run are too large")
                 found[name] = {
                     step: {"output": group.output, "state": str(group.state)}
                     for step, group in ((step, self.groups[step]) for step in steps)

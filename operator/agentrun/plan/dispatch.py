@@ -30,7 +30,7 @@ def start_candidates(context: PlanContext) -> None:
             # Its share was too small: it waits until no other attempt holds a part, and then gets all of the budget.
             if not alone:
                 standing.state = StepState.WAITING
-                standing.waiting_for = {"budget": "until the attempts that run now have ended"}
+                standing.waiting_for = {"budget": "until the running attempts have ended"}
                 continue
             allowance = rest
         else:

@@ -22,7 +22,7 @@ def too_much(facts: Iterable[StepFact]) -> FailureInfo | None:
         return None
     message = (
         f"the outputs of its steps take {total / 2**20:,.0f} MiB of memory together, more than"
-        f" {OUTPUTS_MAX // 2**20} MiB: let each give less (output and maxBytes of its tool, what"
+        f" {OUTPUTS_MAX // 2**20} MiB: make each smaller (output and maxBytes of its tool, what"
         " its prompt asks for), and keep data where the tools are"
     )
     return FailureInfo(FailureClass.INVALID, message)

@@ -176,7 +176,7 @@ def _headline(context: PlanContext, summary: _Summary) -> tuple[Reason, str]:
     if summary.reasons[Reason.OUTCOME_UNKNOWN]:
         return Reason.OUTCOME_UNKNOWN, message
     if context.suspended:
-        return Reason.SUSPENDED, "agentrun resume RUN goes on"
+        return Reason.SUSPENDED, "continue with agentrun resume RUN"
     if context.phase is not Reason.RUNNING:
         return context.phase, message or summary.queued
     reason = next((reason for reason in _URGENT if summary.reasons[reason]), Reason.RUNNING)
@@ -195,7 +195,7 @@ def _stays(context: PlanContext) -> str:
     each = (TEXT_MAX // 2 - 100) // min(len(stays), STAYS_MAX)
     said = [f"{label} ({_short(why, max(each - len(label) - 5, 10))})" for label, why in stays[:STAYS_MAX]]
     more = f" and {len(stays) - STAYS_MAX} more" if len(stays) > STAYS_MAX else ""
-    return f"these effects stay, for they were not undone: {', '.join(said)}{more}"
+    return f"these effects remain, because they were not undone: {', '.join(said)}{more}"
 
 
 def _phase(context: PlanContext, reason: Reason) -> str:

@@ -197,8 +197,9 @@ class Work:
             self.size -= outcome.size
             self._outcomes[key] = refusal = _Outcome(outcome.basis, turn=self._turn)
             refusal.refused = (
-                f"makes more than {self.keep // 1024} KiB with the other expressions that the run needs now: let them "
-                "make less, or name values where they stand"
+                f"makes more than {self.keep // 1024} KiB together with the other expressions that the run needs now: "
+                "let "
+                "them make less, or refer to values by their path"
             )
             refusal.give()
 

@@ -75,7 +75,7 @@ def _decision(run: RunView, label: str, who: str, subject: str, *claim: str) -> 
 
 def _about(run: RunView, label: str, waiting: Mapping[str, Any], resume: Command) -> Iterator[NextStep]:
     if "resolve" in waiting:
-        why = f"{label}: nobody has said what became of {value(waiting['tool'])}: {value(waiting['resolve'])}"
+        why = f"{label}: the outcome of {value(waiting['tool'])} is unknown: {value(waiting['resolve'])}"
         answers = ("--happened RESULT", "--retry", "--give-up")
         yield NextStep(why, tuple(Command(("resolve", run.name, label), answer) for answer in answers))
     elif "signal" in waiting:
@@ -95,10 +95,10 @@ def _resuming(run: RunView, resume: Command, *, begun: bool) -> Iterator[NextSte
         case Mover.OPERATOR if not begun and run.waits_for_person and run.status.get("message"):
             yield NextStep(printable(run.status["message"], lines=True))
         case Mover.NOBODY if not parked:
-            why = "suspended" if run.suspended else "then" if begun else "nobody drives the run"
+            why = "suspended" if run.suspended else "then" if begun else "no driver is running"
             yield NextStep(f"{why}:", (resume,))
         case Mover.UNSEEN:
-            why = f"{run.driver_name} drives the run and cannot be seen from here; if it is gone:"
+            why = f"{run.driver_name} drives the run and is not visible from here; if it is gone:"
             yield NextStep(why, (resume,))
         case _:
             return

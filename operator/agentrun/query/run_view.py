@@ -132,7 +132,7 @@ class RunView:
     @property
     def requested(self) -> str:
         """Who created it, in words."""
-        return f"by {printable(self.requester, 60)}" if self.requester else "by somebody unknown"
+        return f"by {printable(self.requester, 60)}" if self.requester else "by an unknown user"
 
     def changer(self, field: str) -> str | None:
         """Who last changed that field of the spec; None if it is not recorded."""

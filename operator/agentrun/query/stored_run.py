@@ -146,7 +146,7 @@ class StoredRun(RunView):
         """Who created it, in words."""
         by = self.pinned.manifest["requestedBy"]
         if by is None:
-            return "by somebody unknown"
+            return "by an unknown user"
         return f"by {printable(by, 60)}" + ("" if self.pinned.on_cluster else " (unverified)")
 
     @property
@@ -258,8 +258,8 @@ def _object(store: Store, pinned: PinnedRun, events: Sequence[Record], planned: 
 def elsewhere(run: RunPath) -> str:
     """The message that a run of a cluster is neither driven nor given commands through its store."""
     return (
-        f"run {run.name} is driven by the operator of a cluster, which vouches for who says what: give the command "
-        f"there, kubectl agentrun VERB {run.name} -n {run.namespace}. Nothing was written"
+        f"run {run.name} is driven by the operator of a cluster, where the API server verifies who gives a command: "
+        f"use kubectl agentrun VERB {run.name} -n {run.namespace}. Nothing was written"
     )
 
 

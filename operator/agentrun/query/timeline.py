@@ -152,7 +152,7 @@ def _results(body: step_records.ResultBody) -> list[str]:
     if "repair" in body:
         return [f"asks again: {value(body['repair'], LONG)}"]
     if "undone" in body:
-        return [f"surely did not happen, so it may be tried again: {value(body.get('because', ''), LONG)}"]
+        return [f"did not happen, so it may be retried: {value(body.get('because', ''), LONG)}"]
     lines = []
     for result in body["results"]:
         name = printable(result["tool"], 80)
@@ -175,9 +175,9 @@ def _waiting(body: step_records.WaitingBody) -> list[str]:
         lines.append(f"outcome unknown of {call(unknown['tool'], unknown['args'])}: {value(unknown['message'], LONG)}")
     lines += _kept(body)
     if body.get("interrupted"):
-        lines.append("was asked to leave, and left")
+        lines.append("was asked to stop, and stopped")
     if body.get("budget"):
-        lines.append("waits for a larger part of the budget")
+        lines.append("waits for a larger share of the budget")
     return lines or ["waits"]
 
 
@@ -238,7 +238,7 @@ def _compacted(body: step_records.CompactedBody) -> list[str]:
         return [f"goes on from {_from(body['source'])}"]
     if "state" in body:
         return []  # a checkpoint: nothing happened
-    return [f"history shortened: the model's own summary stands for {body.get('dropped', '?')} entries"]
+    return [f"history shortened: the model's own summary replaces {body.get('dropped', '?')} entries"]
 
 
 def _event(record: Record, requests: Mapping[str, ApprovalRequest]) -> str:
@@ -264,7 +264,7 @@ def _event(record: Record, requests: Mapping[str, ApprovalRequest]) -> str:
             return f"time to live after the end set to {f'{ttl} s' if ttl is not None else 'none'} {by}"
         case EventKind.SUSPENDED | EventKind.UNSUSPENDED | EventKind.CANCELLED:
             # Early journals of clusters do not say who it was.
-            unknown = "by somebody unknown" if body.get("verified") is False else ""
+            unknown = "by an unknown user" if body.get("verified") is False else ""
             return " ".join(part for part in (printable(record.kind, 40), by or unknown) if part)
         case EventKind.TIMED_OUT | EventKind.RESUMED | None:
             return " ".join(part for part in (printable(record.kind, 40), by) if part)

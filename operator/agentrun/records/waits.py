@@ -75,13 +75,13 @@ WAITS: Mapping[str, Wait] = {
     "approval": Wait(MovedBy.PERSON, "agentrun approve|reject RUN STEP"),
     "signal": Wait(MovedBy.PERSON, "agentrun signal RUN NAME"),
     "until": Wait(MovedBy.TIME),
-    "retry": Wait(MovedBy.TIME, "it is tried again by itself"),
+    "retry": Wait(MovedBy.TIME, "it is retried automatically"),
     "resume": Wait(MovedBy.PERSON, "agentrun resume RUN"),
     "resolve": Wait(MovedBy.PERSON, "agentrun resolve RUN STEP --happened RESULT|--retry|--give-up"),
     "work": Wait(MovedBy.PERSON, "agentrun cancel RUN ends the run"),
     "budget": Wait(MovedBy.CLUSTER),
-    "pod": Wait(MovedBy.CLUSTER, "it goes on by itself once that is mended", or_cancel=True),
-    "place": Wait(MovedBy.CLUSTER, "it begins by itself when there is a place for its pod"),
+    "pod": Wait(MovedBy.CLUSTER, "it continues automatically once that is fixed", or_cancel=True),
+    "place": Wait(MovedBy.CLUSTER, "it begins automatically when there is a place for its pod"),
 }
 """Every kind of wait, by its field."""
 

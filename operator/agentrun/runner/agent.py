@@ -176,7 +176,7 @@ class _Loop:
         if not errors:
             return {"output": value}
         if self.attempt.state.repairs >= REPAIRS_MAX:
-            message = f"the model's answer does not fit after {REPAIRS_MAX} corrections: {'; '.join(errors)}"
+            message = f"the model's answer is still invalid after {REPAIRS_MAX} corrections: {'; '.join(errors)}"
             raise Failure(FailureClass.INVALID, message, retryable=True)
         repair = "Your last answer cannot be used: " + "; ".join(errors) + ". Give the whole answer again, corrected."
         again: ResultBody = {"repair": repair}

@@ -66,7 +66,7 @@ def decoded(content: bytes, charset: str | None, kind: str = "") -> tuple[str, s
     known = codec(charset)
     if known is None:
         text, problem = _read(content, "utf-8")
-        said = f"its charset {quoted(charset)} is not known here, so it was read as UTF-8"
+        said = f"its charset {quoted(charset)} is not supported, so it was read as UTF-8"
         return text, f"{said}; {problem}" if problem else said
     if known in ("utf-16", "utf-32"):
         known = _wide(content) or f"{known}-{'le' if content[:1] != bytes(1) else 'be'}"

@@ -40,7 +40,7 @@ def read_turn(answer: dict[str, Any]) -> Turn:
     choices = [one for one in (choices if isinstance(choices, list) else [choices]) if isinstance(one, dict)]
     if not choices:
         other = "; it is an answer of the Responses API: write api: responses" if "output" in answer else ""
-        raise Malformed(f"it holds no choice{other}")
+        raise Malformed(f"it has no choices{other}")
     error = next((one["error"] for one in choices if one.get("error")), None)
     ended = ending(*(one.get(key) for one in choices for key in ("finish_reason", "native_finish_reason")))
     if error or ended.kind == "failed":

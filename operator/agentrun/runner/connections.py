@@ -24,7 +24,7 @@ from agentrun.api.printable import printable
 PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 
 _PORTS = {"http": 80, "https": 443}
-_NO_CERTIFICATE = "holds no certificate in PEM form"
+_NO_CERTIFICATE = "contains no certificate in PEM form"
 
 
 class BadEnvironment(ValueError):
@@ -67,7 +67,7 @@ def check_certificates() -> None:
         if b"-----BEGIN " not in found:
             raise BadEnvironment(_bad("SSL_CERT_FILE", file, _NO_CERTIFICATE))
     elif folder and not any(_certificates(part) for part in folder.split(os.pathsep)):
-        raise BadEnvironment(_bad("SSL_CERT_DIR", folder, "is no folder with certificates named by their hash"))
+        raise BadEnvironment(_bad("SSL_CERT_DIR", folder, "is not a folder with certificates named by their hash"))
 
 
 def _certificates(folder: str) -> bool:
@@ -78,7 +78,7 @@ def _certificates(folder: str) -> bool:
 
 
 def _bad(variable: str, value: str, what: str) -> str:
-    return f"{variable} is {printable(value, 200)}, which {what}: correct it, or leave it out for the machine's own"
+    return f"{variable} is {printable(value, 200)}, which {what}: correct it, or unset it to use the machine's own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Proxy:
         except ValueError:
             host = None
         if not host or not self.url.isprintable() or " " in self.url:
-            return f"{self.variable} names no proxy: it has no valid host and port; {hint}"
+            return f"{self.variable} does not name a proxy: it has no valid host and port; {hint}"
         if parts.scheme.lower() not in PROXY_SCHEMES:
             return f"{self.shown} is of a kind that is not supported ({parts.scheme}); {hint}"
         if parts.scheme.lower().startswith("socks") and not _has_socks():
@@ -195,13 +195,13 @@ def why(error: BaseException) -> str:
             said = getattr(cause, "verify_message", "") or cause
             return f"the certificate is not trusted: {said}; {_trust(getattr(cause, 'verify_code', 0))}"
         if isinstance(cause, ssl.SSLError) and cause.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
-            return "it does not speak TLS there: write http:// if that is meant, or correct the port"
+            return "the server does not speak TLS: write http:// if that is meant, or correct the port"
         if isinstance(cause, socket.gaierror):
             return f"the host's name cannot be resolved ({cause.strerror or cause})"
         if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
             return "too many open files; raise the limit (ulimit -n), or lower maxParallel"
         if isinstance(cause, ConnectionRefusedError):
-            return "nobody listens there (connection refused)"
+            return "nothing listens there (connection refused)"
     # h11 quotes what it refuses as a Python bytes literal.
     return re.sub(r"(?:bytearray\()?\bb(['\"])(.*?)\1\)?", r"\2", str(error)) or type(error).__name__
 
@@ -215,10 +215,10 @@ _NOT_READ = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "NODE_EXTR
 def _trust(code: int) -> str:
     """What to do about a certificate that is not trusted."""
     if code not in _UNKNOWN_AUTHORITY:
-        return "the certificate of the other side, or the address, has to be corrected"
-    hint = "where the authority is your own, name its certificate in SSL_CERT_FILE"
+        return "correct the server's certificate, or the address"
+    hint = "if the authority is your own, name its certificate in SSL_CERT_FILE"
     if os.environ.get("SSL_CERT_FILE"):
-        hint = f"SSL_CERT_FILE is {printable(os.environ['SSL_CERT_FILE'], 200)}, which does not hold its authority"
+        hint = f"SSL_CERT_FILE is {printable(os.environ['SSL_CERT_FILE'], 200)}, which does not contain its authority"
     others = [name for name in _NOT_READ if os.environ.get(name)]
     return hint + (f" ({' and '.join(others)} {'is' if len(others) == 1 else 'are'} not read)" if others else "")
 

@@ -142,7 +142,7 @@ class Endpoint:
                 known |= guessed
                 request.refused.update(known)
                 return found
-        raise self._verdicts.final(f"the endpoint refused {REFUSALS_MAX} things of one request, one after the other")
+        raise self._verdicts.final(f"the endpoint refused {REFUSALS_MAX} parts of one request, one after another")
 
     async def _tried(self, body: dict[str, Any], limit: float, read: Callable[[dict[str, Any]], T]) -> T:
         return await with_retries(lambda: self._once(body, limit, read), self._sleep)
@@ -170,7 +170,7 @@ class Endpoint:
         except (TimeoutError, openai.APITimeoutError) as error:
             raise self._verdicts.transient(f"no answer within {limit:g} s") from error
         except openai.APIConnectionError as error:
-            words = f"the connection failed: {why(error.__cause__ or error)}; check endpoint, and that it is up"
+            words = f"the connection failed: {why(error.__cause__ or error)}; check endpoint, and that the server is up"
             raise self._verdicts.transient(words) from error
         except openai.APIStatusError as error:
             raise self._verdicts.refused(error.response, body) from error

@@ -55,17 +55,17 @@ def body_of(http: Http, compiled: CompiledHttp, values: Values, args: JSON, head
             content, headers[name] = _parts(_fields(body), announced, charset)
             return content
         if is_markup(kind) or kind.startswith("multipart/"):
-            raise Refused(f"a body of type {plain(kind, 60)} is a text: write it as one, with its values in it")
+            raise Refused(f"a body of type {plain(kind, 60)} must be a text: write it as a text with its values in it")
         if is_lines(kind):
             return b"".join(_json(part, charset) + b"\n" for part in (body if isinstance(body, list) else [body]))
         return _json(body, charset)
     except UnicodeEncodeError as error:
         character = error.object[error.start]
         if "\ud800" <= character <= "\udfff":
-            raise Refused("the body holds half of a surrogate pair, which is no character") from error
-        raise Refused(f"the body holds {quoted(character)}, which its charset {charset} has no form for") from error
+            raise Refused("the body contains half of a surrogate pair, which is no character") from error
+        raise Refused(f"the body contains {quoted(character)}, which its charset {charset} cannot encode") from error
     except ValueError as error:
-        raise Refused("the body holds a number that JSON has no form for") from error
+        raise Refused("the body contains a number that cannot be written in JSON") from error
 
 
 def _charset(announced: str) -> str:
@@ -73,7 +73,7 @@ def _charset(announced: str) -> str:
     asked = declared(announced)
     known = "utf-8" if asked is None else codec(asked)
     if known is None:
-        raise Refused(f"the charset {quoted(asked)} of the Content-Type is not known here: write utf-8")
+        raise Refused(f"the charset {quoted(asked)} of the Content-Type is not supported: write utf-8")
     return known
 
 
@@ -105,13 +105,13 @@ def _escape(kind: str, content_type: str, charset: str) -> Escape | None:
 
 def _in_markup(value: str) -> str:
     if re.search(_NOT_XML, value):
-        raise Refused("a value in the body holds a control character, which XML has no form for")
+        raise Refused("a value in the body contains a control character, which XML does not allow")
     return html.escape(value)
 
 
 def _within_its_part(boundary: str, value: str) -> str:
     if boundary in value:
-        raise Refused("a value in the body holds the boundary between its parts")
+        raise Refused("a value in the body contains the boundary between its parts")
     return value
 
 
@@ -122,7 +122,7 @@ def _fields(body: JSON) -> list[tuple[str, str]]:
         Refused: ``body`` is not an object, or a field contains an object or a nested list.
     """
     if not isinstance(body, dict):
-        raise Refused("the body of a form is an object with a value for each field")
+        raise Refused("the body of a form must be an object with a value for each field")
     pairs: list[tuple[str, str]] = []
     for name, value in body.items():
         for at, part in enumerate(value if isinstance(value, list) else [value]):
@@ -130,7 +130,7 @@ def _fields(body: JSON) -> list[tuple[str, str]]:
                 place = f"body.{plain(name, 60)}" + (f"[{at}]" if isinstance(value, list) else "")
                 what = "an object" if isinstance(part, dict) else "a list"
                 raise Refused(
-                    f"{place} is {what}, and forms have no one way to hold it: give fields by the names that the "
+                    f"{place} is {what}, which has no single form in a form body: give fields by the names that the "
                     "server expects, such as address[city]"
                 )
             if part is not None:

@@ -61,29 +61,29 @@ def _url(compiled: CompiledHttp, values: Values) -> str:
         query = "&".join(filter(None, [query, *pairs]))
     url = (address + (f"?{query}" if question or pairs else "")).replace(_MARK, "")
     if len(url) > MAX_URL:
-        raise Refused(f"the URL would have {len(url)} characters, more than {MAX_URL}: pass less in it")
+        raise Refused(f"the URL would have {len(url)} characters, more than {MAX_URL}: pass less data in it")
     return url
 
 
 def _check_segment(segment: str) -> None:
     # Servers and proxies differ in what they decode before they resolve dots, so an encoded slash counts as a slash.
     if not segment:
-        raise Refused("a value in the URL's path is empty, which would make the request one for something else")
+        raise Refused("a value in the URL's path is empty, which would make it a request for something else")
     if not {".", ".."}.isdisjoint(re.split(r"[/\\]", segment)):
-        raise Refused("a value in the URL's path is or holds . or .. as a segment, which would lead elsewhere")
+        raise Refused("a value in the URL's path is or contains . or .. as a segment, which would lead elsewhere")
 
 
 def _quoted(text: str) -> str:
     try:
         return quote(text, safe="")
     except UnicodeEncodeError as error:
-        raise Refused("a value in the URL holds half of a surrogate pair, which is no character") from error
+        raise Refused("a value in the URL contains half of a surrogate pair, which is no character") from error
 
 
 def _header(name: str, template: Template, values: Values) -> str:
     value = template.render_text(values).strip(" \t")
     if not (value.isascii() and value.isprintable()):
-        raise Refused(f"the value of header {name} holds line breaks or other characters that a header cannot carry")
+        raise Refused(f"the value of header {name} contains line breaks or other characters that a header cannot carry")
     if len(value) > MAX_HEADER:
         raise Refused(f"the value of header {name} would have {len(value)} characters, more than {MAX_HEADER}")
     return value

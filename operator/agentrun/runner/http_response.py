@@ -113,7 +113,7 @@ def unusable(response: Response, message: str, mask: Mask) -> ToolOutput:
     kept = keep(response, mask)
     came = kept.get("body", kept.get("head"))
     shown = came if isinstance(came, str) else "" if came is None else json.dumps(came, ensure_ascii=False)
-    text = message + (f"\nWhat came: {plain(shown, 1000)}" if shown else "")
+    text = message + (f"\nReceived: {plain(shown, 1000)}" if shown else "")
     return ToolOutput(response.status, {"status": response.status, "error": message}, text, is_error=True, kept=kept)
 
 
@@ -149,14 +149,16 @@ def _redirect(response: Response, mask: Mask) -> str:
     said = f"HTTP {phrase(response.status)}"
     if response.status == HTTPStatus.NOT_MODIFIED:
         return (
-            f"{said}: nothing has changed since, so there is no body; leave out the header If-None-Match or "
+            f"{said}: nothing has changed since, so there is no body; remove the header If-None-Match or "
             "If-Modified-Since to get one"
         )
     # Following a redirect would let the server choose where the request and its token go next, including addresses
     # that only this machine can reach.
     target = mask.text(plain(response.headers.get("location", ""), 200))
     return (
-        f"{said} to {target}: redirects are not followed" if target else f"{said} without a Location: it is no answer"
+        f"{said} to {target}: redirects are not followed"
+        if target
+        else f"{said} without a Location: this is not an answer"
     )
 
 

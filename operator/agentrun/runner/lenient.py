@@ -234,7 +234,7 @@ def _check_json(value: object) -> None:
     """Raise ValueError for values that JSON does not have, such as tuples and sets."""
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
-            raise ValueError("a key is no text")
+            raise ValueError("a key is not a text")
         for entry in value.values():
             _check_json(entry)
     elif isinstance(value, list):

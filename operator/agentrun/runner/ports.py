@@ -70,7 +70,7 @@ def read_secret_file(folder: str, key: SecretKey) -> str:
         UnicodeDecodeError: the file is not UTF-8.
     """
     if not folder:
-        raise LookupError(f"no Secrets are at hand: give --secrets DIR with DIR/{key.name}/{key.key}")
+        raise LookupError(f"no Secrets are available: give --secrets DIR with DIR/{key.name}/{key.key}")
     path = Path(folder) / key.name / key.key
     try:
         return path.read_text("utf-8-sig")  # in every locale; a byte order mark is not part of the key

@@ -46,7 +46,7 @@ def main(ports: Ports | None = None) -> int:
         ports.progress("error", message=str(error))
         return Exit.STORE
     except asyncio.CancelledError:
-        ports.progress("abandoned", message="asked to leave before the step was opened")
+        ports.progress("abandoned", message="asked to stop before the step was opened")
         return Exit.WAITING
     except Exception:
         # A bug in agentrun. Its trace goes to the step's log, where `agentrun logs` shows it.

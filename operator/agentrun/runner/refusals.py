@@ -169,10 +169,10 @@ def advice(body: dict[str, Any], said: Said) -> str:
     if _find(other[0], said.text) and _find(_REFUSING, said.text):
         return f"write api: {other[1]} for the model"
     if _find(_ONLY_STREAMS, said.text):
-        return "it answers as a stream alone, which agentrun does not ask for: name another model or endpoint"
+        return "it answers only as a stream, which agentrun does not ask for: name another model or endpoint"
     named = {"tools", "functions"} & set(said.names) and _find(_NOT_TAKEN, said.text)
     if _tools(body) and (named or _find(_NO_TOOLS, said.text)):
-        return "it takes no tools: name another model for the step, or take its tools away"
+        return "it does not support tools: name another model for the step, or remove its tools"
     return ""
 
 

@@ -46,7 +46,7 @@ def header_value(value: str, what: str) -> str:
     if not value:
         raise MissingSecret(f"{what} is empty")
     if not (value.isascii() and value.isprintable()):
-        message = "holds a line break or other characters that no HTTP header takes; store the bare token"
+        message = "contains a line break or other characters that an HTTP header cannot carry; store the bare token"
         raise MissingSecret(f"{what} {message}")
     return value
 

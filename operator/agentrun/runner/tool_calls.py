@@ -100,7 +100,7 @@ class Tools:
         def in_time() -> None:
             # If the process was stopped after its intent, a person may have settled the call before it continues.
             if attempt.ports.monotonic() - began > attempt.ports.send_within:
-                why = "the process was held up between intent and call, so the call was not sent"
+                why = "the process paused too long between intent and call, so the call was not sent"
                 raise Failure(FailureClass.TOOL, why, retryable=True, happened="no")
             nonlocal sent
             sent = True
@@ -112,7 +112,7 @@ class Tools:
             return await self._call(call, in_time)
         except asyncio.CancelledError:
             if not sent and attempt.state.intent is not None and attempt.state.end is None:
-                await attempt.commit(Kind.RESULT, _undone(call, "it was given up before it was sent"))
+                await attempt.commit(Kind.RESULT, _undone(call, "it was abandoned before it was sent"))
             raise
         except Failure as failure:
             if failure.happened == "no":

@@ -68,9 +68,9 @@ async def _carried_out(attempt: Attempt, tools: Tools, call: ModelCall, answer: 
             await attempt.commit(Kind.INTENT, tools.intent(call))
         unknown = unknown_of(attempt)
         assert unknown is not None
-        told = f"it happened, so it is not called again; say what it came to, or give up. {came}"
+        told = f"the call happened, so it is not made again; give its result, or give up. {came}"
         unknown["unknown"] |= {"message": plain(f"{call['name']}: {what}; {told}"), "happened": True}
         raise Parked(unknown | {"answer": answer.kept})
-    message = plain(f"{what}; it happened all the same", MESSAGE_MAX)
+    message = plain(f"{what}; the call happened anyway", MESSAGE_MAX)
     info = FailureInfo(FailureClass.TOOL, message, retryable=False, happened=True)
     raise Closed(failed(info).body | {"answer": answer.kept})

@@ -18,7 +18,7 @@ from agentrun.workflow.address import Address, azure_hint
 if TYPE_CHECKING:
     import httpx2
 
-CHECK_ADDRESS = "check endpoint, which most often ends with /v1, and that no login page or proxy stands before it"
+CHECK_ADDRESS = "check endpoint, which usually ends with /v1, and that no login page or proxy is in front of it"
 CHECK_VERSION = "check the api-version in endpoint"
 
 _TRANSIENT_CODES = frozenset({
@@ -91,7 +91,7 @@ class Verdicts:
         said = read_error(response.content, content_type, self._hidden)
         if kind == "an event stream":
             return self.final(f"the answer is an event stream, which was not asked for: {said.words}; {CHECK_ADDRESS}")
-        return self.final(f"the answer is no JSON but {said.words}; {CHECK_ADDRESS}")
+        return self.final(f"the answer is not JSON but {said.words}; {CHECK_ADDRESS}")
 
     def refused(self, response: httpx2.Response, body: dict[str, Any]) -> Failure | Rejected:
         """Classify an answer whose status is not 2xx."""
@@ -145,7 +145,7 @@ class Verdicts:
 
     def _plain_verdict(self, status: int, words: str, said: Said, body: dict[str, Any], pause: float | None) -> Failure:
         if status == 413 and is_rate_limit(said.text, said.codes):
-            message = f"{words}; the request alone is over the limit: shorten it, or ask for a higher one"
+            message = f"{words}; the request alone is over the limit: shorten it, or request a higher limit"
             return Failure(FailureClass.RATE_LIMITED, self._say(message), retryable=False)
         advice = refusals.advice(body, said)
         if advice:
@@ -163,7 +163,9 @@ class Verdicts:
         """The Failure for something that is refused and cannot be omitted."""
         if rejected.word not in refusals.BOUNDS:
             return rejected.failure
-        advice = "it takes no bound of the answer: take out maxOutputTokens, and tokens and costUSD of the budget"
+        advice = (
+            "it does not accept a limit on the answer: remove maxOutputTokens, and tokens and costUSD of the budget"
+        )
         return Failure(FailureClass.PROVIDER, f"{rejected.failure.message}; {advice}", retryable=False)
 
     def _limited(self, words: str, codes: frozenset[str], pause: float | None) -> Failure:

@@ -248,7 +248,7 @@ def _read(path: Path) -> bytes:
     with open(path, "rb", opener=_without_waiting) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
-            raise StoreUnfit(f"{path} is no file, so agentrun did not make it: remove it")
+            raise StoreUnfit(f"{path} is not a file, so agentrun did not make it: remove it")
         if found.st_size > OBJECT_MAX:
             raise StoreUnfit(f"{path} has {found.st_size:,} bytes; agentrun writes no object that large: remove it")
         return file.read()
@@ -339,4 +339,4 @@ def explained(error: OSError, path: Path) -> StoreError:
         )
     if error.errno in _MISPLACED:
         return StoreUnfit(f"{path}: {reason}; a file can't be kept there: choose another folder with --store")
-    return StoreUnavailable(f"{path}: {reason}; see to the disk or the mount, then resume the run")
+    return StoreUnavailable(f"{path}: {reason}; check the disk or the mount, then resume the run")

@@ -30,7 +30,7 @@ def check_key(key: str) -> None:
     """Raise InvalidKey unless ``key`` names an object."""
     if not is_key(key):
         raise InvalidKey(
-            f"{quoted(key[:200])} is no key: write segments of A-Z a-z 0-9 . _ @ = + , : ~ ! ( ) - with / between "
+            f"{quoted(key[:200])} is not a key: write segments of A-Z a-z 0-9 . _ @ = + , : ~ ! ( ) - with / between "
             f"them, none empty, none starting with a dot, no '..', and {_LONGEST} characters at most"
         )
 

@@ -22,7 +22,7 @@ def open_store(url: str) -> Store:
     if scheme is not None:
         # Only the scheme is quoted: addresses of databases and web servers tend to hold passwords.
         raise StoreUnfit(
-            f"{scheme[1]}: is no kind of store; write s3://BUCKET/PREFIX or the path of a folder "
+            f"{scheme[1]}: is not a kind of store; write s3://BUCKET/PREFIX or the path of a folder "
             f"(./{scheme[1]}:… where its name has a colon)"
         )
     if not url.strip() or "\0" in url:

@@ -233,9 +233,9 @@ def _parse(url: str) -> tuple[str, str]:
     prefix = prefix.rstrip("/")
     if "@" in bucket:
         # Not quoted: this is where people put secrets.
-        raise StoreUnfit("the store's address holds credentials; leave them out and set AWS_ACCESS_KEY_ID and so on")
+        raise StoreUnfit("the store's address contains credentials; remove them and set AWS_ACCESS_KEY_ID and so on")
     if scheme != "s3" or _BUCKET.fullmatch(bucket) is None:
-        raise StoreUnfit(f"{quoted(url)} is no store: write s3://BUCKET/PREFIX")
+        raise StoreUnfit(f"{quoted(url)} is not a store: write s3://BUCKET/PREFIX")
     if prefix and (len(prefix) > _LONGEST_PREFIX or not is_key(prefix)):
         raise StoreUnfit(
             f"{quoted(url)}: the prefix after the bucket may hold A-Z a-z 0-9 . _ @ = + , : ~ ! ( ) - with single / "

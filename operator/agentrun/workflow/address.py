@@ -102,12 +102,14 @@ def read_address(text: str, what: str, api: str) -> Address:
         raise BadAddress(f"{what}: {shown} is not a URL; write one such as https://models.internal/v1")
     if parts.username is not None or parts.password is not None:
         raise BadAddress(
-            f"{what}: a user and password stand in the URL; take them out, and give the key as credentials"
+            f"{what}: the URL contains a user and a password; remove them, and give the key as credentials"
         )
     if parts.fragment or text.endswith("#"):
-        raise BadAddress(f"{what}: {shown} has a fragment (#…), which is never sent; take it out")
+        raise BadAddress(f"{what}: {shown} has a fragment (#…), which is never sent; remove it")
     if "{" in text or "}" in text:
-        raise BadAddress(f"{what}: {shown} holds braces; expressions and placeholders are not replaced in an endpoint")
+        raise BadAddress(
+            f"{what}: {shown} contains braces; expressions and placeholders are not replaced in an endpoint"
+        )
     return Address(_base(parts, what, api), parts.query)
 
 

@@ -37,11 +37,11 @@ _FORM = "application/x-www-form-urlencoded"
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS = {
-    "host": "it follows from url",
-    "content-length": "it follows from the body",
-    "transfer-encoding": "it follows from the body",
-    "connection": "connections are the runtime's",
-    "accept-encoding": "answers are decompressed within maxBytes, and only gzip is",
+    "host": "it is taken from url",
+    "content-length": "it is taken from the body",
+    "transfer-encoding": "it is taken from the body",
+    "connection": "the runtime manages connections",
+    "accept-encoding": "the runtime asks for gzip itself, and decompresses it within maxBytes",
     "idempotency-key": "the runtime sends it for Idempotent and Once tools",
     "cookie": "cookies are not supported; use auth",
 }
@@ -157,12 +157,12 @@ def _compile(http: Http, path: Path, problems: list[Problem]) -> CompiledHttp:
 def _url(http: Http, path: Path) -> Iterator[Problem]:
     where = (*path, "url")
     if not http.url.isprintable():
-        yield Problem(where, "holds a control character")
+        yield Problem(where, "contains a control character")
         return
     before = _before_values(http.url)
     authority = re.match(r"https?://([^/?#]*)([/?#]?)", before)
     if authority is None or (before != http.url and not authority[2]):
-        yield Problem(where, "an expression may stand in the path and the query, not in the scheme, host or port")
+        yield Problem(where, "an expression may be in the path and the query, not in the scheme, host or port")
         return
     try:
         parts = urlsplit(authority[0])
@@ -172,7 +172,7 @@ def _url(http: Http, path: Path) -> Iterator[Problem]:
     if not host or "\\" in before or "%" in authority[1]:
         yield Problem(where, "has no valid host and port")
     elif "@" in authority[1]:
-        yield Problem(where, "holds credentials, which everybody who sees the workflow can read; use auth")
+        yield Problem(where, "contains credentials, which everybody who sees the workflow can read; use auth")
     if "#" in before:
         yield Problem(where, "has a fragment (#…), which is never sent; write %23 for a literal #")
 
@@ -192,7 +192,7 @@ def _headers(http: Http, path: Path) -> Iterator[Problem]:
         elif lower in _OURS:
             yield Problem(where, f"cannot be set: {_OURS[lower]}")
         elif lower == "authorization" and http.auth is not None:
-            yield Problem(where, "cannot be set besides auth; leave one of them out")
+            yield Problem(where, "cannot be set together with auth; remove one of them")
         elif lower in seen:
             yield Problem(where, f"is the same header as {seen[lower]}")
         seen.setdefault(lower, name)

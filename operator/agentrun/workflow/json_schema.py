@@ -176,8 +176,8 @@ class Checker:
             self._costs.check(instance)
         except TooCostly:
             return (
-                "takes too much work to be checked against its schema: shorten its lists and texts, or let fewer "
-                "alternatives, patterns and enums of the schema look at each of them"
+                "takes too much work to be checked against its schema: shorten its lists and texts, or use fewer "
+                "alternatives, patterns and enums in the schema"
             )
         return ""
 
@@ -224,10 +224,10 @@ def _compile_anew(text: str) -> Checker:
     sizes = {(*place, key): size for place, schema in schemas.items() for key, size in _own_patterns(schema)}
     if sum(sizes.values()) > MAX_PATTERNS:
         where = max(sizes, key=lambda place: sizes[place])
-        message = "patterns are of bounded size, together too: use smaller repetitions than {n}, or fewer patterns"
+        message = "patterns are of bounded size, each and together: use smaller repetitions than {n}, or fewer patterns"
         raise InvalidDocument([Problem(where, message)])
     if parts > MAX_PARTS:
-        message = f"multiplies out to more than {MAX_PARTS} parts; let fewer references lead to the same place"
+        message = f"expands to more than {MAX_PARTS} parts; let fewer references point to the same schema"
         raise InvalidDocument([Problem((), message)])
     try:
         validator = jsonschema_rs.Draft202012Validator(root, pattern_options=jsonschema_rs.RegexOptions(), offline=True)
@@ -236,9 +236,7 @@ def _compile_anew(text: str) -> Checker:
     try:
         costs = Costs(schemas, targets, recursive)
     except TooCostly:
-        raise InvalidDocument(
-            [Problem((), "takes too much work to check anything: write fewer alternatives")]
-        ) from None
+        raise InvalidDocument([Problem((), "takes too much work to check any value: use fewer alternatives")]) from None
     return Checker(validator, root, costs, len(text), parts, returns)
 
 
@@ -275,9 +273,9 @@ def _outside(schemas: dict[_Place, JSON], place: _Place, schema: JSON) -> Iterat
     if "$id" in schema and place:
         yield Problem((*place, "$id"), "is only supported at the root; refer to parts of the document by #/$defs/name")
     if "$schema" in schema and str(schema["$schema"]).rstrip("#") != DIALECT:
-        yield Problem((*place, "$schema"), f"schemas are read as draft 2020-12; leave it out or write {DIALECT}")
+        yield Problem((*place, "$schema"), f"schemas are read as draft 2020-12; remove it or write {DIALECT}")
     if "$vocabulary" in schema:
-        yield Problem((*place, "$vocabulary"), "is not supported; leave it out")
+        yield Problem((*place, "$vocabulary"), "is not supported; remove it")
 
 
 def _target(schemas: dict[_Place, JSON], ref: JSON) -> _Place | None:

@@ -88,7 +88,7 @@ def _forms(value: JSON, place: Path) -> Iterator[Problem]:
     elif isinstance(value, str):
         for form, name in _OTHER_FORMS:
             if hit := form.search(value):
-                said = f"{quoted(hit[0], 40)} stays as it is: {name} is the form of another tool"
+                said = f"{quoted(hit[0], 40)} is not replaced: {name} is the syntax of another tool"
                 yield Problem(place, f"{said}, agentrun's is ${{inputs.NAME}}")
 
 
@@ -166,7 +166,7 @@ def _needed(tool: Tool) -> list[str]:
 def _lacking(name: str, call: ToolCall) -> str:
     given = ", ".join(call.args) or "nothing"
     hint = diagnostics.nearest(name, call.args)
-    return f"{name} is missing, which the request of tool {call.name} names; given is {given}{hint}"
+    return f"{name} is missing, but the request of tool {call.name} uses it; given: {given}{hint}"
 
 
 # -- what expressions name ---------------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ class _Search:
                 return str(error.message)
             for name in _APPLIED:
                 if name in schema and not self._alone(place, name).is_valid(instance):
-                    return f"does not fit what {name} says in its schema"
+                    return f"does not fit {name} of its schema"
         return "does not fit its schema"
 
     def _here(self, pointer: _Pointer) -> Iterator[tuple[_Pointer, dict[str, JSON]]]:

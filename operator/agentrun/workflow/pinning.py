@@ -90,7 +90,9 @@ def _warn(document: Document, found: Sequence[Problem], warn: Tell) -> None:
     if not found:
         return
     lines = _invalid(document, found[:WARNINGS_MAX]).describe()
-    more = [f"{document.source}: {len(found) - WARNINGS_MAX} more of these"] if len(found) > WARNINGS_MAX else []
+    more = (
+        [f"{document.source}: {len(found) - WARNINGS_MAX} more warnings like this"] if len(found) > WARNINGS_MAX else []
+    )
     for line in (*lines, *more):
         warn(f"warning: {line}")
 
@@ -171,7 +173,7 @@ def workflow_of(documents: Sequence[Document], document: Document) -> WorkflowSp
     names = ", ".join(str(other.metadata.name) for other in there) or "none"
     message = (
         f"there is no AgentWorkflow {quoted(document.model.spec.workflow_ref.name)} in this file (it has: {names}); "
-        "on one machine put it into the same file, after a line ---"
+        "on one machine, put it into the same file, after a line ---"
     )
     raise _invalid(document, [Problem(("spec", "workflowRef", "name"), message)])
 

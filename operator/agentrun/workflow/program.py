@@ -184,10 +184,12 @@ def _graph(
             where = (*path, number, "dependsOn", place)
             if dependency == step.name:
                 acyclic = False
-                problems.append(Problem(where, f"{step.name} depends on itself, a cycle: remove this line"))
+                problems.append(Problem(where, f"{step.name} depends on itself: remove this line"))
             elif dependency in elsewhere:
                 problems.append(
-                    Problem(where, f"{dependency} is not a finally step: all main steps are over by then; remove this")
+                    Problem(
+                        where, f"{dependency} is not a finally step: all main steps have ended by then; remove this"
+                    )
                 )
             elif dependency not in by_name:
                 problems.append(Problem(where, no_such("step", dependency, by_name)))
@@ -210,7 +212,9 @@ def _graph(
                     ring = " → ".join([*names[names.index(dependency) :], dependency])
                     acyclic = False
                     where = (*path, by_name[name][0], "dependsOn")
-                    problems.append(Problem(where, f"a cycle: {ring}; remove one of these dependencies"))
+                    problems.append(
+                        Problem(where, f"these steps form a cycle: {ring}; remove one of these dependencies")
+                    )
                 elif dependency in by_name and dependency not in ancestors and dependency != name:
                     stack.append((dependency, iter(by_name[dependency][1].depends_on)))
                     trail[dependency] = None
@@ -268,7 +272,7 @@ def _check_tool(tool: Tool, path: Path, problems: list[Problem]) -> None:
     problems += check_schema(tool.parameters, (*path, "parameters"))
     if tool.parameters.get("type", "object") != "object":
         problems.append(
-            Problem((*path, "parameters", "type"), "the arguments of a tool are an object: write type: object")
+            Problem((*path, "parameters", "type"), "the arguments of a tool must be an object: write type: object")
         )
     if tool.approval is not None:
         _expression(tool.approval.when, TOOL_SCOPE, (*path, "approval", "when"), problems, want="bool")

@@ -58,7 +58,7 @@ def _below(shape: Shape, root: Shape, keys: Keys, at: int) -> tuple[Shape, str]:
             elif schema.get("additionalProperties") is False and "patternProperties" not in schema:
                 known = ", ".join(list(properties)[:10]) or "nothing"
                 hint = nearest(key, properties)
-                return ANYTHING, f"{written(keys[: at + 1])} is missing: the schema knows only {known}{hint}"
+                return ANYTHING, f"{written(keys[: at + 1])} is missing: the schema has only {known}{hint}"
             else:
                 found = schema.get("additionalProperties", ANYTHING)
         below = found if below is ANYTHING else below

@@ -128,7 +128,7 @@ def _check_agent(spec: WorkflowSpec, agent: Agent, path: Path) -> Iterator[Probl
 def _lint_agent(agent: Agent, _: Texts, path: Path) -> Iterator[Problem]:
     for number, name in enumerate(agent.tools):
         if name in agent.tools[:number]:
-            yield Problem((*path, "tools", number), f"the tool {name} stands twice: keep one")
+            yield Problem((*path, "tools", number), f"the tool {name} is listed twice: keep one")
 
 
 # -- wait --------------------------------------------------------------------------------------------------------------

@@ -72,7 +72,9 @@ def decide(client: Client, approval: Mapping[str, Any], by: str, decision: Verdi
         there = _decisions(approval)
         before = next((entry for entry in there if entry["by"] == by), None)
         if before is not None:
-            raise Refused(f"you have decided {spec['step']} already: {before['decision']}; a decision is not changed")
+            raise Refused(
+                f"you have already decided {spec['step']}: {before['decision']}; a decision cannot be changed"
+            )
         if is_decided(approval) is not None:
             raise Refused(closed(approval))
         change = {
@@ -87,15 +89,17 @@ def decide(client: Client, approval: Mapping[str, Any], by: str, decision: Verdi
             return sum(entry["decision"] == "Approved" for entry in _decisions(after))
         # An Approval that was deleted and created again is another question, which this person has not seen.
         if approval["metadata"]["uid"] != uid:
-            raise Refused(f"{spec['step']}: this question is gone, and another one has its name; nothing was decided")
-    raise OutOfReach(f"others write to {path} all the time; nothing was decided, try again")
+            raise Refused(
+                f"{spec['step']}: the Approval was replaced by another question; your decision was not recorded"
+            )
+    raise OutOfReach(f"{path} changed {TRIES} times while it was written; your decision was not recorded, try again")
 
 
 def closed(approval: Mapping[str, Any]) -> str:
     """How an Approval was closed, and who decided, in words."""
     by = " and ".join(printable(entry["by"], 60) for entry in _decisions(approval))
     what = f"{approval['spec']['step']}: {value(approval['spec']['subject'])}"
-    return f"{what} is decided: {is_decided(approval)}" + (f", after {by}" if by else "")
+    return f"{what} is already decided: {is_decided(approval)}" + (f", after {by}" if by else "")
 
 
 def _decisions(approval: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -67,7 +67,7 @@ class ClusterBackend:
         except NotFound as error:
             raise Refused(
                 f"there is no run {quoted(name)} in namespace {namespace} of the cluster: see "
-                f"{self.place.command('list')}. The journal of one that was deleted is still in its store: "
+                f"{self.place.command('list')}. The journal of a deleted run stays in its store: "
                 f"agentrun show {name} -n {namespace} --store s3://BUCKET/PREFIX"
             ) from error
 
@@ -107,7 +107,7 @@ class ClusterBackend:
         if found:
             return approvals.closed(found[-1])
         entry = run.entries.get(label)
-        return f"{label} waits for no approval" + (f": it is {entry['state']}" if entry else "")
+        return f"{label} does not wait for an approval" + (f": it is {entry['state']}" if entry else "")
 
     def past(self, run: ClusterRun, only: StepKey | None) -> Past:
         """See ``Backend``."""
@@ -120,7 +120,7 @@ class ClusterBackend:
             log.refresh()
             return Past(states, records_of(store, path, states, only), log.records)
         except (StoreError, Damaged, Refused) as error:
-            warn(f"without the timeline, since the journal cannot be read: {printable(error, 300)}")
+            warn(f"the timeline is left out, because the journal cannot be read: {printable(error, 300)}")
             return Past()
 
     def journal(self, name: str) -> tuple[Store, RunPath]:
@@ -172,7 +172,7 @@ class ClusterBackend:
 
         for document in documents:
             dry_run(self.client, document, self.place.given_namespace or document.metadata.namespace or self.namespace)
-        return "valid, and the cluster takes it"
+        return "valid, and the cluster accepts it"
 
     def complete(self, documents: list[Document]) -> tuple[list[Document], str | None]:
         """See ``Backend``: adds the cluster's AgentWorkflow if the file refers to one that it does not contain."""
@@ -211,4 +211,4 @@ class ClusterBackend:
 
     def drive(self, name: str, secrets: str | None) -> int:
         """See ``Backend``."""
-        raise click.UsageError("drive is for a store: on a cluster its operator does that")
+        raise click.UsageError("drive works on a store only: on a cluster the operator drives the runs")

@@ -156,16 +156,14 @@ class Client:
         headers = {"Content-Type": content_type} if body is not None else {}
         tries = Tries(RETRIES)
         while True:
-            with self._answering(path, "; it may have been done" if method != "GET" else ""):
+            with self._answering(path, "; the request may have been carried out" if method != "GET" else ""):
                 response = self._client().request(method, path, params=dict(query), content=content, headers=headers)
             if response.is_success:
                 try:
                     return read(response.content)
                 except Unreadable:
-                    said = f"{response.headers.get('content-type', 'nothing')} instead of an object"
-                    raise Unavailable(
-                        f"what answers at {self._read().server} is no API server: it gives {said}"
-                    ) from None
+                    said = f"{response.headers.get('content-type', 'no Content-Type')} instead of an object"
+                    raise Unavailable(f"{self._read().server} is not an API server: it answers with {said}") from None
             status = read_status(response.status_code, response.content, response.headers.get("Retry-After"))
             error = refusal_of(status)
             if not isinstance(error, ClusterError):

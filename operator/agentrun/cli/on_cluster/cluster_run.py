@@ -64,7 +64,9 @@ def journal_of(run: RunView) -> tuple[Store, RunPath]:
         raise Refused(f"run {run.name} has no journal yet: its operator writes it when the run begins ({run.phase})")
     store, namespace, folder = str(url).rstrip("/").rsplit("/", 2)
     if not store.startswith("s3://"):
-        raise Refused(f"the journal of run {run.name} is at {printable(url)}, which is no place that agentrun reads")
+        raise Refused(
+            f"the journal of run {run.name} is at {printable(url)}, which is not a store that agentrun can read"
+        )
     return open_store(store), RunPath.parse(f"{namespace}/{folder}")
 
 
@@ -128,5 +130,8 @@ def change(client: Client, run: ClusterRun, field: str, *, value: bool) -> Clust
 def same(run: ClusterRun, obj: dict[str, Any]) -> ClusterRun:
     """The object as a later state of ``run``. Raises Refused if it is another run with the same name."""
     if obj["metadata"]["uid"] != run.uid:
-        raise Refused(f"run {run.name} was deleted, and another one has its name; its journal stays in the store")
+        raise Refused(
+            f"run {run.name} was deleted, and another run has its name now; the journal of the deleted run stays in "
+            "the store"
+        )
     return ClusterRun(obj)

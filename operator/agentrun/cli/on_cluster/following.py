@@ -45,7 +45,7 @@ def follow(backend: ClusterBackend, run: ClusterRun, *, before: dict[str, Any] |
                     break
     except KeyboardInterrupt:
         again = printable(backend.place.command("show", run.name))
-        click.echo(f"agentrun: not followed any more; the run goes on. See {again}", err=True)
+        click.echo(f"agentrun: stopped following; the run goes on. See {again}", err=True)
         return 130
     return report(backend, run)
 
@@ -73,7 +73,10 @@ def _moments(client: Client, run: ClusterRun, before: dict[str, Any] | None, boa
                 yield run
             if quick and _waits_for_operator(run, before) and time.monotonic() - began > SILENCE:
                 told = True
-                board.say("no operator has come to the run: is the chart agentrun installed, and does it run?")
+                board.say(
+                    "no operator has picked up the run: check that the chart agentrun is installed and that its pods "
+                    "run"
+                )
         except NotFound as error:
             raise Refused(f"run {run.name} was deleted; its journal stays in the store") from error
         except Unavailable:

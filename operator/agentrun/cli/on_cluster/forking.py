@@ -30,20 +30,20 @@ def source_of(client: Client, run: ClusterRun) -> Source:
         Refused: the run has not begun, or its workflow can no longer be found.
     """
     if "journal" not in run.status:
-        raise Refused(f"run {run.name} has not begun: there is nothing of it that a new run could share")
+        raise Refused(f"run {run.name} has not begun: there is nothing to fork from")
     try:
         journal = journal_of(run)
         return Source(read_manifest(*journal), journal, run)
     except (StoreError, KeyMissing, Refused) as error:
-        warn(f"the operator will check the point: {printable(error, 300)}")
+        warn(f"the fork point was not checked here; the operator checks it: {printable(error, 300)}")
     workflow = workflow_of(client, run)
     if workflow is None:
         name = run.spec["workflowRef"]["name"]
         try:
             workflow = client.get(f"{collection(WORKFLOWS, run.namespace)}/{name}")["spec"]
         except NotFound as error:
-            raise Refused(f"AgentWorkflow {name} is gone, and the journal, which has it, cannot be read") from error
-        warn(f"AgentWorkflow {name} has changed since; the new run has it as it is now")
+            raise Refused(f"AgentWorkflow {name} was deleted, and its copy in the journal cannot be read") from error
+        warn(f"AgentWorkflow {name} has changed since the run began; the new run uses its present version")
     known = {"name": run.name, "workflow": workflow, "inputs": run.spec.get("inputs") or {}}
     return Source(cast("RunManifest", known), None, run)
 

@@ -100,7 +100,7 @@ class _Reader:
         try:
             objects = self.client.list_all(space, f"{RUN_LABEL}={self.run.name}")
         except DENIED as error:
-            self._say(f"the pods cannot be looked at: {error}")
+            self._say(f"the pods cannot be listed: {error}")
             return []
         pods = []
         for obj in objects:
@@ -163,7 +163,7 @@ class _Reader:
                 self.store = journal_of(self.run)
             return new_lines(*self.store, self.only, self.seen, self.from_pods)
         except (StoreError, Damaged, Refused) as error:
-            self._say(f"logs of pods that are gone cannot be read: {error}")
+            self._say(f"logs of deleted pods cannot be read: {error}")
             return []
 
     def _say(self, text: str) -> None:

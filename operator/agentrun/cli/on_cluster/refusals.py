@@ -37,15 +37,17 @@ def refusal_of(status: Status) -> AgentrunError:
     said = status.message or status.begins.strip() or f"status {status.code}"
     match error:
         case Unauthorized():
-            return error.saying(f"the API server does not know you: {said}. Log in again, or choose another --context")
+            return error.saying(
+                f"the API server rejects your credentials: {said}. Log in again, or choose another --context"
+            )
         case Forbidden():
             return error.saying(said + _role(said))
         case NotFound() if status.code == 403:  # the namespace is being deleted, so nothing can be created in it
             return Forbidden(said + _role(said), status=status)
         case NotFound() if not status.name:
             return NotInstalled(
-                "this cluster does not know AgentRuns: helm install agentrun-crds charts/agentrun-crds "
-                "--namespace agentrun-system --create-namespace, then the chart agentrun"
+                "agentrun is not installed on this cluster: helm install agentrun-crds charts/agentrun-crds "
+                "--namespace agentrun --create-namespace, then install the chart agentrun"
             )
         case Unavailable():
             return error.saying(f"the API server answered {status.code}: {said}; try again")
@@ -80,7 +82,7 @@ def _role(said: str) -> str:
     where = f"rolebinding {role}-{_plain(missing['user'])} -n {missing['namespace']}"
     if missing["namespace"] is None:
         where = f"clusterrolebinding {role}-{_plain(missing['user'])}"
-    return f". The role {role} has it: kubectl create {where} --clusterrole={role} --user={missing['user']}"
+    return f". The role {role} permits it: kubectl create {where} --clusterrole={role} --user={missing['user']}"
 
 
 def _plain(user: str) -> str:

@@ -103,7 +103,7 @@ def _apply(backend: ClusterBackend, document: Document, namespace: str) -> str:
                 raise Refused(f"AgentWorkflow {name} on the cluster has parts that are not in this file; {how}")
     except Conflict as error:
         raise Refused(
-            f"AgentWorkflow {name} on the cluster is another one, and not ours to change: {error}; {how}"
+            f"AgentWorkflow {name} on the cluster differs from this file, and others manage its fields: {error}; {how}"
         ) from error
     tell(backend.place, f"AgentWorkflow {name} applied")
     return wanted
@@ -113,7 +113,7 @@ def _check_pinned(client: Client, made: ClusterRun, digest: str) -> None:
     """Warn if the run pinned another workflow: it may have changed between the apply and the operator's visit."""
     pinned = ClusterRun(client.get(made.path)).status.get("workflowDigest")
     if pinned is not None and pinned != digest:
-        warn(f"the run pinned another version of the workflow than this file's: {pinned}")
+        warn(f"the run uses another version of the workflow than this file has: {pinned}")
 
 
 def create(
@@ -169,7 +169,7 @@ def resume(backend: ClusterBackend, run: ClusterRun, *, detach: bool) -> int:
     if parked:
         command(backend.client, run, {"resume": {}})
         for label in parked:
-            tell(backend.place, f"{label} is tried again")
+            tell(backend.place, f"{label} is retried")
     if not detach:
         return follow(backend, after, before=run.status)
     if backend.place.output:

@@ -168,7 +168,7 @@ class StoreBackend:
         from agentrun.cli.failures import warn
 
         if ignored := cluster_only(*(document.model.spec for document in documents)):
-            warn(f"only a cluster obeys {', '.join(ignored)}; here it means nothing")
+            warn(f"{', '.join(ignored)}: only a cluster uses this; it is ignored here")
         return documents, self.place.given_namespace
 
     def start(self, manifest: RunManifest, documents: Sequence[Document], secrets: str | None, *, detach: bool) -> int:

@@ -53,7 +53,7 @@ def drive(backend: StoreBackend, run: RunPath) -> int:
             raise OutOfReach(str(error)) from error
     if end is None:
         again = spelled(backend.place, backend.resume_command(StoredRun.read(store, run)))
-        click.echo(f"agentrun: interrupted; nothing that was committed is lost. Go on with: {again}", err=True)
+        click.echo(f"agentrun: interrupted; nothing that was committed is lost. Continue with: {again}", err=True)
         return 128 + signalled[0]
     found, last = StoredRun.read(store, run), driver.last
     if last is not None and last.waits_for_person and not found.ended:
@@ -111,5 +111,5 @@ def drive_detached(backend: StoreBackend, run: RunPath) -> None:
         )
     # The child outlives this process on purpose. Without a returncode, Popen warns of a child that still runs.
     child.returncode = 0
-    tell(place, f"driven in the background by process {child.pid}; its log: {printable(path)}")
+    tell(place, f"process {child.pid} drives the run in the background; its log: {printable(path)}")
     tell(place, f"follow it: {printable(place.command('logs', run.name, '-f'))}")

@@ -39,7 +39,7 @@ def lines(place: Place, store: Store, run: RunPath, step: str | None, *, follow:
             return
         life = watch.look()
         if not told and life == "dead":
-            warn(f"nobody drives {run.name} now; waiting for {place.command('resume', run.name)}")
+            warn(f"no driver is running for {run.name}; waiting for {place.command('resume', run.name)}")
         told = life == "dead"
         time.sleep(POLL)
 

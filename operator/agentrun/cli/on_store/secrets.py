@@ -21,7 +21,7 @@ def check_secrets(program: Program, folder: str | None, done: frozenset[str] = f
     wanted = {f"{key.name}/{key.key}": key for step in _steps(program, done) for key in _keys(program, step)}
     if wanted and folder is None:
         raise Refused(
-            f"the workflow reads Secrets ({', '.join(wanted)}): give the folder that holds them with --secrets DIR"
+            f"the workflow uses Secrets ({', '.join(wanted)}): give the folder that holds them with --secrets DIR"
         )
     missing = [name for name in wanted if _is_missing(Path(folder or "") / name)]
     if missing:
@@ -44,11 +44,11 @@ def doubtful_keys(program: Program, folder: str | None, done: frozenset[str] = f
     for what, value in values.items():
         text = value.strip()
         if text[:1] in ("'", '"') and len(text) > 1 and text[:1] == text[-1:]:
-            yield f"{what} stands in quotes, which are sent as a part of it"
+            yield f"{what} is in quotes, which are sent as part of it"
         elif text.lower().startswith("bearer "):
-            yield f"{what} begins with {text[:6]}, which is sent twice then: store the bare token"
+            yield f"{what} begins with {text[:6]}, which is then sent twice: store the bare token"
         elif " " in text:
-            yield f"{what} has a blank in it"
+            yield f"{what} contains a space"
 
 
 def models(program: Program, done: frozenset[str] = frozenset()) -> list[Model]:

@@ -80,7 +80,7 @@ def resume(backend: StoreBackend, run: StoredRun, *, detach: bool) -> int:
     if not said:
         follow = backend.place.command("logs", run.name, "-f")
         raise Refused(f"run {run.name} is driven by {who}: follow it with {follow}")
-    tell(backend.place, f"{who} goes on with it")
+    tell(backend.place, f"{who} continues the run")
     if backend.place.output:
         emit(backend.place, backend.again(run).obj)
     return 0
@@ -92,7 +92,7 @@ def _free(run: StoredRun) -> list[str]:
     said = [f"{run.name} is no longer suspended"] if run.record(event_for(Unsuspend(), run, author)) else []
     labels = [key.label for key, _ in run.lost()]
     events = ((label, event_for(Resume(step=label), run, author)) for label in labels)
-    return said + [f"{label} is tried again" for label, event in events if run.record(event)]
+    return said + [f"{label} is retried" for label, event in events if run.record(event)]
 
 
 def _program(manifest: RunManifest) -> Program:
@@ -105,7 +105,7 @@ def _check_outside(program: Program, secrets: str | None, done: frozenset[str] =
     asked = models(program, done), tools(program, done)
     check_connections(*asked)
     for line in [*doubtful_keys(program, secrets, done), *unreachable(*asked)]:
-        warn(f"warning: {line}; the run begins all the same")
+        warn(f"warning: {line}; the run begins anyway")
 
 
 def _begin(backend: StoreBackend, run: RunPath, manifest: RunManifest, *, detach: bool) -> int:

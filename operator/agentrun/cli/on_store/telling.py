@@ -38,7 +38,7 @@ def give(run: StoredRun, verb: Signal | Resolve | Suspend | Cancel) -> tuple[Sto
         before = run.index.resolution(StepKey.parse(event.body["step"]), event.about)
         assert before is not None
         who = f"{printable(before.body['by'], 60)} at {clock(before.at)}"
-        raise Refused(f"{verb.step} is resolved already: {before.body['answer']}, by {who}")
+        raise Refused(f"{verb.step} is already resolved: {before.body['answer']}, by {who}")
     return after, False
 
 
@@ -48,7 +48,7 @@ def check_decider(question: Question, groups: Sequence[str]) -> None:
         return
     claim = f" as {' and '.join(printable(group, 60) for group in groups)}" if groups else " without --as-group"
     who = approvers(question.request)
-    raise Refused(f"{user()}{claim} may not decide {question.step}; who may: {who}. Nothing was written")
+    raise Refused(f"{user()}{claim} may not decide {question.step}; allowed to decide: {who}. Nothing was written")
 
 
 def decide(
@@ -72,9 +72,9 @@ def decide(
     run.still_going()
     before = run.index.decision_by(request.digest, by)
     if before is not None:
-        said = f"you have decided {question.step} already: {before.body['decision']} at {clock(before.at)}"
+        said = f"you have already decided {question.step}: {before.body['decision']} at {clock(before.at)}"
         stop = printable(place.command("cancel", run.name))
-        raise Refused(f"{said}; a decision is not changed. To stop the run: {stop}")
+        raise Refused(f"{said}; a decision cannot be changed. To stop the run: {stop}")
     raise Refused(not_asked(run, question.step))
 
 
@@ -93,6 +93,6 @@ def not_asked(run: StoredRun, label: str) -> str:
             return f"{what} expired at {clock(tally.at)}, before enough people had decided"
         if tally.state != "Pending":
             by = " and ".join(printable(person, 60) for person in tally.by)
-            return f"{what} is decided: {tally.state} by {by} at {clock(tally.at)}"
+            return f"{what} is already decided: {tally.state} by {by} at {clock(tally.at)}"
     entry = run.entries.get(label)
-    return f"{label} waits for no approval" + (f": it is {entry['state']}" if entry else "")
+    return f"{label} does not wait for an approval" + (f": it is {entry['state']}" if entry else "")

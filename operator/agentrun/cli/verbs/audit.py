@@ -29,9 +29,10 @@ def audit_command() -> None:
 @verb("verify")
 @click.argument("run")
 def verify_command(backend: Backend[R], run: str) -> int:
-    """Check that the journal of RUN is what was written. RUN may be a file that audit export wrote, or - .
+    """Check that the journal of RUN was not changed after it was written.
 
-    Names every object that was changed, dropped, inserted or cut off, and then exits with 1.
+    RUN may also be a file that audit export wrote, or - for standard input. Prints every object that was changed,
+    dropped, inserted or cut off; exits with 1 if there is one.
     """
     objects: Objects
     if NAME.fullmatch(run):
@@ -72,9 +73,10 @@ def _said(run: RunPath, verdict: Verdict) -> list[str]:
 @verb("export")
 @click.argument("run")
 def export_command(backend: Backend[R], run: str) -> int:
-    """Write the journal of RUN to standard output, a JSON object in each line: all that audit verify needs elsewhere.
+    """Write the journal of RUN to standard output, one JSON object per line.
 
-    Decisions are in it with who made them, as which groups, and whether anything vouched for that.
+    The output is all that audit verify needs on another machine. Each decision in it says who made it, with which
+    groups, and whether that was verified.
     """
     for line in export(*backend.journal(run)):
         click.echo(json.dumps(line, separators=(",", ":")))

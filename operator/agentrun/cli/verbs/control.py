@@ -18,15 +18,18 @@ if TYPE_CHECKING:
 @verb("suspend")
 @click.argument("run")
 def suspend_command(backend: Backend[R], run: str) -> int:
-    """Let RUN start nothing new until it is resumed. What runs finishes its call, commits and leaves."""
+    """Suspend RUN: it starts nothing new until it is resumed.
+
+    Running steps finish their current call, commit and stop.
+    """
     found = backend.find(run, to_tell=True)
     found.still_going()
     after, new = backend.give(found, Suspend())
     if after.cancelled:
-        tell(backend.place, f"{run} is being cancelled; that is not held up")
+        tell(backend.place, f"{run} is being cancelled; a cancellation cannot be suspended")
     else:
         again = spelled(backend.place, backend.resume_command(found))
-        tell(backend.place, f"{run} is suspended; go on with: {again}{_before(new)}")
+        tell(backend.place, f"{run} is suspended; continue with: {again}{_before(new)}")
     if backend.place.output:
         emit(backend.place, after.obj)
     return 0
@@ -35,16 +38,16 @@ def suspend_command(backend: Backend[R], run: str) -> int:
 @verb("cancel")
 @click.argument("run")
 def cancel_command(backend: Backend[R], run: str) -> int:
-    """End RUN: what runs is asked to leave, then compensations and finally run, then it is Cancelled."""
+    """Cancel RUN: running steps are asked to stop, compensations and finally steps run, then the run is Cancelled."""
     found = backend.find(run, to_tell=True)
     found.still_going()
     after, new = backend.give(found, Cancel())
     tell(backend.place, f"{run} is being cancelled{_before(new)}")
-    tell_who_goes_on(backend, after, otherwise="nobody drives it; finish it with")
+    tell_who_goes_on(backend, after, otherwise="no driver is running; finish the run with")
     if backend.place.output:
         emit(backend.place, after.obj)
     return 0
 
 
 def _before(new: bool) -> str:
-    return "" if new else " (it was before)"
+    return "" if new else " (it was already)"

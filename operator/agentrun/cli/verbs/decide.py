@@ -26,11 +26,11 @@ def _verb(name: str, decision: Verdict, text: str) -> click.Command:
     @verb(name)
     @click.argument("run")
     @click.argument("step", required=False)
-    @click.option("--comment", metavar="TEXT", default="", help="Why; it is recorded, and a model may be shown it.")
+    @click.option("--comment", metavar="TEXT", default="", help="The reason. It is recorded, and a model may see it.")
     @click.option(
-        "--as-group", "groups", metavar="GROUP", multiple=True, help="A group that you decide as; repeatable."
+        "--as-group", "groups", metavar="GROUP", multiple=True, help="Decide as a member of this group; repeatable."
     )
-    @click.option("--call", metavar="ID", help="Only this tool call, where several of the step wait.")
+    @click.option("--call", metavar="ID", help="Only this tool call, if several calls of the step wait.")
     def command(
         backend: Backend[R], run: str, step: str | None, comment: str, groups: tuple[str, ...], call: str | None
     ) -> int:
@@ -43,14 +43,14 @@ def _verb(name: str, decision: Verdict, text: str) -> click.Command:
 approve_command = _verb(
     "approve",
     "Approved",
-    "Approve what RUN waits for: in STEP, or the only question there is.\n\n"
-    "On one machine you decide as the operating system's user, and as the groups that you claim; nothing verifies "
-    "either, and the journal says so. On a cluster its API server vouches for who you are.",
+    "Approve what RUN waits for: in STEP, or in the only step that waits.\n\n"
+    "On one machine you decide as the operating system's user and as a member of the groups that you name; neither is "
+    "verified, and the journal says so. On a cluster the API server verifies who you are.",
 )
 reject_command = _verb(
     "reject",
     "Rejected",
-    "Reject what RUN waits for: in STEP, or the only question there is.\n\n"
+    "Reject what RUN waits for: in STEP, or in the only step that waits.\n\n"
     "A rejected approval step fails; a rejected tool call is not made, and the model is told so.",
 )
 
@@ -92,7 +92,7 @@ def _chosen(backend: Backend[R], run: R, step: str | None, call: str | None) -> 
         raise Refused(backend.not_asked(run, label))
     if not found:
         see = printable(backend.place.command("show", run.name))
-        raise Refused(f"run {run.name} waits for no approval: {run.phase}; see {see}")
+        raise Refused(f"run {run.name} does not wait for an approval: it is {run.phase}; see {see}")
     if len({question.step for question in found}) > 1:
         lines = [f"    {printable(question.step)}: {asked(question.request)}" for question in found]
         raise Refused("several steps wait for approval; name one:\n" + "\n".join(lines))
@@ -100,7 +100,7 @@ def _chosen(backend: Backend[R], run: R, step: str | None, call: str | None) -> 
         found = [question for question in found if question.request.call_id == call]
         if not found:
             ids = ", ".join(str(q.request.call_id) for q in open_ if q.request.call_id)
-            raise Refused(f"no call {quoted(call)} waits for approval; there are: {ids or 'none'}")
+            raise Refused(f"no call {quoted(call)} waits for approval; waiting calls: {ids or 'none'}")
     return found
 
 
@@ -116,7 +116,7 @@ def _tell(backend: Backend[R], question: Question, decision: Verdict, have: int)
 
 def _tell_what_next(backend: Backend[R], run: R) -> None:
     if run.mover is Mover.DRIVER:
-        tell(backend.place, f"the driver of {run.name} goes on with it")
+        tell(backend.place, f"the driver of {run.name} continues the run")
     elif run.mover is Mover.NOBODY and backend.questions(run):
         for line in what_next(backend, run):
             tell(backend.place, line)

@@ -25,9 +25,9 @@ SHOWN = 60
 @click.argument("left")
 @click.argument("right")
 def diff_command(backend: Backend[R], left: str, right: str) -> int:
-    """Where the runs LEFT and RIGHT part: workflow, inputs, states, outputs, and the first records that differ.
+    """Show where the runs LEFT and RIGHT differ: workflow, inputs, states, outputs, and the first differing records.
 
-    Instants, identifiers and costs are not compared. Exits with 0 where nothing differs, else with 1.
+    Instants, identifiers and costs are not compared. Exits with 0 if nothing differs, otherwise with 1.
     """
     one, other = (StoredRun.read(*backend.journal(name)) for name in (left, right))
     found = list(differences(_side(one), _side(other)))
@@ -38,7 +38,7 @@ def diff_command(backend: Backend[R], left: str, right: str) -> int:
         for line in table(["STEP", "WHAT", one.name, other.name], rows):
             tell(backend.place, line)
     else:
-        tell(backend.place, f"{one.name} and {other.name} say the same")
+        tell(backend.place, f"{one.name} and {other.name} do not differ")
     return 1 if found else 0
 
 

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @verb("fork")
 @click.argument("run")
-@click.option("--from", "point", metavar="STEP[@SEQ]", required=True, help="Where the new run parts from RUN.")
+@click.option("--from", "point", metavar="STEP[@SEQ]", required=True, help="The point of RUN to fork from.")
 @click.option("-i", "--input", "pairs", metavar="KEY=VALUE", multiple=True, help="Change an input; repeatable.")
 @click.option("--inputs", "inputs_file", metavar="FILE", help="Change inputs from a YAML or JSON file.")
-@click.option("--prompt", metavar="TEXT", help="Another prompt for STEP; ${…} works as in a file.")
-@click.option("--model", metavar="NAME", help="Another of the workflow's models for STEP.")
-@click.option("--name", help="The new run's name; else one is made up.")
+@click.option("--prompt", metavar="TEXT", help="Use another prompt for STEP; ${…} works as in a file.")
+@click.option("--model", metavar="NAME", help="Use another of the workflow's models for STEP.")
+@click.option("--name", help="The new run's name; by default a generated one.")
 @drive_options
 def fork_command(
     backend: Backend[R],
@@ -44,15 +44,15 @@ def fork_command(
     detach: bool,
     secrets: str | None,
 ) -> int:
-    """Make a new run that shares the past of RUN up to STEP, and drive it.
+    """Start a new run from a point of RUN, and drive it.
 
-    STEP and all that depends on it are done anew; with @SEQ, STEP goes on from its record SEQ (agentrun show has
-    the numbers). Everything else that RUN has finished is taken over. RUN itself never changes.
+    STEP and every step that depends on it run again; with @SEQ, STEP continues from its record SEQ (agentrun show
+    prints the numbers). The new run takes over everything else that RUN has finished. RUN itself never changes.
     """
     at, seq = _point(point)
     if name is not None and (not NAME.fullmatch(name) or len(name) > NAME_MAX):
         raise click.BadParameter(
-            f"{quoted(name)} is not a name: small letters, digits and '-', at most {NAME_MAX} characters"
+            f"{quoted(name)} is not a name: use lower-case letters, digits and '-', at most {NAME_MAX} characters"
         )
     source = backend.source(run)
     manifest = forked_manifest(

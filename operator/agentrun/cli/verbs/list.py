@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 @verb("list")
-@click.option("-A", "--all-namespaces", is_flag=True, help="Runs of every namespace.")
+@click.option("-A", "--all-namespaces", is_flag=True, help="List the runs of every namespace.")
 def list_command(backend: Backend[R], all_namespaces: bool) -> int:
-    """The runs of a namespace, newest first."""
+    """List the runs of a namespace, newest first."""
     found = backend.runs(all_namespaces=all_namespaces)
     runs = [run for run in found if not isinstance(run, Unreadable)]
     runs.sort(key=lambda run: (run.created, run.name), reverse=True)
@@ -53,7 +53,7 @@ def _row_of(run: RunView) -> list[str]:
         try:
             return _row(run)
         except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
-            said = f"its status is not the operator's ({type(error).__name__}: {error})"
+            said = f"its status was not written by the operator ({type(error).__name__}: {error})"
     click.echo(
         f"agentrun: run {printable(run.name, 63)} in {printable(run.namespace, 63)}: {printable(said)}", err=True
     )
@@ -92,7 +92,7 @@ def _waits(run: RunView) -> str:
 def _whom(run: RunView) -> str:
     """Whom a run waits for if none of its steps waits."""
     if run.mover is Mover.UNSEEN:
-        return f"{run.driver_name}, not seen from here"
+        return f"{run.driver_name}, not visible from here"
     return "a driver (agentrun resume)" if run.mover is Mover.NOBODY else "-"
 
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 @verb("logs")
 @click.argument("run")
 @click.argument("step", required=False)
-@click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
+@click.option("-f", "--follow", is_flag=True, help="Print new lines until the run has ended.")
 def logs_command(backend: Backend[R], run: str, step: str | None, follow: bool) -> int:
-    """What the processes of RUN's steps logged; of one STEP (NAME or NAME[INDEX]) or of all of them.
+    """Print the logs of RUN's steps, or of one STEP (NAME or NAME[INDEX]).
 
-    Logs say what happened, not what was said: contents are in agentrun show. With -o json each line is an object.
+    Logs say what happened; agentrun show has the contents. With -o json each line is an object.
     """
     printed = False
     for at, key, line in backend.logs(run, step, follow=follow):

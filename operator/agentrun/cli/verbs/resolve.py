@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 @verb("resolve")
 @click.argument("run")
 @click.argument("step")
-@click.option("--happened", metavar="RESULT", help="It happened, and this (JSON or text) was its result.")
-@click.option("--retry", is_flag=True, help="It did not happen: make the call again.")
+@click.option("--happened", metavar="RESULT", help="The call happened, and this (JSON or text) was its result.")
+@click.option("--retry", is_flag=True, help="The call did not happen: make it again.")
 @click.option("--give-up", is_flag=True, help="Let the step fail.")
 def resolve_command(backend: Backend[R], run: str, step: str, happened: str | None, retry: bool, give_up: bool) -> int:
-    """Say what became of the call in STEP of RUN whose outcome is unknown, after you looked where it would show."""
+    """Record the outcome of the call in STEP of RUN whose outcome is unknown.
+
+    First look in the system that was called whether the call happened.
+    """
     if (happened is not None) + retry + give_up != 1:
         raise click.UsageError("give exactly one of --happened RESULT, --retry and --give-up")
     result = json_or_text(happened)

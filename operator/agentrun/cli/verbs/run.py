@@ -37,7 +37,7 @@ def secrets_option(command: F) -> F:
 
 def drive_options(command: F) -> F:
     """Add the options of every verb that begins or goes on with a run."""
-    detach = click.option("--detach", is_flag=True, help="Drive it in the background and return.")
+    detach = click.option("--detach", is_flag=True, help="Drive the run in the background and return.")
     return secrets_option(detach(command))
 
 
@@ -45,7 +45,7 @@ def drive_options(command: F) -> F:
 @click.argument("file")
 @click.option("-i", "--input", "pairs", metavar="KEY=VALUE", multiple=True, help="An input; repeatable.")
 @click.option("--inputs", "inputs_file", metavar="FILE", help="Inputs from a YAML or JSON file (- for standard input).")
-@click.option("--name", help="The run's name; else the file's, or one that is made up.")
+@click.option("--name", help="The run's name; by default the file's, or a generated one.")
 @drive_options
 def run_command(
     backend: Backend[R],
@@ -58,8 +58,9 @@ def run_command(
 ) -> int:
     """Run FILE (- for standard input) and follow it until it ends or waits for a person.
 
-    FILE holds one AgentRun, with its workflow inside or beside it, or one AgentWorkflow alone. On a cluster this makes
-    the AgentRun, after applying the AgentWorkflow beside it, and the run may refer to one that is there already.
+    FILE contains one AgentRun, with its workflow inside or beside it, or one AgentWorkflow alone. On a cluster this
+    applies the AgentWorkflow beside it and creates the AgentRun, which may also refer to an AgentWorkflow that is
+    already there.
     """
     if file == inputs_file == "-":
         raise click.UsageError("standard input can be the file or the inputs, not both")
@@ -90,9 +91,9 @@ def _inputs_schema(documents: Sequence[Document]) -> dict[str, Any]:
 @click.argument("run")
 @drive_options
 def resume_command(backend: Backend[R], run: str, detach: bool, secrets: str | None) -> int:
-    """Go on with RUN: drive it where its driver is gone, let it go where it is suspended or parked.
+    """Continue RUN: drive it if its driver is gone, and free it if it is suspended or parked.
 
-    What was committed is not done again.
+    Committed work is not done again.
     """
     found = backend.find(run, to_tell=True)
     return report(backend, found) if found.ended else backend.resume(found, secrets, detach=detach)

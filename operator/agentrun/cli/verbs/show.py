@@ -33,7 +33,7 @@ ROWS_MAX = 60
 @click.argument("run")
 @click.option("--step", metavar="STEP", help="Only this step (NAME or NAME[INDEX]).")
 def show_command(backend: Backend[R], run: str, step: str | None) -> int:
-    """How RUN stands, and its timeline: attempts, turns, tool calls, waits, decisions, cost."""
+    """Show the status of RUN and its timeline: attempts, turns, tool calls, waits, decisions, cost."""
     found = backend.find(run)
     only = found.key(step) if step else None
     if backend.place.output:
@@ -91,9 +91,9 @@ def _driver(run: RunView) -> str:
         case Mover.ELSEWHERE:
             return f"a cluster's operator: {printable(f'kubectl agentrun show {run.name} -n {run.namespace}')}"
         case Mover.NOBODY:
-            return "none: nothing moves by itself now"
+            return "none: the run does not go on by itself"
         case Mover.UNSEEN:
-            return f"{run.driver_name}, not seen from here"
+            return f"{run.driver_name}, not visible from here"
         case Mover.DRIVER:
             return run.driver_name
 

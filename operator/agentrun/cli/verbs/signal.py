@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 def signal_command(backend: Backend[R], run: str, name: str, payload: str | None) -> int:
     """Send the signal NAME to RUN: the wait step that takes it gets PAYLOAD as its output.
 
-    PAYLOAD is JSON where it reads as JSON, else a text; what begins like JSON (with a bracket or a quote) has to be
-    JSON. A signal may come before its wait.
+    PAYLOAD is parsed as JSON if it is JSON, and is a text otherwise. A PAYLOAD that begins with a bracket or a quote
+    must be JSON. A signal may come before its wait.
     """
     found = json_or_text(payload)
     told = backend.find(run, to_tell=True)
@@ -39,7 +39,7 @@ def signal_command(backend: Backend[R], run: str, name: str, payload: str | None
     workflow = backend.workflow(told)
     if workflow is not None and name not in (known := signals_of(workflow)):
         there = printable(", ".join(known), 300) or "none"
-        raise Refused(f"no step of {told.name} waits for a signal {quoted(name)}; there are: {there}")
+        raise Refused(f"no step of {told.name} waits for a signal {quoted(name)}; its signals: {there}")
     after, _ = backend.give(told, _signal(name, found))
     tell(backend.place, f"signalled: {name} {value(found)}")
     tell_who_goes_on(backend, after)
@@ -52,7 +52,9 @@ def _signal(name: str, payload: Any) -> Signal:
     try:
         return Signal(name=name, payload=payload)
     except ValidationError as error:
-        raise Refused(f"no signal can be called {quoted(name)}: small letters, digits and hyphens") from error
+        raise Refused(
+            f"{quoted(name)} is not the name of a signal: use lower-case letters, digits and hyphens"
+        ) from error
 
 
 def json_or_text(text: str | None) -> Any:

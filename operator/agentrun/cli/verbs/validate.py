@@ -27,7 +27,7 @@ def validate_command(backend: Backend[R], files: tuple[str, ...]) -> int:
     """Check FILEs without running anything: their form, the graph, and the type of every expression.
 
     FILE may be - for standard input. Prints one line per problem as file:line: path: what is wrong. With a cluster, its
-    API server is asked too, by a dry run.
+    API server checks the files too, in a dry run.
     """
     code = 0
     valid: list[Document] = []
