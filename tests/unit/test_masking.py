@@ -129,6 +129,12 @@ def test_a_text_whose_escapes_are_not_decoded_has_none_that_matter(text: str) ->
     assert may_change(text) or all(seen(view) == seen(text) for view in decodings(text))
 
 
+@settings(deadline=None)
+@given(MARKS | st.text(st.sampled_from("ab+-_=/ \n\r\té\ud800\U0001f600"), min_size=30))
+def test_runs_are_those_of_the_pattern(text: str) -> None:
+    assert [run.span() for run in masking._runs(text)] == [run.span() for run in masking._RUN.finditer(text)]
+
+
 def test_only_two_characters_have_a_letter_of_ascii_in_lower_case() -> None:
     others = map(chr, range(128, 0x110000))
     assert [char for char in others if any(part.isascii() for part in char.lower())] == [*masking._LOWER_TO_ASCII]
