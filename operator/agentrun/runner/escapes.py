@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from html.entities import html5
 
 LEVELS = 4
 """The most levels of escaping that are decoded."""
@@ -79,6 +78,8 @@ def _decoded(found: re.Match[str]) -> str:
     elif group == 6:
         return _CONTROLS.get(text, "" if "\n" in text else text)
     elif group == 11:
+        from html.entities import html5  # noqa: PLC0415  (lazy: a table of 2,000 names, which few texts need)
+
         return html5.get(text, found[0])
     else:
         return ""
