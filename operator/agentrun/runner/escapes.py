@@ -50,7 +50,7 @@ def may_change(text: str) -> bool:
     """
     if "%" in text or "&" in text or "\x1b" in text:
         return True
-    return b"mc" in text.encode("ascii", "replace").translate(_KINDS, _BLANKS)
+    return text.encode("ascii", "replace").translate(_KINDS, _BLANKS).find(b"mc") >= 0
 
 
 def decodings(text: str) -> Iterable[str]:

@@ -281,6 +281,8 @@ def _decimals(data: bytes) -> str:
     return ",".join(map(str, data))
 
 
-def _letters(text: str) -> bytes:
-    """The letters and digits of ``text``, in lower case, without ``x`` and ``0``."""
-    return text.lower().encode("ascii", "ignore").translate(None, _NOT_KEPT)
+def _letters(text: str) -> str:
+    """The letters and digits of ``text``, in lower case, without ``x`` and ``0``. Not bytes: for each ``in`` of bytes,
+    Python first makes the error that they are no number.
+    """
+    return text.lower().encode("ascii", "ignore").translate(None, _NOT_KEPT).decode()
