@@ -123,10 +123,16 @@ MARKS = st.lists(st.sampled_from([*'\\=\n\r\0 \t"{}:xn4A/-', "\x1b[1m", "%4", "&
 @settings(deadline=None)
 @given(MARKS)
 def test_a_text_whose_escapes_are_not_decoded_has_none_that_matter(text: str) -> None:
-    def seen(view: str) -> tuple[bytes, list[str]]:
+    def seen(view: str) -> tuple[str, list[str]]:
         return masking._letters(view), ["".join(run[0].split()).rstrip("=") for run in masking._RUN.finditer(view)]
 
     assert may_change(text) or all(seen(view) == seen(text) for view in decodings(text))
+
+
+@settings(deadline=None)
+@given(MARKS | st.text(st.sampled_from("ab+-_=/ \n\r\té\ud800\U0001f600"), min_size=30))
+def test_runs_are_those_of_the_pattern(text: str) -> None:
+    assert [run.span() for run in masking._runs(text)] == [run.span() for run in masking._RUN.finditer(text)]
 
 
 def test_only_two_characters_have_a_letter_of_ascii_in_lower_case() -> None:

@@ -41,7 +41,7 @@ async def read_body(chunks: AsyncIterable[bytes], encoding: str, limit: int, int
         TooLarge: as soon as the limit is passed; the rest is not read.
         Undecodable: the body has another encoding, is damaged or is cut off.
     """
-    names = [name for name in re.split(r"[,\s]+", encoding.lower()) if name not in ("", "identity")]
+    names = [name for name in re.split(r"[,\s]+", encoding.lower()) if name not in ("", "identity")] if encoding else []
     body = bytearray() if into is None else into
     raw, held = bytearray(), bytearray()
     layer: _Layer | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -201,4 +200,6 @@ def _page(text: str, kind: str, found: _Found) -> str:
             r"<h1\b[^>]{0,200}>([^<]+)<", head, re.IGNORECASE
         )
     shown = match[1] if match else re.sub(r"<[^<>]{0,2000}>", " ", head[:_READ_MAX])
+    import html  # noqa: PLC0415  (lazy: it has a table of 2,000 names)
+
     return " ".join(html.unescape(shown).split())[:_READ_MAX]

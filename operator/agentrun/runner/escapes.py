@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from html.entities import html5
 
 LEVELS = 4
 """The most levels of escaping that are decoded."""
@@ -30,18 +29,28 @@ _ESCAPE = re.compile(
 _ESCAPES = "\\%&=\n\0\x1b"
 _HEX = (1, 2, 3, 4, 7, 8, 10, 12)
 _CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
-_TELLING = re.compile(r"[\\=\n\0][\\=\s\0]{0,99}+[A-Za-z0-9+/_\\=\s\0-]")
-"""What may be an escape that decodes to another letter or digit, or what stands between two parts of a run; so may more
-than a hundred marks and blanks. ``%``, ``&`` and ESC begin such escapes too. Decoding a text without any of these only
-removes marks and blanks, and joins nothing: its letters and digits, and its runs, are those of the text."""
+_MARKS = b"\\=\n\0"
+_KINDS = bytes(
+    ord("m" if byte in _MARKS else "c" if chr(byte).isalnum() or byte in b"+/_-" else ".") for byte in range(128)
+) + bytes(128)
+_BLANKS = b"\t\v\f\r\x1c\x1d\x1e\x1f "
+"""For ``may_change``: the kind of each character (mark, character of a run, any other), and those that are skipped."""
 
 Place = Callable[[int], int]
 """Maps a position in a decoded text to one in the text before."""
 
 
 def may_change(text: str) -> bool:
-    """Whether decoding ``text`` may change its letters and digits, or its runs; see ``_TELLING``."""
-    return "%" in text or "&" in text or "\x1b" in text or _TELLING.search(text) is not None
+    """Whether decoding ``text`` may change its letters and digits, or its runs.
+
+    An escape that decodes to a letter or digit begins with ``%``, ``&`` or ESC, or is a mark with a letter or digit
+    after it. What joins two parts of a run ends in a mark, before the second part. There may be blanks and other marks
+    in between. Decoding a text without any of these only removes marks and blanks. This is asked of every text that is
+    recorded; a regular expression takes many times as long.
+    """
+    if "%" in text or "&" in text or "\x1b" in text:
+        return True
+    return text.encode("ascii", "replace").translate(_KINDS, _BLANKS).find(b"mc") >= 0
 
 
 def decodings(text: str) -> Iterable[str]:
@@ -69,6 +78,8 @@ def _decoded(found: re.Match[str]) -> str:
     elif group == 6:
         return _CONTROLS.get(text, "" if "\n" in text else text)
     elif group == 11:
+        from html.entities import html5  # noqa: PLC0415  (lazy: a table of 2,000 names, which few texts need)
+
         return html5.get(text, found[0])
     else:
         return ""

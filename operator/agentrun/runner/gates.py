@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agentrun.api.canonical import digest_of
 from agentrun.api.facts import ApprovalRequest
@@ -26,7 +26,7 @@ from agentrun.runner.budget import over_budget, short_of_tool_calls
 from agentrun.runner.failures import Failure, plain
 from agentrun.runner.outcomes import Parked
 from agentrun.workflow.integers import with_integers
-from agentrun.workflow.json_schema import compile_schema
+from agentrun.workflow.json_schema import Checker, compile_schema
 from agentrun.workflow.program import TOOL_SCOPE
 
 
@@ -73,6 +73,15 @@ class Context:
     """The workflow's tools by name."""
     listed: Sequence[str] | None
     """The tools that an agent lists; None for a step of one call, whose author named the tool."""
+    checkers: dict[str, Checker] = field(default_factory=dict)
+    """The compiled parameters of the tools that were called, by name."""
+
+    def checker(self, tool: str) -> Checker:
+        """What checks the arguments of ``tool``. ``compile_schema`` walks through the schema each time."""
+        found = self.checkers.get(tool)
+        if found is None:
+            found = self.checkers[tool] = compile_schema(self.tools[tool].parameters)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +111,7 @@ def known(call: ModelCall, context: Context) -> Decision:
 def fitting(call: ModelCall, context: Context) -> Decision:
     """The arguments fit the tool's parameters. A number that means an integer is passed on as one."""
     parameters = context.tools[call["name"]].parameters
-    if errors := compile_schema(parameters).errors(call["args"]):
+    if errors := context.checker(call["name"]).errors(call["args"]):
         why = "the arguments do not fit the tool's parameters: " + "; ".join(errors)
         return Refuse(FailureClass.INVALID, why)
     return Allow(call | {"args": with_integers(parameters, call["args"])})

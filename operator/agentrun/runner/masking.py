@@ -40,13 +40,17 @@ _EITHER = {"+": "[+-]", "/": "[/_]"}
 _BETWEEN_BYTES = ("0x", ":", ",", "-", "\\x")
 _RUN = re.compile(r"[A-Za-z0-9+/_-]{24,}=*(?:[ \t]*\r?\n[ \t]*[A-Za-z0-9+/_-]+=*)*")
 """A run of characters that may be encoded bytes, over one or more lines."""
+_RUN_LEAST = b"." * 24
+_RUN_MARKS = bytes(46 if chr(byte).isalnum() or byte in b"+/_-" else 32 for byte in range(128)) + bytes(128)
+"""Makes a dot of each character of a run, and something else of any other."""
 _ALNUM = string.ascii_letters + string.digits
 _NOT_ALNUM = bytes(set(range(256)) - set(_ALNUM.encode()))
 _NOT_KEPT = _NOT_ALNUM + b"x0"
 """The bytes that ``_letters`` removes: also those of ``0x``, which may stand between the bytes of a secret."""
 _LOWER_TO_ASCII = ("\u0130", "\u212a")
 """The characters outside ASCII whose lower case has a letter of ASCII."""
-_TEXT = bytes(range(32, 127)) + b"\0\t\r\n"
+_NOT_TEXT = bytes(byte not in bytes(range(32, 127)) + b"\0\t\r\n" for byte in range(256))
+"""Makes a one of each byte that texts do not have, and a zero of any other."""
 _SAMPLE = 64
 _UNZIPPED_MAX = 1024 * 1024
 
@@ -129,10 +133,10 @@ class Mask:
         return self._found(view) or self._is_in_a_run(view, levels)
 
     def _is_in_a_run(self, view: str, levels: int) -> bool:
-        return any(self._is_packed_in(run[0], levels) for run in _RUN.finditer(view))
+        return levels > 1 and any(self._is_packed_in(run, levels) for run in {run[0] for run in _runs(view)})
 
     def _is_packed_in(self, run: str, levels: int) -> bool:
-        return levels > 1 and any(self._is_in(text, levels - 1) for text in _unpacked(run))
+        return any(self._is_in(text, levels - 1) for text in _unpacked(run))
 
     def _may_be_in(self, view: str) -> bool:
         """False if ``_found`` surely finds nothing in ``view``, as in most texts.
@@ -176,7 +180,7 @@ class Mask:
                     for place in reversed(places):
                         start, end = place(start), place(end)
                     found.add((start, end))
-            for run in _RUN.finditer(view):
+            for run in _runs(view):
                 if not self._found(run[0]) and self._is_packed_in(run[0], PACKED_LEVELS):
                     start, end = run.span()
                     for place in reversed(places):
@@ -230,6 +234,17 @@ def _cores(data: bytes) -> Iterable[tuple[str, bool]]:
         yield text[first : (before + len(data)) * 8 // 6], (before + len(data)) % 3 > 0
 
 
+def _runs(view: str) -> Iterator[re.Match[str]]:
+    """The matches of ``_RUN`` in ``view``. Nearly every text is short of runs, and ``re`` is slow to see that."""
+    marks = view.encode("ascii", "replace").translate(_RUN_MARKS)
+    at = marks.find(_RUN_LEAST)
+    while at >= 0:
+        run = _RUN.match(view, at)
+        assert run is not None
+        yield run
+        at = marks.find(_RUN_LEAST, run.end())
+
+
 def _unpacked(run: str) -> Iterator[str]:
     """The texts that ``run`` may decode to. Content that is not text, such as a picture, is skipped."""
     packed = "".join(run.split()).replace("-", "+").replace("_", "/").replace("=", "")
@@ -243,7 +258,7 @@ def _unpacked(run: str) -> Iterator[str]:
             sample = unpack(packed[at : at + _SAMPLE])
             if sample.startswith(b"\x1f\x8b"):
                 yield zlib.decompressobj(31).decompress(unpack(packed[at:]), _UNZIPPED_MAX).decode("latin-1")
-            elif len(sample.translate(None, _TEXT)) * 8 <= len(sample):
+            elif sample.translate(_NOT_TEXT).count(1) * 8 <= len(sample):
                 yield unpack(packed[at:]).decode("latin-1")
         except (ValueError, zlib.error):  # binascii.Error is a ValueError
             continue
@@ -266,6 +281,8 @@ def _decimals(data: bytes) -> str:
     return ",".join(map(str, data))
 
 
-def _letters(text: str) -> bytes:
-    """The letters and digits of ``text``, in lower case, without ``x`` and ``0``."""
-    return text.lower().encode("ascii", "ignore").translate(None, _NOT_KEPT)
+def _letters(text: str) -> str:
+    """The letters and digits of ``text``, in lower case, without ``x`` and ``0``. Not bytes: for each ``in`` of bytes,
+    Python first makes the error that they are no number.
+    """
+    return text.lower().encode("ascii", "ignore").translate(None, _NOT_KEPT).decode()

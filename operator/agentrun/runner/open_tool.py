@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from agentrun.api.workflow import Http, Tool
-from agentrun.runner.http_tool import HttpTool
 from agentrun.runner.secrets import Secrets
 from agentrun.runner.tool_client import ToolClient
 from agentrun.workflow.tool_kinds import body_of
@@ -13,4 +12,6 @@ def open_tool(tool: Tool, secret: Secrets) -> ToolClient:
     """A client of ``tool``. It reads the Secrets of its calls through ``secret``."""
     match body_of(tool):
         case Http():
+            from agentrun.runner.http_tool import HttpTool  # noqa: PLC0415  (lazy: an agent asks its model first)
+
             return HttpTool(tool, secret)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable
 from contextvars import ContextVar
 from typing import Any
 from urllib.request import getproxies
@@ -141,8 +140,10 @@ class _Way(httpx2.AsyncBaseTransport):
             content=request.stream,
             extensions=request.extensions,
         )
-        with _as_httpx2():
+        try:
             answer = await self._pool.handle_async_request(sent)
+        except _CORE_ERRORS as error:
+            raise _as_httpx2(error) from error
         return httpx2.Response(
             status_code=answer.status,
             headers=answer.headers,
@@ -158,19 +159,12 @@ def _core(url: httpx2.URL) -> httpcore2.URL:
     return httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
 
 
-@contextmanager
-def _as_httpx2() -> Iterator[None]:
-    """Convert exceptions of httpcore2 to those of httpx2."""
-    try:
-        yield
-    except Exception as error:
-        meant = next((_MEANT[kind] for kind in type(error).__mro__ if kind in _MEANT), None)
-        if meant is None:
-            raise
-        raise meant(str(error)) from error
+def _as_httpx2(error: Exception) -> httpx2.TransportError:
+    """The exception of httpx2 for one of httpcore2."""
+    return next(_MEANT[kind] for kind in type(error).__mro__ if kind in _MEANT)(str(error))
 
 
-_MEANT: dict[type, type[httpx2.TransportError]] = {
+_MEANT: dict[type[Exception], type[httpx2.TransportError]] = {
     getattr(httpcore2, kind.__name__): kind
     for kind in (
         httpx2.ConnectTimeout,
@@ -189,6 +183,7 @@ _MEANT: dict[type, type[httpx2.TransportError]] = {
         httpx2.ProtocolError,
     )
 }
+_CORE_ERRORS = tuple(_MEANT)
 
 
 class _Body(httpx2.AsyncByteStream):
@@ -198,9 +193,11 @@ class _Body(httpx2.AsyncByteStream):
         self._inner = inner
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _as_httpx2():
+        try:
             async for part in self._inner:
                 yield part
+        except _CORE_ERRORS as error:
+            raise _as_httpx2(error) from error
 
     async def aclose(self) -> None:
         if hasattr(self._inner, "aclose"):
