@@ -389,7 +389,7 @@ def test_without_an_operator_a_command_stands_and_a_person_is_told(
     at_work.send_signal(signal.SIGSTOP)
     try:
         said = type_("ana", "signal", name, "shipped")
-        assert said.code == 4 and "no operator has taken AgentCommand" in said.err
+        assert said.code == 4 and "no operator has answered AgentCommand" in said.err
     finally:
         at_work.send_signal(signal.SIGCONT)
     assert type_("ana", "resume", name, "--detach").code in (0, 2)

@@ -58,14 +58,14 @@ def test_it_waits_for_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_rejected_command_is_told_where_the_person_may_not_read_events() -> None:
     """It looked like an accepted one: the rejection was in an Event alone."""
     client = Answering(OPEN, REJECTED)
-    with pytest.raises(Refused, match="run r does not take it: there is nothing to resolve"):
+    with pytest.raises(Refused, match="run r rejects the command: there is nothing to resolve"):
         command(client, RUN, {"resume": {}})
     assert not any("events" in path for path in client.asked)
 
 
 def test_without_an_operator_the_command_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "PATIENCE", 0.0)
-    with pytest.raises(OutOfReach, match="no operator has taken AgentCommand r-x"):
+    with pytest.raises(OutOfReach, match="no operator has answered AgentCommand r-x"):
         command(Answering(OPEN), RUN, {"resume": {}})
 
 

@@ -2,10 +2,9 @@
 
 Every field here has an effect. The checks that a schema cannot express (the graph, references, expressions) are in
 ``agentrun.workflow.program``. The messages in capitals are shared with the CRD's own rules (``agentrun.api.crd``), so
-that a laptop and a cluster refuse with the same messages.
+that a laptop and a cluster refuse with the same messages. Annotations are not postponed (``from __future__``): pydantic
+would compile the text of each at start-up.
 """
-
-# Without `from __future__ import annotations`: pydantic would compile the text of each annotation at start-up.
 
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -33,9 +32,8 @@ DEFAULT_MAX_TURNS = 20
 ONE_KIND = "give exactly one of agent, tool, approval and wait"
 FOR_EACH_KINDS = "forEach applies to agent and tool only: an approval or a wait happens once"
 POD_KINDS = (
-    "identity, image, resources, nodeSelector and tolerations apply to agent and tool only: an approval or a wait has "
-    "no "
-    "pod"
+    "identity, image, resources, nodeSelector and tolerations apply to agent and tool only: "
+    "an approval or a wait has no pod"
 )
 ONE_WAIT = "give exactly one of duration, until and signal"
 WAIT_TIMEOUT = "timeout applies to signal only: duration and until end by themselves"

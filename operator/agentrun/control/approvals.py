@@ -91,8 +91,8 @@ class People:
                 for event in decisions(live, approval):
                     if not self.vouched():
                         message = (
-                            f"a decision on {approval.name} is not taken: the admission policies that vouch for it are"
-                            " not installed: install the chart whole"
+                            f"a decision on {approval.name} is not accepted: the admission policies that verify it are"
+                            " not installed: install the whole chart"
                         )
                         await self.cluster.record_event(run, "Warning", "PoliciesMissing", message)
                         if event.body["at"] < approval.expires_at:

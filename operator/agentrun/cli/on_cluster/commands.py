@@ -51,27 +51,27 @@ def command(client: Client, run: ClusterRun, verb: Mapping[str, Any]) -> None:
             made = client.get(f"{path}/{name}")
         except NotFound:
             warn(
-                f"AgentCommand {name} is gone and left no answer, as under an operator of an earlier version. Whether "
-                f"run {run.name} has taken it is not known here: kubectl describe agentrun {run.name} "
-                f"-n {run.namespace} shows an Event CommandRefused if not"
+                f"AgentCommand {name} was deleted and left no answer, as an operator of an earlier version does. It is "
+                f"not known whether run {run.name} has accepted it: if it was rejected, kubectl describe agentrun "
+                f"{run.name} -n {run.namespace} shows an Event CommandRefused"
             )
             return
         except ClusterError as error:
             raise OutOfReach(
-                f"AgentCommand {name} is made, but its answer cannot be read, so whether run {run.name} takes it is "
-                f"not known: {error}"
+                f"AgentCommand {name} was created, but its answer cannot be read, so it is not known whether run "
+                f"{run.name} accepts it: {error}"
             ) from error
         if (answer := _answer(made)) is not None:
             break
         if time.monotonic() > until:
             raise OutOfReach(
-                f"no operator has taken AgentCommand {name} in {PATIENCE:.0f} s; it stands, and counts once one does, "
-                f"for this run only. See whether the operator runs. To take it back takes the right to delete it: "
-                f"kubectl delete agentcommand {name} -n {run.namespace}"
+                f"no operator has answered AgentCommand {name} within {PATIENCE:.0f} s. It remains, and takes effect "
+                f"for this run once an operator answers it: check that the operator runs. To withdraw it, if you may "
+                f"delete it: kubectl delete agentcommand {name} -n {run.namespace}"
             )
         time.sleep(POLL)
     if answer.get("status") == "False":
-        raise Refused(f"run {run.name} does not take it: {answer.get('message')}")
+        raise Refused(f"run {run.name} rejects the command: {answer.get('message')}")
 
 
 def _answer(made: Mapping[str, Any]) -> Mapping[str, Any] | None:
