@@ -120,6 +120,28 @@ PARTED: dict[str, Callable[[str], str]] = {
 MARKS = st.lists(st.sampled_from([*'\\=\n\r\0 \t"{}:xn4A/-', "\x1b[1m", "%4", "&#4", "ab" * 12])).map("".join)
 
 
+@pytest.mark.parametrize("secret", ["00000000000:", "3D/8f+00112233==", "ab:cd:ef:01:23", "=3D=3D=3D=3D=3D", SECRET])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda s: f"https://x/?token={quote(s, safe='')}",
+        lambda s: quote(f"https://x/?token={quote(s, safe='')}", safe=""),
+        lambda s: f"a=1&token={quote(s, safe='').lower()}&b=%20",
+        lambda s: json.dumps({"url": f"https://x/?token={quote(s, safe='')}"}).replace("/", "\\/"),
+        lambda s: html.escape(f"?a=%26&token={quote(s, safe='')}"),
+        lambda s: quopri.encodestring(f"?token={quote(s, safe='')}".encode()).decode(),
+        lambda s: packed(f"?token={quote(s, safe='')}"),
+    ],
+)
+def test_the_sign_before_a_parameter_is_not_taken_for_an_escape_of_mail(
+    form: Callable[[str], str], secret: str
+) -> None:
+    text = form(secret)
+    hidden = Mask([secret]).text(text)
+    assert "***" in hidden
+    assert not Mask([secret])._is_in(hidden)
+
+
 @settings(deadline=None)
 @given(MARKS)
 def test_a_text_whose_escapes_are_not_decoded_has_none_that_matter(text: str) -> None:

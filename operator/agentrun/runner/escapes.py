@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 LEVELS = 4
 """The most levels of escaping that are decoded."""
 
-_ESCAPE = re.compile(
+_CHARACTER = (
     r"\\u([0-9a-fA-F]{4})"
     r"|\\u\{([0-9a-fA-F]{1,6})\}"
     r"|\\U([0-9a-fA-F]{8})"
@@ -21,11 +21,14 @@ _ESCAPE = re.compile(
     r"|&#([0-9]{1,7});?"
     r"|&#[xX]([0-9a-fA-F]{1,6});?"
     r"|&([A-Za-z]{2,10};)"
-    r"|=([0-9A-Fa-f]{2})"
-    # What may be between characters, such as a colour. Every alternative begins with one certain character, outside of
-    # groups: only then does ``re`` quickly skip the characters that begin none of them.
-    r"|=\r?\n[ \t]*|\r\n[ \t]*|\n[ \t]*|\x00\x00*|\x1b\[[0-9;:?]*[A-Za-z]"
 )
+_IN_MAIL = r"|=([0-9A-Fa-f]{2})"
+_BETWEEN = r"|=\r?\n[ \t]*|\r\n[ \t]*|\n[ \t]*|\x00\x00*|\x1b\[[0-9;:?]*[A-Za-z]"
+"""What may be between characters, such as a colour."""
+# Every alternative begins with one certain character, outside of groups: only then does ``re`` quickly skip the
+# characters that begin none of them.
+READINGS = re.compile(_CHARACTER + _IN_MAIL + _BETWEEN), re.compile(_CHARACTER + _BETWEEN)
+"""The two ways to read escapes: ``=3A`` is a colon of mail, or the value ``3A`` after the name of a parameter."""
 _ESCAPES = "\\%&=\n\0\x1b"
 _HEX = (1, 2, 3, 4, 7, 8, 10, 12)
 _CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
@@ -54,16 +57,20 @@ def may_change(text: str) -> bool:
 
 
 def decodings(text: str) -> Iterable[str]:
-    """``text`` with its escapes decoded, level by level."""
-    view = text
-    for _ in range(LEVELS):
-        if not any(char in view for char in _ESCAPES):
+    """``text`` with its escapes decoded, level by level, in each reading."""
+    for escape in READINGS:
+        view, ambiguous = text, False
+        for _ in range(LEVELS):
+            if not any(char in view for char in _ESCAPES):
+                break
+            ambiguous = ambiguous or "=" in view
+            decoded = escape.sub(_decoded, view)
+            if decoded == view:
+                break
+            yield decoded
+            view = decoded
+        if not ambiguous:
             return
-        decoded = _ESCAPE.sub(_decoded, view)
-        if decoded == view:
-            return
-        yield decoded
-        view = decoded
 
 
 def _decoded(found: re.Match[str]) -> str:
@@ -86,12 +93,15 @@ def _decoded(found: re.Match[str]) -> str:
     return chr(code) if code < 0x110000 else found[0]
 
 
-def placed(view: str) -> tuple[str, Place]:
-    """The decoded form of ``view``, and a function that maps a position in it to one in ``view``."""
+def placed(view: str, escape: re.Pattern[str]) -> tuple[str, Place]:
+    """The decoded form of ``view`` in one of the ``READINGS``.
+
+    Also returns a function that maps a position in it to one in ``view``.
+    """
     parts: list[str] = []
     starts, sources = [0], [0]
     length, at = 0, 0
-    for found in _ESCAPE.finditer(view):
+    for found in escape.finditer(view):
         parts += [view[at : found.start()], _decoded(found)]
         length += found.start() - at
         starts.append(length)

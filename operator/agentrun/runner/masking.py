@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from agentrun.runner.escapes import LEVELS, Place, decodings, may_change, placed
+from agentrun.runner.escapes import LEVELS, READINGS, Place, decodings, may_change, placed
 from agentrun.runner.secrets import SHORTEST_SECRET
 
 PLACEHOLDER_MAX = 16
@@ -171,27 +171,27 @@ class Mask:
     def _spans(self, text: str) -> set[Span]:
         """The positions of the secrets in ``text``. Slow: positions are mapped back through each decoding."""
         found: set[Span] = set()
-        places: list[Place] = []
-        view = text
-        for _ in range(LEVELS + 1):
-            for pattern in self._patterns():
-                for hit in pattern.finditer(view):
-                    start, end = hit.span()
+        for escape in READINGS:
+            places: list[Place] = []
+            view = text
+            for _ in range(LEVELS + 1):
+                for start, end in self._spans_in(view):
                     for place in reversed(places):
-                        start, end = place(start), place(end)
+                        start, end = place(start), place(end)  # noqa: PLW2901
                     found.add((start, end))
-            for run in _runs(view):
-                if not self._found(run[0]) and self._is_packed_in(run[0], PACKED_LEVELS):
-                    start, end = run.span()
-                    for place in reversed(places):
-                        start, end = place(start), place(end)
-                    found.add((start, end))
-            decoded, place = placed(view)
-            if decoded == view:
-                break
-            view = decoded
-            places.append(place)
+                decoded, place = placed(view, escape)
+                if decoded == view:
+                    break
+                view = decoded
+                places.append(place)
         return found
+
+    def _spans_in(self, view: str) -> Iterator[Span]:
+        for pattern in self._patterns():
+            yield from (hit.span() for hit in pattern.finditer(view))
+        for run in _runs(view):
+            if not self._found(run[0]) and self._is_packed_in(run[0], PACKED_LEVELS):
+                yield run.span()
 
     def _patterns(self) -> Iterable[re.Pattern[str]]:
         """The patterns that find each form of each secret. ``re`` caches the compiled patterns."""
