@@ -20,11 +20,11 @@ from agentrun.runner.dialect import (
     ending,
     heard_content,
     tokens,
-    without_thoughts,
 )
 from agentrun.runner.lenient import mended, read_answer
 from agentrun.runner.models import Turn
 from agentrun.runner.structured import parse_structured
+from agentrun.runner.thoughts import without_thoughts
 
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -200,7 +200,12 @@ def test_a_large_text_that_is_no_json_is_read_in_no_time(text: str) -> None:
         ({"text": "a"}, "a", None),
         ([{"type": "text", "text": {"value": "a", "annotations": []}}], "a", None),
         ([{"type": "thinking", "thinking": [{"type": "text", "text": "?"}]}, {"type": "text", "text": "a"}], "a", None),
+        ([{"type": "thinking", "thinking": "?", "signature": "x"}, {"type": "text", "text": "a"}], "a", None),
+        ([{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "a"}], "a", None),
+        ([{"type": "reasoning_text", "text": "?"}, {"type": "output_text", "text": "a"}], "a", None),
         ([{"type": "reasoning", "summary": [{"text": "?"}]}, {"type": "text", "text": "a"}], "a", None),
+        ([{"text": "?", "thought": True}, {"text": "a"}], "a", None),
+        ([{"type": "text", "text": "?", "thought": True}, {"type": "text", "text": "a", "thought": False}], "a", None),
         ([{"type": "image_url", "image_url": {"url": "x"}}], None, None),
         ([{"type": "refusal", "refusal": "No."}], None, "No."),
         ([{"type": "refusal"}], None, "refused"),
@@ -214,29 +219,127 @@ def test_content(content: Any, text: str | None, refusal: str | None) -> None:
     assert heard_content(content) == (text, refusal)
 
 
+STARTS_AND_ENDS = [
+    ("<think>", "</think>"),
+    ("<THINK>", "</THINK>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("<mm:think>", "</mm:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel>thought\n", "<channel|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+]
+
+
+def heard(said: str) -> str | None:
+    """The text of an answer that says ``said``; both APIs read the same."""
+    text = without_thoughts(said)
+    assert chat({"content": said}).text == text
+    assert responses({"type": "message", "content": [{"type": "output_text", "text": said}]}).text == text
+    return text
+
+
+@pytest.mark.parametrize(("start", "end"), STARTS_AND_ENDS)
+@pytest.mark.parametrize("answer", ["hi", '{"a": [1]}', f"Write {STARTS_AND_ENDS[0][0]}x{STARTS_AND_ENDS[0][1]}."])
+def test_a_thought_in_the_marks_of_any_model_is_no_part_of_the_answer(start: str, end: str, answer: str) -> None:
+    for block in (
+        f"{start}hm {{}}{end}",
+        f"\ufeff\n {start}\nhm\nhm\n{end}\n\n",
+        f"{start}{end}",
+        f"{start}a{end}\n{start}b{end}",  # repeated
+        f"{start}a {start}b{end} c{end}",  # nested
+        f"{start}Is it `{end}`?{end}",
+        f"{start}I may write {start}, too.{end}",
+        f"hm {{}}\n{end}\n\n",  # the template wrote the start mark
+        f"I need to think.{end}",
+        f"{end}\n\n",
+    ):
+        assert heard(block + answer) == answer
+
+
+@pytest.mark.parametrize("start", [start for start, _ in STARTS_AND_ENDS])
+def test_a_thought_that_was_cut_off_is_no_part_of_the_answer(start: str) -> None:
+    assert heard(f"{start}never over: hi") == ""
+    assert chat({"content": f"{start}never over"}, "length").incomplete == "max_output_tokens"
+
+
 @pytest.mark.parametrize(
     ("said", "answer"),
     [
         ("hi", "hi"),
         ("  hi ", "  hi "),
-        ("<think>\nhm {}\n</think>\n\nhi", "hi"),
-        ("\n<THINK>hm</THINK>hi", "hi"),
-        ("<thinking>hm</thinking>\nhi", "hi"),
-        ("<reasoning>hm</reasoning>hi", "hi"),
-        ("<think>a</think><think>b</think>hi", "hi"),
-        ("<think>never over", ""),
         ("<think></think>", ""),
-        ("hm {}\n</think>\n\nhi", "hi"),
-        ("The tag </think> ends a thought.", "The tag </think> ends a thought."),
-        ("First. <think>no thought of the model</think>", "First. <think>no thought of the model</think>"),
-        ("<thinker>hi</thinker>", "<thinker>hi</thinker>"),
         ("<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>hi<|return|>", "hi"),
+        ("<|channel|>analysis<|message|>hm<|end|>hi", "hi"),
+        ("<|channel|>analysis<|message|>never over", ""),
+        ("<|channel|>final <|constrain|>json<|message|>{}<|return|>", "{}"),
+        ("analysisWe need one word.assistantfinalhi", "hi"),
+        ("analysis is what I do", "analysis is what I do"),
+        ("Here is my thought process: hm\n\nHere is my response: hi", "hi"),
+        ("Here's my thought process:\nhm\nHere's my response:\nhi", "hi"),
+        ("Here is my thought process: add, then halve.", "Here is my thought process: add, then halve."),
+        ("hi<|end|>", "hi<|end|>"),
     ],
 )
 def test_thoughts_are_no_part_of_the_answer(said: str, answer: str) -> None:
-    assert without_thoughts(said) == answer
-    assert chat({"content": said}).text == answer
-    assert responses({"type": "message", "content": [{"type": "output_text", "text": said}]}).text == answer
+    assert heard(said) == answer
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("<|START_THINKING|>hm<|END_THINKING|><|START_RESPONSE|>hi<|END_RESPONSE|>", "hi"),
+        ("<|START_THINKING|>hm<|END_THINKING|><|START_TEXT|>hi<|END_TEXT|><|END_OF_TURN_TOKEN|>", "hi"),
+        ("<|START_RESPONSE|>hi<|END_RESPONSE|>", "hi"),
+        ("<|START_RESPONSE|>cut off", "cut off"),
+        ("<|open|>think<|sep|>hm<|close|>think<|sep|><|open|>response<|sep|>hi<|close|>response<|sep|>", "hi"),
+        ("<think>hm</think><response>hi</response>", "hi"),
+        ("<think>\nhm\n</think>\n<answer>\nhi\n</answer>\n", "hi"),
+        ("<answer>hi</answer>", "<answer>hi</answer>"),
+        ("<think>hm</think><response>hi</response> <more/>", "<response>hi</response> <more/>"),
+    ],
+)
+def test_marks_around_the_answer_behind_a_thought_are_no_part_of_it(said: str, answer: str) -> None:
+    assert heard(said) == answer
+
+
+@pytest.mark.parametrize(("start", "end"), STARTS_AND_ENDS)
+def test_marks_that_are_part_of_the_answer_stay(start: str, end: str) -> None:
+    for said in (
+        f"The mark {end} ends a thought.",
+        f"It ends with `{end}`, not with '{end}' or \"x{end}\".",
+        f"First. {start}no thought of the model{end} Then.",
+        f"An example:\n{start}\nhm\n{end}\nThat is all.",
+        f"An example:\n```\nhm\n{end}\n```\nThat is all.",
+        json.dumps({"a": f"{start}hm{end}hi", "b": f"hm{end}hi", "c": f"hm\n{end}\nhi"}),
+        f'{{"a": "hm\n{end}\nhi"}}',
+        f'[{{"a": "hm{end}hi"}}]',
+        f'"hm{end}hi"',
+        f'It is {{"a": "hm{end}hi"}}.',
+        f'```json\n{{"a": "hm\n{end}\nhi"}}\n```',
+    ):
+        assert heard(said) == said
+
+
+def test_marks_that_are_none_stay() -> None:
+    for said in (
+        "<thinker>hi</thinker>",
+        "<b>hi</b>",
+        '{"a": "<|channel|>final<|message|>hi"}',
+        "The answer is in <|channel|>final<|message|>.",
+        "[1] hi [/1]",
+    ):
+        assert heard(said) == said
+
+
+@pytest.mark.parametrize("mark", ["<think>", "</think>", "x</think>y ", "<think></think>", "`</think>`", "[", " "])
+def test_a_long_text_full_of_marks_is_read_in_no_time(mark: str) -> None:
+    assert isinstance(without_thoughts(mark * 300_000), str)
 
 
 # Endings.

@@ -151,7 +151,7 @@ def heard_content(content: JSON) -> tuple[str | None, str | None]:
     for part in parts:
         if isinstance(part, str):
             texts.append(part)
-        elif isinstance(part, dict):
+        elif isinstance(part, dict) and part.get("thought") is not True:  # as Gemini marks its thoughts
             if part.get("type") == "refusal":
                 refusals.append(_text_at(part, "refusal") or _text_at(part, "text") or "refused")
             elif part.get("type") in (None, "text", "output_text", "input_text"):
@@ -182,37 +182,6 @@ def _text_at(part: dict[str, Any], key: str) -> str | None:
 def refused(value: JSON) -> str | None:
     """The text of a message's field ``refusal``; None if it is empty."""
     return value if isinstance(value, str) and value.strip() else None
-
-
-# Patterns are compiled when first needed (``re`` caches them), so that they do not delay the start of the process.
-_THOUGHT = r"(?i)[\s\ufeff]*<(think|thinking|thought|reasoning)>"
-_THOUGHT_OVER = r"(?im)^[ \t]*</(?:think|thinking|thought|reasoning)>[ \t]*$"
-_FINAL_CHANNEL = r"(?i)<\|channel\|>\s*final\s*(?:<\|[a-z_]+\|>[^<]*)?<\|message\|>"
-_THOUGHTS_MAX = 20
-_MARK = r"<\|(?:end|return|start|call)\|>"
-
-
-def without_thoughts(text: str) -> str:
-    """``text`` without the model's thoughts, if the endpoint left them at the beginning of the text.
-
-    A block of ``<think>`` (``<thinking>``, ``<thought>``, ``<reasoning>``) at the very beginning is removed. If the
-    template wrote the start tag, only the end tag is there, alone in a line: everything up to it is removed. A block
-    without an end tag is removed to the end of the text.
-    """
-    text = text.removeprefix("\ufeff")
-    if "<|" in text and (final := re.search(_FINAL_CHANNEL, text)) is not None:
-        text = re.split(_MARK, text[final.end() :], maxsplit=1)[0]
-    first = text
-    for _ in range(_THOUGHTS_MAX):
-        if (block := re.match(_THOUGHT, text)) is None:
-            break
-        end = re.search(rf"(?i)</{block[1]}>", text)
-        if end is None:
-            return ""
-        text = text[end.end() :]
-    if text is first and "</" in text and (over := re.search(_THOUGHT_OVER, text)) is not None:
-        text = text[over.end() :]
-    return text if text is first else text.lstrip()
 
 
 # How an answer ended.
