@@ -67,8 +67,8 @@ class Heard(NamedTuple):
 def arguments(given: JSON) -> tuple[dict[str, JSON] | None, str | None]:
     """The arguments of a call, or what is wrong with them, in words that the model can act on.
 
-    Empty arguments may also be an empty text, null or an empty list. Arguments may be an object, or JSON inside a JSON
-    text. Small faults of the JSON are repaired if there is only one reading.
+    Empty arguments may also be an empty text, null or an empty list. Arguments may be an object, alone in a list, or
+    JSON inside a JSON text. Small faults of the JSON are repaired if there is only one reading.
     """
     value = given
     for _ in range(3):  # no endpoint was seen to nest more than three levels of JSON texts
@@ -83,6 +83,8 @@ def arguments(given: JSON) -> tuple[dict[str, JSON] | None, str | None]:
             return None, f"the arguments are not JSON: {error}"
     if value is None or value == []:
         return {}, None
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+        [value] = value
     if not isinstance(value, dict):
         return None, f"the arguments are not a JSON object, but {_kind(value)}"
     if (number := _unsayable(value)) is not None:
@@ -195,12 +197,12 @@ class Ending(NamedTuple):
 
 
 _FAILED = (
-    r"error|fail|abort|cancel|timed?_?out|malformed|unexpected|insufficient|overload|unavailable|interrupt|exception"
-    r"|missing"
+    r"error(?!_(?:toxic|limit))|fail|abort|cancel|timed?_?out|malformed|unexpected|insufficient|overload|unavailable"
+    r"|interrupt|exception|missing|too_many"
 )
 _FILTERED = (
     r"filter|safety|recitation|block|prohibit|spii|sensitive|moderat|refus|guardrail|polic|harm|copyright|violat"
-    r"|intervened"
+    r"|intervened|toxic|armor"
 )
 _TOO_LONG = r"length|max|limit|truncat|budget|context|incomplete|exceed|exhaust|pause"
 _WHOLE = frozenset({"completed", "stop", "tool_calls"})
