@@ -359,6 +359,19 @@ PROFILES: dict[str, Profile] = {
         errors=bare,
         apis=("chat", "responses"),
     ),
+    "cohere": Profile(
+        quirks=("cohere-marks", "finish-stop"),
+        refuses=(
+            parameter(
+                "parallel_tool_calls",
+                "unknown field: parameter 'parallel_tool_calls' is not a valid field",
+                status=422,
+            ),
+            together("tools", "response_format", "cannot specify both response_format and tools"),
+        ),
+        errors=bare,
+        apis=("chat", "responses"),
+    ),
     "tgi": Profile(
         quirks=("id-number", "arguments-object", "prose", "usage-nulls"),
         refuses=(parameter("parallel_tool_calls", "unknown field `parallel_tool_calls`", status=422),),

@@ -255,6 +255,9 @@ QUIRKS: dict[str, Quirk] = {
     "think": _text(lambda text: f"<think>\nIs it {{}}?\n</think>\n\n{text}"),
     "think-closed": _text(lambda text: f"Is it {{}}?\n</think>\n\n{text}"),  # the template opened the block
     "reasoning-tags": _text(lambda text: f"<reasoning>Is it {{}}?</reasoning>{text}"),
+    "cohere-marks": _text(
+        lambda text: f"<|START_THINKING|>Is it {{}}?<|END_THINKING|><|START_RESPONSE|>{text}<|END_RESPONSE|>"
+    ),
     "fenced": _only_json(lambda text: f"```json\n{text}\n```"),
     "prose": _only_json(lambda text: f"Here is the JSON:\n\n{text}\n\nIs there anything else?"),
     "reasoning-content": _field("reasoning_content", "Let me think."),

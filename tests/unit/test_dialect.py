@@ -20,11 +20,11 @@ from agentrun.runner.dialect import (
     ending,
     heard_content,
     tokens,
-    without_thoughts,
 )
 from agentrun.runner.lenient import mended, read_answer
 from agentrun.runner.models import Turn
 from agentrun.runner.structured import parse_structured
+from agentrun.runner.thoughts import without_thoughts
 
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -79,6 +79,13 @@ def test_ids_are_distinct_in_the_whole_history_and_always_the_same(turns: list[l
         (" look_up\n", "look_up", "look_up"),
         ("functions.look_up", "look_up", "look_up"),
         ("look_up<|channel|>commentary", "look_up", "look_up"),
+        ("function.look_up", "look_up", "look_up"),
+        ("default_api:look_up", "look_up", "look_up"),
+        ("functions.look_up:0", "look_up", "look_up"),
+        ("look_up:12", "look_up", "look_up"),
+        ("look_up:all", "look_up:all", "look_up_all"),
+        ("look_uplook_up", "look_uplook_up", "look_uplook_up"),
+        ("other.look_up", "other.look_up", "other_look_up"),
         ("look up!", "look up!", "look_up_"),
         ("", "", "unnamed"),
         (None, "", "unnamed"),
@@ -120,6 +127,11 @@ READ: list[tuple[Any, Any]] = [
     ('{"a": "\\ud83d\\ude00"}', {"a": "\U0001f600"}),
     ('{"a": "nul \\u0000"}', {"a": "nul \x00"}),
     ({"a": {"b": []}}, {"a": {"b": []}}),
+    ('[{"a": 1}]', {"a": 1}),
+    ([{"a": 1}], {"a": 1}),
+    ('"[{\\"a\\": 1}]"', {"a": 1}),
+    ('```\n[{"a": 1}]\n```', {"a": 1}),
+    ('"\\"{\\\\\\"a\\\\\\": 1}\\""', {"a": 1}),
 ]
 UNREAD: list[tuple[Any, str]] = [
     ('{"a": ', "Expecting value: line 1 column 6"),
@@ -127,7 +139,9 @@ UNREAD: list[tuple[Any, str]] = [
     ('{"a": 1} and {"a": 2}', "Extra data: line 1 column 10"),
     ('{"a": 1}{"a": 2}', "Extra data: line 1 column 9"),
     ("[1]", "not a JSON object, but a list"),
-    ('[{"a": 1}]', "not a JSON object, but a list"),
+    ('[{"a": 1}, {"a": 2}]', "not a JSON object, but a list"),
+    ('[["a", 1]]', "not a JSON object, but a list"),
+    ('["a"]', "not a JSON object, but a list"),
     ("7", "not a JSON object, but a number"),
     (7, "not a JSON object, but a number"),
     (True, "not a JSON object, but true or false"),
@@ -200,7 +214,12 @@ def test_a_large_text_that_is_no_json_is_read_in_no_time(text: str) -> None:
         ({"text": "a"}, "a", None),
         ([{"type": "text", "text": {"value": "a", "annotations": []}}], "a", None),
         ([{"type": "thinking", "thinking": [{"type": "text", "text": "?"}]}, {"type": "text", "text": "a"}], "a", None),
+        ([{"type": "thinking", "thinking": "?", "signature": "x"}, {"type": "text", "text": "a"}], "a", None),
+        ([{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "a"}], "a", None),
+        ([{"type": "reasoning_text", "text": "?"}, {"type": "output_text", "text": "a"}], "a", None),
         ([{"type": "reasoning", "summary": [{"text": "?"}]}, {"type": "text", "text": "a"}], "a", None),
+        ([{"text": "?", "thought": True}, {"text": "a"}], "a", None),
+        ([{"type": "text", "text": "?", "thought": True}, {"type": "text", "text": "a", "thought": False}], "a", None),
         ([{"type": "image_url", "image_url": {"url": "x"}}], None, None),
         ([{"type": "refusal", "refusal": "No."}], None, "No."),
         ([{"type": "refusal"}], None, "refused"),
@@ -214,29 +233,127 @@ def test_content(content: Any, text: str | None, refusal: str | None) -> None:
     assert heard_content(content) == (text, refusal)
 
 
+STARTS_AND_ENDS = [
+    ("<think>", "</think>"),
+    ("<THINK>", "</THINK>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("<mm:think>", "</mm:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel>thought\n", "<channel|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+]
+
+
+def heard(said: str) -> str | None:
+    """The text of an answer that says ``said``; both APIs read the same."""
+    text = without_thoughts(said)
+    assert chat({"content": said}).text == text
+    assert responses({"type": "message", "content": [{"type": "output_text", "text": said}]}).text == text
+    return text
+
+
+@pytest.mark.parametrize(("start", "end"), STARTS_AND_ENDS)
+@pytest.mark.parametrize("answer", ["hi", '{"a": [1]}', f"Write {STARTS_AND_ENDS[0][0]}x{STARTS_AND_ENDS[0][1]}."])
+def test_a_thought_in_the_marks_of_any_model_is_no_part_of_the_answer(start: str, end: str, answer: str) -> None:
+    for block in (
+        f"{start}hm {{}}{end}",
+        f"\ufeff\n {start}\nhm\nhm\n{end}\n\n",
+        f"{start}{end}",
+        f"{start}a{end}\n{start}b{end}",  # repeated
+        f"{start}a {start}b{end} c{end}",  # nested
+        f"{start}Is it `{end}`?{end}",
+        f"{start}I may write {start}, too.{end}",
+        f"hm {{}}\n{end}\n\n",  # the template wrote the start mark
+        f"I need to think.{end}",
+        f"{end}\n\n",
+    ):
+        assert heard(block + answer) == answer
+
+
+@pytest.mark.parametrize("start", [start for start, _ in STARTS_AND_ENDS])
+def test_a_thought_that_was_cut_off_is_no_part_of_the_answer(start: str) -> None:
+    assert heard(f"{start}never over: hi") == ""
+    assert chat({"content": f"{start}never over"}, "length").incomplete == "max_output_tokens"
+
+
 @pytest.mark.parametrize(
     ("said", "answer"),
     [
         ("hi", "hi"),
         ("  hi ", "  hi "),
-        ("<think>\nhm {}\n</think>\n\nhi", "hi"),
-        ("\n<THINK>hm</THINK>hi", "hi"),
-        ("<thinking>hm</thinking>\nhi", "hi"),
-        ("<reasoning>hm</reasoning>hi", "hi"),
-        ("<think>a</think><think>b</think>hi", "hi"),
-        ("<think>never over", ""),
         ("<think></think>", ""),
-        ("hm {}\n</think>\n\nhi", "hi"),
-        ("The tag </think> ends a thought.", "The tag </think> ends a thought."),
-        ("First. <think>no thought of the model</think>", "First. <think>no thought of the model</think>"),
-        ("<thinker>hi</thinker>", "<thinker>hi</thinker>"),
         ("<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>hi<|return|>", "hi"),
+        ("<|channel|>analysis<|message|>hm<|end|>hi", "hi"),
+        ("<|channel|>analysis<|message|>never over", ""),
+        ("<|channel|>final <|constrain|>json<|message|>{}<|return|>", "{}"),
+        ("analysisWe need one word.assistantfinalhi", "hi"),
+        ("analysis is what I do", "analysis is what I do"),
+        ("Here is my thought process: hm\n\nHere is my response: hi", "hi"),
+        ("Here's my thought process:\nhm\nHere's my response:\nhi", "hi"),
+        ("Here is my thought process: add, then halve.", "Here is my thought process: add, then halve."),
+        ("hi<|end|>", "hi<|end|>"),
     ],
 )
 def test_thoughts_are_no_part_of_the_answer(said: str, answer: str) -> None:
-    assert without_thoughts(said) == answer
-    assert chat({"content": said}).text == answer
-    assert responses({"type": "message", "content": [{"type": "output_text", "text": said}]}).text == answer
+    assert heard(said) == answer
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("<|START_THINKING|>hm<|END_THINKING|><|START_RESPONSE|>hi<|END_RESPONSE|>", "hi"),
+        ("<|START_THINKING|>hm<|END_THINKING|><|START_TEXT|>hi<|END_TEXT|><|END_OF_TURN_TOKEN|>", "hi"),
+        ("<|START_RESPONSE|>hi<|END_RESPONSE|>", "hi"),
+        ("<|START_RESPONSE|>cut off", "cut off"),
+        ("<|open|>think<|sep|>hm<|close|>think<|sep|><|open|>response<|sep|>hi<|close|>response<|sep|>", "hi"),
+        ("<think>hm</think><response>hi</response>", "hi"),
+        ("<think>\nhm\n</think>\n<answer>\nhi\n</answer>\n", "hi"),
+        ("<answer>hi</answer>", "<answer>hi</answer>"),
+        ("<think>hm</think><response>hi</response> <more/>", "<response>hi</response> <more/>"),
+    ],
+)
+def test_marks_around_the_answer_behind_a_thought_are_no_part_of_it(said: str, answer: str) -> None:
+    assert heard(said) == answer
+
+
+@pytest.mark.parametrize(("start", "end"), STARTS_AND_ENDS)
+def test_marks_that_are_part_of_the_answer_stay(start: str, end: str) -> None:
+    for said in (
+        f"The mark {end} ends a thought.",
+        f"It ends with `{end}`, not with '{end}' or \"x{end}\".",
+        f"First. {start}no thought of the model{end} Then.",
+        f"An example:\n{start}\nhm\n{end}\nThat is all.",
+        f"An example:\n```\nhm\n{end}\n```\nThat is all.",
+        json.dumps({"a": f"{start}hm{end}hi", "b": f"hm{end}hi", "c": f"hm\n{end}\nhi"}),
+        f'{{"a": "hm\n{end}\nhi"}}',
+        f'[{{"a": "hm{end}hi"}}]',
+        f'"hm{end}hi"',
+        f'It is {{"a": "hm{end}hi"}}.',
+        f'```json\n{{"a": "hm\n{end}\nhi"}}\n```',
+    ):
+        assert heard(said) == said
+
+
+def test_marks_that_are_none_stay() -> None:
+    for said in (
+        "<thinker>hi</thinker>",
+        "<b>hi</b>",
+        '{"a": "<|channel|>final<|message|>hi"}',
+        "The answer is in <|channel|>final<|message|>.",
+        "[1] hi [/1]",
+    ):
+        assert heard(said) == said
+
+
+@pytest.mark.parametrize("mark", ["<think>", "</think>", "x</think>y ", "<think></think>", "`</think>`", "[", " "])
+def test_a_long_text_full_of_marks_is_read_in_no_time(mark: str) -> None:
+    assert isinstance(without_thoughts(mark * 300_000), str)
 
 
 # Endings.
@@ -245,7 +362,8 @@ def test_thoughts_are_no_part_of_the_answer(said: str, answer: str) -> None:
 @pytest.mark.parametrize(
     "reason",
     ["stop", "STOP", "end_turn", "eos", "eos_token", "stop_sequence", "tool_calls", "function_call", "tool_use",
-     "COMPLETE", "completed", "", None, 7, {"type": "stop"}, "done", "FINISH_REASON_STOP", "finished"],
+     "COMPLETE", "completed", "", None, 7, {"type": "stop"}, "done", "FINISH_REASON_STOP", "finished",
+     "EOS", "TOOL_CALL", "toolUse", "STOP_SEQUENCE", "stop_token", "FINISH_REASON_UNSPECIFIED", [], {}, False],
 )  # fmt: skip
 def test_reasons_that_mean_whole(reason: Any) -> None:
     assert ending(reason).kind == "whole"
@@ -259,7 +377,11 @@ def test_reasons_that_mean_whole(reason: Any) -> None:
      ("content-filter", "content_filter"), ("SAFETY", "safety"), ("RECITATION", "recitation"),
      ("PROHIBITED_CONTENT", "prohibited_content"), ("guardrail_intervened", "guardrail_intervened"),
      ("sensitive", "sensitive"), ("model_context_window_exceeded", "model_context_window_exceeded"),
-     ({"unified": "length", "raw": "x"}, "max_output_tokens"), ("pause_turn", "pause_turn")],
+     ({"unified": "length", "raw": "x"}, "max_output_tokens"), ("pause_turn", "pause_turn"),
+     ("max_output_tokens", "max_output_tokens"), ("max_output_reached", "max_output_reached"),
+     ("content_filtered", "content_filtered"), ("BLOCKLIST", "blocklist"), ("SPII", "spii"),
+     ("IMAGE_SAFETY", "image_safety"), ("MODEL_ARMOR", "model_armor"), ("ERROR_TOXIC", "error_toxic"),
+     ("ERROR_LIMIT", "error_limit"), ({"type": "max_tokens"}, "max_output_tokens")],
 )  # fmt: skip
 def test_reasons_that_mean_cut_off(reason: Any, named: str) -> None:
     assert chat({"content": "half"}, reason).incomplete == named
@@ -268,7 +390,8 @@ def test_reasons_that_mean_cut_off(reason: Any, named: str) -> None:
 @pytest.mark.parametrize(
     "reason",
     ["error", "ERROR", "abort", "aborted", "cancelled", "failed", "insufficient_system_resource", "timeout",
-     "MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "engine_overloaded", {"type": "error"}],
+     "MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "engine_overloaded", {"type": "error"},
+     "network_error", "USER_CANCEL", "TOO_MANY_TOOL_CALLS", "MISSING_THOUGHT_SIGNATURE", "malformed_model_output"],
 )  # fmt: skip
 def test_reasons_that_mean_failed(reason: Any) -> None:
     with pytest.raises(AnswerFailed) as caught:
@@ -276,6 +399,13 @@ def test_reasons_that_mean_failed(reason: Any) -> None:
     assert caught.value.error["code"] == "server_error"
     with pytest.raises(AnswerFailed):
         chat({"content": "half"}, "stop", native_finish_reason=reason)
+
+
+@pytest.mark.parametrize("calls", [None, [], [None], {}, "", [{}]])
+def test_a_reason_that_names_calls_where_there_are_none_changes_nothing(calls: Any) -> None:
+    for said in (None, "", "Let me see."):
+        turn = chat({"content": said, "tool_calls": calls}, "tool_calls")
+        assert (turn.text, turn.calls, turn.incomplete) == (said or None, (), None)
 
 
 def test_an_error_inside_a_choice_is_the_endpoints_word() -> None:
@@ -340,8 +470,15 @@ def test_counts(usage: Any, count: int) -> None:
         ({"completion_tokens": 7, "total_tokens": 57}, (50, 0, 7)),
         ({"prompt_tokens": None, "completion_tokens": None, "total_tokens": 0}, (0, 0, 0)),
         ({"prompt_tokens": 5, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 10}}, (5, 5, 7)),
+        ({"prompt_tokens": "50", "completion_tokens": "7", "completion_tokens_details": None}, (50, 0, 7)),
+        ({"prompt_tokens": -1, "completion_tokens": -1, "total_tokens": -2}, (0, 0, 0)),
+        ({"prompt_tokens": -1, "completion_tokens": 7, "total_tokens": 57}, (50, 0, 7)),
+        ({"prompt_tokens": 50, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": None}}, (50, 0, 7)),
+        ({"prompt_tokens": 50, "completion_tokens": 7, "prompt_tokens_details": [{"cached_tokens": 1}]}, (50, 0, 7)),
+        ({"prompt_tokens": {}, "completion_tokens": []}, (0, 0, 0)),
         (None, (0, 0, 0)),
         ("none", (0, 0, 0)),
+        ([], (0, 0, 0)),
     ],
 )
 def test_usage_by_the_names_of_either_api(usage: Any, read: tuple[int, int, int]) -> None:
@@ -387,12 +524,28 @@ def test_where_a_message_stands(choices: Any) -> None:
             "function_call": None,
         },
         {"function_call": {"name": "f", "arguments": '{"a": 1}'}},
+        {"function_call": {"name": "f", "arguments": {"a": 1}}, "tool_calls": None},
+        {
+            "tool_calls": [
+                {"id": "c", "index": 0, "type": "function", "function": {"name": "f", "parameters": {"a": 1}}}
+            ]
+        },
+        {"tool_calls": [{"id": "c", "type": "tool_use", "name": "f", "input": {"a": 1}}]},
+        {"tool_calls": [{"id": "c", "type": None, "function": {"name": "functions.f:0", "arguments": '[{"a": 1}]'}}]},
+        {"tool_calls": [], "content": [{"type": "tool_use", "id": "c", "name": "f", "input": {"a": 1}}]},
     ],
 )
 def test_where_a_call_stands(message: Any) -> None:
     [call] = chat(message, "stop").calls
     assert (call.name, call.args, call.error) == ("f", {"a": 1}, None)
-    assert call.id == ("call00000" if "function_call" in message and "tool_calls" not in message else "c")
+    assert call.id == ("c" if message.get("tool_calls") or "content" in message else "call00000")
+
+
+@pytest.mark.parametrize("index", [{}, {"index": None}, {"index": 0}, {"index": "0"}])
+def test_parallel_calls_are_those_of_the_list_whatever_their_index(index: Any) -> None:
+    calls = [{"id": f"c{n}", "function": {"name": "f", "arguments": f'{{"a": {n}}}'}, **index} for n in range(3)]
+    turn = chat({"content": None, "tool_calls": calls}, "tool_calls")
+    assert [(call.id, call.args) for call in turn.calls] == [(f"c{n}", {"a": n}) for n in range(3)]
 
 
 def test_calls_in_another_choice_belong_to_the_turn() -> None:
@@ -412,6 +565,8 @@ def test_calls_in_another_choice_belong_to_the_turn() -> None:
         {"output": [], "output_text": "hi", "status": "completed"},
         {"output": [{"type": "message", "content": [{"type": "text", "text": "hi"}]}]},
         {"output": [{"role": "assistant", "content": [{"type": "output_text", "text": "hi"}]}]},
+        {"output": [{"type": "output_text", "text": "hi"}]},
+        {"output": [{"type": "text", "text": "hi", "annotations": None}]},
         {"output": [{"type": "reasoning", "summary": None}, {"type": "message", "content": "hi", "status": None}]},
         {"output": [{"type": "message", "role": "user", "content": "no"}, {"type": "message", "content": "hi"}]},
     ],
@@ -441,6 +596,7 @@ def test_where_a_call_of_a_response_stands(item: Any) -> None:
         (chat_turn.read_turn, {}, "it has no choices"),
         (chat_turn.read_turn, {"choices": None}, "it has no choices"),
         (chat_turn.read_turn, {"choices": [None]}, "it has no choices"),
+        (chat_turn.read_turn, {"choices": [], "usage": {"prompt_tokens": 5}, "error": None}, "it has no choices"),
         (chat_turn.read_turn, {"output": []}, "write api: responses"),
         (chat_turn.read_turn, {"choices": [{"message": {"role": "user", "content": "hi"}}]}, "not the assistant's"),
         (

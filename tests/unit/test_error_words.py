@@ -61,6 +61,7 @@ SHAPES: dict[str, tuple[Any, str]] = {
     "html-without-a-title": (b"<html><body><h1>502 Bad Gateway</h1><hr>nginx</body></html>", "an HTML page: 502 Bad"),
     "html-fragment": (b"<center>nginx</center>", "nginx"),
     "stream": (b'data: {"error": {"message": "Oh dear."}}\n\n', "an event stream: Oh dear."),
+    "json-lines": (b'{"error": "Oh dear."}\n{"done": true}\n', "a stream of JSON lines: Oh dear."),
     "stream-event": (b'event: error\ndata: {"message": "Oh dear."}\n\n', "an event stream: Oh dear."),
     "bom": ("\ufeff".encode() + b'{"message": "Oh dear."}', "Oh dear."),
     "latin-1": ("Sch\xf6n".encode("latin-1"), "Sch�n"),
@@ -118,6 +119,10 @@ async def test_errors_of_every_shape_over_http() -> None:
             "event stream",
         ),
         (reply(b": OPENROUTER PROCESSING\n\ndata: {}\n\n", content_type="text/event-stream"), "event stream"),
+        (
+            reply(b'{"choices": []}\n{"choices": []}\n', content_type="application/x-ndjson"),
+            "a stream of JSON lines, which was not asked for",
+        ),
         (reply(b"ping", content_type="text/event-stream"), "an event stream, which was not asked for"),
     ],
 )

@@ -53,7 +53,7 @@ def tool_name(name: JSON) -> str:
     """The name of the tool, without the prefixes and marks that templates leave."""
     if not isinstance(name, str):
         return ""
-    return re.sub(r"^(?:functions|default_api|tools)[.:/]", "", name[:NAME_MAX].split("<|", 1)[0].strip())
+    return re.sub(r"^(?:functions?|default_api|tools)[.:/]|:\d+$", "", name[:NAME_MAX].split("<|", 1)[0].strip())
 
 
 def name_to_send(name: JSON) -> str:

@@ -67,8 +67,8 @@ class Heard(NamedTuple):
 def arguments(given: JSON) -> tuple[dict[str, JSON] | None, str | None]:
     """The arguments of a call, or what is wrong with them, in words that the model can act on.
 
-    Empty arguments may also be an empty text, null or an empty list. Arguments may be an object, or JSON inside a JSON
-    text. Small faults of the JSON are repaired if there is only one reading.
+    Empty arguments may also be an empty text, null or an empty list. Arguments may be an object, alone in a list, or
+    JSON inside a JSON text. Small faults of the JSON are repaired if there is only one reading.
     """
     value = given
     for _ in range(3):  # no endpoint was seen to nest more than three levels of JSON texts
@@ -83,6 +83,8 @@ def arguments(given: JSON) -> tuple[dict[str, JSON] | None, str | None]:
             return None, f"the arguments are not JSON: {error}"
     if value is None or value == []:
         return {}, None
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+        [value] = value
     if not isinstance(value, dict):
         return None, f"the arguments are not a JSON object, but {_kind(value)}"
     if (number := _unsayable(value)) is not None:
@@ -151,7 +153,7 @@ def heard_content(content: JSON) -> tuple[str | None, str | None]:
     for part in parts:
         if isinstance(part, str):
             texts.append(part)
-        elif isinstance(part, dict):
+        elif isinstance(part, dict) and part.get("thought") is not True:  # as Gemini marks its thoughts
             if part.get("type") == "refusal":
                 refusals.append(_text_at(part, "refusal") or _text_at(part, "text") or "refused")
             elif part.get("type") in (None, "text", "output_text", "input_text"):
@@ -184,37 +186,6 @@ def refused(value: JSON) -> str | None:
     return value if isinstance(value, str) and value.strip() else None
 
 
-# Patterns are compiled when first needed (``re`` caches them), so that they do not delay the start of the process.
-_THOUGHT = r"(?i)[\s\ufeff]*<(think|thinking|thought|reasoning)>"
-_THOUGHT_OVER = r"(?im)^[ \t]*</(?:think|thinking|thought|reasoning)>[ \t]*$"
-_FINAL_CHANNEL = r"(?i)<\|channel\|>\s*final\s*(?:<\|[a-z_]+\|>[^<]*)?<\|message\|>"
-_THOUGHTS_MAX = 20
-_MARK = r"<\|(?:end|return|start|call)\|>"
-
-
-def without_thoughts(text: str) -> str:
-    """``text`` without the model's thoughts, if the endpoint left them at the beginning of the text.
-
-    A block of ``<think>`` (``<thinking>``, ``<thought>``, ``<reasoning>``) at the very beginning is removed. If the
-    template wrote the start tag, only the end tag is there, alone in a line: everything up to it is removed. A block
-    without an end tag is removed to the end of the text.
-    """
-    text = text.removeprefix("\ufeff")
-    if "<|" in text and (final := re.search(_FINAL_CHANNEL, text)) is not None:
-        text = re.split(_MARK, text[final.end() :], maxsplit=1)[0]
-    first = text
-    for _ in range(_THOUGHTS_MAX):
-        if (block := re.match(_THOUGHT, text)) is None:
-            break
-        end = re.search(rf"(?i)</{block[1]}>", text)
-        if end is None:
-            return ""
-        text = text[end.end() :]
-    if text is first and "</" in text and (over := re.search(_THOUGHT_OVER, text)) is not None:
-        text = text[over.end() :]
-    return text if text is first else text.lstrip()
-
-
 # How an answer ended.
 
 
@@ -226,12 +197,12 @@ class Ending(NamedTuple):
 
 
 _FAILED = (
-    r"error|fail|abort|cancel|timed?_?out|malformed|unexpected|insufficient|overload|unavailable|interrupt|exception"
-    r"|missing"
+    r"error(?!_(?:toxic|limit))|fail|abort|cancel|timed?_?out|malformed|unexpected|insufficient|overload|unavailable"
+    r"|interrupt|exception|missing|too_many"
 )
 _FILTERED = (
     r"filter|safety|recitation|block|prohibit|spii|sensitive|moderat|refus|guardrail|polic|harm|copyright|violat"
-    r"|intervened"
+    r"|intervened|toxic|armor"
 )
 _TOO_LONG = r"length|max|limit|truncat|budget|context|incomplete|exceed|exhaust|pause"
 _WHOLE = frozenset({"completed", "stop", "tool_calls"})

@@ -18,8 +18,13 @@ _READ_MAX = 4_000
 """Characters of an error that are searched."""
 _BODY_MAX = 1024 * 1024
 """The most bytes of a body that is parsed. Errors are short; of a longer body only the beginning is shown."""
+_PAGE_MAX = 65_536
+"""Characters of a page, a document or a stream that are read."""
 _DEPTH_MAX = 8
 _LIST_MAX = 5
+
+EVENTS = "an event stream"
+JSON_LINES = "a stream of JSON lines"
 
 _MESSAGES = ("message", "error", "detail", "errors", "issues", "msg", "error_message", "error_msg", "error_description",
              "errormessage", "description", "reason", "details", "title", "fault", "faultstring", "raw",
@@ -73,6 +78,12 @@ def read_error_value(value: Any, hidden: Callable[[str], str]) -> Said:
 def kind_of(text: str, content_type: str) -> str:
     """What a body is that should have been JSON, in words; "" if it is JSON or nothing that is recognized."""
     start = text[:500].lstrip("\ufeff \t\r\n").lower()
+    if start.startswith("{") and re.search(r"\}[ \t\r]*\n\s*\{", text[:_PAGE_MAX]):
+        try:
+            parse_json(text.strip("\ufeff \t\r\n").splitlines()[0])
+        except ValueError:
+            return ""
+        return JSON_LINES
     if start.startswith(("{", "[")):
         return ""
     markup = start.startswith("<")
@@ -81,7 +92,7 @@ def kind_of(text: str, content_type: str) -> str:
     ):
         return "an HTML page"
     if start.startswith(("data:", "event:", "id:", "retry:", ":")) or "event-stream" in content_type.lower():
-        return "an event stream"
+        return EVENTS
     if markup:
         return "an XML document"
     return ""
@@ -182,8 +193,10 @@ def _joined(parts: Any) -> str:
 
 def _page(text: str, kind: str, found: _Found) -> str:
     """The words of a page, a document or an event stream."""
-    head = text[:65_536]
-    if kind == "an event stream":
+    head = text[:_PAGE_MAX]
+    if kind == JSON_LINES:
+        return _joined(_words(line, found, 0) for line in head.splitlines()[:_LIST_MAX])
+    if kind == EVENTS:
         for line in head.splitlines():
             if line.startswith("data:"):
                 return _words(line.removeprefix("data:").strip(), found, 0)

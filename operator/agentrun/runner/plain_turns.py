@@ -14,9 +14,9 @@ from agentrun.runner.dialect import (
     arguments_to_send,
     label,
     read_usage,
-    without_thoughts,
 )
 from agentrun.runner.models import Item, ModelCall, Turn
+from agentrun.runner.thoughts import without_thoughts
 
 WORDLESS = "(no text)"
 """The text, in the plainest history, of a turn that has only calls."""

@@ -59,6 +59,8 @@ def _items(answer: dict[str, Any]) -> list[Item]:
     for entry in output if isinstance(output, list) else [output]:
         if isinstance(entry, str):
             items.append({"type": "message", "role": "assistant", "content": entry})
+        elif isinstance(entry, dict) and entry.get("type") in ("output_text", "text", "refusal"):
+            items.append({"type": "message", "role": "assistant", "content": [entry]})  # a part without its message
         elif isinstance(entry, dict):
             # An item without a type gets one, so that the journal distinguishes it from a message of Chat Completions.
             items.append(entry if isinstance(entry.get("type"), str) else entry | {"type": kind_of(entry)})

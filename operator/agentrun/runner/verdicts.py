@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from agentrun.api.texts import quoted
 from agentrun.api.workflow import FailureClass, Model
 from agentrun.runner import refusals
-from agentrun.runner.error_words import Said, kind_of, read_error, read_error_value
+from agentrun.runner.error_words import EVENTS, JSON_LINES, Said, kind_of, read_error, read_error_value
 from agentrun.runner.failures import ContextOverflow, Failure, plain
 from agentrun.runner.masking import Mask
 from agentrun.runner.overflow import is_overflow, is_rate_limit
@@ -77,7 +77,7 @@ class Verdicts:
         return self.transient(words, said.pause)
 
     def no_json(self, response: httpx2.Response, error: ValueError) -> Failure:
-        """The Failure for a 2xx answer that is not JSON. A page or an event stream is final: another try would get it
+        """The Failure for a 2xx answer that is not JSON. A page or a stream is final: another try would get it
         again.
         """
         content_type = response.headers.get("content-type", "")
@@ -89,8 +89,8 @@ class Verdicts:
                 f"a malformed answer: it is not JSON: {error}; it begins {quoted(plain(response.text, 60))}"
             )
         said = read_error(response.content, content_type, self._hidden)
-        if kind == "an event stream":
-            return self.final(f"the answer is an event stream, which was not asked for: {said.words}; {CHECK_ADDRESS}")
+        if kind in (EVENTS, JSON_LINES):
+            return self.final(f"the answer is {kind}, which was not asked for: {said.words}; {CHECK_ADDRESS}")
         return self.final(f"the answer is not JSON but {said.words}; {CHECK_ADDRESS}")
 
     def refused(self, response: httpx2.Response, body: dict[str, Any]) -> Failure | Rejected:
