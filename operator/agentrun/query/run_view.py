@@ -140,7 +140,7 @@ class RunView:
 
     @property
     def unreadable(self) -> str | None:
-        """Why only the name of its object can be read; None if all of it can."""
+        """Why a part of its object cannot be read; None if all of it can."""
         return None
 
     @property
