@@ -18,6 +18,7 @@ from agentrun.journal.log import EventLog, manifest_bytes, read_step
 from agentrun.journal.paths import RunPath
 from agentrun.plan.effects import asks_people
 from agentrun.plan.snapshot import Ref
+from agentrun.query.timeline import timeline
 from agentrun.runner.attempt import run_attempt
 from agentrun.runner.dispatch import work
 from agentrun.runner.http_tool import HttpTool
@@ -108,7 +109,7 @@ class Scene:
         log = EventLog(self.store, RUN, self.clock)
         log.refresh()
         body = {"step": key.label, "callId": "call", "attempt": self.number, "answer": answer, "by": "ana", **more}
-        assert log.append("resolved", body)
+        assert log.append("resolved", {name: value for name, value in body.items() if value is not ...})
         return len(log.records)
 
 
@@ -379,6 +380,26 @@ async def test_a_person_is_asked_although_a_later_attempt_was_refused(server: Lo
     server.then(reply({"why": "there already"}, status=409))
     fact = await scene.attempt()
     assert fact.unknown is not None and "HTTP 409 Conflict" in fact.unknown.message
+
+
+@pytest.mark.parametrize(("by", "who"), [("ana", "ana"), (None, "somebody unknown"), (..., "somebody unknown")])
+async def test_an_answer_counts_though_nobody_recorded_whose_it_is(server: Loopback, by: Any, who: str) -> None:
+    """A cluster without the admission policies records no name, and the first journals do not have the field."""
+    server.then(cut())
+    scene = Scene(server, "Once")
+    await scene.attempt()
+    fact = await scene.attempt(events=[scene.say("retry", by=by, result=None)])
+    assert fact.unknown is not None and len(server.received) == 2
+    [undone] = [r.body for r in read_step(scene.store, RUN, KEY, whole=True) if "undone" in r.body]
+    assert undone["because"] == f"{who} says that it did not happen"
+    fact = await scene.attempt(events=[scene.say("giveUp", by=by, result=None)])
+    assert fact.failure is not None and fact.failure.message.startswith(f"{who} gave up on pay")
+    other = Scene(server, "Once")
+    await other.attempt()
+    fact = await other.attempt(events=[other.say("happened", by=by, result=PAID)])
+    assert fact.output == PAID
+    lines = timeline({KEY: read_step(other.store, RUN, KEY, whole=True)}, [])
+    assert any(f"(as {who} says, unverified)" in line.text for line in lines)
 
 
 # -- where a step has items, retries and continueOnError ---------------------------------------------------------------

@@ -14,6 +14,7 @@ from agentrun.api.facts import ApprovalRequest, AttemptEnd, StepFact, StepKey
 from agentrun.api.labels import REQUESTED_BY
 from agentrun.api.printable import printable
 from agentrun.api.run import StepState
+from agentrun.api.texts import person
 from agentrun.api.workflow import API_VERSION
 from agentrun.journal.fold import Folded
 from agentrun.journal.log import EventLog
@@ -145,7 +146,7 @@ class StoredRun(RunView):
         """Who created it, in words."""
         by = self.pinned.manifest["requestedBy"]
         if by is None:
-            return "by somebody unknown"
+            return f"by {person(None)}"
         return f"by {printable(by, 60)}" + ("" if self.pinned.on_cluster else " (unverified)")
 
     @property
