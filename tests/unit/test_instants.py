@@ -130,8 +130,8 @@ def test_a_journal_that_holds_such_an_instant_is_readable_by_every_verb(
         said = agentrun(*words)
         assert said.code in (0, 1) and "Traceback" not in said.err, (words, said.err)
     assert {"far", "fine"} <= {line.split()[0] for line in agentrun("list").out.splitlines()}
-    for words in ("signal far s", "suspend far", "cancel far"):
-        assert agentrun(*words.split()).code == 0, words
+    for verb in ("signal far s", "suspend far", "cancel far"):
+        assert agentrun(*verb.split()).code == 0, verb
     if at > NEVER:
         assert "for ever" in agentrun("show", "far").out
 
