@@ -85,6 +85,70 @@ def test_cancel_after_a_reboot_names_the_verb_that_ends_the_run(shop: Shop, rele
     assert ended.code == 1 and "c Cancelled" in ended.err, ended
 
 
+PEOPLE = {"subject": "Go?", "approvers": {"groups": ["ops"]}}
+
+
+def test_every_verb_has_its_word_about_a_run_whose_driver_is_not_seen(shop: Shop, release: threading.Event) -> None:
+    """None of them hangs or needs another first; what they tell the run counts once a driver goes on with it."""
+    shop.tools.on("/odd", OK)
+    tools = [
+        tool("slow", f"{shop.tools.url}/slow", effect="Idempotent"),
+        tool("odd", f"{shop.tools.url}/odd", effect="Once", output="response.body.not.there"),
+    ]
+    steps = [
+        call("slow", "slow"),
+        call("odd", "odd"),
+        {"name": "yes", "approval": PEOPLE},
+        {"name": "no", "approval": PEOPLE, "continueOnError": True},
+        {"name": "go", "wait": {"signal": "go"}},
+    ]
+    shop.file(workflow(tools=tools, steps=steps), "slow.yaml")
+    with shop.running("run", "slow.yaml", "--name", "m") as run:
+        until("the call", lambda: shop.tools.asked("/slow"))
+        until("the open call", lambda: [r for r in shop.records("m", "odd") if r["kind"] == "waiting"])
+        until("both questions", lambda: [e["kind"] for e in shop.events("m")].count("approvalRequested") == 2)
+        run.process.kill()
+        run.end()
+    [lease] = shop.store.glob("*/m-*/driver.json")
+    holder = json.loads(lease.read_text())
+    holder["process"] |= ELSEWHERE["container"]
+    lease.write_text(json.dumps(holder))
+
+    with shop.running("logs", "m", "-f") as followed:
+        for words, code, event in (
+            ("logs m", 0, None),
+            ("diff m m", 0, None),
+            ("audit verify m", 0, None),
+            ("audit export m", 0, None),
+            ("approve m yes --as-group ops", 0, "decided"),
+            ("reject m no --as-group ops --comment never", 0, "decided"),
+            ("resolve m odd --happened 7", 0, "resolved"),
+            ("signal m go", 0, "signalled"),
+            ("suspend m", 0, "suspended"),
+        ):
+            before = len(shop.events("m"))
+            said = shop.agentrun(*words.split())
+            assert said.code == code and "Traceback" not in said.err, (words, said)
+            added = [e["kind"] for e in shop.events("m")[before:]]
+            assert added == ([event] if event else []), (words, added)
+            if event:
+                assert "agentrun resume m" in said.out, (words, said)
+        again = shop.agentrun("approve", "m", "yes", "--as-group", "ops")
+        assert again.code == 2 and "is decided: Approved" in again.err, again
+        until("why it waits", lambda: "nobody drives m now; waiting for agentrun resume m" in followed.said)
+        assert len(shop.tools.asked("/odd")) == 1
+        release.set()
+        forked = shop.agentrun("fork", "m", "--from", "yes", "--name", "f")
+        assert forked.code == 3, forked  # it asks anew
+        ended = shop.agentrun("resume", "m")
+        assert ended.code == 0, ended
+        assert followed.end().code == 0
+    states = {step["name"]: step["state"] for step in shop.agentrun("show", "m", "-o", "json").json["status"]["steps"]}
+    assert states == dict.fromkeys(("slow", "odd", "yes", "go"), "Succeeded") | {"no": "Failed"}
+    assert len({asked.headers["idempotency-key"] for asked in shop.tools.asked("/odd")}) == 2  # the fork's is its own
+    assert len(shop.tools.asked("/odd")) == 2
+
+
 # -- the user's own files ----------------------------------------------------------------------------------------------
 
 
