@@ -6,6 +6,7 @@ import json
 import resource
 import shutil
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,55 @@ def run_beside_own_files(shop: Shop, *, detach: bool, variables: bool) -> None:
     until("the end", lambda: shop.events("mine") and shop.events("mine")[-1]["kind"] == "ended")
     assert shop.events("mine")[-1]["body"]["outcome"] == "Succeeded"
     assert not touched.exists()
+
+
+PYTHON_VARIABLES: dict[str, str] = {
+    "PYTHONHOME": "{folder}/nowhere",
+    "PYTHONPATH": "{folder}",
+    "PYTHONUSERBASE": "{folder}/base",
+    "PYTHONSTARTUP": "{folder}/openai.py",
+    "PYTHONINSPECT": "1",
+    "PYTHONWARNINGS": "error",
+    "PYTHONBREAKPOINT": "openai.set_trace",
+    "PYTHONOPTIMIZE": "2",
+    "PYTHONPLATLIBDIR": "nowhere",
+    "PYTHONIOENCODING": "ascii:strict",
+    "PYTHONVERBOSE": "1",
+    "PYTHONPROFILEIMPORTTIME": "1",
+    "PYTHONTRACEMALLOC": "25",
+}
+"""Each of them, if a process obeyed it, would import a file of the user's, keep it from starting, or write to a log."""
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_no_variable_of_python_reaches_a_process_that_we_start(tmp_path: Path, detach: bool) -> None:
+    """The command itself is started without them. The driver that it detaches and the steps' processes inherit them."""
+    with open_shop(tmp_path, {"rules": [{"text": "Hällo."}]}) as shop:
+        touched = shop.folder / "imported"
+        own = f"open({str(touched)!r}, 'w').close()\nraise SystemExit(9)\n"
+        for name in OWN + BEFORE_US:
+            shop.file(own, f"{name}.py")
+        site = shop.folder / "base" / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+        site.mkdir(parents=True)
+        (site / "usercustomize.py").write_text(own)
+        shop.tools.on("/x", OK)
+        steps = [call("t", "fetch"), agent("a", "Say hällo.", dependsOn=["t"])]
+        models = [{"name": "main", "model": "m"}]
+        shop.file(workflow(tools=[tool("fetch", f"{shop.tools.url}/x")], steps=steps, models=models), "mine.yaml")
+        variables = {name: value.format(folder=shop.folder) for name, value in PYTHON_VARIABLES.items()}
+        done = subprocess.run(
+            [sys.executable, "-E", "-P", "-s", "-m", "agentrun.cli", "run", "mine.yaml", "--name", "mine"]
+            + (["--detach"] if detach else []),
+            cwd=shop.folder, env=shop.environment | variables, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done
+        until("the end", lambda: shop.events("mine") and shop.events("mine")[-1]["kind"] == "ended")
+        assert shop.events("mine")[-1]["body"]["outcome"] == "Succeeded"
+        assert not touched.exists()
+        assert {record["attempt"] for step in ("t", "a") for record in shop.records("mine", step)} == {1}
+        said = shop.agentrun("logs", "mine", "-o", "json")
+        assert [line for line in said.out.splitlines() if json.loads(line)["event"] == "output"] == []
 
 
 # -- few descriptors ---------------------------------------------------------------------------------------------------
