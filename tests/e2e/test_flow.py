@@ -11,7 +11,7 @@ import pytest
 
 from agentrun.local.driver import End
 from tests.e2e.local import LocalRun, agent, call, run_of, tool, workflow
-from tests.e2e.shop import Shop
+from tests.e2e.shop import Shop, until
 from tests.e2e.toolhost import Answer, Handler, reply
 
 MODELS: dict[str, Any] = {
@@ -335,3 +335,33 @@ def test_nobody_was_called_beyond_a_budget(runs: dict[str, tuple[LocalRun, End]]
     assert len(asked(stage, "<looks>")) == ASKED["model-calls"] + ASKED["no-tool-calls"]
     assert len(stage.tools.asked("/look")) == 1
     assert len(stage.tools.asked("/counted")) == 1
+
+
+BEGINS, NEVER = "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-05:00"
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Etc/GMT+12"])
+def test_a_wait_until_either_end_of_the_calendar_is_a_wait(shop: Shop, zone: str) -> None:
+    """Written in the file, and computed. "Never", as a database writes it, once ended every verb of the namespace."""
+
+    def waits(name: str, *instants: str) -> list[dict[str, Any]]:
+        return [{"name": f"{name}{n}", "wait": {"until": at}} for n, at in enumerate(instants)]
+
+    typed = {"type": "object", "properties": {"at": {"type": "string"}}}
+    past, far = waits("p", BEGINS, "${inputs.at}"), waits("f", NEVER, "${inputs.at}")
+    shop.file(workflow(inputs=typed, steps=past), "past.yaml")
+    shop.file(workflow(inputs=typed, steps=far), "far.yaml")
+    env = {"TZ": zone}
+    assert shop.agentrun("run", "past.yaml", "--name", "past", "-i", f"at={BEGINS}", env=env).code == 0
+    said = shop.agentrun("run", "far.yaml", "--name", "far", "-i", f"at={NEVER}", "--detach", env=env)
+    assert said.code == 0, said
+    until("both waits", lambda: [e["kind"] for e in shop.events("far")].count("waitStarted") == 2)
+    listed = shop.agentrun("list", env=env)
+    assert listed.code == 0 and {"past", "far"} <= {line.split()[0] for line in listed.out.splitlines()}, listed
+    for words in ("show past", "show far", "logs far", "diff far past", "audit export far", "audit verify far"):
+        said = shop.agentrun(*words.split(), env=env)
+        assert said.code in (0, 1) and "Traceback" not in said.err, (words, said)
+    assert "for ever" in shop.agentrun("show", "far", env=env).out
+    assert shop.agentrun("cancel", "far", env=env).code == 0
+    until("the end", lambda: shop.events("far")[-1]["kind"] == "ended")
+    assert shop.events("far")[-1]["body"]["outcome"] == "Cancelled"

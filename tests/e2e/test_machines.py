@@ -6,6 +6,7 @@ import json
 import resource
 import shutil
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,70 @@ def test_cancel_after_a_reboot_names_the_verb_that_ends_the_run(shop: Shop, rele
     assert ended.code == 1 and "c Cancelled" in ended.err, ended
 
 
+PEOPLE = {"subject": "Go?", "approvers": {"groups": ["ops"]}}
+
+
+def test_every_verb_has_its_word_about_a_run_whose_driver_is_not_seen(shop: Shop, release: threading.Event) -> None:
+    """None of them hangs or needs another first; what they tell the run counts once a driver goes on with it."""
+    shop.tools.on("/odd", OK)
+    tools = [
+        tool("slow", f"{shop.tools.url}/slow", effect="Idempotent"),
+        tool("odd", f"{shop.tools.url}/odd", effect="Once", output="response.body.not.there"),
+    ]
+    steps = [
+        call("slow", "slow"),
+        call("odd", "odd"),
+        {"name": "yes", "approval": PEOPLE},
+        {"name": "no", "approval": PEOPLE, "continueOnError": True},
+        {"name": "go", "wait": {"signal": "go"}},
+    ]
+    shop.file(workflow(tools=tools, steps=steps), "slow.yaml")
+    with shop.running("run", "slow.yaml", "--name", "m") as run:
+        until("the call", lambda: shop.tools.asked("/slow"))
+        until("the open call", lambda: [r for r in shop.records("m", "odd") if r["kind"] == "waiting"])
+        until("both questions", lambda: [e["kind"] for e in shop.events("m")].count("approvalRequested") == 2)
+        run.process.kill()
+        run.end()
+    [lease] = shop.store.glob("*/m-*/driver.json")
+    holder = json.loads(lease.read_text())
+    holder["process"] |= ELSEWHERE["container"]
+    lease.write_text(json.dumps(holder))
+
+    with shop.running("logs", "m", "-f") as followed:
+        for words, code, event in (
+            ("logs m", 0, None),
+            ("diff m m", 0, None),
+            ("audit verify m", 0, None),
+            ("audit export m", 0, None),
+            ("approve m yes --as-group ops", 0, "decided"),
+            ("reject m no --as-group ops --comment never", 0, "decided"),
+            ("resolve m odd --happened 7", 0, "resolved"),
+            ("signal m go", 0, "signalled"),
+            ("suspend m", 0, "suspended"),
+        ):
+            before = len(shop.events("m"))
+            said = shop.agentrun(*words.split())
+            assert said.code == code and "Traceback" not in said.err, (words, said)
+            added = [e["kind"] for e in shop.events("m")[before:]]
+            assert added == ([event] if event else []), (words, added)
+            if event:
+                assert "agentrun resume m" in said.out, (words, said)
+        again = shop.agentrun("approve", "m", "yes", "--as-group", "ops")
+        assert again.code == 2 and "is decided: Approved" in again.err, again
+        until("why it waits", lambda: "nobody drives m now; waiting for agentrun resume m" in followed.said)
+        assert len(shop.tools.asked("/odd")) == 1
+        release.set()
+        forked = shop.agentrun("fork", "m", "--from", "yes", "--name", "f")
+        assert forked.code == 3, forked  # it asks anew
+        ended = shop.agentrun("resume", "m")
+        assert ended.code == 0, ended
+        assert followed.end().code == 0
+    states = {step["name"]: step["state"] for step in shop.agentrun("show", "m", "-o", "json").json["status"]["steps"]}
+    assert states == dict.fromkeys(("slow", "odd", "yes", "go"), "Succeeded") | {"no": "Failed"}
+    assert len({asked.headers["idempotency-key"] for asked in shop.tools.asked("/odd")}) == 2  # the fork's is its own
+    assert len(shop.tools.asked("/odd")) == 2
+
+
 # -- the user's own files ----------------------------------------------------------------------------------------------
 
 
@@ -131,6 +196,55 @@ def run_beside_own_files(shop: Shop, *, detach: bool, variables: bool) -> None:
     until("the end", lambda: shop.events("mine") and shop.events("mine")[-1]["kind"] == "ended")
     assert shop.events("mine")[-1]["body"]["outcome"] == "Succeeded"
     assert not touched.exists()
+
+
+PYTHON_VARIABLES: dict[str, str] = {
+    "PYTHONHOME": "{folder}/nowhere",
+    "PYTHONPATH": "{folder}",
+    "PYTHONUSERBASE": "{folder}/base",
+    "PYTHONSTARTUP": "{folder}/openai.py",
+    "PYTHONINSPECT": "1",
+    "PYTHONWARNINGS": "error",
+    "PYTHONBREAKPOINT": "openai.set_trace",
+    "PYTHONOPTIMIZE": "2",
+    "PYTHONPLATLIBDIR": "nowhere",
+    "PYTHONIOENCODING": "ascii:strict",
+    "PYTHONVERBOSE": "1",
+    "PYTHONPROFILEIMPORTTIME": "1",
+    "PYTHONTRACEMALLOC": "25",
+}
+"""Each of them, if a process obeyed it, would import a file of the user's, keep it from starting, or write to a log."""
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_no_variable_of_python_reaches_a_process_that_we_start(tmp_path: Path, detach: bool) -> None:
+    """The command itself is started without them. The driver that it detaches and the steps' processes inherit them."""
+    with open_shop(tmp_path, {"rules": [{"text": "Hällo."}]}) as shop:
+        touched = shop.folder / "imported"
+        own = f"open({str(touched)!r}, 'w').close()\nraise SystemExit(9)\n"
+        for name in OWN + BEFORE_US:
+            shop.file(own, f"{name}.py")
+        site = shop.folder / "base" / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+        site.mkdir(parents=True)
+        (site / "usercustomize.py").write_text(own)
+        shop.tools.on("/x", OK)
+        steps = [call("t", "fetch"), agent("a", "Say hällo.", dependsOn=["t"])]
+        models = [{"name": "main", "model": "m"}]
+        shop.file(workflow(tools=[tool("fetch", f"{shop.tools.url}/x")], steps=steps, models=models), "mine.yaml")
+        variables = {name: value.format(folder=shop.folder) for name, value in PYTHON_VARIABLES.items()}
+        done = subprocess.run(
+            [sys.executable, "-E", "-P", "-s", "-m", "agentrun.cli", "run", "mine.yaml", "--name", "mine"]
+            + (["--detach"] if detach else []),
+            cwd=shop.folder, env=shop.environment | variables, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done
+        until("the end", lambda: shop.events("mine") and shop.events("mine")[-1]["kind"] == "ended")
+        assert shop.events("mine")[-1]["body"]["outcome"] == "Succeeded"
+        assert not touched.exists()
+        assert {record["attempt"] for step in ("t", "a") for record in shop.records("mine", step)} == {1}
+        said = shop.agentrun("logs", "mine", "-o", "json")
+        assert [line for line in said.out.splitlines() if json.loads(line)["event"] == "output"] == []
 
 
 # -- few descriptors ---------------------------------------------------------------------------------------------------

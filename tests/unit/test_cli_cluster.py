@@ -7,6 +7,7 @@ import os
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from agentrun.api.canonical import moment, timestamp
 from agentrun.api.errors import Problem
+from agentrun.api.facts import Usage
 from agentrun.cli.main import main
 from agentrun.cli.on_cluster.client import Client
 from agentrun.cli.on_cluster.refusals import NotInstalled, fields_of, refusal_of
@@ -39,8 +41,10 @@ from agentrun.kube.impersonation import acting_as
 from agentrun.kube.status import read_status
 from agentrun.query.past import Past
 from agentrun.query.run_view import RunView as Run
+from agentrun.query.status_form import in_form
 from agentrun.records.waits import WAITS, MovedBy
 from tests.harness.cli_store import PEOPLE, REFUND, Scene, Type, closed, request
+from tests.harness.memory_store import MemoryStore
 
 
 def kubeconfig(path: Path, server: str = "https://127.0.0.1:1", **user: Any) -> Path:
@@ -382,7 +386,7 @@ def test_the_command_that_goes_on_has_a_place_for_the_secrets(
 GOOD: dict[str, Any] = {
     "metadata": {"name": "good", "namespace": "n", "creationTimestamp": "2027-01-31T09:00:00Z"},
     "spec": {},
-    "status": {"phase": "Running", "steps": [{"name": "a", "state": "Running"}], "usage": {"costUSD": "1"}},
+    "status": {"phase": "Running", "steps": [{"name": "a", "state": "Running"}], "usage": Usage().to_json()},
 }
 
 
@@ -396,6 +400,7 @@ GOOD: dict[str, Any] = {
         {"status": {"steps": [{"name": "a", "state": "Waiting", "waitingFor": {}}]}},
         {"status": {"usage": []}},
         {"status": {"phase": ["x"], "steps": None}},
+        {"status": {"completionTime": "0000-01-01T00:00:00Z"}},
     ],
 )
 def test_an_object_that_anybody_wrote_hides_no_other(
@@ -408,6 +413,114 @@ def test_an_object_that_anybody_wrote_hides_no_other(
     rows = {line.split()[0]: line.split()[1] for line in said.out.splitlines()}
     assert rows == {"NAME": "PHASE", "good": "Running", "bad": "Unreadable"}
     assert "run bad in n: " in said.err
+
+
+WHEN = "2027-01-31T09:00:00Z"
+FAILURE = {"class": "Tool", "message": "it broke", "retryAfter": 1.5, "retryable": True, "happened": True}
+WAITINGS: list[dict[str, Any]] = [
+    {"approval": "r-a", "subjects": ["Go?"]},
+    {"resolve": "did it happen?", "tool": "pay", "callId": "call"},
+    {"retry": WHEN, "because": "it broke"},
+    {"until": WHEN},
+    {"signal": "go"},
+    {"resume": "lost"},
+]
+WHOLE: dict[str, Any] = {
+    "observedGeneration": 1,
+    "phase": "Running",
+    "workflowDigest": "sha256:aa",
+    "startTime": WHEN,
+    "completionTime": WHEN,
+    "conditions": [
+        {"type": "Ready", "status": "False", "reason": "Running", "message": "", "lastTransitionTime": WHEN}
+    ],
+    "usage": Usage().to_json(),
+    "steps": [
+        {"name": "f", "state": "Running", "items": {"Running": 1}},
+        {"name": "f[0]", "state": "Failed", "attempt": 1, "startedAt": WHEN, "finishedAt": WHEN, "failure": FAILURE},
+        *({"name": f"w{n}", "state": "Waiting", "waitingFor": waiting} for n, waiting in enumerate(WAITINGS)),
+    ],
+    "output": {"any": ["thing"]},
+    "journal": "s3://bucket/prefix/n/r-" + "0" * 32,
+    "message": "all is well",
+}
+"""A status with each of the fields that the operator writes."""
+
+ODD: tuple[Any, ...] = (None, [], {}, [[]], 7, True, "", "0000-01-01T00:00:00Z", "\x1b[2J")
+
+
+def variants(value: Any, odd: tuple[Any, ...] = ODD) -> Iterator[Any]:
+    """``value`` with one place left out or replaced, for every place."""
+    yield from odd
+    if isinstance(value, dict):
+        for name in value:
+            yield {key: part for key, part in value.items() if key != name}
+            yield from (value | {name: other} for other in variants(value[name], odd))
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from ([*value[:number], other, *value[number + 1 :]] for other in variants(part, odd))
+
+
+def test_a_status_that_the_operator_writes_is_whole() -> None:
+    assert in_form(WHOLE) == (WHOLE, None)
+    assert in_form(None) == ({}, None)
+
+
+def test_what_is_left_of_a_status_has_the_form() -> None:
+    for status in variants(WHOLE):
+        found, why = in_form(status)
+        assert in_form(found) == (found, None), (status, why)
+        assert why is not None or found == (status or {})
+
+
+def test_a_status_that_anybody_wrote_gives_no_verb_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``list`` reads them all at once; the other verbs one after the other, over a journal that is out of reach."""
+    monkeypatch.setattr("agentrun.cli.on_cluster.cluster_run.open_store", lambda url: MemoryStore())
+    going_on = {key: value for key, value in WHOLE.items() if key != "completionTime"}
+    statuses = [*variants(WHOLE, ODD[-3:]), *variants(going_on, ODD[:4])]
+    answers = Answers(monkeypatch, going(), [])
+    objects = [going() | {"status": status} for status in statuses]
+    with monkeypatch.context() as listing:
+        listing.setattr(Client, "list_all", lambda _, path: objects)
+        assert typed(monkeypatch, "agentrun", "list", "--context", "here", "-n", "n") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(objects)
+    for answers.run in objects:
+        for verb, codes in (("show r", {0}), ("approve r w0", {2}), ("resolve r w1 --give-up", {0, 2, 4})):
+            answers.gone = False
+            code = typed(monkeypatch, "agentrun", *verb.split(), "--context", "here", "-n", "n")
+            said = capsys.readouterr()
+            assert code in codes and "Traceback" not in said.err, (verb, answers.run["status"], said.err)
+            assert "\x1b" not in said.out + said.err
+    answers.run = going() | {"status": WHOLE | {"completionTime": "0000-01-01T00:00:00Z"}}
+    typed(monkeypatch, "agentrun", "show", "r", "--context", "here", "-n", "n")
+    assert 'status.completionTime is "0000-01-01T00:00:00Z"' in capsys.readouterr().out
+
+
+NOWHERE = ("", "x", "s3://", "s3://b", "s3://b/n/r", "file:///etc/passwd", f"s3:///n/r-{'0' * 32}")
+
+
+@pytest.mark.parametrize("journal", NOWHERE)
+def test_a_journal_that_is_nowhere_is_said_to_be_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], journal: str
+) -> None:
+    Answers(monkeypatch, going(journal=journal), [])
+    assert typed(monkeypatch, "agentrun", "audit", "verify", "r", "--context", "here", "-n", "n") == 2
+    assert "journal" in capsys.readouterr().err
+
+
+def test_an_approval_that_nobody_can_read_hides_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = asking("late")
+    bad = good | {
+        "metadata": good["metadata"] | {"name": "bad"},
+        "spec": good["spec"] | {"expiresAt": "0000-01-01T00:00:00Z"},
+    }
+    Answers(monkeypatch, going(), [bad, good])
+    assert typed(monkeypatch, "agentrun", "approve", "r", "late", "--context", "here", "-n", "n") == 0
+    assert "without the Approval bad" in capsys.readouterr().err
 
 
 def test_the_time_of_a_step_that_the_runs_end_cut_short_ends_with_the_run() -> None:
@@ -468,20 +581,24 @@ def test_what_was_done_is_said_though_the_run_is_gone_by_then(
     assert said in capsys.readouterr().out and answers.asked == ["GET r", "PATCH"]
 
 
-def test_an_approval_is_decided_though_the_status_does_not_have_its_step_yet(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def asking(step: str) -> dict[str, Any]:
     spec = {
         "run": {"name": "r", "uid": "u"},
-        "step": "late",
+        "step": step,
         "subject": "Go?",
         "digest": "sha256:aa",
         "approvers": {"groups": ["ops"], "somethingNewer": 1},
         "required": 1,
         "expiresAt": "2030-01-01T00:00:00Z",
     }
-    asks = {"metadata": {"name": "r-late", "namespace": "n", "uid": "a", "resourceVersion": "1"}, "spec": spec}
-    answers = Answers(monkeypatch, going(steps=[{"name": "early", "state": "Running"}]), [asks])
+    metadata = {"name": f"r-{step}", "namespace": "n", "uid": "a", "resourceVersion": "1"}
+    return {"metadata": metadata, "spec": spec}
+
+
+def test_an_approval_is_decided_though_the_status_does_not_have_its_step_yet(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = Answers(monkeypatch, going(steps=[{"name": "early", "state": "Running"}]), [asking("late")])
     assert typed(monkeypatch, "agentrun", "approve", "r", "late", "--context", "here", "-n", "n") == 0
     assert "approved: late: Go?" in capsys.readouterr().out and answers.asked == ["GET r", "PATCH"]
     answers.gone = False

@@ -23,6 +23,7 @@ from tests.harness.cli_store import DEAD, PEOPLE, REFUND, Scene, Type, closed, i
 ESC = "\x1b]52;c;aGFjaw==\x07\u202e"
 
 
+RESOLVED: dict[str, Any] = {"step": "a", "callId": "call", "answer": "giveUp", "result": None}
 WHO = [
     ("suspended", {"by": "ana", "verified": True}, "suspended by ana"),
     ("unsuspended", {"by": "ana", "verified": False}, "unsuspended by ana (unverified)"),
@@ -30,6 +31,10 @@ WHO = [
     # as the first journals of clusters have it, whoever it was
     ("cancelled", {"by": None, "verified": True, "late": False}, "cancelled"),
     ("suspended", {"by": f"ana{ESC}\nroot", "verified": True}, "suspended by ana"),
+    ("signalled", {"name": "go", "payload": 1, "by": None, "verified": False}, "signal go by an unknown user: 1"),
+    ("resolved", RESOLVED | {"by": None, "verified": False}, "resolved by an unknown user: give up"),
+    ("resolved", RESOLVED, "resolved by an unknown user: give up"),
+    ("resumed", {"by": None, "verified": False}, "resumed by an unknown user"),
     (
         "ttlChanged",
         {"by": "ana", "verified": True, "ttlSecondsAfterFinished": 60},
@@ -46,7 +51,7 @@ WHO = [
 @pytest.mark.parametrize(("kind", "body", "line"), WHO)
 def test_who_changed_a_run_is_shown(kind: str, body: dict[str, Any], line: str) -> None:
     (found,) = timeline({}, [Record("n/r-1", "", 0, 1, 0.0, kind, body, "")])
-    assert found.text.startswith(line) if ESC in str(body["by"]) else found.text == line
+    assert found.text.startswith(line) if ESC in str(body.get("by")) else found.text == line
     assert found.text.isprintable()
 
 

@@ -309,6 +309,10 @@ FIELDS = {
         model("{name: m, model: x}\n    - {name: m, model: x}"),
         "wf.yaml:10: spec.models[1].name: the name m is taken by models[0]: give another",
     ),
+    "tool twice": (
+        STEPS + "  tools:\n    - {name: t, http: {url: 'http://a'}}\n    - {name: t, http: {url: 'http://b'}}\n",
+        "wf.yaml:10: spec.tools[1].name: the name t is taken by tools[0]: give another",
+    ),
 }
 
 

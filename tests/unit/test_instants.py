@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -124,12 +125,41 @@ def test_a_journal_that_holds_such_an_instant_is_readable_by_every_verb(
     run = scene.run("far", workflow)
     scene.event(run, "waitStarted", step="a", until=at)
     scene.event(run, "waitStarted", step="b", signal="s", until=at)
-    for words in (["list"], ["show", "far"], ["show", "far", "-o", "json"], ["diff", "far", "fine"]):
+    reading = [["list"], ["show", "far"], ["show", "far", "-o", "json"], ["diff", "far", "fine"], ["logs", "far"]]
+    for words in [*reading, ["audit", "export", "far"], ["audit", "verify", "far"]]:
         said = agentrun(*words)
         assert said.code in (0, 1) and "Traceback" not in said.err, (words, said.err)
     assert {"far", "fine"} <= {line.split()[0] for line in agentrun("list").out.splitlines()}
-    assert agentrun("suspend", "far").code == 0
-    assert agentrun("cancel", "far").code == 0
-    assert agentrun("audit", "verify", "far").code == 0
+    for verb in ("signal far s", "suspend far", "cancel far"):
+        assert agentrun(*verb.split()).code == 0, verb
     if at > NEVER:
         assert "for ever" in agentrun("show", "far").out
+
+
+ASKED: dict[str, Any] = {"subject": "Go?", "details": None, "digest": "sha256:aa", "required": 1}
+
+
+@pytest.mark.parametrize("at", EXTREMES)
+def test_a_question_that_ends_at_such_an_instant_can_be_asked_answered_and_gone_on_from(
+    scene: Scene, agentrun: Type, zone: str, at: float
+) -> None:
+    """Its run was made at such an instant too, and waits for a signal until one."""
+    made = {"createdAt": timestamp(at)}
+    workflow = {"steps": [PEOPLE["steps"][0] | {"approval": {"subject": "Go?", "approvers": {"groups": ["ops"]}}}]}
+    workflow["steps"] += [{"name": "b", "wait": {"signal": "s"}}]
+    runs = [scene.run(name, workflow, **made) for name in ("asks", "goes")]
+    for run in runs:
+        asks = ASKED | {"approvers": {"groups": ["ops"], "users": []}, "expiresAt": at}
+        scene.event(run, "approvalRequested", step="ask", request=asks)
+        scene.event(run, "waitStarted", step="b", signal="s", until=at)
+    open_ = at > scene.now
+    for words in ("list", "show asks", "show asks -o json", "logs asks", "audit export asks"):
+        said = agentrun(*words.split())
+        assert said.code == 0 and "Traceback" not in said.err, (words, said.err)
+    said = agentrun("approve", "asks", "--as-group", "ops")
+    assert said.code == (0 if open_ else 2) and "Traceback" not in said.err, said.err
+    # What waits for people alone is left to them; what ran out fails the run.
+    said = agentrun("resume", "goes")
+    assert said.code == (3 if open_ else 1), said.err
+    assert agentrun("fork", "goes", "--from", "b", "--name", "again").code == 3
+    assert agentrun("audit", "verify", "goes").code == 0

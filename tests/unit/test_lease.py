@@ -5,14 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Awaitable
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agentrun.journal.paths import RunPath
 from agentrun.local import lease
-from agentrun.local.lease import HeldByOther, Lease, holder_of
+from agentrun.local.lease import LENGTH, HeldByOther, HolderWatch, Lease, holder_of
+from agentrun.runner.process_id import this_process
+from agentrun.store.folder import FolderStore
+from agentrun.store.protocol import KeyExists, Store
+from agentrun.store.s3 import S3Store
 from tests.harness.memory_store import MemoryStore
+from tests.servers.versitygw import S3Server
 
 RUN = RunPath("support", "refund-4711", "c0ffee")
 ELSEWHERE = json.dumps({"writer": "other", "process": {"host": "elsewhere", "boot": "other", "pid": 1, "born": 1}})
@@ -104,3 +113,120 @@ async def test_a_driver_that_is_cancelled_as_it_renews_can_free_the_lease(
     await cancelled(held.keep(), store)
     await held.release()
     assert holder_of(store, RUN) is None
+
+
+# -- the same in a folder and in a bucket ------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["folder", "s3"])
+def stores(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3_server: S3Server
+) -> Callable[[], Store]:
+    """Opens the same store anew, as each driver and each watcher does in a process of its own."""
+    if request.param == "folder":
+        return lambda: FolderStore(tmp_path / "store")
+    for name, value in s3_server.environment(tmp_path / "none").items():
+        monkeypatch.setenv(name, value)
+    url = f"s3://{s3_server.new_bucket()}/{uuid.uuid4().hex}"
+    return lambda: S3Store(url)
+
+
+DEAD_PLACES: dict[str, dict[str, Any]] = {
+    "another boot": {"place": "11111111-2222-3333-4444-555555555555 pid:[4026531836]"},
+    "another host": {"host": "another-machine"},
+    "another container": {"place": "pid:[1]"},
+    "no place": {"place": ""},
+    "a killed process": {"pid": 2**22 + 1},
+}
+
+
+@dataclass
+class Elsewhere:
+    """The driver at a place that a test names, and the clock of who watches its lease."""
+
+    store: Store
+    place: dict[str, Any]
+    now: float = 0.0
+    version: str | None = None
+    renewals: int = 0
+
+    def renew(self) -> None:
+        self.renewals += 1
+        process = this_process() | self.place
+        data = json.dumps({"writer": "elsewhere", "process": process, "renewals": self.renewals}).encode()
+        self.version = self.store.swap(RUN.lease, data, self.version)
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize("place", DEAD_PLACES.values(), ids=DEAD_PLACES)
+async def test_a_run_is_taken_over_from_a_driver_that_died_wherever_it_was(
+    stores: Callable[[], Store], place: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Elsewhere(stores(), place)
+    driver.renew()
+    seen_here = "pid" in place
+    assert HolderWatch(stores(), RUN, driver.clock).decide(lambda _: None, driver.sleep) is False
+    assert driver.now == (0.0 if seen_here else LENGTH)
+
+    async def no_time(seconds: float) -> None:
+        driver.now += seconds
+
+    said: list[str] = []
+    monkeypatch.setattr(lease, "LOOK", LENGTH / 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio, "sleep", no_time)
+        ours = Lease(stores(), RUN, "ours", driver.clock)
+        await ours.acquire(said.append)
+    assert len(said) == (0 if seen_here else 1)
+    assert holder_of(stores(), RUN) == this_process()
+    with pytest.raises(HeldByOther, match=f"process {this_process()['pid']} on"):
+        await Lease(stores(), RUN, "third").acquire(print)
+    with pytest.raises(KeyExists):
+        driver.renew()  # it was only asleep: it finds the lease of another
+    await ours.release()
+    assert holder_of(stores(), RUN) is None
+
+
+@pytest.mark.parametrize("place", [p for p in DEAD_PLACES.values() if "pid" not in p])
+async def test_a_driver_that_renews_elsewhere_is_left_alone(stores: Callable[[], Store], place: dict[str, Any]) -> None:
+    driver = Elsewhere(stores(), place)
+    driver.renew()
+    watch = HolderWatch(stores(), RUN, driver.clock)
+    assert watch.look() == "unknown"
+    for _ in range(3):
+        driver.sleep(LENGTH - 1)
+        driver.renew()
+        assert watch.look() == "alive"
+    before = stores().read_version(RUN.lease)
+    with pytest.raises(HeldByOther):
+        await _acquired_while(driver, Lease(stores(), RUN, "ours", driver.clock))
+    assert stores().read_version(RUN.lease)[0] != before[0]  # the driver's own renewal
+    assert json.loads(stores().get(RUN.lease))["writer"] == "elsewhere"
+
+
+async def _acquired_while(driver: Elsewhere, ours: Lease) -> None:
+    """Acquire, while the driver renews as soon as it is watched."""
+    await ours.acquire(lambda _: driver.renew())
+
+
+async def test_a_driver_that_is_cancelled_leaves_no_lease_in_any_store(stores: Callable[[], Store]) -> None:
+    store = stores()
+    task = asyncio.ensure_future(Lease(store, RUN, "one").acquire(print))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert holder_of(stores(), RUN) is None
+    held = Lease(stores(), RUN, "two")
+    await held.acquire(print)
+    keeping = asyncio.ensure_future(held.keep())
+    await asyncio.sleep(0)
+    keeping.cancel()
+    await held.release()
+    assert holder_of(stores(), RUN) is None
+    await Lease(stores(), RUN, "three").acquire(print)

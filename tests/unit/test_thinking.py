@@ -8,7 +8,10 @@ from functools import partial
 
 import pytest
 
-from agentrun.control.thinking import Thinking
+from agentrun.control import thinking as module
+from agentrun.control.thinking import TOO_LONG, Thinking
+from agentrun.plan.work_budget import GLANCE, SLICE, Work
+from tests.harness.planner_world import PlannerWorld, compiled, step
 
 
 async def settled() -> None:
@@ -57,4 +60,32 @@ async def test_what_fails_or_is_cancelled_gives_the_turn_on() -> None:
         await failing
     assert (await last)[0] == "done"
     assert (await thinking.run("eve", lambda: 1))[0] == 1
+    thinking.close()
+
+
+async def test_a_plan_over_its_time_is_parked_with_a_reason_and_a_verb_and_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The units of its expressions are far below their bound: what they take on this machine is not what they say."""
+    monkeypatch.setattr(module, "PAUSE_MAX", 0.0)
+    # One condition takes about 1.7 million units: two slices, the first of which takes too long by this clock.
+    of_each = [step(f"s{n}", when=f"inputs.l.map(x, x).size() == {n}", wait={"duration": "1h"}) for n in range(20)]
+    world = PlannerWorld(compiled(*of_each), inputs={"l": list(range(300))})
+    seconds = iter([0.0, TOO_LONG + 1])
+    thinking, work = Thinking(lambda: next(seconds, 9.0)), Work()
+    found, other = await asyncio.gather(
+        thinking.plan("eve", world.snapshot(), work), thinking.plan("ana", world.snapshot(), Work())
+    )
+    assert GLANCE < work.spent <= GLANCE + SLICE + GLANCE
+    states = [entry["state"] for entry in found.status["steps"]]
+    assert 5 < states.count("Skipped") < 20 and states.count("Skipped") + states.count("Waiting") == 20
+    assert found.waits_for_person and found.status["phase"] == "Stalled"
+    assert {c["reason"] for c in found.status["conditions"]} == {"TooMuchWork"}
+    assert "took 4.0 s of the operator's time" in found.status["message"]
+    assert "agentrun cancel RUN ends the run" in found.status["message"]
+    assert {entry["state"] for entry in other.status["steps"]} == {"Skipped"}
+    # It is not tried again: the next plan is the same, and evaluates nothing.
+    spent, evaluated = work.spent, work.evaluated
+    assert await thinking.plan("eve", world.snapshot(), work) == found
+    assert (work.spent, work.evaluated) == (spent, evaluated)
     thinking.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from agentrun.journal.log import EventLog, manifest_bytes, read_step
 from agentrun.journal.paths import RunPath
 from agentrun.plan.effects import asks_people
 from agentrun.plan.snapshot import Ref
+from agentrun.query.timeline import timeline
 from agentrun.runner.attempt import run_attempt
 from agentrun.runner.dispatch import work
 from agentrun.runner.http_tool import HttpTool
@@ -34,30 +35,41 @@ from tests.unit.record_forms import check_all
 RUN, KEY = RunPath("n", "r", "0" * 32), StepKey("a")
 UNDO, UNDO_BY_ID = {"name": "undo", "args": {"n": 1}}, {"name": "undo", "args": {"id": "${steps.a.output.id}"}}
 PAID = {"id": "p-1"}
+INPUTS: dict[str, Any] = {"orders": ["x", "y", "z"]}
+FAN = {"forEach": {"items": "${inputs.orders}", "maxParallel": 3}}
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
 class Scene:
     """One step that calls a tool of a real server, and what it may undo it with."""
 
-    def __init__(self, server: Loopback, effect: str, compensate: Any = None, retry: int = 0, **http: Any) -> None:
+    def __init__(
+        self,
+        server: Loopback,
+        effect: str,
+        compensate: Any = None,
+        retry: int = 0,
+        fields: Mapping[str, Any] | None = None,
+        **http: Any,
+    ) -> None:
+        """``fields``: further fields of the step. Everything else in ``http`` is the tool's."""
         self.store, self.server = MemoryStore(), server
-        fields = {"url": f"{server.url}/pay", **http}
+        paying = {"url": f"{server.url}/pay", **http}
         tools = [
-            {"name": "pay", "effect": effect, "http": fields},
+            {"name": "pay", "effect": effect, "http": paying},
             {
                 "name": "undo",
                 "effect": "Once",
                 "http": {"url": f"{server.url}/undo", "output": "response.body.there.is.none"},
             },
         ]
-        made = {"name": "a", "tool": {"name": "pay", "args": {"n": 1}}, "retry": {"limit": retry}}
+        made = {"name": "a", "tool": {"name": "pay", "args": {"n": 1}}, "retry": {"limit": retry}, **(fields or {})}
         self.step = made | ({"compensate": compensate} if compensate else {})
-        about = {"v": 1, "name": "r", "namespace": "n", "uid": "0" * 32, "requestedBy": "me", "inputs": {}}
+        about = {"v": 1, "name": "r", "namespace": "n", "uid": "0" * 32, "requestedBy": "me", "inputs": INPUTS}
         self.tools = tools
         workflow = {"tools": tools, "steps": [self.step]}
         self.store.create(RUN.manifest, manifest_bytes({**about, "workflow": workflow}))
-        self.now, self.number = 1000.0, 0
+        self.now, self.number, self.send_within = 1000.0, 0, 60.0
 
     def clock(self) -> float:
         self.now += 0.01
@@ -72,7 +84,7 @@ class Scene:
         ports = Ports(
             clock=self.clock,
             open_store=lambda _: self.store,
-            send_within=60,
+            send_within=self.send_within,
             open_tool=lambda tool, secret: HttpTool(tool, secret, sleep=no_sleep),
         )
         told = AttemptSpec("memory", RUN, key, self.number, refs, tuple(events), Allowance(), 60.0)
@@ -84,21 +96,21 @@ class Scene:
         body: dict[str, Any] = read_step(self.store, RUN, key)[-1].body
         return body
 
-    def planned(self, fact: StepFact) -> PlannerWorld:
-        """The planner's world, once the attempt ended so."""
+    def planned(self, fact: StepFact, key: StepKey = KEY) -> PlannerWorld:
+        """The planner's world, once the attempt of ``key`` ended so."""
         from agentrun.api.workflow import WorkflowSpec
         from agentrun.workflow.program import compile_program
 
         program = compile_program(WorkflowSpec.model_validate({"tools": self.tools, "steps": [self.step]}))
-        world = PlannerWorld(program, facts={KEY: fact})
+        world = PlannerWorld(program, inputs=INPUTS, facts={key: fact}, now=fact.at or 1000.0)
         world.go()
         return world
 
-    def say(self, answer: str, **more: Any) -> int:
+    def say(self, answer: str, key: StepKey = KEY, **more: Any) -> int:
         log = EventLog(self.store, RUN, self.clock)
         log.refresh()
-        body = {"step": "a", "callId": "call", "attempt": self.number, "answer": answer, "by": "ana", **more}
-        assert log.append("resolved", body)
+        body = {"step": key.label, "callId": "call", "attempt": self.number, "answer": answer, "by": "ana", **more}
+        assert log.append("resolved", {name: value for name, value in body.items() if value is not ...})
         return len(log.records)
 
 
@@ -369,3 +381,103 @@ async def test_a_person_is_asked_although_a_later_attempt_was_refused(server: Lo
     server.then(reply({"why": "there already"}, status=409))
     fact = await scene.attempt()
     assert fact.unknown is not None and "HTTP 409 Conflict" in fact.unknown.message
+
+
+@pytest.mark.parametrize(("by", "who"), [("ana", "ana"), (None, "an unknown user"), (..., "an unknown user")])
+async def test_an_answer_counts_though_nobody_recorded_whose_it_is(server: Loopback, by: Any, who: str) -> None:
+    """A cluster without the admission policies records no name, and the first journals do not have the field."""
+    server.then(cut())
+    scene = Scene(server, "Once")
+    await scene.attempt()
+    fact = await scene.attempt(events=[scene.say("retry", by=by, result=None)])
+    assert fact.unknown is not None and len(server.received) == 2
+    [undone] = [r.body for r in read_step(scene.store, RUN, KEY, whole=True) if "undone" in r.body]
+    assert undone["because"] == f"{who} says that it did not happen"
+    fact = await scene.attempt(events=[scene.say("giveUp", by=by, result=None)])
+    assert fact.failure is not None and fact.failure.message.startswith(f"{who} gave up on pay")
+    other = Scene(server, "Once")
+    await other.attempt()
+    fact = await other.attempt(events=[other.say("happened", by=by, result=PAID)])
+    assert fact.output == PAID
+    lines = timeline({KEY: read_step(other.store, RUN, KEY, whole=True)}, [])
+    assert any(f"(as {who} says, unverified)" in line.text for line in lines)
+
+
+# -- where a step has items, retries and continueOnError ---------------------------------------------------------------
+
+
+ITEM = StepKey("a", 1)
+AGAIN = 3
+"""The limit of retries that the steps below have. A call that was carried out takes none of them."""
+
+WHERE = pytest.mark.parametrize(
+    ("fields", "key"),
+    [({}, KEY), ({"continueOnError": True}, KEY), (FAN, ITEM), (FAN | {"continueOnError": True}, ITEM)],
+    ids=["step", "step that may fail", "item", "item that may fail"],
+)
+OF_EACH = pytest.mark.parametrize(
+    ("answer", "http", "words"),
+    [FINAL["output that is not there"], PASSING["body cut off"], PASSING["a header without a colon"]],
+    ids=["final", "cut off", "against the grammar"],
+)
+
+
+@WHERE
+@OF_EACH
+async def test_wherever_it_is_called_a_once_call_is_made_once_and_asks(
+    server: Loopback, answer: Any, http: dict[str, Any], words: str, fields: dict[str, Any], key: StepKey
+) -> None:
+    server.then(answer)
+    scene = Scene(server, "Once", None, AGAIN, fields, **http)
+    fact = await scene.attempt(key)
+    assert (fact.end, fact.happened) == ("waiting", True)
+    assert fact.unknown is not None and words in fact.unknown.message
+    world = scene.planned(fact, key)
+    assert world.state(key.label) == "OutcomeUnknown" and key.label not in world.running
+    asked = world.entry(key.label)["waitingFor"]
+    assert asked["callId"] == "call" and "it happened" in asked["resolve"]
+    # Neither a retry, nor the end of the run, nor another attempt calls it again: each asks once more.
+    world.append("cancelled")
+    world.go()
+    assert world.state(key.label) == "OutcomeUnknown"
+    scene.send_within = 0.0  # how long it waits for the process of the first attempt, which is this one
+    assert (await scene.attempt(key)).unknown is not None
+    fact = await scene.attempt(key, events=[scene.say("happened", key, result=PAID)])
+    assert (fact.outcome, fact.output) == (StepState.SUCCEEDED, PAID)
+    assert len(server.received) == 1
+
+
+@WHERE
+@OF_EACH
+async def test_wherever_it_is_called_what_can_be_undone_fails_and_is_undone(
+    server: Loopback, answer: Any, http: dict[str, Any], words: str, fields: dict[str, Any], key: StepKey
+) -> None:
+    server.then(answer)
+    scene = Scene(server, "Once", UNDO, AGAIN, fields, **http)
+    fact = await scene.attempt(key)
+    assert fact.outcome is StepState.FAILED and fact.happened and fact.failure is not None
+    assert words in fact.failure.message and len(server.received) == 1
+    may_fail, undo = "continueOnError" in fields, f"{key.label}.compensate"
+    world = scene.planned(fact, key)
+    # The other items begin only where a failure does not end the step. The world lets them succeed.
+    others = [label for label in world.running if label != undo]
+    assert len(others) == (2 if may_fail and key is ITEM else 0)
+    for label in others:
+        world.succeed(label)
+    world.go()
+    # A run that succeeds does not undo what succeeded, only the call of what failed.
+    assert world.running == [undo]
+    world.succeed(undo)
+    world.go()
+    assert world.ended["outcome"] == ("Succeeded" if may_fail else "Failed")
+    assert world.ended["steps"] == {"a": "Failed"} and world.ended["compensations"] == {undo: "Succeeded"}
+
+
+async def test_an_effect_that_stays_in_a_run_that_succeeds_is_named(server: Loopback) -> None:
+    server.then(reply(PAID))
+    scene = Scene(server, "Once", UNDO, fields={"continueOnError": True}, **NO_OUTPUT)
+    world = scene.planned(await scene.attempt())
+    world.fail("a.compensate")
+    world.go()
+    assert world.ended["outcome"] == "Succeeded" and world.ended["notUndone"].keys() == {"a"}
+    assert "these effects stay" in world.look().status["message"]

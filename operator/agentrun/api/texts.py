@@ -16,6 +16,13 @@ def shown(text: str, limit: int = 60) -> str:
     return printable(text, limit)
 
 
+def person(name: str | None) -> str:
+    """The name of who did something, ``printable``. A cluster without the admission policies vouches for no name, and
+    the first journals do not have it.
+    """
+    return printable(name, 60) if name else "an unknown user"
+
+
 def as_text(value: Any) -> str:
     """``value`` for use within a text that a model or a person reads: a string as it is, everything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

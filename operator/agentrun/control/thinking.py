@@ -29,8 +29,8 @@ SHORT = 0.02
 """No pause follows a computation of at most this many seconds."""
 
 TOO_LONG = 3.0
-"""If one slice of a plan takes more than this many seconds (it should take a tenth of one), the run computes nothing
-more.
+"""If one slice of a plan takes more than this many CPU seconds (it should take a tenth of one), the run computes
+nothing more. It is well below the time of the Lease. A slice is never ended: between two slices the run is stopped.
 """
 
 _log = logging.getLogger("agentrun.control")
@@ -79,7 +79,10 @@ class Thinking:
         while planned is None:
             planned, took = await self.run(namespace, partial(plan_slice, snapshot, work, SLICE))
             if took > TOO_LONG:
-                work.exhaust()
+                work.stop(
+                    f"is not computed: a part of the run's plan took {took:.1f} s of the operator's time, and may take "
+                    f"{TOO_LONG:g} s: shorten its lists, or use them in fewer steps"
+                )
                 name = snapshot.run.get("name")
                 _log.warning(
                     "%s/%s: a slice of its plan took %.1f s: its expressions are not evaluated any more",

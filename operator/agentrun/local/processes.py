@@ -24,12 +24,38 @@ LINE_MAX = 1024 * 1024
 """The longest line of a child's output that is read, in bytes. The runner's own lines are far shorter."""
 
 PYTHON = (sys.executable, "-E", "-P")
-"""The interpreter of our own processes: it imports nothing from the working directory and ignores PYTHON variables."""
+"""The interpreter of our own processes: it imports nothing from the working directory and ignores PYTHON variables,
+except those for which ``own_environment`` is needed.
+"""
+
+_USER_BASE = "PYTHONUSERBASE"
 
 SPARE = 16
 """Descriptors that are kept free for the driver: it must be able to read its store while all its children work."""
 
 OnLine = Callable[[dict[str, Any]], None]
+
+
+def own_environment() -> dict[str, str]:
+    """The variables that our own processes inherit: all except those that Python reads.
+
+    ``-E`` leaves two of them in force: the module ``site`` imports usercustomize from PYTHONUSERBASE, and
+    PYTHONEXECUTABLE takes the interpreter out of its virtual environment. PYTHONUSERBASE is passed on only where
+    agentrun itself is installed there.
+    """
+    found = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    base = os.environ.get(_USER_BASE)
+    return found | {_USER_BASE: base} if base and _is_installed_in(base) else found
+
+
+def _is_installed_in(base: str) -> bool:
+    from importlib.metadata import PackageNotFoundError, distribution  # noqa: PLC0415  (takes 20 ms; rarely needed)
+
+    try:
+        ours = os.path.realpath(str(distribution("agentrun").locate_file("")))
+    except PackageNotFoundError:
+        return False
+    return ours.startswith(os.path.join(os.path.realpath(base), ""))  # noqa: PTH118
 
 
 class Process(Protocol):
@@ -64,7 +90,8 @@ class ChildProcesses:
     async def start(self, spec: AttemptSpec, on_line: OnLine) -> Child:
         """See ``Processes``."""
         _check_descriptors()
-        environment = {k: v for k, v in os.environ.items() if k != TERMINATION_VARIABLE}
+        environment = own_environment()
+        environment.pop(TERMINATION_VARIABLE, None)
         environment[STEP_VARIABLE] = spec.to_json()
         if self.secrets is not None:
             environment[SECRETS_VARIABLE] = self.secrets

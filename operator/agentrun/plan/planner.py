@@ -73,7 +73,7 @@ def _plan(snapshot: Snapshot, work: Work) -> Plan:
     ending = interrupt or failed is not None
     if all(context.groups[name].final for name in context.program.steps):
         context.outcome = Outcome.CANCELLED if cancelled else Outcome.FAILED if ending else Outcome.SUCCEEDED
-        if not ending or _compensate(context):
+        if _compensate(context, every=ending):
             _last(context)
     elif ending:
         context.phase = Reason.CANCELLING if cancelled else Reason.RUNNING
@@ -162,8 +162,21 @@ def _is_main(context: PlanContext, key: StepKey) -> bool:
     return key.name in context.program.steps and not key.compensate
 
 
-def _compensate(context: PlanContext) -> bool:
-    """Undo the steps that took effect, one at a time, last first. Return whether all compensations are over."""
+def _compensate(context: PlanContext, *, every: bool) -> bool:
+    """Undo the steps that took effect, one at a time, last first. Return whether all compensations are over.
+
+    ``every``: also those that succeeded. A run that succeeds undoes only the calls of the steps that failed (with
+    ``continueOnError``) although their call was carried out.
+    """
+    to_undo = [
+        (place, key, standing, step)
+        for place, step in enumerate(context.program.steps.values())
+        if step.spec.compensate is not None
+        for key, standing in context.groups[step.name].members.items()
+        if (every and standing.state is StepState.SUCCEEDED) or took_effect(step, standing)
+    ]
+    if not to_undo:
+        return True
     ends, begun = _ends(context), {*context.s.facts, *context.s.executions, *context.s.unopened}
     done = [
         (
@@ -174,10 +187,7 @@ def _compensate(context: PlanContext) -> bool:
             key,
             step,
         )
-        for place, step in enumerate(context.program.steps.values())
-        if step.spec.compensate is not None
-        for key, standing in context.groups[step.name].members.items()
-        if standing.state is StepState.SUCCEEDED or took_effect(step, standing)
+        for place, key, standing, step in to_undo
     ]
     for *_, key, step in sorted(done, key=lambda entry: entry[:4], reverse=True):
         undo = StepKey(key.name, key.index, compensate=True)

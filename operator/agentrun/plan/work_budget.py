@@ -87,6 +87,8 @@ class Work:
     """The planner's own part of ``_used``. Each slice repeats it; if it counted, a slice might get no further."""
     _strict: bool = False
     _owed: bool = False
+    _stopped: str | None = None
+    """Why the run may spend nothing more, although units may be left; None: it may."""
     _turn: int = 0
 
     @property
@@ -106,9 +108,9 @@ class Work:
         for key in stale:
             self.size -= self._outcomes.pop(key).size
 
-    def exhaust(self) -> None:
-        """Let the run spend nothing more. For a run whose work takes far longer than its units say."""
-        self.limit = min(self.limit, self.spent)
+    def stop(self, why: str) -> None:
+        """Let the run spend nothing more. For a run whose work takes far longer than its units say; ``why`` says so."""
+        self._stopped = why
 
     def tick(self, units: int) -> None:
         """Count work of the planner itself, which each plan repeats. Raises MoreWork, if the plan is strict."""
@@ -119,6 +121,8 @@ class Work:
 
     def pay(self, units: int) -> None:
         """Count the units of an evaluation before they are spent. Raises MoreWork, TooMuchWork."""
+        if self._stopped is not None and not self._owed:
+            raise TooMuchWork(self._stopped)
         if self._strict and self._used + units > self._slice:
             raise MoreWork
         if self.spent + units > self.limit and not self._owed:

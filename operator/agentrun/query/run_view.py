@@ -18,7 +18,7 @@ from agentrun.api.keys import StepKey
 from agentrun.api.labels import REQUESTED_BY
 from agentrun.api.printable import printable
 from agentrun.api.run import CHANGED_BY, Outcome, Reason
-from agentrun.api.texts import quoted
+from agentrun.api.texts import person, quoted
 from agentrun.query.texts import value
 from agentrun.records.waits import WAITS, MovedBy
 
@@ -132,7 +132,7 @@ class RunView:
     @property
     def requested(self) -> str:
         """Who created it, in words."""
-        return f"by {printable(self.requester, 60)}" if self.requester else "by an unknown user"
+        return f"by {person(self.requester)}"
 
     def changer(self, field: str) -> str | None:
         """Who last changed that field of the spec; None if it is not recorded."""
@@ -141,7 +141,7 @@ class RunView:
 
     @property
     def unreadable(self) -> str | None:
-        """Why only the name of its object can be read; None if all of it can."""
+        """Why a part of its object cannot be read; None if all of it can."""
         return None
 
     @property

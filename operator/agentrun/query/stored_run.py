@@ -15,6 +15,7 @@ from agentrun.api.keys import StepKey
 from agentrun.api.labels import REQUESTED_BY
 from agentrun.api.printable import printable
 from agentrun.api.run import StepState
+from agentrun.api.texts import person
 from agentrun.api.workflow import API_VERSION
 from agentrun.journal.fold import Folded
 from agentrun.journal.log import EventLog
@@ -146,7 +147,7 @@ class StoredRun(RunView):
         """Who created it, in words."""
         by = self.pinned.manifest["requestedBy"]
         if by is None:
-            return "by an unknown user"
+            return f"by {person(None)}"
         return f"by {printable(by, 60)}" + ("" if self.pinned.on_cluster else " (unverified)")
 
     @property

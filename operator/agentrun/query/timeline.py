@@ -13,6 +13,7 @@ from agentrun.api.facts import ApprovalRequest, Usage
 from agentrun.api.keys import StepKey
 from agentrun.api.printable import printable
 from agentrun.api.run import StepState
+from agentrun.api.texts import person
 from agentrun.journal.records import Record
 from agentrun.query.texts import until, value
 from agentrun.records import run_events, step_records
@@ -162,7 +163,7 @@ def _results(body: step_records.ResultBody) -> list[str]:
         elif result.get("isError"):
             lines.append(f"{name} answers with an error: {answer}")
         else:
-            by = f" (as {printable(result['resolvedBy'], 60)} says, unverified)" if "resolvedBy" in result else ""
+            by = f" (as {person(result['resolvedBy'])} says, unverified)" if "resolvedBy" in result else ""
             lines.append(f"{name} answers {answer}{by}")
         lines += _kept(result)
     return lines
@@ -216,7 +217,7 @@ def _closed(body: step_records.ClosedBody) -> str:
     elif body.get("output") is not None:
         said += f": {value(body['output'], LONG)}"
     if "resolvedBy" in body:
-        said += f" (as {printable(body['resolvedBy'], 60)} says, unverified)"
+        said += f" (as {person(body['resolvedBy'])} says, unverified)"
     return said + _source(body)
 
 
@@ -243,7 +244,8 @@ def _compacted(body: step_records.CompactedBody) -> list[str]:
 
 def _event(record: Record, requests: Mapping[str, ApprovalRequest]) -> str:
     body = record.body
-    by = f"by {_person(body)}" if body.get("by") else ""
+    by = f"by {_person(body) if body.get('by') else person(None)}"
+    named = by if body.get("by") or body.get("verified") is False else ""  # else the runtime may have done it
     match event_kind(record.kind):
         case EventKind.APPROVAL_REQUESTED:
             return f"asks for approval: {asked(ApprovalRequest.from_json(body['request']))}"
@@ -261,13 +263,16 @@ def _event(record: Record, requests: Mapping[str, ApprovalRequest]) -> str:
             return _ended(body)
         case EventKind.TTL_CHANGED:
             ttl = body["ttlSecondsAfterFinished"]
-            return f"time to live after the end set to {f'{ttl} s' if ttl is not None else 'none'} {by}"
-        case EventKind.SUSPENDED | EventKind.UNSUSPENDED | EventKind.CANCELLED:
-            # Early journals of clusters do not say who it was.
-            unknown = "by an unknown user" if body.get("verified") is False else ""
-            return " ".join(part for part in (printable(record.kind, 40), by or unknown) if part)
-        case EventKind.TIMED_OUT | EventKind.RESUMED | None:
-            return " ".join(part for part in (printable(record.kind, 40), by) if part)
+            return f"time to live after the end set to {f'{ttl} s' if ttl is not None else 'none'} {named}".rstrip()
+        case (
+            EventKind.SUSPENDED
+            | EventKind.UNSUSPENDED
+            | EventKind.CANCELLED
+            | EventKind.TIMED_OUT
+            | EventKind.RESUMED
+            | None
+        ):
+            return f"{printable(record.kind, 40)} {named}".rstrip()
         case unreachable:
             assert_never(unreachable)
 
@@ -307,7 +312,7 @@ def _person(body: Mapping[str, Any]) -> str:
     groups = [printable(group, 60) for group in body.get("groups", ())]
     as_group = f", as {' and '.join(groups)}" if groups else ""
     verified = "" if body.get("verified") else ", unverified"
-    return f"{printable(body['by'], 60)} ({(as_group + verified).removeprefix(', ')})".replace(" ()", "")
+    return f"{person(body['by'])} ({(as_group + verified).removeprefix(', ')})".replace(" ()", "")
 
 
 def _settled(body: run_events.SettledBody) -> str:

@@ -57,8 +57,8 @@ class CallResult(TypedDict):
     """Whether the tool was called at all."""
     isError: NotRequired[bool]
     """True if the answer is an error; otherwise absent."""
-    resolvedBy: NotRequired[str]
-    """The person who told the call's result. Absent if the tool answered."""
+    resolvedBy: NotRequired[str | None]
+    """The person who told the call's result; None if the name is not recorded. Absent if the tool answered."""
     answer: NotRequired[dict[str, Any]]
     """The tool's answer, if it could not be used; otherwise absent."""
 
@@ -136,8 +136,10 @@ class ResultBody(AnyBody):
     """The id of the call that surely did not happen."""
     because: NotRequired[str]
     """How it is known that the call did not happen. Only with ``undone``."""
-    by: NotRequired[str]
-    """The person who says that the call did not happen. Absent if the runtime knows it."""
+    by: NotRequired[str | None]
+    """The person who says that the call did not happen; None if the name is not recorded. Absent if the runtime knows
+    it.
+    """
 
 
 class LastBody(AnyBody):
@@ -213,8 +215,9 @@ class ClosedBody(LastBody):
     """The step's output. Absent if the step did not succeed."""
     failure: NotRequired[dict[str, Any]]
     """Why the step failed, as ``FailureInfo.to_json`` writes it. Absent if it did not."""
-    resolvedBy: NotRequired[str]
-    """The person who told the result of the step's call. Absent if the tool answered."""
+    resolvedBy: NotRequired[str | None]
+    """The person who told the result of the step's call; None if the name is not recorded. Absent if the tool answered.
+    """
     source: NotRequired[dict[str, Any]]
     """In a fork: the record (``run``, ``step``, ``seq``, ``hash``) that this one was taken from."""
 

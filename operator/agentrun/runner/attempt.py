@@ -17,6 +17,7 @@ from agentrun import __version__
 from agentrun.api.facts import AttemptEnd, FailureInfo, StepFact
 from agentrun.api.keys import StepKey
 from agentrun.api.run import StepState
+from agentrun.api.texts import person
 from agentrun.api.workflow import FailureClass, Model, PodBody, WorkflowSpec
 from agentrun.attempt.exit_codes import Exit
 from agentrun.attempt.spec import AttemptSpec
@@ -270,25 +271,26 @@ async def _settle_unknown(attempt: Attempt) -> None:
         await _outlast_caller(attempt)
         raise Parked(unknown_of(attempt) or {})
     answer = answers[-1]
+    by = answer.get("by")
     if answer["answer"] == "giveUp":
         what = (
             "which was carried out, but whose answer cannot be used" if state.happened else "whose outcome is unknown"
         )
-        why = f"{answer['by']} gave up on {state.intent['tool']}, {what}"
+        why = f"{person(by)} gave up on {state.intent['tool']}, {what}"
         raise failed(FailureInfo(FailureClass.UNKNOWN, why, happened=state.happened))
     if answer["answer"] == "retry":
         # The call counts as not begun. If a budget or a timeout ends the attempt before a new intent, nobody is asked
         # again.
-        because = f"{answer['by']} says that it did not happen"
-        undone: ResultBody = {"undone": call_id, "by": answer["by"], "because": because}
+        because = f"{person(by)} says that it did not happen"
+        undone: ResultBody = {"undone": call_id, "by": by, "because": because}
         await attempt.commit(Kind.RESULT, undone)
         return
     if kind_of(attempt.body).one_call:
-        raise Closed({"outcome": str(StepState.SUCCEEDED), "output": answer["result"], "resolvedBy": answer["by"]})
+        raise Closed({"outcome": str(StepState.SUCCEEDED), "output": answer["result"], "resolvedBy": by})
     text = answer["result"] if isinstance(answer["result"], str) else json.dumps(answer["result"])
     call = next(c for c in state.pending if c["id"] == call_id)
     result: CallResult = {"id": call_id, "callId": call["callId"], "tool": call["name"], "output": text, "called": True}
-    result["resolvedBy"] = answer["by"]
+    result["resolvedBy"] = by
     answered: ResultBody = {"results": [result]}
     await attempt.commit(Kind.RESULT, answered)
 

@@ -31,7 +31,7 @@ def approvals_of(client: Client, run: ClusterRun) -> list[dict[str, Any]]:
 
 
 def question_of(approval: dict[str, Any]) -> Question:
-    """The request for approval in an Approval."""
+    """The request for approval in an Approval. Raises ValueError if ``expiresAt`` is no instant that Python knows."""
     spec = approval["spec"]
     request = ApprovalRequest(
         subject=spec["subject"],

@@ -97,8 +97,13 @@ class ClusterBackend:
 
     def questions(self, run: ClusterRun) -> list[Question]:
         """See ``Backend``. Raises Unauthorized, Forbidden: the person may not read Approvals."""
-        found = approvals.approvals_of(self.client, run)
-        return [approvals.question_of(obj) for obj in found if approvals.is_decided(obj) is None]
+        found = []
+        for obj in approvals.approvals_of(self.client, run):
+            try:
+                found += [approvals.question_of(obj)] if approvals.is_decided(obj) is None else []
+            except ValueError as error:  # one that somebody else than the operator made hides no other
+                warn(f"without the Approval {printable(obj['metadata']['name'], 253)}: {printable(error, 300)}")
+        return found
 
     def not_asked(self, run: ClusterRun, label: str) -> str:
         """See ``Backend``."""

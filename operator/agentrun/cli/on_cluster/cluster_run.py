@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import click
@@ -21,6 +23,7 @@ from agentrun.journal.log import EventLog
 from agentrun.journal.paths import RunPath
 from agentrun.kube.errors import DENIED, NotFound
 from agentrun.query.run_view import RunView
+from agentrun.query.status_form import in_form
 from agentrun.records.run_events import EventKind
 from agentrun.store.open import open_store
 from agentrun.store.protocol import Store, StoreError
@@ -30,16 +33,34 @@ WORKFLOWS = "agentworkflows"
 APPROVALS = "approvals"
 COMMANDS = "agentcommands"
 
+_JOURNAL = re.compile(r"(?P<store>s3://[^/].*)/(?P<run>[a-z0-9-]+/[a-z0-9.-]+-[0-9a-f]{32})/?")
+"""The place of a journal, as the operator writes it in the status."""
+
 
 @dataclass
 class ClusterRun(RunView):
     """An AgentRun at one moment."""
 
+    @cached_property
+    def _in_form(self) -> tuple[dict[str, Any], str | None]:
+        return in_form(self.obj.get("status"))
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Its spec; empty if it cannot be read."""
+        return self.obj.get("spec") or {}
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """Its status, as far as it has the form in which the operator writes it."""
+        return self._in_form[0]
+
     @property
     def unreadable(self) -> str | None:
-        """See ``RunView``: the decoder left out the parts that cannot be read."""
+        """See ``RunView``: the decoder left out what cannot be read, or somebody else than the operator wrote it."""
         found: str | None = self.obj.get(UNREADABLE)
-        return found
+        why = self._in_form[1]
+        return found or (f"its status is not the operator's: {why}" if why is not None else None)
 
     @property
     def version(self) -> str:
@@ -62,12 +83,12 @@ def journal_of(run: RunView) -> tuple[Store, RunPath]:
     url = run.status.get("journal")
     if not url:
         raise Refused(f"run {run.name} has no journal yet: its operator writes it when the run begins ({run.phase})")
-    store, namespace, folder = str(url).rstrip("/").rsplit("/", 2)
-    if not store.startswith("s3://"):
+    found = _JOURNAL.fullmatch(url)
+    if found is None:
         raise Refused(
             f"the journal of run {run.name} is at {printable(url)}, which is not a store that agentrun can read"
         )
-    return open_store(store), RunPath.parse(f"{namespace}/{folder}")
+    return open_store(found["store"]), RunPath.parse(found["run"])
 
 
 def workflow_of(client: Client, run: RunView) -> dict[str, Any] | None:
@@ -79,8 +100,11 @@ def workflow_of(client: Client, run: RunView) -> dict[str, Any] | None:
     if inline is not None:
         found: dict[str, Any] = inline
         return found
+    reference = run.spec.get("workflowRef")
+    if reference is None:
+        return None
     try:
-        obj = client.get(f"{collection(WORKFLOWS, run.namespace)}/{run.spec['workflowRef']['name']}")
+        obj = client.get(f"{collection(WORKFLOWS, run.namespace)}/{reference['name']}")
         digest = workflow_digest(obj["spec"])
     except (NotFound, *DENIED, ValidationError):
         return None

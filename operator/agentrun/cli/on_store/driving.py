@@ -23,7 +23,7 @@ from agentrun.journal.pinned import PinnedRun
 from agentrun.journal.runs import read_states
 from agentrun.local.driver import Driver, End, NoProcess, Watcher
 from agentrun.local.lease import Lease
-from agentrun.local.processes import PYTHON, ChildProcesses
+from agentrun.local.processes import PYTHON, ChildProcesses, own_environment
 from agentrun.query.stored_run import StoredRun, elsewhere
 
 
@@ -107,6 +107,7 @@ def drive_detached(backend: StoreBackend, run: RunPath) -> None:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            env=own_environment(),
             start_new_session=True,
         )
     # The child outlives this process on purpose. Without a returncode, Popen warns of a child that still runs.

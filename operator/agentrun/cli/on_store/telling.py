@@ -11,6 +11,7 @@ from agentrun.api.errors import Refused
 from agentrun.api.facts import ApprovalRequest
 from agentrun.api.keys import StepKey
 from agentrun.api.printable import printable
+from agentrun.api.texts import person
 from agentrun.cli.place import Place
 from agentrun.journal.log import read_step
 from agentrun.local.user import user
@@ -37,7 +38,7 @@ def give(run: StoredRun, verb: Signal | Resolve | Suspend | Cancel) -> tuple[Sto
         assert event.about is not None
         before = run.index.resolution(StepKey.parse(event.body["step"]), event.about)
         assert before is not None
-        who = f"{printable(before.body['by'], 60)} at {clock(before.at)}"
+        who = f"{person(before.body.get('by'))} at {clock(before.at)}"
         raise Refused(f"{verb.step} is already resolved: {before.body['answer']}, by {who}")
     return after, False
 

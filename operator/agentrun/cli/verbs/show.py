@@ -62,6 +62,7 @@ def _head(run: RunView, now: float) -> list[str]:
     facts = [
         ("run", printable(f"{run.name} in {run.namespace}")),
         ("source", printable(_source(spec["source"])) if spec.get("source") else ""),
+        ("unreadable", printable(run.unreadable or "", 300)),
         ("phase", coloured(printable(run.phase, 40)) + said),
         ("workflow", printable(" ".join(part for part in (reference, status.get("workflowDigest", "")) if part))),
         ("requested", run.requested),
