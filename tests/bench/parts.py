@@ -121,7 +121,7 @@ def first_start(store: Store, run: RunPath) -> AttemptSpec:
     """What the first attempt is told that the planner starts in ``run``."""
     planned = plan(PinnedRun.read(store, run).snapshot(time.time(), {}, []))
     start = next(effect for effect in planned.effects if isinstance(effect, Start))
-    return AttemptSpec.of(store.url, run, start, leash=False)
+    return AttemptSpec(store.url, run, start, leash=False)
 
 
 def runner(spec: AttemptSpec) -> tuple[list[str], dict[str, str]]:

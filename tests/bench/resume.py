@@ -59,7 +59,10 @@ def measure(parts: Parts) -> Iterator[Row]:
             journal.grow(size)
             resumes[size] = [journal.resume() for _ in range(REPEATS)]
             if size == AT_PROCESS:
-                process = [_in_process(model, replace(spec, attempt=journal.next())) for _ in range(3)]
+                process = [
+                    _in_process(model, replace(spec, start=replace(spec.start, attempt=journal.next())))
+                    for _ in range(3)
+                ]
     yield Row(f"resume {AT_PROCESS} turns, S3, without the process", Series(resumes[AT_PROCESS], "s"), bar=RESUME_BAR)
     yield Row(
         f"resume {AT_PROCESS} turns, S3, start of process to model request",

@@ -269,7 +269,7 @@ def start_spec(world: World, attempt: int, *, step: str | None = None, events: t
     starts = [e for e in plan(pinned.snapshot(time.time(), {}, [])).effects if isinstance(e, Start)]
     start = next(s for s in starts if step in (None, s.key.name))
     planned = replace(start, attempt=attempt, events=events)
-    return AttemptSpec.of(world.store_url, world.run, planned, leash=False)
+    return AttemptSpec(world.store_url, world.run, planned, leash=False)
 
 
 def _state(pid: int) -> str:

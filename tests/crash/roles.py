@@ -85,7 +85,7 @@ def run_driver() -> int:
 def run_runner() -> int:
     """One attempt, with the points at the doors that its ports are."""
     progress.FLUSH_EVERY = NEVER
-    here = calls(f"runner {AttemptSpec.from_environment(os.environ).key.path}")
+    here = calls(f"runner {AttemptSpec.from_environment(os.environ).start.key.path}")
 
     def store(url: str) -> Store:
         return TracedStore(open_store(url), here)

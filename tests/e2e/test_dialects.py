@@ -86,7 +86,7 @@ def finished(stage: Shop, name: str) -> LocalRun:
     run = LocalRun.create(stage.store, document(stage, [name]), stage.secrets)
     planned = plan(PinnedRun.read(run.store, run.path).snapshot(time.time(), {}, []))
     start = next(effect for effect in planned.effects if isinstance(effect, Start))
-    told = AttemptSpec.of(run.store.url, run.path, start, leash=False)
+    told = AttemptSpec(run.store.url, run.path, start, leash=False)
     code, fact = asyncio.run(run_attempt(told, Ports(), work, Mailbox()))
     assert (code, fact.output) == (Exit.CLOSED, ANSWER), fact
     assert fact.usage.model_calls == 4

@@ -13,6 +13,7 @@ from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.fold import Folded, fold
 from agentrun.journal.log import EventLog, manifest_bytes, read_step
 from agentrun.journal.paths import RunPath
+from agentrun.plan.snapshot import Start
 from agentrun.runner.attempt import run_attempt
 from agentrun.runner.dispatch import work
 from agentrun.runner.failures import ContextOverflow
@@ -113,7 +114,7 @@ class Scene:
         self.store.create(RUN.manifest, manifest_bytes({**about, "workflow": workflow}))
         self.now, self.number = 1000.0, 0
         self.told: dict[str, Any] = {}
-        """Further fields of the ``AttemptSpec`` of the next attempts."""
+        """Further fields of the ``Start`` of the next attempts."""
 
     def clock(self) -> float:
         self.now += 0.01
@@ -128,7 +129,7 @@ class Scene:
     async def _run(self, allowance: Allowance, events: Sequence[int]) -> StepFact:
         self.number += 1
         self.task = cast("asyncio.Task[StepFact]", asyncio.current_task())
-        told = AttemptSpec("memory", RUN, KEY, self.number, {}, tuple(events), allowance, 60.0, **self.told)
+        start = Start(KEY, self.number, {}, tuple(events), allowance, 60.0, **self.told)
         ports = Ports(
             clock=self.clock,
             open_store=lambda url: self.store,
@@ -136,7 +137,7 @@ class Scene:
             open_model=lambda *_: self.model,
             open_tool=lambda *_: ScriptedTool(self.tool),
         )
-        _, fact = await run_attempt(told, ports, work, Mailbox())
+        _, fact = await run_attempt(AttemptSpec("memory", RUN, start), ports, work, Mailbox())
         check_all(read_step(self.store, RUN, KEY, whole=True))
         return fact
 

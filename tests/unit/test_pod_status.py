@@ -463,7 +463,7 @@ def test_a_pod_that_waits_has_not_failed_and_one_whose_step_did_has(
     for number, log in enumerate([None, tmp_path / "termination-log"]):
         store = FolderStore(tmp_path / f"store-{number}")
         store.create(RUN_PATH.manifest, manifest_bytes(manifest))
-        spec = AttemptSpec.of(store.url, RUN_PATH, start(), leash=False)
+        spec = AttemptSpec(store.url, RUN_PATH, start(), leash=False)
         variables = {"AGENTRUN_STEP": spec.to_json()} | ({"AGENTRUN_TERMINATION_LOG": str(log)} if log else {})
         clean = {k: v for k, v in os.environ.items() if not k.startswith("AGENTRUN_")}
         ran = subprocess.run(

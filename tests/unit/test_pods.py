@@ -151,7 +151,7 @@ def test_the_runner_finds_its_spec_in_the_pod() -> None:
     begun = start(refs={"triage": Ref("Succeeded", 4)}, events=(2, 3), allowance=Allowance(3), outcome="Failed")
     pod = build_pod(SETTINGS, RUN, pinned(TRIAGE, REFUND | {"dependsOn": ["triage"]}), begun)
     found = AttemptSpec.from_environment(environment(pod))
-    assert found == AttemptSpec.of("s3://bucket/agentrun", RUN_PATH, begun, leash=False)
+    assert found == AttemptSpec("s3://bucket/agentrun", RUN_PATH, begun, leash=False)
 
 
 @pytest.mark.parametrize(

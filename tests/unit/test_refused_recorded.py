@@ -82,11 +82,12 @@ def test_a_summary_learns_and_knows_as_a_turn_does() -> None:
 
 def test_what_other_steps_learned_is_known_from_the_start() -> None:
     scene, model = learning([], said("done"))
-    told = AttemptSpec("memory", RUN, KEY, 1, {}, (), Allowance(), 60.0, refused=("m/store", "other/include"))
+    start = Start(KEY, 1, {}, (), Allowance(), 60.0, refused=("m/store", "other/include"))
+    told = AttemptSpec("memory", RUN, start)
     again = AttemptSpec.from_environment({STEP_VARIABLE: told.to_json()})
     assert again == told
-    assert "refused" not in json.loads(replace(told, refused=()).to_json())
-    scene.told = {"refused": told.refused}
+    assert "refused" not in json.loads(replace(told, start=replace(start, refused=())).to_json())
+    scene.told = {"refused": start.refused}
     scene.attempt()
     assert model.known == [{"store"}]
     assert recorded(scene) == [("turn", ["m/store"])]

@@ -11,6 +11,7 @@ from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.fold import checkpoint, fold
 from agentrun.journal.log import manifest_bytes, open_step, read_step
 from agentrun.journal.paths import RunPath
+from agentrun.plan.snapshot import Start
 from agentrun.records.step_records import Kind
 from agentrun.runner.attempt import Attempt, run_attempt
 from agentrun.runner.mailbox import Mailbox
@@ -22,7 +23,7 @@ RUN, KEY = RunPath("n", "r", "u"), StepKey("a")
 
 
 async def _nothing(attempt: Attempt) -> dict[str, Any]:
-    raise AssertionError(f"{attempt.spec.key} was begun anew")
+    raise AssertionError(f"{attempt.spec.start.key} was begun anew")
 
 
 def test_a_question_is_not_lost_by_who_is_told_to_leave_before_it_is_asked() -> None:
@@ -41,7 +42,7 @@ def test_a_question_is_not_lost_by_who_is_told_to_leave_before_it_is_asked() -> 
     async def attempt() -> None:
         ports = Ports(clock=lambda: 1010.0, open_store=lambda url: store, send_within=0.01)
         await run_attempt(
-            AttemptSpec("memory", RUN, KEY, 2, {}, (), Allowance(), 3600.0),
+            AttemptSpec("memory", RUN, Start(KEY, 2, {}, (), Allowance(), 3600.0)),
             ports,
             _nothing,
             Mailbox(asked_to_leave=True),

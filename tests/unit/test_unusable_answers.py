@@ -18,7 +18,7 @@ from agentrun.journal.fold import fold
 from agentrun.journal.log import EventLog, manifest_bytes, read_step
 from agentrun.journal.paths import RunPath
 from agentrun.plan.effects import asks_people
-from agentrun.plan.snapshot import Ref
+from agentrun.plan.snapshot import Ref, Start
 from agentrun.query.timeline import timeline
 from agentrun.runner.attempt import run_attempt
 from agentrun.runner.dispatch import work
@@ -87,8 +87,8 @@ class Scene:
             send_within=self.send_within,
             open_tool=lambda tool, secret: HttpTool(tool, secret, sleep=no_sleep),
         )
-        told = AttemptSpec("memory", RUN, key, self.number, refs, tuple(events), Allowance(), 60.0)
-        _, fact = await run_attempt(told, ports, work, Mailbox())
+        start = Start(key, self.number, refs, tuple(events), Allowance(), 60.0)
+        _, fact = await run_attempt(AttemptSpec("memory", RUN, start), ports, work, Mailbox())
         check_all(read_step(self.store, RUN, key, whole=True))
         return fact
 

@@ -152,7 +152,7 @@ def build_pod(settings: PodSettings, run: RunView, pinned: PinnedRun, start: Sta
     step, defaults = pinned.program.step(start.key.name).spec, pinned.program.spec.defaults
     secret_mounts, secret_volumes = _secret_files(secrets_of(pinned.program, start.key))
     env = {
-        STEP_VARIABLE: AttemptSpec.of(settings.store_url, pinned.run, start, leash=False).to_json(),
+        STEP_VARIABLE: AttemptSpec(settings.store_url, pinned.run, start, leash=False).to_json(),
         TERMINATION_VARIABLE: TERMINATION_LOG,
         **settings.env,
         **({SECRETS_VARIABLE: SECRETS} if secret_mounts else {}),

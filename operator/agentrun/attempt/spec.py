@@ -24,61 +24,33 @@ class BadAttemptSpec(AgentrunError):
 
 @dataclass(frozen=True, slots=True)
 class AttemptSpec:
-    """One attempt of a step. Fields without a docstring are those of ``plan.snapshot.Start``."""
+    """One attempt of a step, for the process that makes it."""
 
     store: str
+    """The store's address."""
     run: RunPath
-    key: StepKey
-    attempt: int
-    refs: Mapping[str, Ref]
-    events: tuple[int, ...]
-    allowance: Allowance
-    timeout: float | None
-    at: float = 0.0
-    """When the attempt was planned, in seconds since the epoch."""
-    outcome: str = "Running"
-    drain: bool = False
+    start: Start
     leash: bool = False
     """Standard input is a pipe that the starter holds open. When it ends, the starter has died: leave."""
-    refused: tuple[str, ...] = ()
-    """What the model's endpoint refused in other steps of the run."""
-
-    @classmethod
-    def of(cls, store: str, run: RunPath, start: Start, *, leash: bool) -> AttemptSpec:
-        """The spec of the attempt that ``start`` begins. ``store``: the store's address."""
-        return cls(
-            store,
-            run,
-            start.key,
-            start.attempt,
-            start.refs,
-            start.events,
-            start.allowance,
-            start.timeout,
-            start.at,
-            start.outcome,
-            start.drain,
-            leash,
-            start.refused,
-        )
 
     def to_json(self) -> str:
         """The value of the environment variable ``AGENTRUN_STEP``."""
+        start = self.start
         found = {
             "store": self.store,
             "run": str(self.run),
-            "step": self.key.path,
-            "attempt": self.attempt,
-            "refs": {name: ref.to_json() for name, ref in self.refs.items()},
-            "events": list(self.events),
-            "allowance": self.allowance.to_json(),
-            "timeout": self.timeout,
-            "at": self.at,
-            "outcome": self.outcome,
-            "drain": self.drain,
+            "step": start.key.path,
+            "attempt": start.attempt,
+            "refs": {name: ref.to_json() for name, ref in start.refs.items()},
+            "events": list(start.events),
+            "allowance": start.allowance.to_json(),
+            "timeout": start.timeout,
+            "at": start.at,
+            "outcome": start.outcome,
+            "drain": start.drain,
             "leash": self.leash,
         }
-        found |= {"refused": list(self.refused)} if self.refused else {}
+        found |= {"refused": list(start.refused)} if start.refused else {}
         return json.dumps(found, separators=(",", ":"))
 
     @classmethod
@@ -93,9 +65,7 @@ class AttemptSpec:
             raise BadAttemptSpec(f"{STEP_VARIABLE} is not set: this program is started by agentrun, not by hand")
         try:
             value: dict[str, Any] = json.loads(text)
-            return cls(
-                value["store"],
-                RunPath.parse(value["run"]),
+            start = Start(
                 StepKey.parse(value["step"]),
                 value["attempt"],
                 {name: Ref(**ref) for name, ref in value["refs"].items()},
@@ -105,8 +75,8 @@ class AttemptSpec:
                 value["at"],
                 value["outcome"],
                 value["drain"],
-                value["leash"],
                 tuple(value.get("refused", ())),
             )
+            return cls(value["store"], RunPath.parse(value["run"]), start, value["leash"])
         except (ValueError, KeyError, TypeError) as error:
             raise BadAttemptSpec(f"{STEP_VARIABLE} cannot be read ({type(error).__name__}: {error})") from error

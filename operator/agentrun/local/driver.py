@@ -189,7 +189,7 @@ class Driver:
     async def _start(self, start: Start) -> bool:
         if self._room.pause(self.elapsed()):
             return False
-        spec = AttemptSpec.of(self.store.url, self.pinned.run, start, leash=True)
+        spec = AttemptSpec(self.store.url, self.pinned.run, start, leash=True)
         key = start.key
         self._running[key] = Execution(start.attempt, self.clock(), start.allowance, drain=start.drain)
         try:

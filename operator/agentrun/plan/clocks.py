@@ -12,7 +12,7 @@ def in_our_time(fact: StepFact, now: float) -> StepFact:
 
     The clock that stamped ``fact`` may be ahead of ours, but nothing in it has happened in the future. Without this, a
     pause or a person's answer would wait until our clock gets there. (A runner corrects its own clock if that is
-    behind: ``AttemptSpec.at``.)
+    behind: ``Start.at``.)
     """
     ahead = fact.at - now
     if ahead <= 0:

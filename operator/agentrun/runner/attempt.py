@@ -103,7 +103,7 @@ class Attempt:
 
     def is_retried(self, info: FailureInfo) -> bool:
         """Whether another attempt follows one that fails with ``info``."""
-        return not self.spec.drain and retries(self.step.retry, info, self.state.failures + 1)
+        return not self.spec.start.drain and retries(self.step.retry, info, self.state.failures + 1)
 
     def _with_refused(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """``body`` plus the known refusals, if some of them are not recorded yet."""
@@ -114,12 +114,12 @@ class Attempt:
     @property
     def model(self) -> Model | None:
         """The model that the attempt asks; None for a step without one and for a compensation."""
-        return None if self.spec.key.compensate else self.step.model
+        return None if self.spec.start.key.compensate else self.step.model
 
     @property
     def body(self) -> PodBody:
         """What the attempt does: the step's own work, or its compensation."""
-        return self.step.does(self.spec.key)
+        return self.step.does(self.spec.start.key)
 
     def check_stop(self) -> None:
         """Between two calls: raise Parked if the attempt was asked to stop."""
@@ -154,13 +154,13 @@ async def run_attempt(spec: AttemptSpec, ports: Ports, work: Work, mailbox: Mail
     ports.progress.hide = attempt.mask.text
     if attempt.state.end is AttemptEnd.CLOSED:
         return Exit.CLOSED, attempt.state.fact()
-    ports.progress.attach(attempt.store, spec.run, spec.key, spec.attempt)
-    ports.progress(str(Kind.OPENED), seq=attempt.state.seq, attempt=spec.attempt)
+    ports.progress.attach(attempt.store, spec.run, spec.start.key, spec.start.attempt)
+    ports.progress(str(Kind.OPENED), seq=attempt.state.seq, attempt=spec.start.attempt)
     try:
         await _settle_unknown(attempt)
-        if spec.drain:
+        if spec.start.drain:
             raise Closed({"outcome": str(StepState.CANCELLED)})
-        async with asyncio.timeout(spec.timeout):
+        async with asyncio.timeout(spec.start.timeout):
             output = await work(attempt)
         await attempt.commit(Kind.CLOSED, {"outcome": str(StepState.SUCCEEDED), **output})
     except Closed as closed:
@@ -186,30 +186,30 @@ def _open(spec: AttemptSpec, ports: Ports) -> Attempt:
     run = spec.run
     manifest = parse_manifest(store.get(run.manifest), run.manifest)
     workflow = WorkflowSpec.model_validate(manifest["workflow"])
-    step = compile_step(workflow, spec.key.name)
-    if step.model is not None and not spec.key.compensate:
+    step = compile_step(workflow, spec.start.key.name)
+    if step.model is not None and not spec.start.key.compensate:
         ports.preload()
     values = _values(store, run, spec, manifest, step)
-    events = {str(seq): _event(store, run, seq) for seq in spec.events}
+    events = {str(seq): _event(store, run, seq) for seq in spec.start.events}
 
     def body(before: list[Record]) -> OpenedBody:
         found: OpenedBody = {
             "writer": ports.new_id(),
             "process": this_process(),
             "version": __version__,
-            "allowance": spec.allowance.to_json(),
+            "allowance": spec.start.allowance.to_json(),
         }
         if events:
             found["events"] = events
         if fold(before).task is None:
-            found["task"] = _task(step, spec.key, values)
+            found["task"] = _task(step, spec.start.key, values)
         return found
 
-    log, records = open_step(store, run, spec.key, spec.attempt, body, ports.clock, checkpoint=checkpoint)
+    log, records = open_step(store, run, spec.start.key, spec.start.attempt, body, ports.clock, checkpoint=checkpoint)
     state = fold(records)
     attempt = Attempt(spec, ports, store, manifest, workflow, step, values, log, state, dict(state.usage))
     if (model := attempt.model) is not None:
-        attempt.refused |= recorded((*state.refused, *spec.refused), model.name)
+        attempt.refused |= recorded((*state.refused, *spec.start.refused), model.name)
     attempt.mask = Mask([*secrets_of(workflow, ports.secret), *environment_secrets(os.environ)])
     return attempt
 
@@ -217,22 +217,22 @@ def _open(spec: AttemptSpec, ports: Ports) -> Attempt:
 def _values(store: Store, run: RunPath, spec: AttemptSpec, manifest: RunManifest, step: CompiledStep) -> dict[str, Any]:
     """The variables of the step's expressions. They are read from the journal, so they are what was committed."""
     steps: dict[str, Any] = {}
-    for name, ref in spec.refs.items():
+    for name, ref in spec.start.refs.items():
         output = None
         if ref.event is not None:
             output = _event(store, run, ref.event).get("output")
         elif ref.seq is not None:
-            own = StepKey(name, spec.key.index if name == spec.key.name else None)
+            own = StepKey(name, spec.start.key.index if name == spec.start.key.name else None)
             [record] = read_records(store, run.step(own), [ref.seq])
             output = load(store, run, record).body.get("output")
         steps[name] = {"state": ref.state, "output": output}
-        if name == spec.key.name and ref.state != StepState.SUCCEEDED:
+        if name == spec.start.key.name and ref.state != StepState.SUCCEEDED:
             # The step took effect but has no output. Without the key, a compensation that reads it fails: it must not
             # be called with null.
             del steps[name]["output"]
-    about = {k: manifest[k] for k in ("name", "namespace", "requestedBy")} | {"outcome": spec.outcome}
+    about = {k: manifest[k] for k in ("name", "namespace", "requestedBy")} | {"outcome": spec.start.outcome}
     found: dict[str, Any] = {"inputs": manifest["inputs"], "run": about, "steps": steps}
-    index = spec.key.index
+    index = spec.start.key.index
     if index is not None and step.items is not None:
         found |= {"item": step.items.render(Values(found))[index], "index": index}
     return found

@@ -47,7 +47,7 @@ def spent(attempt: Attempt) -> Usage:
 
 def short_of_tool_calls(attempt: Attempt) -> str | None:
     """``toolCalls`` if the allowance does not cover one more tool call, else None."""
-    most = attempt.spec.allowance.tool_calls
+    most = attempt.spec.start.allowance.tool_calls
     return "toolCalls" if most is not None and spent(attempt).tool_calls + attempt.uncounted >= most else None
 
 
@@ -56,7 +56,7 @@ def over_budget(attempt: Attempt, what: str) -> Parked | Failure:
 
     Parked if other attempts may still return what they do not use; a Failure if nothing more can come.
     """
-    if not attempt.spec.allowance.last:
+    if not attempt.spec.start.allowance.last:
         return Parked({"budget": what})
     message = f"the run's budget of {what} does not cover the next call"
     return Failure(FailureClass.BUDGET, message, retryable=False, happened="no")
@@ -70,7 +70,7 @@ def reserve_model(attempt: Attempt, agent: Agent, model: Model, expected_input: 
     Raises:
         Parked, Failure: see ``over_budget``.
     """
-    allowance = attempt.spec.allowance
+    allowance = attempt.spec.start.allowance
     used = spent(attempt)
     limits = [agent.max_output_tokens] if agent.max_output_tokens is not None else []
     if allowance.model_calls is not None and used.model_calls >= allowance.model_calls:

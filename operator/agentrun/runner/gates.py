@@ -203,7 +203,7 @@ def _request(call: ModelCall, tool: Tool, approval: ToolApproval, attempt: Attem
             return None
     asked = {
         "run": attempt.manifest["uid"],
-        "step": attempt.spec.key.path,
+        "step": attempt.spec.start.key.path,
         "call": call["id"],
         "tool": tool.name,
         "args": call["args"],

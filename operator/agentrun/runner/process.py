@@ -36,7 +36,7 @@ def main(ports: Ports | None = None) -> int:
     except BadAttemptSpec as error:
         print(f"agentrun: {error}", file=sys.stderr)
         return Exit.USAGE
-    ports.set_clock(spec.at)
+    ports.set_clock(spec.start.at)
     try:
         code, fact = asyncio.run(_run(spec, ports))
     except Fenced as error:

@@ -143,7 +143,7 @@ class Tools:
 
     def _key(self, call: ModelCall) -> str:
         """The idempotency key: the same for every try of this call, and different from that of any other call."""
-        return CallKey(self._attempt.spec.key, call["id"]).idempotency_key(self._attempt.manifest["uid"])
+        return CallKey(self._attempt.spec.start.key, call["id"]).idempotency_key(self._attempt.manifest["uid"])
 
 
 async def answer_calls(attempt: Attempt, tools: Tools) -> None:

@@ -59,7 +59,7 @@ async def _carried_out(attempt: Attempt, tools: Tools, call: ModelCall, answer: 
         Parked: a person is asked for the result.
         Closed: the step failed, and its call took effect.
     """
-    if attempt.spec.key.compensate:
+    if attempt.spec.start.key.compensate:
         return {"output": None, "answer": answer.kept}
     what, _, came = answer.text.partition("\n")
     if asks_people(attempt.step, tools.effect(call)):
