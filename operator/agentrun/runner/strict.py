@@ -7,6 +7,7 @@ schema that is sent without ``strict``. What a fine-tuned model takes less is le
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -161,7 +162,7 @@ class _Check:
         for branch in branches:
             for name, schema in self._first_property(branch):
                 values = schema.get("enum", [schema["const"]] if "const" in schema else ())
-                values = {repr(value) for value in values} if isinstance(values, list) else set()
+                values = {json.dumps(value, sort_keys=True) for value in values} if isinstance(values, list) else set()
                 if name in first and not (values and first[name] and values.isdisjoint(first[name])):
                     raise _Unfit  # "Objects provided via 'anyOf' must not share identical first keys"
                 first[name] = first.get(name, set()) | values

@@ -182,7 +182,7 @@ class S3Store:
             except OSError as error:
                 if error.filename is None:
                     raise
-                # A file that the configuration names, such as AWS_WEB_IDENTITY_TOKEN_FILE.
+                # A file that the configuration names, such as the token of a web identity.
                 raise StoreUnfit(f"{self.url}: {error}; correct the AWS configuration") from error
             if attempt < self._limits.attempts:
                 time.sleep(random.uniform(0, 0.05 * 2**attempt))  # noqa: S311 (jitter, not a secret)
