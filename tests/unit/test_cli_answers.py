@@ -71,7 +71,9 @@ def test_without_an_operator_the_command_stands(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("error", [Forbidden("ana may not get agentcommands"), Unavailable("no answer")], ids=str)
 def test_an_answer_that_cannot_be_read_is_no_success(error: Exception) -> None:
-    with pytest.raises(OutOfReach, match=f"AgentCommand r-x was created, but .* it is not known whether run r accepts it: {error}"):
+    with pytest.raises(
+        OutOfReach, match=f"AgentCommand r-x was created, but .* it is not known whether run r accepts it: {error}"
+    ):
         command(Answering(OPEN, error), RUN, {"resume": {}})
 
 

@@ -32,7 +32,9 @@ def context(listed: list[str] | None = None) -> Context:
 
 
 def attempt(**allowance: Any) -> Attempt:
-    return cast("Attempt", SimpleNamespace(spec=SimpleNamespace(allowance=Allowance(**allowance))))
+    return cast(
+        "Attempt", SimpleNamespace(spec=SimpleNamespace(start=SimpleNamespace(allowance=Allowance(**allowance))))
+    )
 
 
 def test_every_rule_is_in_the_list() -> None:

@@ -435,7 +435,7 @@ async def test_wherever_it_is_called_a_once_call_is_made_once_and_asks(
     world = scene.planned(fact, key)
     assert world.state(key.label) == "OutcomeUnknown" and key.label not in world.running
     asked = world.entry(key.label)["waitingFor"]
-    assert asked["callId"] == "call" and "it happened" in asked["resolve"]
+    assert asked["callId"] == "call" and "the call happened" in asked["resolve"]
     # Neither a retry, nor the end of the run, nor another attempt calls it again: each asks once more.
     world.append("cancelled")
     world.go()
@@ -480,4 +480,4 @@ async def test_an_effect_that_stays_in_a_run_that_succeeds_is_named(server: Loop
     world.fail("a.compensate")
     world.go()
     assert world.ended["outcome"] == "Succeeded" and world.ended["notUndone"].keys() == {"a"}
-    assert "these effects stay" in world.look().status["message"]
+    assert "these effects remain" in world.look().status["message"]
