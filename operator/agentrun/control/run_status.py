@@ -31,7 +31,7 @@ written once.
 """
 
 QUIET_MAX = 10.0
-"""The same while many runs of the namespace wait in the queue (``statuses.BUSY``)."""
+"""The same while many runs of the namespace wait in the queue (``status_writer.BUSY``)."""
 
 _CALM = {str(Reason.PENDING), str(Reason.RUNNING), str(Reason.QUEUED)}
 

@@ -152,7 +152,10 @@ class LastBody(AnyBody):
 
 
 class WaitingBody(LastBody):
-    """The attempt ended its process in order to wait."""
+    """The attempt ended its process, and the step is not over: it waits for people or budget, or was asked to leave.
+
+    After the latter, the next attempt begins at once.
+    """
 
     approvals: NotRequired[list[dict[str, Any]]]
     """Questions to people, as ``ApprovalRequest.to_json`` writes them."""
