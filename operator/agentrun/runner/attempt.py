@@ -15,17 +15,14 @@ from typing import Any, assert_never
 
 from agentrun import __version__
 from agentrun.api.facts import AttemptEnd, FailureInfo, StepFact
-from agentrun.api.keys import StepKey
 from agentrun.api.run import StepState
 from agentrun.api.texts import person
 from agentrun.api.workflow import FailureClass, Model, PodBody, WorkflowSpec
 from agentrun.attempt.exit_codes import Exit
 from agentrun.attempt.spec import AttemptSpec
-from agentrun.expressions.templates import ExpressionError, Values
+from agentrun.expressions.templates import ExpressionError
 from agentrun.journal.fold import Folded, apply, checkpoint, fold
-from agentrun.journal.log import StepLog, open_step, parse_manifest, read_records
-from agentrun.journal.log import load_body as load
-from agentrun.journal.paths import RunPath
+from agentrun.journal.log import StepLog, open_step, parse_manifest
 from agentrun.journal.records import Record
 from agentrun.plan.retry import retries
 from agentrun.records.manifest import RunManifest
@@ -39,6 +36,7 @@ from agentrun.runner.ports import Ports
 from agentrun.runner.process_id import surely_dead, this_process
 from agentrun.runner.refusals import recorded, to_record
 from agentrun.runner.secrets import secrets_of
+from agentrun.runner.step_input import event_of, task_of, values_of
 from agentrun.store.protocol import Store
 from agentrun.workflow.program import CompiledStep, compile_step
 from agentrun.workflow.step_kinds import kind_of
@@ -189,8 +187,8 @@ def _open(spec: AttemptSpec, ports: Ports) -> Attempt:
     step = compile_step(workflow, spec.start.key.name)
     if step.model is not None and not spec.start.key.compensate:
         ports.preload()
-    values = _values(store, run, spec, manifest, step)
-    events = {str(seq): _event(store, run, seq) for seq in spec.start.events}
+    values = values_of(store, spec, manifest, step)
+    events = {str(seq): event_of(store, run, seq) for seq in spec.start.events}
 
     def body(before: list[Record]) -> OpenedBody:
         found: OpenedBody = {
@@ -202,7 +200,7 @@ def _open(spec: AttemptSpec, ports: Ports) -> Attempt:
         if events:
             found["events"] = events
         if fold(before).task is None:
-            found["task"] = _task(step, spec.start.key, values)
+            found["task"] = task_of(step, spec.start.key, values)
         return found
 
     log, records = open_step(store, run, spec.start.key, spec.start.attempt, body, ports.clock, checkpoint=checkpoint)
@@ -212,49 +210,6 @@ def _open(spec: AttemptSpec, ports: Ports) -> Attempt:
         attempt.refused |= recorded((*state.refused, *spec.start.refused), model.name)
     attempt.mask = Mask([*secrets_of(workflow, ports.secret), *environment_secrets(os.environ)])
     return attempt
-
-
-def _values(store: Store, run: RunPath, spec: AttemptSpec, manifest: RunManifest, step: CompiledStep) -> dict[str, Any]:
-    """The variables of the step's expressions. They are read from the journal, so they are what was committed."""
-    steps: dict[str, Any] = {}
-    for name, ref in spec.start.refs.items():
-        output = None
-        if ref.event is not None:
-            output = _event(store, run, ref.event).get("output")
-        elif ref.seq is not None:
-            own = StepKey(name, spec.start.key.index if name == spec.start.key.name else None)
-            [record] = read_records(store, run.step(own), [ref.seq])
-            output = load(store, run, record).body.get("output")
-        steps[name] = {"state": ref.state, "output": output}
-        if name == spec.start.key.name and ref.state != StepState.SUCCEEDED:
-            # The step took effect but has no output. Without the key, a compensation that reads it fails: it must not
-            # be called with null.
-            del steps[name]["output"]
-    about = {k: manifest[k] for k in ("name", "namespace", "requestedBy")} | {"outcome": spec.start.outcome}
-    found: dict[str, Any] = {"inputs": manifest["inputs"], "run": about, "steps": steps}
-    index = spec.start.key.index
-    if index is not None and step.items is not None:
-        found |= {"item": step.items.render(Values(found))[index], "index": index}
-    return found
-
-
-def _event(store: Store, run: RunPath, seq: int) -> dict[str, Any]:
-    [record] = read_records(store, run.events, [seq])
-    # A decision has its own ``at``: when the API server accepted it, which is before it was recorded.
-    body: dict[str, Any] = load(store, run, record).body
-    return {"at": record.at} | body | {"kind": record.kind}
-
-
-def _task(step: CompiledStep, key: StepKey, values: dict[str, Any]) -> dict[str, Any]:
-    """Render the step's task. It is recorded once, so that every attempt works on the same task."""
-    scope = Values(values)
-    try:
-        if key.compensate:
-            assert step.compensation is not None
-            return {"args": step.compensation.render(scope)}
-        return {name: template.render(scope) for name, template in step.texts.items()}
-    except ExpressionError as error:
-        return {"error": str(error)}
 
 
 async def _settle_unknown(attempt: Attempt) -> None:
