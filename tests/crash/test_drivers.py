@@ -87,7 +87,7 @@ def test_orphan_that_hangs_does_not_hold_the_run_for_ever(tmp_path: Path, nurser
         hanging = world.attempt(start_spec(world, 1), Strike(Point("runner pay", "store", 3, "before"), "stop"))
         assert hanging.next() == {"stopped": signal.SIGSTOP}
         world.carry()
-        assert "does not leave" in world.last_words("driver")
+        assert "does not stop" in world.last_words("driver")
         os.kill(hanging.pid, signal.SIGCONT)
         assert hanging.exit() == 5
         world.check(undisturbed)

@@ -135,8 +135,8 @@ def test_every_verb_has_its_word_about_a_run_whose_driver_is_not_seen(shop: Shop
             if event:
                 assert "agentrun resume m" in said.out, (words, said)
         again = shop.agentrun("approve", "m", "yes", "--as-group", "ops")
-        assert again.code == 2 and "is decided: Approved" in again.err, again
-        until("why it waits", lambda: "nobody drives m now; waiting for agentrun resume m" in followed.said)
+        assert again.code == 2 and "is already decided: Approved" in again.err, again
+        until("why it waits", lambda: "no driver is running for m; waiting for agentrun resume m" in followed.said)
         assert len(shop.tools.asked("/odd")) == 1
         release.set()
         forked = shop.agentrun("fork", "m", "--from", "yes", "--name", "f")
