@@ -7,6 +7,7 @@ import ssl
 import urllib.error
 import urllib.request
 import uuid
+from http import HTTPStatus
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
@@ -24,6 +25,12 @@ JSON = "application/json"
 
 MEMORY = 512 * 2**20
 """Bytes; the chart's limit is twice that."""
+
+TRIES = 4
+"""How often an object is written to an API server that is busy."""
+
+BUSY = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
+"""What an API server of two cores answers that has been given a hundred objects of 1.5 MB."""
 
 
 class Tenant:
@@ -49,8 +56,19 @@ class Tenant:
         return f"/apis/{API_VERSION}/namespaces/{self.name}/{PLURALS[kind]}" + (f"/{name}" if name else "")
 
     def write(self, kind: str, name: str, text: str) -> str:
-        """Make an object of this text; its name."""
-        self.call("POST", self.path(kind), text)
+        """Make an object of this text; its name. An API server that is too busy with the ones before is asked again."""
+        busy = False
+        for tries_left in reversed(range(TRIES)):
+            try:
+                self.call("POST", self.path(kind), text)
+            except urllib.error.HTTPError as error:
+                if busy and error.code == HTTPStatus.CONFLICT:
+                    break  # it was made, although the answer was that it took too long
+                if error.code not in BUSY or not tries_left:
+                    raise
+                busy = True
+            else:
+                break
         return name
 
     def taken(self, kind: str, name: str, text: str) -> bool:
