@@ -17,8 +17,10 @@ from tests.cluster.control_plane import NODE
 from tests.cluster.operator import Operator, processes
 from tests.cluster.places import FailedError
 
-RECOVERY = 20.0
-"""Seconds after a fault in which others may still feel it: a Lease lasts 15 s, and a replica starts in a few."""
+RECOVERY = 30.0
+"""Seconds after a fault in which others may still feel it. A Lease lasts 15 s, the kubelet waits 10 s or longer before
+it starts a container again that was killed, and a replica takes a few to start and to list everything.
+"""
 
 
 @dataclass
