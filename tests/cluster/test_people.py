@@ -103,7 +103,9 @@ def test_a_command_for_a_run_that_is_not_there_is_taken_by_none(operator: Operat
     operator.apply(namespace, run("later", SIGNAL))
     operator.wait_for(namespace, "later", "AwaitingSignal")
     names = ("agentcommand/alone", "agentcommand/planted")
-    operator.kubectl("wait", "--for=condition=Accepted=false", *names, "-n", namespace, "--timeout=120s")
+    # Both forms stand in docs/reference/approvals.md.
+    for answered in ("condition=Accepted=false", "jsonpath={.status.conditions}"):
+        operator.kubectl("wait", f"--for={answered}", *names, "-n", namespace, "--timeout=120s")
     assert operator.run(namespace, "later")["status"]["phase"] == "Waiting"
     events = operator.cluster.get("events", "-n", namespace)["items"]
     said = {

@@ -37,6 +37,13 @@ def begin(world: ClusterWorld, *steps: dict[str, Any], **more: Any) -> Operator:
     return operator
 
 
+def quietly(world: ClusterWorld, operator: Operator, seconds: float) -> None:
+    """Let time pass, in which the operator hears of everything."""
+    for _ in range(4):
+        operator.hear_all()
+        world.wait(seconds / 4)
+
+
 def ends(world: ClusterWorld, operator: Operator) -> None:
     """Run all pods to their ends, and deliver the watch events to the operator."""
     for _ in range(4):

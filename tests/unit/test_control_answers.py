@@ -18,17 +18,11 @@ from agentrun.kube.client import Kube
 from agentrun.kube.credentials import Kubeconfig
 from agentrun.kube.errors import ClusterError, Conflict, Forbidden, Invalid, NotFound
 from tests.harness.cluster_world import METRICS, ClusterWorld, Operator, lost
-from tests.harness.operator_steps import Calls, begin, workflow
+from tests.harness.operator_steps import Calls, begin, quietly, workflow
 from tests.harness.planner_world import step
 
 WAIT = {"name": "w", "wait": {"signal": "s"}}
 HOUR = {"name": "p", "wait": {"duration": "1h"}}
-
-
-def quietly(world: ClusterWorld, operator: Operator, seconds: float) -> None:
-    for _ in range(4):
-        operator.hear_all()
-        world.wait(seconds / 4)
 
 
 def signal(world: ClusterWorld, run: str = "r") -> str:

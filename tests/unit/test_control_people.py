@@ -14,19 +14,12 @@ from agentrun.control.views import RUNS
 from agentrun.journal.records import Record
 from agentrun.records.run_events import EventKind
 from tests.harness.cluster_world import ClusterWorld, Operator, lost
-from tests.harness.operator_steps import begin, workflow
+from tests.harness.operator_steps import begin, quietly, workflow
 from tests.harness.planner_world import approval, step
 
 HOUR = 3600.0
 WAIT = {"name": "w", "wait": {"signal": "s"}}
 LONG_PAUSE = {"name": "p", "wait": {"duration": "100h"}}
-
-
-def quietly(world: ClusterWorld, operator: Operator, seconds: float) -> None:
-    """Let time pass, in which the operator hears of everything."""
-    for _ in range(4):
-        operator.hear_all()
-        world.wait(seconds / 4)
 
 
 def bodies(world: ClusterWorld, kind: EventKind) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ import uuid
 from contextlib import ExitStack
 from functools import partial
 
+from agentrun import GC_THRESHOLD
 from agentrun.adapters.admission import Admission
 from agentrun.adapters.cluster_api import KubernetesCluster, KubernetesLease
 from agentrun.adapters.lister import ApiLists
@@ -142,7 +143,7 @@ def _spare_the_collector() -> None:
     """
     gc.collect()
     gc.freeze()  # modules and classes live as long as the process
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(*GC_THRESHOLD)
 
 
 def _store(url: str) -> Store:

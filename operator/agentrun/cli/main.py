@@ -20,7 +20,7 @@ from typing import NoReturn
 
 import click
 
-from agentrun import __version__
+from agentrun import GC_THRESHOLD, __version__
 from agentrun.cli.options import place_options, remember_place
 from agentrun.cli.place import KUBECTL
 
@@ -131,8 +131,7 @@ def main() -> NoReturn:
     """Entry point of ``agentrun`` and ``kubectl-agentrun``; exits the process."""
     # Otherwise pydantic searches every installed package for plugins, which takes 30 ms. We use none.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    # Imports make many objects that stay. The default threshold of 700 looks through them some 300 times.
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(*GC_THRESHOLD)
     name = PurePath(sys.argv[0]).name
     # A caller may have closed a stream (`>&-`). Then its output is discarded.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123

@@ -10,12 +10,12 @@ import gc
 import os
 import sys
 
+from agentrun import GC_THRESHOLD
+
 if __name__ == "__main__":
     # Without it, pydantic searches every installed package for plugins, which takes 30 ms. agentrun has no plugins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    # Imports make many objects that stay. With the default threshold of 700, the collector looks through them hundreds
-    # of times.
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(*GC_THRESHOLD)
     from agentrun.runner.process import main  # (after the line above, which has no effect later)
 
     sys.exit(main())
