@@ -27,7 +27,8 @@ from typing import Any
 import httpx2
 import openai
 
-from agentrun.api.workflow import Model, SecretKey
+from agentrun.api.tools import SecretKey
+from agentrun.api.workflow import Model
 from agentrun.attempt.exit_codes import Exit
 from agentrun.runner.attempt import Attempt, run_attempt
 from agentrun.runner.dispatch import work as runner_work

@@ -20,7 +20,8 @@ from agentrun.api.approval import Owner, approval_object
 from agentrun.api.facts import ApprovalRequest
 from agentrun.api.keys import StepKey
 from agentrun.api.labels import ATTEMPT, KEY, RUN_LABEL, RUN_UID
-from agentrun.api.workflow import API_VERSION, Approvers
+from agentrun.api.tools import Approvers
+from agentrun.api.workflow import API_VERSION
 from agentrun.attempt.environment import STEP_VARIABLE
 from agentrun.control.leader import DURATION, PERIOD, Leader, NotLeader, boot_clock
 from agentrun.control.views import RunView

@@ -14,7 +14,8 @@ import sys
 import uuid
 from pathlib import Path
 
-from agentrun.api.workflow import Model, SecretKey, Tool
+from agentrun.api.tools import SecretKey, Tool
+from agentrun.api.workflow import Model
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.paths import RunPath
 from agentrun.journal.pinned import PinnedRun

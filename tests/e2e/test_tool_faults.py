@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agentrun.api.workflow import Tool
+from agentrun.api.tools import Tool
 from agentrun.local.driver import End
 from agentrun.runner.connections import tls
 from agentrun.runner.http_tool import HttpTool

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from agentrun.adapters.objects import run_view
 from agentrun.api.bounds import MAX_DEPTH, too_large
 from agentrun.api.errors import InvalidDocument
+from agentrun.api.workflow import STEP_KINDS
 from agentrun.documents.document import NOT_TEXT, Document, from_object, parse
 from agentrun.workflow.json_schema import depth
 from agentrun.workflow.pinning import check, pin
@@ -192,7 +193,7 @@ def objects(draw: st.DrawFn) -> dict[str, Any]:
     if isinstance(workflow, dict) and draw(st.integers(0, 3)):
         for number, step in enumerate([*workflow.get("steps", ()), *workflow.get("finally", ())]):
             step["name"] = f"s{number}"
-            kinds = [name for name in ("agent", "tool", "approval", "wait") if name in step]
+            kinds = [name for name in STEP_KINDS if name in step]
             for name in kinds[1:]:
                 del step[name]
             if not kinds:

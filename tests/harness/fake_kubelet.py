@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from agentrun.api.canonical import digest_of
 from agentrun.api.facts import ApprovalRequest, FailureInfo, StepFact
 from agentrun.api.run import StepState
-from agentrun.api.workflow import Approvers, FailureClass
+from agentrun.api.tools import Approvers
+from agentrun.api.workflow import FailureClass
 from agentrun.journal.fold import Folded, apply, checkpoint, fold
 from agentrun.journal.log import Fenced, StepLog, open_step, read_records
 from agentrun.journal.pinned import PinnedRun

@@ -14,7 +14,8 @@ from typing import Any
 from agentrun.api.facts import Allowance, ApprovalRequest, AttemptEnd, FailureInfo, StepFact, UnknownCall, Usage
 from agentrun.api.keys import StepKey
 from agentrun.api.run import StepState
-from agentrun.api.workflow import Approvers, FailureClass, WorkflowSpec
+from agentrun.api.tools import Approvers
+from agentrun.api.workflow import STEP_KINDS, FailureClass, WorkflowSpec
 from agentrun.plan.planner import plan
 from agentrun.plan.retry import retries
 from agentrun.plan.snapshot import Append, Event, Execution, Plan, Snapshot, Start, Stop
@@ -30,7 +31,7 @@ PEOPLE = {"groups": ["finance"], "users": ["ana"]}
 
 def step(name: str, *after: str, **fields: Any) -> dict[str, Any]:
     """A step that calls a tool, unless ``fields`` give another body."""
-    kind = {} if fields.keys() & {"tool", "agent", "approval", "wait"} else {"tool": CALL}
+    kind = {} if fields.keys() & STEP_KINDS.keys() else {"tool": CALL}
     return {"name": name, "dependsOn": list(after), **kind, **fields}
 
 

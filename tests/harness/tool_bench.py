@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from agentrun.api.workflow import FailureClass, Tool
+from agentrun.api.tools import Tool
+from agentrun.api.workflow import FailureClass
 from agentrun.runner.failures import Failure
 from agentrun.runner.http_tool import HttpTool
 from agentrun.runner.tool_client import ToolOutput

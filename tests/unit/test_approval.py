@@ -25,7 +25,7 @@ from agentrun.api.canonical import canonical, digest_of, timestamp
 from agentrun.api.crd import definitions
 from agentrun.api.facts import ApprovalRequest
 from agentrun.api.keys import StepKey
-from agentrun.api.workflow import Approvers
+from agentrun.api.tools import Approvers
 
 NOW = 1_799_996_400.0
 RUN = Owner("refund-4711", "support", "ad6d39e9-f698-4aba-9925-d7c7a26dbed0")

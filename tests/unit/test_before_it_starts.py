@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from agentrun.api.errors import Refused
-from agentrun.api.workflow import Model, Tool
+from agentrun.api.tools import Tool
+from agentrun.api.workflow import Model
 from agentrun.cli.on_store import reach
 from agentrun.cli.on_store.reach import check_connections, unreachable
 from tests.harness.cli_store import LOOK_UP, Scene, Type

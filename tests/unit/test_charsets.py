@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrun.api.texts import as_text
+from agentrun.api.tools import Http
 from agentrun.api.values import JSON
-from agentrun.api.workflow import Http
 from agentrun.runner.charsets import declared, decoded
 from agentrun.runner.http_body import Refused
 from agentrun.runner.http_request import prepare

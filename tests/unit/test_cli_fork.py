@@ -119,7 +119,7 @@ def test_another_prompt_or_input_is_rendered_anew(scene: Scene, agentrun: Type) 
         (["--from", "nothing"], 'no step "nothing"'),
         (["--from", "Not A Step"], "not a step"),
         (["--from", "refund.compensate"], "undoes a step"),
-        (["--from", "refund", "--prompt", "x"], "not an agent step"),
+        (["--from", "refund", "--prompt", "x"], "a step of kind tool: it has no prompt to change"),
         (["--from", "triage", "--prompt", ""], "not valid with prompt"),
         (["--from", "triage", "--prompt", "${inputs.order"], "prompt"),
         (["--from", "triage", "--model", "nothing"], 'there is no model "nothing"'),

@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 
 from agentrun.api.facts import Allowance, ApprovalRequest
-from agentrun.api.workflow import Approvers, FailureClass, Tool
+from agentrun.api.tools import Approvers, Tool
+from agentrun.api.workflow import FailureClass
 from agentrun.journal.log import read_step
 from agentrun.records.step_records import Kind, ModelCall
 from agentrun.runner import gates

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentrun.api.errors import InvalidDocument, dotted
-from agentrun.api.workflow import Http, SecretKey
+from agentrun.api.tools import Http, SecretKey
 from agentrun.runner.bounded_body import TooLarge, Undecodable, read_body
 from agentrun.runner.http_body import Refused
 from agentrun.runner.http_request import prepare

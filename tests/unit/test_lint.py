@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentrun.api.errors import InvalidDocument, dotted
-from agentrun.api.workflow import Tool, WorkflowSpec
+from agentrun.api.tools import Tool
+from agentrun.api.workflow import WorkflowSpec
 from agentrun.expressions.templates import Scope, Values, compile_value
 from agentrun.workflow.fitting import Fitting
 from agentrun.workflow.json_schema import compile_schema

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrun.api.workflow import FailureClass, Model, SecretKey
+from agentrun.api.tools import SecretKey
+from agentrun.api.workflow import FailureClass, Model
 from agentrun.runner import chat_turn, responses_turn
 from agentrun.runner.dialect import Malformed
 from agentrun.runner.failures import ContextOverflow, Failure

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agentrun.api.facts import ApprovalRequest
-from agentrun.api.workflow import Approvers
+from agentrun.api.tools import Approvers
 from agentrun.query.next_steps import Command, NextStep, next_steps
 from agentrun.query.run_view import Mover, Question, RunView, signals_of
 

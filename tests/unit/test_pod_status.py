@@ -21,7 +21,8 @@ from agentrun.api.canonical import digest_of, moment, timestamp
 from agentrun.api.facts import Allowance, ApprovalRequest, AttemptEnd, FailureInfo, StepFact, UnknownCall, Usage
 from agentrun.api.keys import StepKey
 from agentrun.api.run import Reason, StepState
-from agentrun.api.workflow import Approvers, FailureClass
+from agentrun.api.tools import Approvers
+from agentrun.api.workflow import FailureClass
 from agentrun.attempt.environment import STEP_VARIABLE
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.log import manifest_bytes

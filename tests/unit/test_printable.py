@@ -14,7 +14,8 @@ from agentrun.api.approval import Owner, approval_object
 from agentrun.api.facts import ApprovalRequest
 from agentrun.api.keys import StepKey
 from agentrun.api.printable import JOINERS, SIGNS, UNSEEN, printable, printable_value
-from agentrun.api.workflow import Approvers, FailureClass
+from agentrun.api.tools import Approvers
+from agentrun.api.workflow import FailureClass
 from tests.harness.planner_world import PlannerWorld, approval, compiled, step
 
 CHARACTERS = st.text(

@@ -15,12 +15,13 @@ from typing import Any, get_args
 import click
 import pytest
 
-from agentrun.api import labels, placement, status, values, workflow
+from agentrun.api import labels, placement, status, tools, values, workflow
 from agentrun.api.approval import DECIDED, Approval, DecidedReason
 from agentrun.api.command import AcceptedReason, AgentCommand
 from agentrun.api.facts import StepFact
 from agentrun.api.run import AgentRun, AgentWorkflow, ConditionType, Outcome, Reason, StepState
-from agentrun.api.workflow import Effect, FailureClass
+from agentrun.api.tools import Effect
+from agentrun.api.workflow import FailureClass
 from agentrun.attempt.exit_codes import Exit
 from agentrun.cli.main import app
 from agentrun.records.manifest import RunManifest
@@ -37,9 +38,9 @@ WORDS = {
     values.DURATION_PATTERN: "[duration](#scalars)",
     values.MONEY_PATTERN: "[money](#scalars)",
     values.LABEL_PATTERN: "`STEP` or `STEP[INDEX]`",
-    workflow.URL_PATTERN: "URL",
-    workflow.SUBDOMAIN_PATTERN: "name of a Secret",
-    workflow.DATA_KEY_PATTERN: "key in a Secret",
+    tools.URL_PATTERN: "URL",
+    tools.SUBDOMAIN_PATTERN: "name of a Secret",
+    tools.DATA_KEY_PATTERN: "key in a Secret",
     values.KEY_PATTERN: "[place](#scalars)",
     values.DIGEST_PATTERN: "[digest](#scalars)",
     values.UID_PATTERN: "[uid](#scalars)",

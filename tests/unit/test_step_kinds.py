@@ -7,8 +7,9 @@ from typing import get_args
 import pytest
 
 from agentrun.api.keys import StepKey
+from agentrun.api.tools import ToolCall
 from agentrun.api.values import Spec
-from agentrun.api.workflow import STEP_KINDS, PodBody, Step, StepBody, ToolCall, WorkflowSpec
+from agentrun.api.workflow import STEP_KINDS, PodBody, Step, StepBody, WorkflowSpec
 from agentrun.workflow.program import compile_program
 from agentrun.workflow.step_kinds import KINDS, StepKind, kind_of, secret_refs
 

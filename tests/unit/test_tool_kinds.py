@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 import pytest
 
+from agentrun.api.tools import Tool
 from agentrun.api.values import Spec
-from agentrun.api.workflow import Tool
 from agentrun.runner.open_tool import open_tool
 from agentrun.runner.tool_client import ToolClient
 from agentrun.workflow import tool_kinds

@@ -12,7 +12,7 @@ import pytest
 from agentrun.api.facts import Allowance, StepFact
 from agentrun.api.keys import StepKey
 from agentrun.api.run import StepState
-from agentrun.api.workflow import Effect
+from agentrun.api.tools import Effect
 from agentrun.attempt.spec import AttemptSpec
 from agentrun.journal.fold import fold
 from agentrun.journal.log import EventLog, manifest_bytes, read_step

@@ -20,8 +20,9 @@ from agentrun.api.facts import ApprovalRequest
 from agentrun.api.keys import StepKey
 from agentrun.api.labels import RUN_LABEL, STEP_LABEL
 from agentrun.api.printable import printable, printable_value
+from agentrun.api.tools import Approvers
 from agentrun.api.values import DIGEST_PATTERN, Digest, Instant, Name, Spec, StepPlace, ToolName, Uid
-from agentrun.api.workflow import API_VERSION, Approvers
+from agentrun.api.workflow import API_VERSION
 
 SUBJECT_MAX = 32 * 1024
 """Characters of ``spec.subject``."""

@@ -22,14 +22,15 @@ from typing import Any
 import yaml
 from pydantic.alias_generators import to_camel
 
-from agentrun.api import placement, workflow
+from agentrun.api import placement, tools, workflow
 from agentrun.api.approval import Approval, ApprovalSpec
 from agentrun.api.command import ONE_ANSWER, ONE_COMMAND, AgentCommand, AgentCommandSpec, Resolve
 from agentrun.api.placement import Toleration
 from agentrun.api.run import CHANGED_BY, ONE_WORKFLOW, AgentRun, AgentWorkflow, Metadata, RunSpec
 from agentrun.api.status import APPROVAL_STATUS, COMMAND_STATUS, RUN_STATUS
+from agentrun.api.tools import Approvers
 from agentrun.api.values import Spec
-from agentrun.api.workflow import GROUP, STEP_KINDS, VERSION, Approvers, Step, Wait
+from agentrun.api.workflow import GROUP, STEP_KINDS, VERSION, Step, Wait
 
 Schema = dict[str, Any]
 
@@ -107,7 +108,7 @@ RULES: dict[type[Spec], list[Schema]] = {
     Approvers: [
         {
             "rule": " || ".join(f"(has(self.{field}) && size(self.{field}) > 0)" for field in ("users", "groups")),
-            "message": workflow.SOMEBODY,
+            "message": tools.SOMEBODY,
         }
     ],
     RunSpec: [{"rule": _exactly_one("workflowRef", "workflow"), "message": ONE_WORKFLOW}, *_unchanged()],

@@ -14,7 +14,8 @@ from typing import Any
 
 from agentrun.api.footprint import footprint
 from agentrun.api.run import StepState
-from agentrun.api.workflow import Approvers, FailureClass
+from agentrun.api.tools import Approvers
+from agentrun.api.workflow import FailureClass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ that a laptop and a cluster refuse with the same messages. Annotations are not p
 would compile the text of each at start-up.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -14,41 +14,51 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from agentrun.api.placement import Identity, Image, NodeSelector, Resources, Tolerations, known_labels
+from agentrun.api.tools import URL_PATTERN, Approvers, JsonSchema, SecretRef, Tool, ToolCall
 from agentrun.api.values import TEXT_MAX, Duration, Expression, Money, Name, Spec, Template, ToolName
 
 GROUP = "agentrun.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
-SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-DATA_KEY_PATTERN = r"^[-._a-zA-Z0-9]+$"
-URL_PATTERN = r"^https?://[^\s]+$"
-
 MAX_STEPS = 1000
 MAX_ITEMS = 10_000
 DEFAULT_PARALLEL = 10
 DEFAULT_MAX_TURNS = 20
 
-ONE_KIND = "give exactly one of agent, tool, approval and wait"
-FOR_EACH_KINDS = "forEach applies to agent and tool only: an approval or a wait happens once"
+
+class StepKindRules(NamedTuple):
+    """The schema's rules for one kind of step. ``agentrun.workflow.step_kinds`` has everything else."""
+
+    holds_pod: bool
+    for_each: bool
+
+
+STEP_KINDS: Mapping[str, StepKindRules] = {
+    "agent": StepKindRules(holds_pod=True, for_each=True),
+    "tool": StepKindRules(holds_pod=True, for_each=True),
+    "approval": StepKindRules(holds_pod=False, for_each=False),
+    "wait": StepKindRules(holds_pod=False, for_each=False),
+}
+"""The kinds of steps, by the field of ``Step`` that has the body."""
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}"
+
+
+_REPEATED = _listed(name for name, rules in STEP_KINDS.items() if rules.for_each)
+_IN_PODS = _listed(name for name, rules in STEP_KINDS.items() if rules.holds_pod)
+
+ONE_KIND = f"give exactly one of {_listed(STEP_KINDS)}"
+FOR_EACH_KINDS = f"forEach applies to {_REPEATED} only: a step of another kind happens once"
 POD_KINDS = (
-    "identity, image, resources, nodeSelector and tolerations apply to agent and tool only: "
-    "an approval or a wait has no pod"
+    f"identity, image, resources, nodeSelector and tolerations apply to {_IN_PODS} only: "
+    "a step of another kind has no pod"
 )
 ONE_WAIT = "give exactly one of duration, until and signal"
 WAIT_TIMEOUT = "timeout applies to signal only: duration and until end by themselves"
-SOMEBODY = "give at least one user or group"
-
-JsonSchema = Annotated[dict[str, Any], Field(max_length=1000)]
-"""A JSON Schema, draft 2020-12, without references that leave the document."""
-
-
-class Effect(StrEnum):
-    """What calling a tool again would do. The delivery contract depends on it (docs/contract.md)."""
-
-    READ_ONLY = "ReadOnly"
-    IDEMPOTENT = "Idempotent"
-    ONCE = "Once"
 
 
 class FailureClass(StrEnum):
@@ -63,19 +73,6 @@ class FailureClass(StrEnum):
     BUDGET = "Budget"
     UNKNOWN = "Unknown"
     REJECTED = "Rejected"
-
-
-class SecretKey(Spec):
-    """A key of a Secret in the run's namespace."""
-
-    name: Annotated[str, Field(min_length=1, max_length=253, pattern=SUBDOMAIN_PATTERN)]
-    key: Annotated[str, Field(min_length=1, max_length=253, pattern=DATA_KEY_PATTERN)]
-
-
-class SecretRef(Spec):
-    """Where a secret value is read from. The value itself is never in a document."""
-
-    secret_ref: SecretKey
 
 
 class Price(Spec):
@@ -140,66 +137,6 @@ class Defaults(Spec):
     _labels = field_validator("node_selector")(known_labels)
 
 
-class Bearer(Spec):
-    """``Authorization: Bearer <secret>``."""
-
-    bearer: SecretRef
-
-
-class Http(Spec):
-    """An HTTP request as a tool. ``${…}`` sees ``args``; ``output`` sees ``args`` and ``response``."""
-
-    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = "POST"
-    url: Annotated[str, Field(min_length=8, max_length=2000, pattern=URL_PATTERN)]
-    query: Annotated[dict[str, Template], Field(max_length=50)] = {}
-    headers: Annotated[dict[str, Template], Field(max_length=50)] = {}
-    body: Any = None
-    auth: Bearer | None = None
-    output: Expression | None = None
-    max_bytes: Annotated[int, Field(ge=1, le=16 * 1024 * 1024)] = 1024 * 1024
-    timeout: Duration = "30s"
-
-
-class Approvers(Spec):
-    """Who may decide: any of these users, or any member of these groups."""
-
-    users: Annotated[list[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=50)] = []
-    groups: Annotated[list[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=50)] = []
-
-    @model_validator(mode="after")
-    def _somebody(self) -> Self:
-        if not self.users and not self.groups:
-            raise ValueError(SOMEBODY)
-        return self
-
-
-class ToolApproval(Spec):
-    """When a call of this tool needs an approval. Without ``when``, always."""
-
-    when: Expression | None = None
-    approvers: Approvers
-    required: Annotated[int, Field(ge=1, le=10)] = 1
-    timeout: Duration = "24h"
-
-
-class Tool(Spec):
-    """Something that agents and steps can call."""
-
-    name: ToolName
-    description: Annotated[str, Field(max_length=4096)] = ""
-    effect: Effect = Effect.ONCE
-    parameters: JsonSchema = {"type": "object"}
-    approval: ToolApproval | None = None
-    http: Http
-
-
-class ToolCall(Spec):
-    """A call of a named tool; strings in ``args`` are templates."""
-
-    name: ToolName
-    args: Annotated[dict[str, Any], Field(max_length=100)] = {}
-
-
 class Agent(Spec):
     """A model that works in turns: it answers, or calls tools and sees their results."""
 
@@ -257,21 +194,6 @@ StepBody = PodBody | ApprovalStep | Wait
 """The body of a step: the value of the one field that its kind is named after."""
 
 
-class StepKindRules(NamedTuple):
-    """The schema's rules for one kind of step. ``agentrun.workflow.step_kinds`` has everything else."""
-
-    holds_pod: bool
-    for_each: bool
-
-
-STEP_KINDS: Mapping[str, StepKindRules] = {
-    "agent": StepKindRules(holds_pod=True, for_each=True),
-    "tool": StepKindRules(holds_pod=True, for_each=True),
-    "approval": StepKindRules(holds_pod=False, for_each=False),
-    "wait": StepKindRules(holds_pod=False, for_each=False),
-}
-"""The kinds of steps, by the field of ``Step`` that has the body. The messages above name them."""
-
 POD_FIELDS = ("identity", "image", "resources", "node_selector", "tolerations")
 """The fields of a step that describe its pod."""
 
@@ -314,7 +236,8 @@ class Step(Spec):
     @property
     def body(self) -> StepBody:
         """What the step does."""
-        return next(body for body in (self.agent, self.tool, self.approval, self.wait) if body is not None)
+        body: StepBody = next(body for kind in STEP_KINDS if (body := getattr(self, kind)) is not None)
+        return body
 
 
 def _taken(*lists: tuple[str, Sequence[Step | Tool | Model]]) -> Iterator[InitErrorDetails]:

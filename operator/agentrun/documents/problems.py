@@ -21,6 +21,7 @@ from agentrun.api.placement import (
     SERVICE_ACCOUNT_PATTERN,
 )
 from agentrun.api.texts import shown
+from agentrun.api.tools import DATA_KEY_PATTERN, SUBDOMAIN_PATTERN, URL_PATTERN
 from agentrun.api.values import (
     DIGEST_PATTERN,
     DURATION_PATTERN,
@@ -31,7 +32,6 @@ from agentrun.api.values import (
     TOOL_PATTERN,
     UID_PATTERN,
 )
-from agentrun.api.workflow import DATA_KEY_PATTERN, SUBDOMAIN_PATTERN, URL_PATTERN
 
 MAX_PROBLEMS = 50
 

@@ -40,6 +40,7 @@ from agentrun.store.side_by_side import each
 from agentrun.workflow.json_schema import compile_schema
 from agentrun.workflow.pinning import NAME_MAX
 from agentrun.workflow.program import Program, compile_program
+from agentrun.workflow.step_kinds import kind_of_document
 
 
 class ForkRefused(AgentrunError):
@@ -90,10 +91,10 @@ def forked_manifest(
     if step is None:
         raise ForkRefused(f"run {source['name']} has no step {quoted(at.name)}")
     changes = {k: v for k, v in {"prompt": prompt, "model": model}.items() if v is not None}
-    if changes and "agent" not in step:
-        raise ForkRefused(f"{at.name} is not an agent step: it has no {' and no '.join(changes)} to change")
-    if changes:
-        step["agent"] |= changes
+    kind = kind_of_document(step)
+    if foreign := [name for name in changes if name not in kind.forked_with]:
+        raise ForkRefused(f"{at.name} is a step of kind {kind.name}: it has no {' and no '.join(foreign)} to change")
+    step[kind.name] |= changes
     try:
         spec = WorkflowSpec.model_validate(workflow)
     except ValidationError as error:

@@ -8,7 +8,7 @@ happened would forget it.
 from __future__ import annotations
 
 from agentrun.api.run import StepState
-from agentrun.api.workflow import Effect
+from agentrun.api.tools import Effect
 from agentrun.plan.attempts import Standing
 from agentrun.workflow.program import CompiledStep
 

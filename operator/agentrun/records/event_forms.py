@@ -15,7 +15,8 @@ from typing import Any
 from agentrun.api.keys import StepKey
 from agentrun.api.run import Outcome, StepState
 from agentrun.api.texts import quoted
-from agentrun.api.workflow import MAX_ITEMS, Approvers, FailureClass
+from agentrun.api.tools import Approvers
+from agentrun.api.workflow import MAX_ITEMS, FailureClass
 from agentrun.records.run_events import EventKind
 
 Check = Callable[[Any], object]

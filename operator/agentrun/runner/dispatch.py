@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentrun.api.workflow import Agent, ToolCall
+from agentrun.api.tools import ToolCall
+from agentrun.api.workflow import Agent
 from agentrun.runner.attempt import Attempt
 
 

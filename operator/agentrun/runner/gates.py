@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from agentrun.api.canonical import digest_of
 from agentrun.api.facts import ApprovalRequest
 from agentrun.api.texts import quoted
+from agentrun.api.tools import Tool, ToolApproval
 from agentrun.api.values import DELAY_MAX, seconds
-from agentrun.api.workflow import FailureClass, Tool, ToolApproval
+from agentrun.api.workflow import FailureClass
 from agentrun.expressions.templates import Values, compile_expression
 from agentrun.plan.events import Tally, tally
 from agentrun.plan.snapshot import Event

@@ -10,8 +10,8 @@ from urllib.parse import quote, urlencode
 
 from agentrun.api.canonical import sha256
 from agentrun.api.texts import as_text, quoted
+from agentrun.api.tools import Http
 from agentrun.api.values import JSON
-from agentrun.api.workflow import Http
 from agentrun.expressions.templates import Escape, Values
 from agentrun.runner.charsets import codec, declared
 from agentrun.runner.failures import plain

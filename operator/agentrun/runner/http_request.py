@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
+from agentrun.api.tools import Http
 from agentrun.api.values import JSON
-from agentrun.api.workflow import Http
 from agentrun.expressions.templates import ExpressionError, Template, Values
 from agentrun.runner.http_body import Refused, body_of
 from agentrun.workflow.http import CompiledHttp

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from agentrun.api.tools import JsonSchema
 from agentrun.api.values import JSON
-from agentrun.api.workflow import JsonSchema, Model
+from agentrun.api.workflow import Model
 from agentrun.runner.retries import Clock, Sleep
 from agentrun.runner.secrets import Secrets
 from agentrun.runner.strict import fits_strict_mode

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentrun.api.workflow import Http, Tool
+from agentrun.api.tools import Http, Tool
 from agentrun.runner.secrets import Secrets
 from agentrun.runner.tool_client import ToolClient
 from agentrun.workflow.tool_kinds import body_of

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentrun.api.tools import JsonSchema
 from agentrun.api.values import JSON
-from agentrun.api.workflow import JsonSchema
 
 _STORES = ("$defs", "definitions")
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agentrun.api.workflow import Model, SecretKey, Tool
+from agentrun.api.tools import SecretKey, Tool
+from agentrun.api.workflow import Model
 from agentrun.attempt.environment import SECRETS_VARIABLE
 from agentrun.runner.models import ModelClient, open_model
 from agentrun.runner.open_tool import open_tool

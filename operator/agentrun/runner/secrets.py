@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from agentrun.api.workflow import SecretKey, WorkflowSpec
+from agentrun.api.tools import SecretKey
+from agentrun.api.workflow import WorkflowSpec
 from agentrun.workflow.tool_kinds import secret_refs_of
 
 SHORTEST_SECRET = 8

@@ -13,8 +13,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from agentrun.api.tools import JsonSchema
 from agentrun.api.values import JSON
-from agentrun.api.workflow import JsonSchema
 
 _KINDS = {
     "pattern": ("string",), "format": ("string",),

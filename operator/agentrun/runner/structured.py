@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from agentrun.api.tools import JsonSchema
 from agentrun.api.values import JSON
-from agentrun.api.workflow import JsonSchema
 from agentrun.runner import refusals
 from agentrun.runner.lenient import fenced, json_values, mended
 from agentrun.runner.models import Item, Request, ToolSpec

@@ -14,7 +14,8 @@ from typing import Any
 
 from agentrun.api.facts import ApprovalRequest
 from agentrun.api.keys import CallKey
-from agentrun.api.workflow import Effect, FailureClass
+from agentrun.api.tools import Effect
+from agentrun.api.workflow import FailureClass
 from agentrun.expressions.templates import ExpressionError
 from agentrun.records.step_records import CallResult, IntentBody, Kind, ModelCall, ResultBody
 from agentrun.runner.attempt import Attempt

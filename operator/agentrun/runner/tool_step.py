@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from agentrun.api.facts import FailureInfo
-from agentrun.api.workflow import FailureClass, ToolCall
+from agentrun.api.tools import ToolCall
+from agentrun.api.workflow import FailureClass
 from agentrun.plan.effects import asks_people
 from agentrun.records.step_records import Kind, ModelCall
 from agentrun.runner.attempt import Attempt, unknown_of

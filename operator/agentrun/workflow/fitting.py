@@ -13,8 +13,8 @@ from itertools import islice
 
 from agentrun.api.errors import Path
 from agentrun.api.texts import quoted
+from agentrun.api.tools import Tool
 from agentrun.api.values import JSON
-from agentrun.api.workflow import Tool
 from agentrun.expressions.diagnostics import nearest
 from agentrun.expressions.templates import ValueTemplate
 from agentrun.workflow.json_schema import Checker, compile_schema

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from agentrun.api.errors import InvalidDocument, Path, Problem
-from agentrun.api.workflow import Http
+from agentrun.api.tools import Http
 from agentrun.expressions.templates import (
     Expression,
     ExpressionError,

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agentrun.api.errors import InvalidDocument, Path, Problem
+from agentrun.api.tools import Tool
 from agentrun.api.values import seconds
-from agentrun.api.workflow import Model, PodBody, Retry, Step, StepBody, Tool, WorkflowSpec
+from agentrun.api.workflow import Model, PodBody, Retry, Step, StepBody, WorkflowSpec
 from agentrun.expressions.cel import TOO_MANY, together
 from agentrun.expressions.templates import (
     Expression,

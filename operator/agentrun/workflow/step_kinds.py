@@ -14,14 +14,16 @@ from typing import Any, Generic, TypeVar
 
 from agentrun.api.canonical import moment
 from agentrun.api.errors import Path, Problem
+from agentrun.api.tools import (
+    SecretKey,
+    ToolCall,
+)
 from agentrun.api.values import Spec, pause, seconds
 from agentrun.api.workflow import (
     Agent,
     ApprovalStep,
     Model,
-    SecretKey,
     StepBody,
-    ToolCall,
     Wait,
     WorkflowSpec,
 )
@@ -67,6 +69,8 @@ class StepKind(Generic[Body]):
     one_call: bool = False
     """The step is one call of a tool: the result that a person gives for that call is the step's output, and the call's
     effect is the step's."""
+    forked_with: Sequence[str] = ()
+    """The body's fields that a fork can give another value: ``fork --prompt`` and ``--model``."""
     permits: bool = False
     """The step's outcome permits the steps after it. A fork that repeats those steps asks again."""
 
@@ -74,6 +78,11 @@ class StepKind(Generic[Body]):
 def kind_of(body: StepBody) -> StepKind[Any]:
     """The row of the kind of ``body``."""
     return KINDS[type(body)]
+
+
+def kind_of_document(step: Mapping[str, Any]) -> StepKind[Any]:
+    """The row of the kind of a step as a document has it: one that was checked, as a pinned workflow is."""
+    return next(kind for kind in KINDS.values() if step.get(kind.name) is not None)
 
 
 def model_of(spec: WorkflowSpec, body: StepBody) -> Model | None:
@@ -174,6 +183,7 @@ KINDS: Mapping[type[Spec], StepKind[Any]] = {
         schemas=lambda agent: () if agent.output is None else (agent.output,),
         model=_model_of_agent,
         tools=lambda agent: agent.tools,
+        forked_with=("prompt", "model"),
     ),
     ToolCall: StepKind[ToolCall](
         name="tool",

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from agentrun.api.errors import Path, Problem
+from agentrun.api.tools import Http, SecretKey, Tool
 from agentrun.api.values import Spec
-from agentrun.api.workflow import Http, SecretKey, Tool
 from agentrun.expressions.templates import Expression
 from agentrun.workflow.http import check_http, http_expressions
 

@@ -12,7 +12,7 @@ from agentrun.api.errors import Refused
 from agentrun.api.facts import ApprovalRequest
 from agentrun.api.labels import RUN_LABEL
 from agentrun.api.printable import printable
-from agentrun.api.workflow import Approvers
+from agentrun.api.tools import Approvers
 from agentrun.cli.failures import OutOfReach
 from agentrun.cli.on_cluster.client import Client, collection
 from agentrun.cli.on_cluster.cluster_run import APPROVALS, ClusterRun

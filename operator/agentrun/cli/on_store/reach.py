@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
 from agentrun.api.errors import Refused
-from agentrun.api.workflow import Model, Tool
+from agentrun.api.tools import Tool
+from agentrun.api.workflow import Model
 from agentrun.runner.connections import BadEnvironment, check_certificates, proxy_for
 from agentrun.workflow import tool_kinds
 from agentrun.workflow.address import BadAddress, address_of

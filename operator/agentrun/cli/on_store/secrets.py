@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agentrun.api.errors import Refused
-from agentrun.api.workflow import Model, SecretKey, Tool
+from agentrun.api.tools import SecretKey, Tool
+from agentrun.api.workflow import Model
 from agentrun.runner.endpoint import HEADER_VARIABLES, KEY_VARIABLE
 from agentrun.runner.ports import read_secret_file
 from agentrun.runner.secrets import MissingSecret, header_value, read_secret
