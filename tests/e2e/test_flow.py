@@ -24,6 +24,7 @@ RULES = [
     {"match": {"text": "<repaired>", "turn": 0}, "json": {"n": "seven"}},
     {"match": {"text": "<repaired>", "turn": 1}, "text": '```json\n{"n": 7}\n```'},
     {"match": {"text": "<hopeless>"}, "text": "seven"},
+    {"match": {"text": "<unparsed>"}, "text": '<tool_call>{"name": "look", "arguments": {}}</tool_call>'},
     {"match": {"text": "<pays>", "turn": 0}, "tool_calls": [{"name": "pay", "args": {"amount": a}} for a in (5, 500)]},
     {"match": {"text": "<pays>", "turn": 1}, "text": "paid"},
     {"match": {"text": "<all at once>", "turn": 0}, "tool_calls": [{"name": "side", "args": {}}] * 3},
@@ -116,6 +117,7 @@ def documents(url: str) -> dict[str, dict[str, Any]]:
             **MODELS, steps=[agent("ask", "<repaired>", output=NUMBER)], output="${steps.ask.output.n}"
         ),
         "hopeless": workflow(**MODELS, steps=[agent("ask", "<hopeless>", output=NUMBER)]),
+        "unparsed": workflow(**MODELS, tools=[look], steps=[agent("ask", "<unparsed>", tools=["look"])]),
         "asks": workflow(**MODELS, tools=[pay], steps=[agent("ask", "<pays>", tools=["pay"])]),
         "waits": workflow(
             tools=[fine],
@@ -153,7 +155,16 @@ INPUTS: dict[str, dict[str, Any]] = {
     "fan-out": {"orders": ["a", "b", "c", "skip", "e", "f"]},
     "waits": {"pause": "300ms"},
 }
-ASKED = {"asks": 1, "repaired": 2, "hopeless": 3, "model-calls": 1, "tokens": 0, "cost": 0, "no-tool-calls": 1}
+ASKED = {
+    "asks": 1,
+    "repaired": 2,
+    "hopeless": 3,
+    "unparsed": 3,
+    "model-calls": 1,
+    "tokens": 0,
+    "cost": 0,
+    "no-tool-calls": 1,
+}
 """How often the model is asked."""
 
 
@@ -249,6 +260,15 @@ def test_an_answer_that_does_not_fit_is_asked_for_again(runs: dict[str, tuple[Lo
     assert end is End.FAILED
     assert hopeless.steps["ask"]["failure"]["class"] == "Invalid"
     assert len(asked(stage, "<hopeless>")) == 3
+
+
+def test_a_call_that_stays_in_the_text_is_no_answer(runs: dict[str, tuple[LocalRun, End]], stage: Shop) -> None:
+    """The step succeeded with the call as its output, and nothing had been looked up."""
+    run, end = runs["unparsed"]
+    assert end is End.FAILED
+    assert run.steps["ask"]["failure"]["class"] == "Invalid"
+    assert "a call of look as text" in run.status["message"] and "--tool-call-parser" in run.status["message"]
+    assert len(asked(stage, "<unparsed>")) == 3
 
 
 def asked(stage: Shop, text: str) -> list[Any]:

@@ -16,6 +16,7 @@ from agentrun.api.workflow import Agent, FailureClass, Model
 from agentrun.records.step_records import Kind, ModelCall, ResultBody, TurnBody
 from agentrun.runner.attempt import Attempt
 from agentrun.runner.budget import cost, estimate, reserve_model
+from agentrun.runner.calls_in_text import call_in_text
 from agentrun.runner.compaction import compact, outgrown
 from agentrun.runner.failures import ContextOverflow, Failure
 from agentrun.runner.history import History
@@ -25,6 +26,9 @@ from agentrun.runner.tool_calls import Tools, answer_calls
 
 REPAIRS_MAX = 2
 """How often in a row the model is asked again for an answer that is empty, cut off or does not fit its schema."""
+
+NO_PARSER = "a server of your own has to be started with the tool parser of its model; vLLM: --tool-call-parser"
+"""What people do about calls that stay in the text."""
 
 CUT_OFF = "not called: your answer was cut off before it was complete"
 
@@ -165,14 +169,17 @@ class _Loop:
         """
         if last["refusal"]:
             raise Failure(FailureClass.PROVIDER, f"the model refused: {last['refusal']}", retryable=False)
+        text: str = last["text"] or ""
+        value: Any = text
         errors: list[str] = []
-        value: Any = last["text"] or ""
         if last["incomplete"]:
             errors = [f"it was cut off ({last['incomplete']}): answer more briefly"]
         elif self.agent.output is not None:
-            value, errors = parse_structured(value, self.agent.output)
-        elif not value.strip():
+            value, errors = parse_structured(text, self.agent.output)
+        elif not text.strip():
             errors = ["it was empty"]
+        if (errors or self.agent.output is None) and (tool := call_in_text(text, self.agent.tools)) is not None:
+            errors.insert(0, f"it holds a call of {tool} as text, of which the endpoint made no call ({NO_PARSER})")
         if not errors:
             return {"output": value}
         if self.attempt.state.repairs >= REPAIRS_MAX:

@@ -101,7 +101,7 @@ def _end(text: str, start: int, mark: str) -> int | None:
         return None
     open_blocks = 1
     for found in islice(re.compile(rf"(?i)({re.escape(mark)})|{closing}").finditer(text, start), _MARKS_MAX):
-        if not _is_quoted(text, found.start()):
+        if not is_quoted(text, found.start()):
             open_blocks += 1 if found[1] else -1
             if not open_blocks:
                 return found.end()
@@ -121,7 +121,7 @@ def _unopened(text: str) -> int:
     open_blocks = 0
     for found in islice(_patterns()[1].finditer(text), _MARKS_MAX):
         start, end = found.span()
-        if _is_quoted(text, start):
+        if is_quoted(text, start):
             continue
         if found[1]:
             open_blocks += 1
@@ -135,7 +135,7 @@ def _unopened(text: str) -> int:
     return 0
 
 
-def _is_quoted(text: str, place: int) -> bool:
+def is_quoted(text: str, place: int) -> bool:
     """Whether ``place`` is inside quotes or code, as far as its line and the Markdown fences before it tell."""
     line = text[text.rfind("\n", 0, place) + 1 : place]
     return bool(line.count('"') % 2 or line.count("`") % 2 or text.count("```", 0, place) % 2)
