@@ -155,6 +155,8 @@ class Endpoint:
         import httpx2  # noqa: PLC0415
         import openai  # noqa: PLC0415
 
+        from agentrun.runner.guarded_network import Forbidden  # noqa: PLC0415
+
         try:
             # httpx2's timeouts apply to each read: a server that sends byte by byte would never reach one.
             async with asyncio.timeout(limit):
@@ -170,6 +172,8 @@ class Endpoint:
         except (TimeoutError, openai.APITimeoutError) as error:
             raise self._verdicts.transient(f"no answer within {limit:g} s") from error
         except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, Forbidden):
+                raise self._verdicts.final(str(error.__cause__)) from error
             words = f"the connection failed: {why(error.__cause__ or error)}; check endpoint, and that the server is up"
             raise self._verdicts.transient(words) from error
         except openai.APIStatusError as error:

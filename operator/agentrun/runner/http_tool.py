@@ -15,8 +15,9 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
 from agentrun import __version__
+from agentrun.api.tools import Effect, Tool
 from agentrun.api.values import JSON, seconds
-from agentrun.api.workflow import Effect, FailureClass, Tool
+from agentrun.api.workflow import FailureClass
 from agentrun.runner.bounded_body import TooLarge, Undecodable, read_body
 from agentrun.runner.charsets import declared, decoded
 from agentrun.runner.connections import BadEnvironment, why
@@ -147,10 +148,11 @@ class HttpTool:
 
         Raises:
             Failure: no status line arrived.
-            Refused: the request has no valid URL.
+            Refused: the request has no valid URL, or its host is forbidden.
         """
         import httpx2  # noqa: PLC0415  (lazy: only a process that calls a tool needs it)
 
+        from agentrun.runner.guarded_network import Forbidden  # noqa: PLC0415
         from agentrun.runner.transport import listen  # noqa: PLC0415
 
         headers = {**request.headers, "Accept-Encoding": "gzip"}
@@ -199,6 +201,8 @@ class HttpTool:
             raise self._failure(f"no answer within {limit:g} s{through}", sent) from error
         except httpx2.InvalidURL as error:
             raise Refused(f"the request has no valid URL: {plain(str(error), 200)}") from error
+        except Forbidden as error:
+            raise Refused(str(error)) from error
         except httpx2.TransportError as error:
             reason = plain(mask.text(why(error)), 300)
             if sent != "no" and self._is_answered(answer, heard):

@@ -17,6 +17,8 @@ import httpcore2
 import httpx2
 
 from agentrun.runner.connections import BadEnvironment, Proxy, proxy_for, tls, why
+from agentrun.runner.guarded_network import Forbidden, GuardedNetwork
+from agentrun.workflow.network_guard import forbidden_url
 
 KEPT = 64 * 1024
 """How many of an answer's first bytes are kept."""
@@ -82,8 +84,13 @@ class Transport(httpx2.AsyncBaseTransport):
         return proxy
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """See the base class. Also raises BadEnvironment."""
+        """See the base class. Also raises BadEnvironment and Forbidden.
+
+        A proxy resolves the host of a request itself, so only a host that is written as an address can be checked.
+        """
         proxy = self.check(str(request.url)) if self._proxies else None
+        if proxy is not None and (why_not := forbidden_url(str(request.url))) is not None:
+            raise Forbidden(why_not)
         try:
             return await self._way(proxy).handle_async_request(request)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
@@ -116,12 +123,14 @@ class _Way(httpx2.AsyncBaseTransport):
             "max_connections": limits.max_connections,
             "max_keepalive_connections": limits.max_keepalive_connections,
             "keepalive_expiry": limits.keepalive_expiry,
-            "network_backend": _Backend(httpcore2.AnyIOBackend()),
         }
+        network = httpcore2.AnyIOBackend()
         self._pool: httpcore2.AsyncConnectionPool
         if proxy is None:
-            self._pool = httpcore2.AsyncConnectionPool(**shared)
+            self._pool = httpcore2.AsyncConnectionPool(network_backend=_Backend(GuardedNetwork(network)), **shared)
             return
+        # Whoever set the variable chose the proxy's address: it is nothing that a workflow or a name server says.
+        shared["network_backend"] = _Backend(network)
         named = httpx2.Proxy(proxy.url)
         address, auth = _core(named.url), named.raw_auth
         if named.url.scheme.startswith("socks"):

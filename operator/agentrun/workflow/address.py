@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 from agentrun.api.errors import Path, Problem
 from agentrun.api.texts import quoted
 from agentrun.api.workflow import Model, WorkflowSpec
+from agentrun.workflow.network_guard import forbidden_url
 
 URL_VARIABLE = "OPENAI_BASE_URL"
 DEFAULT = "https://api.openai.com/v1"
@@ -110,6 +111,8 @@ def read_address(text: str, what: str, api: str) -> Address:
         raise BadAddress(
             f"{what}: {shown} contains braces; expressions and placeholders are not replaced in an endpoint"
         )
+    if (why := forbidden_url(text)) is not None:
+        raise BadAddress(f"{what}: {why}")
     return Address(_base(parts, what, api), parts.query)
 
 

@@ -13,8 +13,9 @@ from itertools import chain
 
 from agentrun.api.errors import InvalidDocument, Path, Problem
 from agentrun.api.texts import quoted
+from agentrun.api.tools import Tool, ToolCall
 from agentrun.api.values import JSON
-from agentrun.api.workflow import Step, Tool, ToolCall, WorkflowSpec
+from agentrun.api.workflow import Step, WorkflowSpec
 from agentrun.expressions import diagnostics
 from agentrun.expressions.diagnostics import Keys
 from agentrun.expressions.templates import (
@@ -29,10 +30,12 @@ from agentrun.expressions.templates import (
 from agentrun.workflow import shapes
 from agentrun.workflow.address import check_endpoints
 from agentrun.workflow.fitting import Fitting
+from agentrun.workflow.network_guard import forbidden_url
 from agentrun.workflow.program import CompiledStep, Program, compile_program
 from agentrun.workflow.shapes import ANYTHING, Shape
 from agentrun.workflow.step_kinds import kind_of
-from agentrun.workflow.tool_kinds import expressions_of
+from agentrun.workflow.tool_kinds import address_of, expressions_of
+from agentrun.workflow.tool_kinds import kind_of as tool_kind_of
 
 _OTHER_FORMS = (
     (re.compile(r"\{\{.*?\}\}", re.DOTALL), "{{ … }}"),
@@ -53,7 +56,7 @@ def checked_program(spec: WorkflowSpec, path: Path = ("spec",)) -> Program:
         InvalidDocument: with every problem that was found.
     """
     program = compile_program(spec, path)
-    problems = [*check_endpoints(spec, path), *_calls(program, path), *_each_step(program, path)]
+    problems = [*check_endpoints(spec, path), *_guarded(spec, path), *_calls(program, path), *_each_step(program, path)]
     if problems := [*problems, *_names(program, path)]:
         raise InvalidDocument(problems)
     return program
@@ -72,10 +75,10 @@ def other_forms(spec: WorkflowSpec, path: Path = ("spec",)) -> Iterator[Problem]
     """Texts into which another tool would insert a value, and agentrun does not."""
     for name, steps in (("steps", spec.steps), ("finally", spec.finally_)):
         for number, step in enumerate(steps):
-            for kind in (kind_of(step.body).name, "compensate"):
-                if (given := getattr(step, kind)) is not None:
-                    raw = given.model_dump(mode="json", by_alias=True, exclude={"output", "approvers", "tools"})
-                    yield from _forms(raw, (*path, name, number, kind))
+            for place, body in ((kind_of(step.body).name, step.body), ("compensate", step.compensate)):
+                if body is not None:
+                    raw = body.model_dump(mode="json", by_alias=True, include=set(kind_of(body).templates))
+                    yield from _forms(raw, (*path, name, number, place))
 
 
 def _forms(value: JSON, place: Path) -> Iterator[Problem]:
@@ -133,6 +136,13 @@ def _of_text(template: Template, place: Path) -> _Named:
 def _each_step(program: Program, path: Path) -> Iterator[Problem]:
     for step, place in _steps(program, path):
         yield from step.kind.lint(step.body, step.texts, (*place, step.kind.name))
+
+
+def _guarded(spec: WorkflowSpec, path: Path) -> Iterator[Problem]:
+    """Tools whose host is written as an address to which no request goes."""
+    for number, tool in enumerate(spec.tools):
+        if (why := forbidden_url(address_of(tool))) is not None:
+            yield Problem((*path, "tools", number, tool_kind_of(tool).name), why)
 
 
 def _calls(program: Program, path: Path) -> Iterator[Problem]:
