@@ -15,7 +15,7 @@ from typing import Any, get_args
 import click
 import pytest
 
-from agentrun.api import labels, placement, status, tools, values, workflow
+from agentrun.api import labels, placement, status, tools, values
 from agentrun.api.approval import DECIDED, Approval, DecidedReason
 from agentrun.api.command import AcceptedReason, AgentCommand
 from agentrun.api.facts import StepFact
