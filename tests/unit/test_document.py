@@ -258,7 +258,7 @@ FIELDS = {
     ),
     "pod of an approval": (
         step("{name: a, approval: {subject: x, approvers: {users: [b]}}, image: c}"),
-        "spec.steps[0]: identity, image, resources, nodeSelector and tolerations apply to agent and tool only: an",
+        "spec.steps[0]: identity, image, resources, nodeSelector and tolerations apply to agent and tool only: a step",
     ),
     "resource": (
         step(f"{{name: a, agent: {AGENT}, resources: {{requests: {{memry: 1Gi}}}}}}"),

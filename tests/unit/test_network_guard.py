@@ -46,7 +46,7 @@ METADATA = [
 OTHERS = ["10.0.0.1", "127.0.0.1", "::1", "8.8.8.8", "169.253.255.255", "169.255.0.0", "fd00::1", "2001:db8::1"]
 NAMES = ["example.com", "169.254.example.com", "metadata", "fe80", "1.2.3", "", "a:b", "999.1.1.1"]
 KEY_REF = {"secretRef": {"name": "model", "key": "key"}}
-SPELLED = ["2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.254.43518", "169.16689662"]
+SPELLED = ["2852039166", "0xa9fea9fe", "169.254.43518", "169.16689662"]
 """The address of the metadata service, as the C library reads it."""
 
 

@@ -236,8 +236,8 @@ class Step(Spec):
     @property
     def body(self) -> StepBody:
         """What the step does."""
-        body: StepBody = next(body for kind in STEP_KINDS if (body := getattr(self, kind)) is not None)
-        return body
+        bodies: Iterator[StepBody | None] = (getattr(self, kind) for kind in STEP_KINDS)
+        return next(body for body in bodies if body is not None)
 
 
 def _taken(*lists: tuple[str, Sequence[Step | Tool | Model]]) -> Iterator[InitErrorDetails]:
