@@ -32,6 +32,7 @@ from agentrun.control.leader import Leader
 from agentrun.control.queue import WorkQueue
 from agentrun.control.reconciler import Reconciler
 from agentrun.control.views import KEPT, RunRef
+from agentrun.journal.signatures import signing_key
 from agentrun.kube.client import Kube
 from agentrun.kube.credentials import find_login
 from agentrun.observe.health import Health, measure_lag
@@ -75,6 +76,7 @@ async def operate(settings: Settings, metrics: Metrics, health: Health) -> None:
     """
     login = find_login()
     store = _store(settings.pods.store_url)
+    key = signing_key(os.environ, partial(log.warning, "%s"))
     stop = asyncio.Event()
     heed_signals(stop)
     namespace = settings.lease_namespace or (await asyncio.to_thread(login.read)).namespace
@@ -89,7 +91,7 @@ async def operate(settings: Settings, metrics: Metrics, health: Health) -> None:
         async with Kube(login, may_write=leader.check, on_call=called) as kube:
             cluster = KubernetesCluster(kube, partial(build_pod, settings.pods), instance=identity)
             cache, queue = Cache(), WorkQueue[RunRef](metrics, space=lambda ref: ref.namespace, workers=WORKERS)
-            journal = Journal(store, metrics, leader.check)
+            journal = Journal(store, metrics, leader.check, key=key)
             admission = Admission(unguarded, settings.admission_policies)
             reconciler = Reconciler(
                 cluster, journal, cache, queue, metrics, time.time, admission.vouches, settings.bounds

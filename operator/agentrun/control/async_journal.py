@@ -21,6 +21,7 @@ from agentrun.journal.log import EventLog, manifest_bytes, parse_manifest, read_
 from agentrun.journal.paths import RunPath
 from agentrun.journal.records import Record
 from agentrun.journal.runs import read_facts
+from agentrun.journal.signatures import SigningKey
 from agentrun.observe.metrics import Metrics, StoreResult
 from agentrun.plan.planner import plan
 from agentrun.plan.snapshot import Plan, Snapshot
@@ -43,9 +44,15 @@ class Journal:
     """
 
     def __init__(
-        self, store: Store, metrics: Metrics, check: Callable[[], None], clock: Callable[[], float] = time.time
+        self,
+        store: Store,
+        metrics: Metrics,
+        check: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+        key: SigningKey | None = None,
     ) -> None:
-        self.store, self.clock = store, clock
+        """``key`` signs the ends of runs."""
+        self.store, self.clock, self._key = store, clock, key
         self._metrics, self._check = metrics, check
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="journal")
         self._gates: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
@@ -114,9 +121,9 @@ class Journal:
         """The fact of one step, from its log. Raises Damaged, StoreError."""
         return await self._do("fact", run.namespace, lambda: fold(read_step(self.store, run, key)).fact())
 
-    def events(self, run: RunPath) -> EventLog:
-        """The run's event log, with nothing read yet."""
-        return EventLog(self.store, run, self.clock)
+    def events(self, run: RunPath, manifest: RunManifest) -> EventLog:
+        """The event log of the run, which has that manifest; nothing of it is read yet."""
+        return EventLog(self.store, run, self.clock, self._key.of(manifest) if self._key else None)
 
     async def refresh(self, log: EventLog) -> None:
         """Read the new events. Raises Damaged, StoreError."""

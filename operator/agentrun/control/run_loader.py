@@ -133,7 +133,7 @@ class RunLoader:
                 fresh = manifest is proposed and not manifest.get("source")
         found = await self._program(run.ref.namespace, manifest["workflow"], manifest["workflowDigest"])
         pinned = PinnedRun(path, {**manifest, "workflow": found.workflow}, found.program)
-        log = self.journal.events(path)
+        log = self.journal.events(path, pinned.manifest)
         if fresh:  # this call has just begun the journal, so nothing else can be in it
             return RunState(run.uid, pinned, log, AttemptTracker(), found.bytes, new=True)
         await self.journal.refresh(log)

@@ -1,36 +1,37 @@
-"""Verifies that a run's journal is what was written, and exports it in a form that can be verified elsewhere.
+"""Verifies that a run's journal is what was written.
 
 Every record holds its own hash and that of the record before, every blob is named by its digest, ``run.json`` holds its
 digest, and the event that ends the run names the last record of every step. So anyone who has the objects finds an
 object that was changed, dropped, reordered or inserted. Hashes alone cannot tell whether the tail of a log was cut off
-before the run ended, or whether the whole journal was written again.
+before the run ended, or whether the whole journal was written again. The signature of a run's end tells the second.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from agentrun.api.canonical import canonical, digest_of, sha256
-from agentrun.api.errors import AgentrunError
 from agentrun.api.keys import StepKey
 from agentrun.api.texts import quoted
-from agentrun.journal.log import parse_manifest
+from agentrun.journal.log import manifest_bytes, parse_manifest
 from agentrun.journal.paths import RunPath, entry
 from agentrun.journal.records import Damaged, Record, parse
+from agentrun.journal.signatures import fault
 from agentrun.records.event_forms import misfit
+from agentrun.records.manifest import RunManifest
 from agentrun.records.run_events import EventKind
-from agentrun.store.protocol import KeyMissing, Store
+from agentrun.store.side_by_side import each
 
-FORMAT = "agentrun-journal"
-VERSION = 1
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+T = TypeVar("T")
 
-class NotAnExport(AgentrunError):
-    """The file is not what ``audit export`` writes; the message says where."""
+BATCH = 256
+"""Objects that are read at the same time. A record has at most 64 KiB; of a blob only the digest is kept."""
 
 
 class Objects(Protocol):
@@ -41,6 +42,10 @@ class Objects(Protocol):
 
     def list(self, prefix: str, after: str = "") -> list[str]:
         """Every key that starts with ``prefix``, sorted."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether many reads at the same time are faster than one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,10 @@ class Verdict:
     records: int = 0
     blobs: int = 0
     ended: bool = False
+    signed_by: str | None = None
+    """The name of the key that signed the run's end: checked, where keys were given."""
+    after_end: int = 0
+    """Events behind the run's end, which no signature covers. An ended run's retention may still be changed."""
     findings: list[Finding] = field(default_factory=list)
 
     def blame(self, key: str, message: str) -> None:
@@ -65,126 +74,82 @@ class Verdict:
         self.findings.append(Finding(key, message))
 
 
-def verify(objects: Objects, run: RunPath) -> Verdict:
+def verify(objects: Objects, run: RunPath, keys: Mapping[str, Ed25519PublicKey] | None = None) -> Verdict:
     """Check every object of ``run``: hashes, chains, numbers, digests, and the last records that the run's end names.
 
+    ``keys``: the public keys by one of which the run's end has to be signed; None: its signature is not checked.
     A damaged object raises nothing: it is among the findings.
 
     Raises:
         StoreError: an object cannot be read.
     """
     verdict = Verdict()
-    keys = objects.list(f"{run}/")
-    _manifest(objects, run, keys, verdict)
-    blobs = [key for key in keys if key.startswith(f"{run}/blobs/")]
-    for key in blobs:
+    names = objects.list(f"{run}/")
+    manifest = _manifest(objects, run, names, verdict)
+    blobs = [key for key in names if key.startswith(f"{run}/blobs/")]
+    for key, digest in _each(blobs, lambda key: sha256(objects.get(key)), objects):
         verdict.blobs += 1
-        if sha256(objects.get(key)).removeprefix("sha256:") != key.rpartition("/")[2]:
+        if digest.removeprefix("sha256:") != key.rpartition("/")[2]:
             verdict.blame(key, "the content does not match its name; the object was changed after it was written")
+    kept = frozenset(blobs)
     chains: dict[str, list[str]] = {run.events: []}
-    for key in keys:
+    for key in names:
         _sort(run, key, chains, verdict)
     tails: dict[str, Record] = {}
-    ended: dict[str, Any] | None = None
+    ends: list[Record] = []
     for prefix, found in chains.items():
         step = "" if prefix == run.events else prefix.rstrip("/").rpartition("/")[2]
-        records = list(_chain(objects, run, prefix, step, found, verdict))
-        for record in records:
-            body = _body(objects, run, entry(prefix, record.seq), record, blobs, verdict)
+        for record in _chain(objects, run, prefix, step, found, verdict):
+            body = _body(objects, run, entry(prefix, record.seq), record, kept, verdict)
             if not step and record.kind == EventKind.ENDED:
-                verdict.ended, ended = True, body
-        if records and step:
-            tails[step] = records[-1]
-    if ended is not None:
-        _heads(run, ended["heads"], tails, chains, verdict)
+                verdict.ended = True
+                ends += [replace(record, body=body)] if body is not None else []
+            elif not step:
+                verdict.after_end += verdict.ended
+            if step:
+                tails[step] = replace(record, body=None)
+    for again in ends[1:]:
+        verdict.blame(entry(run.events, again.seq), "the run had ended before: a run ends once")
+    if keys is not None and not verdict.ended:
+        said = "the run has no end, so nothing of it is signed: it goes on, or its end was cut off"
+        verdict.blame(run.events, said)
+    for end in ends[:1]:
+        _heads(run, end.body["heads"], tails, chains, verdict)
+        if keys is not None and manifest is not None:
+            _signature(objects, run, end, manifest, keys, verdict)
+        verdict.signed_by = end.body.get("signature", {}).get("key")
     return verdict
 
 
-def export(store: Store, run: RunPath) -> Iterator[dict[str, Any]]:
-    """The lines of an export: a header, then every object of the run with its key.
-
-    Canonical JSON is exported as JSON, everything else as base64. Both give the exact bytes back.
+def _signature(
+    objects: Objects,
+    run: RunPath,
+    end: Record,
+    manifest: RunManifest,
+    keys: Mapping[str, Ed25519PublicKey],
+    verdict: Verdict,
+) -> None:
+    """Check the signature, and that the bytes are those that were written. What is signed is what the bytes mean: the same
+    meaning has other forms, and more could stand beside it.
     """
-    yield {"format": FORMAT, "version": VERSION, "run": str(run)}
-    for key in store.list(f"{run}/"):
-        data = store.get(key)
-        yield {"key": key} | _content(data)
-
-
-def read_export(lines: Iterable[bytes]) -> tuple[RunPath, Exported]:
-    """The run and its objects in the lines of an export.
-
-    Raises:
-        NotAnExport: the lines are no export, or one of another version.
-        Damaged: a line is not JSON.
-    """
-    numbered = enumerate(lines, 1)
-    header = _line(*next(numbered, (1, b"")))
-    if header.get("format") != FORMAT or not isinstance(header.get("run"), str):
-        raise NotAnExport("line 1 is not the header of an export: write one with agentrun audit export RUN")
-    if header.get("version") != VERSION:
-        raise NotAnExport(
-            f"the export has version {quoted(header.get('version'))}; this agentrun reads {VERSION}: upgrade it"
-        )
-    found: dict[str, bytes] = {}
-    for number, line in numbered:
-        value = _line(number, line)
-        key = value.get("key")
-        if not isinstance(key, str) or not key.startswith(f"{header['run']}/"):
-            raise NotAnExport(f"line {number} has no key of run {header['run']}")
-        if key in found:
-            raise NotAnExport(f"line {number} holds {key} a second time")
-        try:
-            found[key] = (
-                canonical(value["content"]) if "content" in value else base64.b64decode(value["base64"], validate=True)
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise NotAnExport(f"line {number} has no content that can be read") from error
-    return RunPath.parse(header["run"]), Exported(found)
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """The objects of an export."""
-
-    found: dict[str, bytes]
-
-    def get(self, key: str) -> bytes:
-        """See ``Objects``."""
-        try:
-            return self.found[key]
-        except KeyError:
-            raise KeyMissing(f"{key} is not in the export") from None
-
-    def list(self, prefix: str, after: str = "") -> list[str]:
-        """See ``Objects``."""
-        return sorted(key for key in self.found if key.startswith(prefix) and key > after)
-
-
-def _content(data: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(data)
-        if canonical(value) == data:
-            return {"content": value}
-    except (ValueError, RecursionError):
-        pass  # not JSON: a blob of another kind, a log, or a damaged object
-    return {"base64": base64.b64encode(data).decode()}
-
-
-def _line(number: int, line: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise Damaged(f"line {number} is not JSON: the file was cut off or damaged") from error
-    if not isinstance(value, dict):
-        raise NotAnExport(f"line {number} is not a JSON object")
-    return value
-
-
-def _manifest(objects: Objects, run: RunPath, keys: list[str], verdict: Verdict) -> None:
-    if run.manifest not in keys:
-        verdict.blame(run.manifest, "the object is missing")
+    key = entry(run.events, end.seq)
+    if (why := fault(end, digest_of(manifest), keys)) is not None:
+        verdict.blame(key, why)
         return
+    data = objects.get(key)
+    kept = json.loads(data)["body"]
+    written = kept if kept.keys() != {"$blob"} else {"$blob": sha256(canonical(end.body))}
+    if replace(end, body=written).sealed()[1] != data:
+        verdict.blame(key, "it holds more than what was signed, or in another form; it was written anew")
+    if manifest_bytes(manifest) != objects.get(run.manifest):
+        verdict.blame(run.manifest, "it holds more than what was signed, or in another form; it was written anew")
+
+
+def _manifest(objects: Objects, run: RunPath, names: list[str], verdict: Verdict) -> RunManifest | None:
+    """The run's manifest; None if a finding says why it cannot be read."""
+    if run.manifest not in names:
+        verdict.blame(run.manifest, "the object is missing")
+        return None
     try:
         manifest = parse_manifest(objects.get(run.manifest), run.manifest)
         claimed = RunPath(manifest["namespace"], manifest["name"], manifest["uid"])
@@ -196,6 +161,9 @@ def _manifest(objects: Objects, run: RunPath, keys: list[str], verdict: Verdict)
         verdict.blame(run.manifest, _short(error, run.manifest))
     except KeyError as error:
         verdict.blame(run.manifest, f"it has no {error.args[0]}")
+    else:
+        return manifest
+    return None
 
 
 def _sort(run: RunPath, key: str, chains: dict[str, list[str]], verdict: Verdict) -> None:
@@ -220,6 +188,20 @@ def _is_step(name: str) -> bool:
         return False
 
 
+def _each(keys: Sequence[str], read: Callable[[str], T], objects: Objects) -> Iterator[tuple[str, T]]:
+    """``read`` of each key, in order. A batch is read at the same time, and no more than a batch is held."""
+    for start in range(0, len(keys), BATCH):
+        batch = keys[start : start + BATCH]
+        yield from zip(batch, each(read, batch, remote=objects.remote), strict=True)
+
+
+def _parsed(objects: Objects, key: str) -> Record | Damaged:
+    try:
+        return parse(objects.get(key), key)
+    except Damaged as error:
+        return error
+
+
 def _chain(
     objects: Objects, run: RunPath, prefix: str, step: str, keys: list[str], verdict: Verdict
 ) -> Iterator[Record]:
@@ -227,17 +209,15 @@ def _chain(
     before: Record | None = None
     unbroken = True
     expected = 1
-    for key in sorted(keys):
+    for key, record in _each(sorted(keys), lambda key: _parsed(objects, key), objects):
         number = int(key.rpartition("/")[2].removesuffix(".json"))
         for missing in range(expected, min(number, expected + 20)):
             verdict.blame(entry(prefix, missing), "the record is missing although later ones exist")
             unbroken = False
         expected = number + 1
         verdict.records += 1
-        try:
-            record = parse(objects.get(key), key)
-        except Damaged as error:
-            verdict.blame(key, _short(error, key))
+        if isinstance(record, Damaged):
+            verdict.blame(key, _short(record, key))
             unbroken = False
             continue
         if (record.run, record.step, record.seq) != (str(run), step, number) or key != entry(prefix, number):
@@ -249,7 +229,7 @@ def _chain(
 
 
 def _body(
-    objects: Objects, run: RunPath, key: str, record: Record, blobs: Iterable[str], verdict: Verdict
+    objects: Objects, run: RunPath, key: str, record: Record, blobs: frozenset[str], verdict: Verdict
 ) -> dict[str, Any] | None:
     """The body of an event; None for a step's record, or if a finding says what is wrong with the body."""
     body, digest = record.body, record.body.get("$blob")

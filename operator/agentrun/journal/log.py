@@ -21,6 +21,7 @@ from agentrun.api.texts import quoted
 from agentrun.journal.paths import LogOwner, RunPath, entries, entry, seq_of
 from agentrun.journal.records import INLINE_MAX, SCHEMA, Damaged, Record, parse
 from agentrun.records.manifest import RunManifest
+from agentrun.records.run_events import EventKind
 from agentrun.records.step_records import Kind
 from agentrun.store.protocol import KeyExists, KeyMissing, Store
 from agentrun.store.side_by_side import each
@@ -244,8 +245,11 @@ class EventLog:
     order.
     """
 
-    def __init__(self, store: Store, owner: LogOwner, clock: Callable[[], float]) -> None:
-        self._store, self.owner, self._clock = store, owner, clock
+    def __init__(
+        self, store: Store, owner: LogOwner, clock: Callable[[], float], sign: Callable[[Record], Any] | None = None
+    ) -> None:
+        """``sign`` makes the field ``signature`` of the event that ends a run."""
+        self._store, self.owner, self._clock, self._sign = store, owner, clock, sign
         self.records: list[Record] = []
 
     def refresh(self) -> bool:
@@ -283,17 +287,12 @@ class EventLog:
             if unless is not None and unless(self.records):
                 return False
             tail = self.records[-1] if self.records else None
+            number, before = (tail.seq + 1, tail.hash) if tail else (1, "")
+            record = Record(str(self.owner), "", 0, number, round(self._clock(), 6), kind, body, before)
+            if self._sign is not None and kind == EventKind.ENDED:
+                body = {**body, "signature": self._sign(record)}
             kept, encoded = body_of(self._store, self.owner, body)
-            record = Record(
-                str(self.owner),
-                "",
-                0,
-                tail.seq + 1 if tail else 1,
-                round(self._clock(), 6),
-                kind,
-                kept,
-                tail.hash if tail else "",
-            )
+            record = replace(record, body=kept)
             try:
                 sealed = _create(self._store, self.owner.events, record, encoded)
             except Fenced:

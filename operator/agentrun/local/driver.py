@@ -29,6 +29,7 @@ from agentrun.journal.fold import Folded, fold
 from agentrun.journal.log import EventLog, read_step
 from agentrun.journal.pinned import PinnedRun
 from agentrun.journal.runs import read_states
+from agentrun.journal.signatures import SigningKey
 from agentrun.local.clock_jumps import Clocks
 from agentrun.local.lease import Lease
 from agentrun.local.processes import Process, Processes, how_it_ended
@@ -89,6 +90,8 @@ class Driver:
     """Seconds since the epoch."""
     elapsed: Callable[[], float] = elapsed
     """A clock in seconds that never jumps and goes on while the machine sleeps."""
+    key: SigningKey | None = None
+    """Signs the end of the run."""
     last: Plan | None = None
     """The last plan. It also knows of lost attempts that no journal tells of."""
     _log: EventLog = field(init=False)
@@ -103,7 +106,8 @@ class Driver:
     _clocks: Clocks = field(init=False)
 
     def __post_init__(self) -> None:
-        self._log = EventLog(self.store, self.pinned.run, self.clock)
+        sign = None if self.key is None else self.key.of(self.pinned.manifest)
+        self._log = EventLog(self.store, self.pinned.run, self.clock, sign)
         self._clocks = Clocks(self.clock, self.elapsed)
 
     async def drive(self) -> End:

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from agentrun.attempt.environment import GRACE, SECRETS_VARIABLE, STEP_VARIABLE, TERMINATION_VARIABLE
 from agentrun.attempt.exit_codes import Exit
 from agentrun.attempt.spec import AttemptSpec
+from agentrun.journal.signatures import KEY_VARIABLE
 
 LINE_MAX = 1024 * 1024
 """The longest line of a child's output that is read, in bytes. The runner's own lines are far shorter."""
@@ -91,6 +92,7 @@ class ChildProcesses:
         """See ``Processes``."""
         _check_descriptors()
         environment = own_environment()
+        environment.pop(KEY_VARIABLE, None)  # a step does not sign
         environment.pop(TERMINATION_VARIABLE, None)
         environment[STEP_VARIABLE] = spec.to_json()
         if self.secrets is not None:

@@ -158,7 +158,13 @@ EVENT_FORMS: Mapping[str, tuple[Mapping[str, Check], Mapping[str, Check]]] = {
             "compensations": _map(_step, _state),
             "heads": _map(_step, _head),
         },
-        {"usage": _usage, "failure": _failure, "failedStep": _text, "notUndone": _map(_text, _text)},
+        {
+            "usage": _usage,
+            "failure": _failure,
+            "failedStep": _text,
+            "notUndone": _map(_text, _text),
+            "signature": _object({"key": _text, "manifest": _text, "value": _text}),
+        },
     ),
 }
 """By kind: the fields that every body has, and those that it may have. Other fields are of later versions."""

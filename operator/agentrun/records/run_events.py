@@ -168,6 +168,17 @@ class ResolvedBody(_Commanded):
     """The attempt that left the call unknown. Absent in the first journals."""
 
 
+class Signature(TypedDict):
+    """Who vouches for the run: see ``journal.signatures``."""
+
+    key: str
+    """The name of the key: the digest of its public half."""
+    manifest: str
+    """The digest of the run's manifest, which the signature covers as well."""
+    value: str
+    """The signature, in Base64."""
+
+
 class EndedBody(TypedDict):
     """The run is over."""
 
@@ -189,6 +200,8 @@ class EndedBody(TypedDict):
     """The step that failed with ``failure``. Absent if the failure is the run's own."""
     notUndone: NotRequired[dict[str, str]]
     """Why an effect was not undone, by the step's label. Absent if there is none."""
+    signature: NotRequired[Signature]
+    """Absent where the driver has no key."""
 
 
 EVENT_BODIES: Mapping[EventKind, type] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import tempfile
@@ -21,6 +22,7 @@ from agentrun.cli.what_next import report, spelled
 from agentrun.journal.paths import RunPath
 from agentrun.journal.pinned import PinnedRun
 from agentrun.journal.runs import read_states
+from agentrun.journal.signatures import signing_key
 from agentrun.local.driver import Driver, End, NoProcess, Watcher
 from agentrun.local.lease import Lease
 from agentrun.local.processes import PYTHON, ChildProcesses, own_environment
@@ -44,7 +46,8 @@ def drive(backend: StoreBackend, run: RunPath) -> int:
     with shown(backend.place, counts_of(read_states(store, pinned.run))) as board:
         watcher = Watcher(plan=board.plan, line=board.line, tell=lambda text: board.say(printable(text, lines=True)))
         lease = Lease(store, run, uuid.uuid4().hex)
-        driver = Driver(store, pinned, ChildProcesses(backend.secrets), lease, watcher)
+        key = signing_key(os.environ, watcher.tell)
+        driver = Driver(store, pinned, ChildProcesses(backend.secrets), lease, watcher, key=key)
         signalled: list[int] = []
         try:
             with asyncio.Runner() as runner:
