@@ -12,6 +12,7 @@ from agentrun.cli.main import main
 from tests.harness.cli_store import Said, Scene, Type
 from tests.harness.cluster_world import ClusterWorld
 from tests.harness.model_bench import ModelBench, model_bench
+from tests.harness.signed_run import Signed
 from tests.harness.tool_bench import ToolBench, tool_bench
 from tests.harness.virtual_time import VirtualLoop
 
@@ -48,6 +49,11 @@ def world() -> Iterator[ClusterWorld]:
 @pytest.fixture
 def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path / "store")
+
+
+@pytest.fixture
+def signed(scene: Scene) -> Signed:
+    return Signed(scene)
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def _signature(
     keys: Mapping[str, Ed25519PublicKey],
     verdict: Verdict,
 ) -> None:
-    """Check the signature, and that the bytes are those that were written. What is signed is what the bytes mean: the same
+    """Check the signature, and that the bytes are those that were written. What is signed is what they mean: the same
     meaning has other forms, and more could stand beside it.
     """
     key = entry(run.events, end.seq)
