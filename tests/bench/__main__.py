@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.bench import cli, driver, operator, planner, pods, resume, startup, turn
+from tests.bench import audit, cli, driver, operator, planner, pods, resume, startup, turn
 from tests.bench.parts import ROOT, Parts
 from tests.bench.table import Row, show
 from tests.servers import versitygw
@@ -28,6 +28,7 @@ MEASUREMENTS: dict[str, Callable[[Parts], Iterator[Row]]] = {
     "turn": turn.measure,
     "plan": planner.measure,
     "resume": resume.measure,
+    "audit": audit.measure,
     "driver": driver.measure,
     "operator": operator.measure,
     "pods": pods.measure,

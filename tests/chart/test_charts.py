@@ -137,6 +137,17 @@ def test_where_the_operator_runs() -> None:
     assert [d for d in rendered(STORE) if d["kind"] == "PodDisruptionBudget"]
 
 
+def test_a_signing_key_is_mounted_where_it_is_named() -> None:
+    assert "AGENTRUN_SIGNING_KEY" not in operator(rendered(STORE))["env"]
+    documents = rendered(STORE | {"audit": {"signingKeySecret": "signing"}})
+    container, pod = operator(documents), one(documents, "Deployment")["spec"]["template"]["spec"]
+    [mount] = [m for m in container["volumeMounts"] if m["name"] == "signing-key"]
+    assert container["env"]["AGENTRUN_SIGNING_KEY"] == f"{mount['mountPath']}/key.pem" and mount["readOnly"]
+    [volume] = [v for v in pod["volumes"] if v["name"] == "signing-key"]
+    assert volume["secret"]["secretName"] == "signing"
+    assert helm("template", "a", CHART, values=STORE | {"audit": {"signingKeySecret": "a b"}}).returncode != 0
+
+
 def test_rights_stay_in_the_namespaces_that_are_watched() -> None:
     kinds = {d["kind"] for d in rendered(STORE) if d["metadata"]["name"] == "agentrun-operator"}
     assert {"ClusterRole", "ClusterRoleBinding"} <= kinds

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from agentrun.journal.signatures import key_name
 from tests.e2e.shop import ROOT, TOKEN, Shop, until
+from tests.harness.signed_run import pem, public_pem
 from tests.servers.versitygw import S3Server
 
 STATES = {"triage": "Succeeded", "sign-off": "Succeeded", "refund": "Succeeded", "note": "Succeeded"}
@@ -85,6 +88,24 @@ def test_the_refund_from_file_to_payment(placed: Shop) -> None:
     assert listed["items"][0]["status"] == shop.agentrun("show", "refund-1", "-o", "json").json["status"]
     verified = shop.agentrun("audit", "verify", "refund-1")
     assert verified.code == 0, verified
+
+
+def test_the_end_of_a_run_is_signed_where_there_is_a_key(placed: Shop) -> None:
+    shop = placed
+    key = Ed25519PrivateKey.generate()
+    (shop.folder / "key.pem").write_bytes(pem(key))
+    (shop.folder / "key.pub").write_bytes(public_pem(key))
+    shop.environment["AGENTRUN_SIGNING_KEY"] = str(shop.folder / "key.pem")
+    assert shop.agentrun("run", shop.refund(), "--name", "refund-3", "--secrets", "secrets").code == 3
+    early = shop.agentrun("audit", "verify", "refund-3", "--public-key", "key.pub")
+    assert early.code == 1 and "the run has no end" in early.out, early
+    assert shop.agentrun("approve", "refund-3", "sign-off", "--as-group", "finance").code == 0
+    assert shop.agentrun("resume", "refund-3", "--secrets", "secrets").code == 0
+    verified = shop.agentrun("audit", "verify", "refund-3", "--public-key", "key.pub")
+    assert verified.code == 0 and f"signed by {key_name(key.public_key())}" in verified.out, verified
+    (shop.folder / "key.pem").write_text("no key")
+    refused = shop.agentrun("run", shop.refund(), "--name", "refund-4", "--secrets", "secrets")
+    assert refused.code == 2 and "key.pem holds no private key in PEM" in refused.err, refused
 
 
 def test_a_rejection_ends_the_run_and_pays_nothing(placed: Shop) -> None:
