@@ -106,6 +106,7 @@ def test_the_end_of_a_run_is_signed_where_there_is_a_key(placed: Shop) -> None:
     (shop.folder / "key.pem").write_text("no key")
     refused = shop.agentrun("run", shop.refund(), "--name", "refund-4", "--secrets", "secrets")
     assert refused.code == 2 and "key.pem holds no private key in PEM" in refused.err, refused
+    assert "refund-4" not in shop.agentrun("list").out
 
 
 def test_a_rejection_ends_the_run_and_pays_nothing(placed: Shop) -> None:

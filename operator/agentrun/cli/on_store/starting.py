@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from agentrun.api.command import Resume
@@ -19,6 +20,7 @@ from agentrun.journal.fork import plan_fork, write_fork
 from agentrun.journal.log import EventLog
 from agentrun.journal.paths import RunPath
 from agentrun.journal.runs import create_run
+from agentrun.journal.signatures import signing_key
 from agentrun.local.lease import HolderWatch
 from agentrun.local.user import user
 from agentrun.plan.commands import Author, Cancel, NewRun, Suspend, Unsuspend, event_for
@@ -31,7 +33,7 @@ def start(backend: StoreBackend, manifest: RunManifest, *, detach: bool) -> int:
     """Create the run and drive it. Returns the exit code.
 
     Raises:
-        Refused, RunExists: the run cannot be created from this manifest.
+        Refused, BadKey, RunExists: the run cannot be created from this manifest.
         StoreError: the store is out of reach or unfit.
     """
     store = backend.store  # an address that is none is refused before anything is looked at
@@ -100,8 +102,12 @@ def _program(manifest: RunManifest) -> Program:
 
 
 def _check_outside(program: Program, secrets: str | None, done: frozenset[str] = frozenset()) -> None:
-    """Check the secrets and connections that the steps outside ``done`` need. Raises Refused, and warns of doubts."""
+    """Check the secrets and connections that the steps outside ``done`` need, and the key that signs the run's end.
+
+    Raises Refused or BadKey, and warns of doubts.
+    """
     check_secrets(program, secrets, done)
+    signing_key(os.environ, warn)
     asked = models(program, done), tools(program, done)
     check_connections(*asked)
     for line in [*doubtful_keys(program, secrets, done), *unreachable(*asked)]:
