@@ -30,6 +30,7 @@ from agentrun.journal.log import EventLog
 from agentrun.journal.paths import RunPath
 from agentrun.journal.pinned import PinnedRun
 from agentrun.journal.records import Record
+from agentrun.journal.signatures import SigningKey
 from agentrun.kube.errors import Conflict, Unavailable
 from agentrun.observe.metrics import Metrics, ReconcileResult
 from agentrun.plan.pod_bounds import UNBOUNDED, Bounds, reserve
@@ -97,7 +98,7 @@ class InlineJournal(Journal):
     """The journal without threads. Each operation is one step of the event loop."""
 
     def __init__(self, operator: Operator, store: Store, metrics: Metrics, clock: Callable[[], float]) -> None:
-        super().__init__(store, metrics, operator.check, clock)
+        super().__init__(store, metrics, operator.check, clock, operator.world.key)
         self._operator = operator
 
     async def append(
@@ -338,6 +339,8 @@ class ClusterWorld:
     """Whether at most one operator leads at a time. Then no second pod of a step may start while the first is alive."""
     bounds: Bounds = UNBOUNDED
     """How many step pods may exist at once."""
+    key: SigningKey | None = None
+    """What each operator signs the ends of runs with."""
     _uids: int = 0
 
     def __post_init__(self) -> None:
