@@ -21,6 +21,7 @@ from tests.unit.record_forms import fields
 
 RUN = RunPath("support", "refund-4711", "c0ffee")
 SAID = {"by": "ada", "verified": True}
+SIGNATURE = {"key": "sha256:0", "manifest": "sha256:1", "value": "AA=="}
 FAILURE = {"class": "Tool", "message": "no", "retryAfter": 3, "retryable": False, "happened": True}
 REQUEST: dict[str, Any] = {
     "subject": "Pay?",
@@ -73,6 +74,7 @@ WHOLE: dict[EventKind, dict[str, Any]] = {
         "failure": FAILURE,
         "failedStep": "pay",
         "notUndone": {"pay": "no"},
+        "signature": SIGNATURE,
     },
 }
 """A body of each kind with every field that it may have."""
@@ -110,6 +112,7 @@ WORSE: dict[str, tuple[Any, ...]] = {
     "heads": ({"pay": 3}, {"pay": []}, {"pay": ["4", "sha256:3"]}, {"Pay": [4, "sha256:3"]}),
     "usage": ({}, USAGE | {"costUSD": "much"}, USAGE | {"costUSD": 1}),
     "notUndone": ({"pay": 3},),
+    "signature": ({}, SIGNATURE | {"key": None}, SIGNATURE | {"value": []}, SIGNATURE | {"manifest": 3}),
 }
 """Values that are wrong for a field, beside those of a wrong JSON type."""
 
