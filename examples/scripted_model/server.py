@@ -22,7 +22,8 @@ from typing import Self
 from . import chat, responses, responses_output
 from .answer import CREATED, Answer, compose
 from .conversation import Body, Conversation, RequestError
-from .profiles import PROFILES, Profile
+from .profile import Profile
+from .profiles import PROFILES
 from .script import JSON, Failure, Script, ScriptError, read
 from .wire import ModelServer, Reply, dumps, error_reply, json_reply, stream_reply
 

@@ -52,7 +52,7 @@ class Journal:
     blobs: Objects
 
 
-def anew(objects: Objects, run: RunPath, change: Callable[[Journal], None]) -> Objects:
+def anew(objects: Objects, run: RunPath, change: Callable[[Journal], object]) -> Objects:
     """The objects after ``change``, with every hash, number and head as agentrun would write them."""
     journal = Journal(json.loads(objects[run.manifest]), {}, [], {})
     for key, data in sorted(objects.items()):

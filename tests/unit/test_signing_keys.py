@@ -23,7 +23,10 @@ def test_a_key_that_is_rotated_is_taken_up_and_one_that_is_broken_is_not(tmp_pat
     file.write_bytes(pem(first))
     warnings: list[str] = []
     key = SigningKey(file, warnings.append)
-    signs = lambda: key.signed(EVENT, "sha256:0")["key"]  # noqa: E731
+
+    def signs() -> str:
+        return key.signed(EVENT, "sha256:0")["key"]
+
     assert signs() == key_name(first.public_key())
     file.write_bytes(pem(second))
     assert signs() == key_name(second.public_key()) and warnings == []
