@@ -17,7 +17,8 @@ from agentrun.control.controller import TIDY
 from agentrun.kube.client import Kube
 from agentrun.kube.credentials import Kubeconfig
 from agentrun.kube.errors import ClusterError, Conflict, Forbidden, Invalid, NotFound
-from tests.harness.cluster_world import METRICS, ClusterWorld, Operator, lost
+from tests.harness.cluster_world import ClusterWorld, Operator, lost
+from tests.harness.operator_ports import METRICS
 from tests.harness.operator_steps import Calls, begin, quietly, workflow
 from tests.harness.planner_world import step
 

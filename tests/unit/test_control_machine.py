@@ -16,8 +16,9 @@ from agentrun.journal.log import read_step
 from agentrun.journal.runs import read_facts
 from agentrun.kube.errors import Unavailable
 from agentrun.plan.pod_bounds import UNBOUNDED, Bounds
-from tests.harness.cluster_world import METRICS, ClusterWorld, Operator, lost, steps_of
+from tests.harness.cluster_world import ClusterWorld, Operator, lost, steps_of
 from tests.harness.kube_api import KINDS
+from tests.harness.operator_ports import METRICS
 from tests.harness.planner_world import CALL, MODEL, TOOL, approval, step
 from tests.harness.virtual_time import VirtualLoop
 

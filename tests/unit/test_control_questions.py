@@ -15,7 +15,8 @@ import pytest
 from agentrun.plan.events import EventIndex, tally
 from agentrun.plan.snapshot import Event
 from agentrun.records.run_events import EventKind
-from tests.harness.cluster_world import METRICS, ClusterWorld, Operator, steps_of
+from tests.harness.cluster_world import ClusterWorld, Operator, steps_of
+from tests.harness.operator_ports import METRICS
 from tests.harness.operator_steps import workflow
 from tests.harness.planner_world import approval, request, step
 from tests.harness.virtual_time import VirtualLoop

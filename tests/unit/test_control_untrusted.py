@@ -8,7 +8,8 @@ from agentrun.api.canonical import moment
 from agentrun.api.keys import StepKey
 from agentrun.control.views import PodView
 from agentrun.journal.log import EventLog
-from tests.harness.cluster_world import METRICS, ClusterWorld, Operator
+from tests.harness.cluster_world import ClusterWorld, Operator
+from tests.harness.operator_ports import METRICS
 from tests.harness.operator_steps import begin, workflow
 from tests.harness.planner_world import approval, step
 

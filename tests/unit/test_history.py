@@ -220,9 +220,6 @@ def test_what_was_answered_with_the_apis_own_fields_is_taken(answers: list[dict[
     check("chat", history("chat").items(told))
 
 
-# By kind.
-
-
 def turn_of(api: Api, answer: Any) -> list[Item]:
     answer = {"output": answer, "status": "completed", "choices": [{"message": answer}]}
     return history(api).items(entries(1, READERS[api](answer)))[1:]
