@@ -123,6 +123,7 @@ class Proxy:
         await asyncio.gather(*serving, return_exceptions=True)
         await self._runner.cleanup()
         await self._session.close()
+        await asyncio.sleep(0)  # the transports close in the loop's next turn: aiohttp's "Graceful shutdown"
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         # In its own task: a request is passed on even if its client dies.
@@ -132,7 +133,10 @@ class Proxy:
         return await task
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        body = await request.read()
+        try:
+            body = await request.read()
+        except ConnectionError as error:  # the client was killed as it wrote
+            return web.Response(status=502, text=str(error))
         what = self._name(request.method, request.raw_path)
         self._counts[what] += 1
         call = Call(request.method, what, self._counts[what], request.raw_path)
